@@ -1,0 +1,43 @@
+"""From files and sentences to arrays, the way a given model wants them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from biomedclip_jax.config import BertConfig, ClipTextConfig, PreprocessConfig
+from biomedclip_jax.data.images import load_image, preprocess
+from biomedclip_jax.data.text import Tokenizer
+
+ImageSource = str | Path | Image.Image | np.ndarray
+
+
+class Processor:
+    """`images(...)` gives pixels, `tokens(...)` gives token ids. The tokenizer is read when a text is first seen."""
+
+    def __init__(self, config: PreprocessConfig, text: BertConfig | ClipTextConfig, tokenizer: Path):
+        self.config = config
+        self._text = text
+        self._folder = tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model's folder."""
+        text = self._text
+        return Tokenizer(self._folder, text.context_length, text.pad_id, text.vocab_size)
+
+    def image(self, source: ImageSource) -> np.ndarray:
+        """float32 [S, S, 3], normalised. UserError names a file that is no image."""
+        return preprocess(load_image(source), self.config)
+
+    def images(self, sources: Sequence[ImageSource]) -> np.ndarray:
+        """float32 [n, S, S, 3]; decoded on several threads (Pillow lets go of the interpreter while it works)."""
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(self.image, sources)))
+
+    def tokens(self, texts: Sequence[str]) -> np.ndarray:
+        """int32 [n, context_length]."""
+        return self.tokenizer(texts)

@@ -1,0 +1,181 @@
+"""Parameters under foreign names: a table of entries, read in both directions, with every key accounted for.
+
+An `Entry` says which foreign tensors make one of our arrays. Only transposes, joins and reshapes are used, so a round
+trip is bit-equal.
+"""
+
+import fnmatch
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from biomedclip_jax.errors import UserError
+
+Form = Literal["same", "linear", "patch", "batch1", "batch2"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`path` in our parameter tree <- foreign `names`, a row of names a block (one row in all where nothing is stacked).
+
+    Names in one row are joined along the output axis (separate query, key and value become one kernel). Forms:
+    "same"; "linear" (PyTorch [out, in] -> [in, out]); "patch" (convolution [D, 3, P, P] -> [P·P·3, D]);
+    "batch1", "batch2" (leading axes of length 1).
+    """
+
+    path: str
+    names: tuple[tuple[str, ...], ...]
+    form: Form = "same"
+
+
+@dataclass
+class Report:
+    """What a conversion did with each foreign key."""
+
+    used: list[str] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)  # name -> why
+
+
+def one(path: str, name: str, form: Form = "same") -> Entry:
+    """An entry for an array that is not stacked."""
+    return Entry(path, ((name,),), form)
+
+
+def stacked(path: str, depth: int, *patterns: str, form: Form = "same") -> Entry:
+    """An entry for a stacked array; `{}` in a pattern is the number of the block."""
+    return Entry(path, tuple(tuple(p.format(i) for p in patterns) for i in range(depth)), form)
+
+
+def norm(path: str, name: str, depth: int = 1) -> list[Entry]:
+    """The two entries of a LayerNorm."""
+    return [stacked(f"{path}/scale", depth, f"{name}.weight"), stacked(f"{path}/bias", depth, f"{name}.bias")]
+
+
+def dense(path: str, name: str | tuple[str, ...], depth: int = 1, *, bias: bool = True) -> list[Entry]:
+    """The entries of a dense layer; several names (query, key, value) are joined into one layer."""
+    names = (name,) if isinstance(name, str) else name
+    kernel = stacked(f"{path}/kernel", depth, *(f"{n}.weight" for n in names), form="linear")
+    return [kernel, stacked(f"{path}/bias", depth, *(f"{n}.bias" for n in names))] if bias else [kernel]
+
+
+def _ours(tensor: np.ndarray, form: Form) -> np.ndarray:
+    if form == "linear":
+        return tensor.T
+    if form == "patch":
+        return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+    if form in ("batch1", "batch2"):
+        return tensor.reshape(tensor.shape[int(form[-1]) :])
+    return tensor
+
+
+def _theirs(array: np.ndarray, form: Form) -> np.ndarray:
+    if form == "linear":
+        return array.T
+    if form == "patch":
+        side = round((array.shape[0] / 3) ** 0.5)
+        return array.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
+    if form in ("batch1", "batch2"):
+        return array.reshape((1,) * int(form[-1]) + array.shape)
+    return array
+
+
+def leaf(tree: Mapping[str, Any], path: str) -> Any:
+    """The leaf of a nested dict at "a/b/c"."""
+    for part in path.split("/"):
+        tree = tree[part]
+    return tree
+
+
+def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a/b": x} -> {"a": {"b": x}}."""
+    tree: dict[str, Any] = {}
+    for path, value in leaves.items():
+        *parents, last = path.split("/")
+        node = tree
+        for part in parents:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return tree
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a": {"b": x}} -> {"a/b": x}."""
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _rows(array: np.ndarray, entry: Entry) -> list[tuple[np.ndarray, tuple[str, ...]]]:
+    """A view of the array for each row of names."""
+    rows = array if "/blocks/" in entry.path else array[None]
+    return [(rows[i, ...], names) for i, names in enumerate(entry.names)]
+
+
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def to_params(
+    tensors: Mapping[str, np.ndarray],
+    entries: Iterable[Entry],
+    shapes: Mapping[str, Any],
+    ignore: Mapping[str, str],
+    source: object,
+) -> tuple[dict[str, Any], Report]:
+    """Foreign tensors -> our parameters, float32 `jax.Array`s in a nested dict of the structure of `shapes`.
+
+    `ignore` maps name patterns (fnmatch) to the reason why such keys carry nothing. Any other key must be used, every
+    entry must be found, every shape must fit and every number must be finite; else UserError names the keys.
+    """
+    entries = list(entries)
+    report = Report(used=[name for entry in entries for row in entry.names for name in row])
+    missing = set(report.used) - tensors.keys()
+    if missing:
+        raise UserError(f"{source}: {len(missing)} tensors are missing: {_some(missing)}; the config asks for them")
+    unknown = []
+    for name in tensors.keys() - set(report.used):
+        reason = next((why for pattern, why in ignore.items() if fnmatch.fnmatchcase(name, pattern)), None)
+        if reason is None:
+            unknown.append(name)
+        else:
+            report.ignored[name] = reason
+    if unknown:
+        raise UserError(f"{source}: {len(unknown)} unknown tensors: {_some(unknown)}; the config does not ask for them")
+    wanted = flatten(shapes)
+    leaves = {entry.path: _gather(tensors, entry, wanted[entry.path].shape, source) for entry in entries}
+    assert leaves.keys() == wanted.keys(), f"entries and model disagree: {leaves.keys() ^ wanted.keys()}"
+    return nest(leaves), report
+
+
+def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, shape: tuple[int, ...], source: object) -> jax.Array:
+    array = np.empty(shape, np.float32)
+    for row, names in _rows(array, entry):
+        width = row.shape[-1] // len(names) if row.ndim else 1
+        for position, name in enumerate(names):
+            part = row[..., position * width : (position + 1) * width] if row.ndim else row
+            tensor = tensors[name]
+            value = _ours(tensor, entry.form) if tensor.size != 1 else tensor.reshape(part.shape)
+            if value.shape != part.shape:
+                expected = _theirs(np.empty(part.shape, bool), entry.form).shape
+                raise UserError(f"{source}: {name} has shape {tensor.shape}, expected {expected} by the config")
+            part[...] = value
+            # a sum is finite if all its terms are (and is much cheaper to test); on overflow look closely
+            if not np.isfinite(part.sum()) and not np.isfinite(part).all():
+                raise UserError(f"{source}: {name} holds NaN or infinite numbers; the file is damaged or training diverged")
+    return jax.numpy.asarray(array)
+
+
+def from_params(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
+    """Our parameters -> foreign tensors, float32. Every leaf must have an entry."""
+    leaves = flatten(params)
+    tensors: dict[str, np.ndarray] = {}
+    for entry in entries:
+        array = np.asarray(leaves.pop(entry.path), np.float32)
+        for row, names in _rows(array, entry):
+            parts = np.split(row, len(names), axis=-1) if len(names) > 1 else [row]
+            tensors.update({name: _theirs(part, entry.form) for name, part in zip(names, parts, strict=True)})
+    assert not leaves, f"parameters without a foreign name: {_some(leaves)}"
+    return tensors
+

@@ -1,0 +1,70 @@
+"""The model: an image tower, a text tower, their heads and the temperature."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig
+from biomedclip_jax.models.bert import Bert
+from biomedclip_jax.models.clip_text import ClipText
+from biomedclip_jax.models.transformer import Head
+from biomedclip_jax.models.vit import ViT
+
+Params = dict[str, Any]
+
+
+def unit_length(x: Array) -> Array:
+    """x / max(|x|, 1e-12) over the last axis, in float32 (torch's `F.normalize`), with a finite gradient at 0."""
+    x = x.astype(jnp.float32)
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x / jnp.sqrt(jnp.maximum(squared, 1e-24))
+
+
+def logits(image: Array, text: Array, logit_scale: Array) -> Array:
+    """exp(logit_scale) · image · textᵀ [B, B'] of unit embeddings, in full float32."""
+    return jnp.exp(logit_scale) * jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST)
+
+
+class CLIP(nnx.Module):
+    """`encode_image` and `encode_text` give unit embeddings [B, E] in float32; `logit_scale` is kept as its logarithm."""
+
+    def __init__(self, config: CLIPConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+        c = config
+        self.config = c
+        self.image = ViT(c.image, compute, rngs)
+        self.text = (Bert if isinstance(c.text, BertConfig) else ClipText)(c.text, compute, rngs)  # type: ignore[arg-type]
+        e = c.embed_width
+        # hidden widths: timm `Mlp(width, 2·embed)`, open_clip `HFTextEncoder` ((width + embed) // 2)
+        image_widths = (c.image.width, e) if c.image_head == "linear" else (c.image.width, 2 * e, e)
+        text_widths = (c.text.width, e) if c.text_head == "linear" else (c.text.width, (c.text.width + e) // 2, e)
+        image_bias = (c.image_head_bias,) if c.image_head == "linear" else (True, c.image_head_bias)
+        self.image_head = Head(c.image_head, image_widths, image_bias, compute, rngs)
+        self.text_head = Head(c.text_head, text_widths, (c.text_head_bias,) * 2, compute, rngs)
+        self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))
+
+    def encode_image(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
+        """images float32 [B, S, S, 3], normalised -> unit embeddings [B, E]."""
+        return unit_length(self.image_head(self.image(images, keys, patch_keep)))
+
+    def encode_text(self, tokens: Array, keys: Array | None = None) -> Array:
+        """tokens int32 [B, N], padded with the tower's pad id -> unit embeddings [B, E]."""
+        return unit_length(self.text_head(self.text(tokens, keys)))
+
+
+def abstract_model(config: CLIPConfig, compute: ComputeConfig | None = None) -> tuple[Any, Params]:
+    """The model without its numbers: `(graph, shapes)`, for `nnx.merge(graph, params)`.
+
+    `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure.
+    """
+    compute = compute or ComputeConfig()
+    module = nnx.eval_shape(lambda: CLIP(config, compute, nnx.Rngs(0)))
+    graph, state = nnx.split(module)
+    return graph, nnx.to_pure_dict(state)
+
+
+def init_params(config: CLIPConfig, seed: int) -> Params:
+    """Fresh float32 parameters. Pure: jit it with `out_shardings` to make them where they are to live."""
+    return nnx.to_pure_dict(nnx.state(CLIP(config, ComputeConfig(), nnx.Rngs(seed))))

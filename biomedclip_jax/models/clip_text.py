@@ -1,0 +1,31 @@
+"""CLIP's own text tower: a causal transformer read at the end-of-text token (open_clip `TextTransformer`)."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from biomedclip_jax.config import ClipTextConfig, ComputeConfig
+from biomedclip_jax.models.transformer import BlockShape, layer_norm, run_blocks, stack_blocks
+
+
+class ClipText(nnx.Module):
+    """tokens [B, N] -> features [B, D] of the end-of-text token, the largest id of a row."""
+
+    def __init__(self, config: ClipTextConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+        c = config
+        self.config = c
+        self.compute = compute
+        self.word = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (c.vocab_size, c.width)))
+        self.position = nnx.Param(nnx.initializers.normal(0.01)(rngs.params(), (c.context_length, c.width)))
+        shape = BlockShape(c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps, pre_norm=True)
+        self.blocks = stack_blocks(shape, compute, rngs)
+        self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
+
+    def __call__(self, tokens: Array, keys: Array | None = None) -> Array:
+        """tokens int32 [B, N], N up to `context_length`. This tower has no dropout; `keys` is there for symmetry."""
+        n = tokens.shape[1]
+        x = (self.word[tokens] + self.position[:n]).astype(self.compute.dtype)
+        causal = jnp.tril(jnp.ones((n, n), bool))
+        x = run_blocks(self.blocks, x, causal, None, self.compute)
+        end = tokens.argmax(axis=-1)[:, None, None]
+        return self.norm(jnp.take_along_axis(x, end, axis=1)[:, 0])

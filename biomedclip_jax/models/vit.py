@@ -1,0 +1,105 @@
+"""The image tower: a vision transformer, with patches dropped before they cost anything.
+
+Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransformer` (the same computation under other names).
+"""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import nnx
+from jax import Array
+
+from biomedclip_jax.config import ComputeConfig, ViTConfig
+from biomedclip_jax.models.transformer import BlockShape, layer_norm, linear, run_blocks, stack_blocks
+
+# Far above any block index, so that the key of the patch draw is never the key of a block's dropout.
+_PATCH_DRAW = 1 << 20
+
+
+def kept_patches(patches: int, patch_keep: float) -> int:
+    """How many of an image's patches the tower sees (open_clip `PatchDropout`: at least one, rounded down)."""
+    return max(1, int(patches * patch_keep))
+
+
+def resize_positions(positions: Array, prefix: int, size: int) -> Array:
+    """Position table [prefix + g², D] for a grid of size² patches; the rows of prefix tokens stay.
+
+    Bicubic with antialiasing, as open_clip (`resize_pos_embed`) and timm (`resample_abs_pos_embed`) resize it.
+    """
+    grid = round((positions.shape[0] - prefix) ** 0.5)
+    if grid == size:
+        return positions
+    table = rearrange(positions[prefix:], "(h w) d -> h w d", h=grid)
+    table = jax.image.resize(table, (size, size, table.shape[-1]), "cubic", antialias=True)
+    return jnp.concatenate([positions[:prefix], rearrange(table, "h w d -> (h w) d")])
+
+
+class ViT(nnx.Module):
+    """images [B, S, S, 3] -> pooled features [B, D]."""
+
+    def __init__(self, config: ViTConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+        c = config
+        self.config = c
+        self.compute = compute
+        normal = nnx.initializers.truncated_normal(0.02)
+        self.patch = linear(c.patch_size**2 * 3, c.width, compute, rngs, bias=c.patch_bias)
+        if c.class_token:
+            self.class_token = nnx.Param(normal(rngs.params(), (c.width,)))
+        if c.registers:
+            self.registers = nnx.Param(normal(rngs.params(), (c.registers, c.width)))
+        rows = c.patches + (c.prefix_tokens if c.position_on_prefix else 0)
+        self.position = nnx.Param(normal(rngs.params(), (rows, c.width)))
+        if c.norm_pre:
+            self.norm_pre = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
+        shape = BlockShape(
+            c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps, True, layer_scale=c.layer_scale
+        )
+        self.blocks = stack_blocks(shape, compute, rngs)
+        self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
+
+    def __call__(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
+        """images float32 [B, S, S, 3], normalised; keys: one an example, needed when patch_keep < 1."""
+        x = self._embed(images, keys, patch_keep)
+        if self.config.norm_pre:
+            x = self.norm_pre(x)
+        x = run_blocks(self.blocks, x, None, None, self.compute)
+        return self._pool(x)
+
+    def _embed(self, images: Array, keys: Array | None, patch_keep: float) -> Array:
+        c = self.config
+        dtype = jnp.dtype(self.compute.dtype)
+        # PyTorch's convolution with stride P is this product, and dropped patches never enter it
+        x = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=c.patch_size, q=c.patch_size).astype(dtype)
+        prefix = c.prefix_tokens if c.position_on_prefix else 0
+        positions = self.position[...].astype(dtype)
+        places = jnp.broadcast_to(positions[prefix:], (x.shape[0], *positions[prefix:].shape))
+        if patch_keep < 1:
+            assert keys is not None, "patch_keep below 1 draws patches at random and needs keys"
+            kept = kept_patches(x.shape[1], patch_keep)
+
+            def draw(key: Array) -> Array:
+                return jax.random.permutation(jax.random.fold_in(key, _PATCH_DRAW), x.shape[1])[:kept]
+
+            chosen = jax.vmap(draw)(keys)[..., None]
+            x = jnp.take_along_axis(x, chosen, axis=1)
+            places = jnp.take_along_axis(places, chosen, axis=1)
+        x = self.patch(x) + places
+        tokens = []
+        if c.class_token:
+            tokens.append(self.class_token[...][None])
+        if c.registers:
+            tokens.append(self.registers[...])
+        if tokens:
+            first = jnp.concatenate(tokens).astype(dtype)
+            if c.position_on_prefix:
+                first = first + positions[:prefix]
+            x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], *first.shape)), x], axis=1)
+        return x
+
+    def _pool(self, x: Array) -> Array:
+        c = self.config
+        if c.pool == "cls":
+            return self.norm(x[:, 0])  # the norm works on each token alone: one is enough
+        if c.norm_after_pool:
+            return self.norm(x[:, c.prefix_tokens :].mean(axis=1))
+        return self.norm(x)[:, c.prefix_tokens :].mean(axis=1)
