@@ -38,7 +38,7 @@ PREPROCESS = {
 def write_vocabulary(folder: Path, size: int = 200) -> None:
     """A small WordPiece vocabulary with BiomedBERT's special ids: letters, their continuations, and some words."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,;:-()/%+"
-    words = "the of and a in with chest ray brain mri image this is photo cells lymph node tumor lung normal".split()
+    words = ("the", "of", "and", "with", "chest", "ray", "brain", "image", "this", "is", "photo", "cells", "tumor", "lung")
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *words]
     vocabulary += [f"[unused{i}]" for i in range(size - len(vocabulary))]
     (folder / "vocab.txt").write_text("\n".join(vocabulary[:size]) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ The order of the steps and their formulas are DICOM PS3.3: modality transform (C
 MONOCHROME1 inverted (C.7.6.3.1.2). Needs pydicom, which is imported when the first DICOM file is read.
 """
 
+import textwrap
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,11 @@ def is_dicom(path: Path, head: bytes) -> bool:
     return head[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES
 
 
+def one_line(text: object) -> str:
+    """What a library has to say, fit for a `UserError`: some quote half the file."""
+    return textwrap.shorten(str(text), 200, placeholder=" ...")
+
+
 def load_dicom(path: str | Path) -> Image.Image:
     """The first frame of a DICOM file as an image of mode "L" or "RGB".
 
@@ -82,7 +88,7 @@ def load_dicom(path: str | Path) -> Image.Image:
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
         except Exception as error:  # what a damaged or odd element raises in pydicom is anybody's guess
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(f"{path}: cannot be decoded as DICOM, export it again or as PNG: {reason}") from error
     return Image.fromarray(pixels)
 
@@ -95,18 +101,20 @@ def _require_pixels(dataset: "Dataset", path: Path) -> None:
         if not dataset.preamble:
             raise UserError(f"{path}: not a DICOM file, or one without an image: leave it out")
         content = dataset.get("SOPClassUID")
-        raise UserError(f"{path}: no image in this DICOM file ({content.name if content else 'unknown content'})")
+        kind = one_line(content.name) if content else "unknown content"
+        raise UserError(f"{path}: no image in this DICOM file ({kind}): leave it out")
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
         explicit = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
     syntax = dataset.file_meta.TransferSyntaxUID
+    name = one_line(syntax.name)
     try:
         decodable = get_decoder(syntax).is_available
     except NotImplementedError:
-        raise UserError(f"{path}: {syntax.name} is not supported: convert it to an uncompressed DICOM or PNG") from None
+        raise UserError(f"{path}: {name} is not supported: convert it to an uncompressed DICOM or PNG") from None
     if not decodable:
-        raise UserError(f"{path}: no decoder is installed for {syntax.name}: pip install 'biomedclip_jax[dicom]'")
+        raise UserError(f"{path}: no decoder is installed for {name}: pip install 'biomedclip_jax[dicom]'")
 
 
 def _first_frame(dataset: "Dataset") -> np.ndarray:

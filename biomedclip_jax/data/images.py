@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.dicom import DICOM_SUFFIXES, is_dicom, load_dicom, quiet_readers
+from biomedclip_jax.data.dicom import DICOM_SUFFIXES, is_dicom, load_dicom, one_line, quiet_readers
 from biomedclip_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", *DICOM_SUFFIXES)
@@ -157,7 +157,7 @@ def _load_pixels(image: Image.Image, name: str | Path) -> Image.Image:
 
 def _damaged(name: str | Path, error: Exception) -> UserError:
     """Pillow's readers raise nearly everything on damaged files: OSError, SyntaxError, struct.error, KeyError ..."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         return UserError(f"{name}: {reason} Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it")
     return UserError(f"{name}: a damaged or incomplete image ({reason}): download or export it again")

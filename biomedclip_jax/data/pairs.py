@@ -1,0 +1,70 @@
+"""Image-caption pairs from a table: CSV, TSV or JSON lines, with paths relative to the file."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from biomedclip_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """n images and their captions, in the order of the file; labels where the table has them."""
+
+    images: list[Path]
+    captions: list[str]
+    labels: list[str] | None
+    rejects: list[dict[str, str]]  # rows that were left out, each with its reason
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    try:
+                        yield json.loads(line)
+                    except ValueError as error:
+                        raise UserError(f"{path}, line {number}: not JSON ({error}); expected one object a line") from error
+    elif path.suffix in (".csv", ".tsv"):
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+    else:
+        raise UserError(f"{path}: unknown kind of table; expected a name that ends in .csv, .tsv or .jsonl")
+
+
+def read_pairs(path: Path, image_column: str, caption_column: str, label_column: str | None = None) -> Pairs:
+    """Read a table. Rows without a caption or whose image file is not there are left out and listed in `rejects`.
+
+    Raises UserError for a missing file, a missing column (naming those that are there), an encoding other than UTF-8, and
+    a table of which nothing is left.
+    """
+    columns = [image_column, caption_column, *([label_column] if label_column else [])]
+    pairs = Pairs([], [], [] if label_column else None, [])
+    try:
+        for number, row in enumerate(_rows(path), 1):
+            for column in columns:
+                if column not in row:
+                    raise UserError(f"{path}: no column {column!r}; there are {', '.join(map(repr, row))}")
+            image, caption = path.parent / str(row[image_column]), str(row[caption_column] or "").strip()
+            reason = "caption is empty" if not caption else None if image.is_file() else "image file is not there"
+            if reason:
+                pairs.rejects.append({"row": str(number), "image": str(image), "reason": reason})
+                continue
+            pairs.images.append(image)
+            pairs.captions.append(caption)
+            if pairs.labels is not None:
+                pairs.labels.append(str(row[label_column]))  # type: ignore[index]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected a table of image paths and captions") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); save the table as UTF-8") from error
+    if not pairs.images:
+        first = f"; the first: {pairs.rejects[0]['image']}, {pairs.rejects[0]['reason']}" if pairs.rejects else ""
+        raise UserError(f"{path}: no usable pair in {len(pairs.rejects)} rows{first}")
+    return pairs

@@ -1,0 +1,60 @@
+"""From a run to a model: the finished run's model folder, and the model in a run that is not finished."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from biomedclip_jax.config import TrainConfig, from_json
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.folders import Model
+from biomedclip_jax.interop.hub import PREFIX, fetch
+from biomedclip_jax.sharding import make_mesh
+from biomedclip_jax.train.checkpoint import Checkpoints
+from biomedclip_jax.train.schedule import learning_rate
+from biomedclip_jax.train.state import abstract_state, model_at
+from biomedclip_jax.train.step import State, make_optimizer
+
+CONFIG = "config.json"
+
+
+def in_workdir(path: str, workdir: Path) -> str:
+    """A path of the config, with `{workdir}` filled in."""
+    return path.replace("{workdir}", str(workdir))
+
+
+def tokenizer_folder(config: TrainConfig, workdir: Path) -> Path:
+    """Where the run's tokenizer is; a hub address is fetched."""
+    source = in_workdir(config.data.tokenizer, workdir)
+    return fetch(source, weights=False) if source.startswith(PREFIX) else Path(source)
+
+
+def model_of(state: State, config: TrainConfig, workdir: Path, image_size: int) -> Model:
+    """The model in a state, ready to be written as a folder."""
+    preprocess = dataclasses.replace(config.preprocess, image_size=image_size)
+    return Model(model_at(config, image_size), preprocess, state["params"], tokenizer_folder(config, workdir))
+
+
+def read_config(workdir: Path) -> TrainConfig:
+    """The config of a run folder. UserError if there is none, or it is not one of ours."""
+    path = workdir / CONFIG
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a readable run config ({error}); was the run started by `biomedclip train`?") from error
+
+
+def read_run(workdir: Path) -> Model:
+    """The model of the newest checkpoint of a run. UserError if there is none yet."""
+    config = read_config(workdir)
+    checkpoints = Checkpoints(workdir)
+    try:
+        step = checkpoints.latest
+        if step is None:
+            raise UserError(f"{workdir}: this run has no checkpoint yet; let `biomedclip train` go on for a while")
+        size = checkpoints.image_size(step)
+        # the schedule's numbers are not stored in the state: any schedule gives a state of the same shape
+        optimizer = make_optimizer(config.optimizer, learning_rate(config.optimizer, config.stages, [1] * len(config.stages)))
+        state = checkpoints.restore(step, abstract_state(config, size, optimizer, make_mesh()))
+    finally:
+        checkpoints.close()
+    return model_of(state, config, workdir, size)

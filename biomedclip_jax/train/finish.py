@@ -1,0 +1,47 @@
+"""After the last step: what the model folder of a run can do on the held-out part, in numbers and pictures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedclip_jax.config import TrainConfig
+from biomedclip_jax.data.images import load_image
+from biomedclip_jax.data.pairs import Pairs, read_pairs
+from biomedclip_jax.evaluation.report import loss_curve, retrieval_gallery
+from biomedclip_jax.evaluation.retrieval import recall
+from biomedclip_jax.evaluation.zero_shot import accuracy
+from biomedclip_jax.pretrained import from_pretrained, prompts
+from biomedclip_jax.train.export import in_workdir
+
+_GALLERY_ROWS = 6
+
+
+def evaluate(config: TrainConfig, workdir: Path, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Retrieval both ways and zero-shot accuracy of `workdir/model`; writes loss_curve.png and retrieval_gallery.png."""
+    loss_curve(workdir / "loss_curve.png", metrics)
+    data = config.data
+    if data.held_out is None:
+        return {}
+    pairs = read_pairs(
+        Path(in_workdir(data.held_out, workdir)), data.image_column, data.caption_column, data.label_column
+    )
+    clip = from_pretrained(workdir / "model")
+    image = clip.encode_images(pairs.images)
+    text = clip.encode_texts(pairs.captions)
+    results: dict[str, Any] = {"held_out_pairs": len(pairs)} | recall(image, text, pairs.captions)
+    if pairs.labels is not None:
+        labels = sorted(set(pairs.labels))
+        prompt = clip.encode_texts(prompts(labels, data.template))
+        results |= accuracy(image, prompt, labels, pairs.labels) | {"classes": len(labels)}
+    _gallery(workdir / "retrieval_gallery.png", pairs, image, text, config.seed)
+    return results
+
+
+def _gallery(path: Path, pairs: Pairs, image: np.ndarray, text: np.ndarray, seed: int) -> None:
+    captions = list(dict.fromkeys(pairs.captions))
+    chosen = np.random.default_rng(seed).permutation(len(captions))[:_GALLERY_ROWS]
+    rows = [captions[i] for i in chosen]
+    scores = np.stack([text[pairs.captions.index(caption)] @ image.T for caption in rows])
+    right = [{i for i, other in enumerate(pairs.captions) if other == caption} for caption in rows]
+    retrieval_gallery(path, rows, [load_image(p) for p in pairs.images], scores, right)
