@@ -69,9 +69,9 @@ SOURCES = (
         "ribs at the chest wall": "6 22 16 70, 82 22 94 70",
         "the dome of the diaphragm": "8 70 36 80, 62 73 90 82", "the upper belly": "10 81 54 98, 55 81 90 98",
     }),
-    Source("data_store/data/RG3_UNCR.dcm", "bone X-ray", "distal tibia", (35, 40, 64, 98), (35, 2, 64, 40), {
-        "the shaft of the tibia": "45 2 53 39, 45 41 53 60", "the thin fibula": "53 2 61 39, 52 41 58 75",
-        "soft tissue of the calf": "35 2 44 39, 38 41 44 60", "the ankle joint": "40 76 56 90",
+    Source("data_store/data/RG3_UNCR.dcm", "bone X-ray", "distal tibia", (35, 32, 64, 98), (35, 2, 64, 32), {
+        "the shaft of the tibia": "45 2 53 32, 45 32 53 60", "the thin fibula": "53 2 61 32, 52 32 59 75",
+        "soft tissue of the calf": "35 2 44 32, 37 32 44 60", "the ankle joint": "40 76 56 90",
         "a lucent bone lesion": "46 58 53 70", "the foot": "36 86 52 98",
     }),
     Source("data_store/data/693_UNCR.dcm", "head CT", "axial slice", (27, 20, 79, 58), (27, 58, 79, 88), {
@@ -148,10 +148,10 @@ SOURCES = (
         "fine branching vessels": "40 32 80 42, 40 61 84 82",
         "the round edge of the field": "2 5 20 30, 76 5 96 26, 3 76 24 96, 76 76 96 96",
     }),
-    Source("skimage/data/ihc.png", "immunohistochemistry", "brown stain", (0, 0, 100, 60), (0, 60, 100, 100), {
-        "brown glands": "0 0 50 45, 62 12 88 52, 0 34 20 59, 8 61 30 100", "a round brown nest": "50 60 75 100",
-        "blue nuclei in pale stroma": "40 48 75 60, 89 2 100 60, 32 61 49 100, 76 61 88 100",
-        "a white empty space": "59 4 74 38, 0 61 9 90, 82 74 97 98",
+    Source("skimage/data/ihc.png", "immunohistochemistry", "brown stain", (0, 0, 66, 100), (66, 0, 100, 100), {
+        "brown glands": "0 0 50 45, 52 0 66 40, 0 34 20 59, 10 61 30 100, 67 8 88 54",
+        "a round brown nest": "49 60 66 100", "a white empty space": "0 60 9 90, 82 74 97 98",
+        "blue nuclei in pale stroma": "40 48 66 60, 32 60 48 100, 89 2 100 60, 76 62 88 100",
     }),
 )
 
