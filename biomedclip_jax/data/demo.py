@@ -33,13 +33,13 @@ _SIMPLE_SHARE = 0.2  # of the training captions say no more than what kind of pi
 # label -> ways to say it. The label itself is the class name of the zero-shot test.
 MODALITIES = {
     "chest X-ray": ("a chest X-ray", "a chest radiograph", "a plain film of the chest"),
-    "bone X-ray": ("a bone X-ray", "a leg radiograph", "a bone X-ray of the lower leg"),
+    "bone X-ray": ("a bone X-ray", "a leg radiograph", "an X-ray of the lower leg"),
     "head CT": ("a head CT", "a CT scan of the head", "a head CT with brain window"),
     "abdominal CT": ("an abdominal CT", "a CT scan of the abdomen", "an abdominal CT slice"),
-    "spine CT": ("a spine CT", "a CT scan of the thoracic spine", "a spine CT slice"),
-    "shoulder MRI": ("a shoulder MRI", "a T1-weighted MR image of the shoulder", "a shoulder MRI slice"),
-    "abdominal MRI": ("an abdominal MRI", "a contrast-enhanced MR image of the abdomen", "an abdominal MRI slice"),
-    "lymph node ultrasound": ("a lymph node ultrasound", "a Doppler scan of a lymph node"),
+    "spine CT": ("a spine CT", "a CT scan of the thoracic spine", "a spine CT scan"),
+    "shoulder MRI": ("a shoulder MRI", "an MR image of the shoulder", "a shoulder MR scan"),
+    "abdominal MRI": ("an abdominal MRI", "an MR image of the abdomen", "an abdominal MR scan"),
+    "lymph node ultrasound": ("a lymph node ultrasound", "a lymph node sonogram"),
     "pelvic ultrasound": ("a pelvic ultrasound", "a sonogram of the pelvis", "a gray-scale pelvic ultrasound"),
     "echocardiogram": ("an echocardiogram", "a cardiac ultrasound", "an ultrasound of the heart"),
     "bone scintigraphy": ("a bone scintigraphy", "a whole-body bone scan", "a nuclear bone scintigraphy"),
@@ -64,14 +64,14 @@ SOURCES = (
     Source("data_store/data/RG1_UNCR.dcm", "chest X-ray", "frontal view", (5, 3, 54, 98), (54, 3, 95, 98), {
         "the top of the lung": "12 8 40 24, 56 8 82 24",
         "a rounded mass in the lung": "16 31 28 42, 22 55 36 68, 70 30 82 38, 75 38 86 50, 70 55 85 68",
-        "vessels of the lung root": "32 36 44 58, 56 34 68 46",
+        "lung root vessels": "32 36 44 58, 56 34 68 46",
         "the spine": "40 5 54 60", "the heart": "40 58 54 76, 55 52 75 76",
         "ribs at the chest wall": "6 22 16 70, 82 22 94 70",
-        "the dome of the diaphragm": "8 70 36 80, 62 73 90 82", "the upper belly": "10 81 54 98, 55 81 90 98",
+        "the diaphragm": "8 70 36 80, 62 73 90 82", "the upper belly": "10 81 54 98, 55 81 90 98",
     }),
     Source("data_store/data/RG3_UNCR.dcm", "bone X-ray", "distal tibia", (35, 32, 64, 98), (35, 2, 64, 32), {
         "the shaft of the tibia": "45 2 53 32, 45 32 53 60", "the thin fibula": "53 2 61 32, 52 32 59 75",
-        "soft tissue of the calf": "35 2 44 32, 37 32 44 60", "the ankle joint": "40 76 56 90",
+        "calf muscle": "35 2 44 32, 37 32 44 60", "the ankle joint": "40 76 56 90",
         "a lucent bone lesion": "46 58 53 70", "the foot": "36 86 52 98",
     }),
     Source("data_store/data/693_UNCR.dcm", "head CT", "axial slice", (27, 20, 79, 58), (27, 58, 79, 88), {
@@ -84,12 +84,11 @@ SOURCES = (
         "the air-filled frontal sinus": "33 9 48 20, 55 10 70 20", "the temporal lobe": "25 32 42 52, 58 32 78 54",
         "air cells of the mastoid": "19 50 35 66, 66 53 80 68", "the cerebellum": "27 62 48 79, 55 62 73 79",
         "the brain stem": "42 50 54 64", "the outer ear": "10 58 18 70, 83 60 90 70",
-        "thick bone of the skull base": "26 20 44 31, 56 20 74 31", "the bright skull": "22 70 50 86, 55 70 78 86",
+        "thick skull base bone": "26 20 44 31, 56 20 74 31", "the bright skull": "22 70 50 86, 55 70 78 86",
     }),
-    Source("data_store/data/explicit_VR-UN.dcm", "abdominal CT", "axial slice, spine on top",
-           (16, 22, 57, 74), (57, 22, 87, 74), {
-        "the liver": "18 34 33 62", "a kidney": "34 31 45 46, 59 32 68 45", "a lumbar vertebra": "44 26 56 43",
-        "great vessels before the spine": "38 44 54 52", "the spleen": "69 34 79 48",
+    Source("data_store/data/explicit_VR-UN.dcm", "abdominal CT", "spine on top", (16, 22, 57, 74), (57, 22, 87, 74), {
+        "a solid belly organ": "18 34 33 62, 69 34 79 48", "a kidney": "34 31 45 46, 59 32 68 45",
+        "a lumbar vertebra": "44 26 56 43", "great vessels before the spine": "38 44 54 52",
         "bowel with gas": "42 53 48 59, 58 56 73 64", "back muscle": "37 23 48 30, 57 23 68 30",
         "fat of the belly wall": "24 63 56 73, 60 64 82 73",
     }),
@@ -101,47 +100,45 @@ SOURCES = (
     Source("data_store/data/MR2_UNCR.dcm", "shoulder MRI", "coronal slice", (12, 13, 98, 61), (12, 61, 80, 90), {
         "the head of the humerus": "29 36 56 60", "the shaft of the humerus": "29 61 44 90",
         "bright fat under the skin": "30 18 58 32, 18 32 27 60, 60 14 96 22, 12 62 19 90",
-        "the deltoid muscle": "20 40 29 60, 18 62 29 90", "bone of the shoulder roof": "42 25 75 33",
-        "the socket of the shoulder blade": "57 41 68 60", "the supraspinatus muscle": "56 33 98 42",
-        "fat of the armpit": "44 68 62 90", "dark muscle of the chest wall": "64 62 80 90",
+        "the deltoid muscle": "20 40 29 60, 18 62 29 90", "the shoulder roof": "42 25 75 33",
+        "the shoulder socket": "57 41 68 60", "the supraspinatus muscle": "56 33 98 42",
+        "dark muscle with bright fat": "44 68 62 90", "plain dark muscle": "72 46 98 60, 64 62 80 90",
     }),
     Source("data_store/data/MR-SIEMENS-DICOM-WithOverlays.dcm", "abdominal MRI", "axial slice",
            (4, 24, 58, 79), (58, 24, 91, 79), {
-        "the liver": "11 38 26 60", "a dark lesion in the liver": "25 42 36 55", "the bright spleen": "77 45 84 68",
+        "a solid belly organ": "11 38 26 60, 77 45 84 68", "a dark lesion in the liver": "25 42 36 55",
         "a bright kidney": "24 59 39 73, 60 60 71 73", "a vertebra": "42 56 51 69", "the aorta": "49 52 56 58",
         "the pancreas": "39 42 57 52", "loops of bowel": "38 32 57 40, 60 33 78 44",
         "back muscle": "20 71 42 79, 59 71 78 79",
     }),
     Source("data_store/data/US1_UNCR.dcm", "lymph node ultrasound", "power Doppler",
            (8, 23, 50, 70), (50, 23, 92, 70), {
-        "branching orange blood flow": "14 36 49 54, 50 36 74 52",
-        "the dark rim of the node": "20 51 44 58, 52 51 80 59",
-        "layered tissue above the node": "8 23 49 33, 50 23 92 33",
-        "layered tissue below the node": "8 61 49 70, 50 61 92 70",
+        "orange blood flow": "14 36 49 54, 50 36 74 52", "the dark node rim": "20 51 44 58, 52 51 80 59",
+        "layered tissue around the node": "8 23 49 33, 50 23 92 33, 8 61 49 70, 50 61 92 70",
     }),
     Source("data_store/data/gdcm-US-ALOKA-16.dcm", "pelvic ultrasound", "full bladder",
            (6, 14, 52, 85), (52, 14, 98, 85), {
-        "the black fluid of the bladder": "6 22 38 44, 56 22 96 42", "a solid pelvic organ": "6 48 34 66, 62 46 90 66",
-        "layers just under the probe": "14 14 42 20, 60 14 86 20", "speckled deep tissue": "6 68 40 84, 56 70 96 84",
+        "the black bladder": "6 22 38 44, 56 22 96 42", "a solid pelvic organ": "6 48 34 66, 62 46 90 66",
+        "layers under the probe": "14 14 42 20, 60 14 86 20", "speckled deep tissue": "6 68 40 84, 56 70 96 84",
     }),
     Source("data_store/data/color3d_jpeg_baseline.dcm", "echocardiogram", "apical view",
            (28, 10, 51, 84), (51, 10, 72, 84), {
-        "the apex of the heart": "42 10 50 28, 52 10 62 28", "the septum between the ventricles": "44 36 50 60",
-        "the side wall of the heart": "59 36 68 66", "a dark heart chamber": "30 34 43 62, 52 32 59 52, 52 58 60 70",
-        "a thin valve leaflet": "51 50 59 58", "bright echoes at the base": "30 66 50 82, 52 66 62 82",
+        "the apex of the heart": "42 10 50 28, 52 10 62 28", "a bright heart wall": "44 36 50 60, 59 36 68 66",
+        "a dark heart chamber": "30 34 43 62, 52 32 59 52, 52 58 60 70",
+        "bright echoes at the base": "30 66 50 82, 52 66 62 82",
     }),
     Source("data_store/data/color-px.dcm", "echocardiogram", "transesophageal Doppler",
            (12, 4, 57, 96), (57, 4, 85, 96), {
         "red flow of blood": "37 50 56 68, 58 26 67 46", "blue flow of blood": "40 14 53 40, 42 72 56 90, 58 70 65 88",
-        "the bright heart wall": "27 30 44 44, 15 66 36 80, 58 42 73 68", "a dark heart chamber": "16 42 36 66",
+        "a bright heart wall": "27 30 44 44, 15 66 36 80, 58 42 73 68", "a dark heart chamber": "16 42 36 66",
     }),
-    Source("data_store/data/JPEG2000_UNC.dcm", "bone scintigraphy", "whole body", (8, 6, 53, 86), (53, 6, 96, 86), {
+    Source("data_store/data/JPEG2000_UNC.dcm", "bone scintigraphy", "gamma camera", (8, 6, 53, 86), (53, 6, 96, 86), {
         "the skull": "42 8 52 17, 54 8 66 17", "a shoulder": "14 19 40 27, 66 18 88 26",
         "spine and ribs": "36 20 52 34, 54 20 70 34", "the pelvis with the bright bladder": "38 37 52 44, 54 37 66 44",
         "the thigh": "28 48 48 62, 58 48 74 62", "the lower leg": "30 64 48 78, 54 64 70 78",
         "a foot": "34 78 47 85, 54 78 62 85",
     }),
-    Source("skimage/data/retina.jpg", "retinal fundus photograph", "the back of one eye",
+    Source("skimage/data/retina.jpg", "retinal fundus photograph", "back of the eye",
            (2, 2, 98, 60), (2, 60, 98, 98), {
         "the bright optic disc": "13 40 24 52", "the dark macula": "43 43 57 54",
         "a large vessel arcade": "20 10 44 32, 46 18 70 32, 66 22 88 32, 18 62 40 86, 40 84 90 91",
@@ -171,9 +168,10 @@ _Box = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels; x1 and y1 are outside
 
 
 def make_demo(workdir: Path) -> None:
-    """Write `workdir/data/`: `train.csv`, `held_out.csv`, `images/` and `tokenizer/`; the same bytes every time.
+    """Write `workdir/data/`: `train.csv`, `held_out.csv`, `images/` and `tokenizer/`.
 
-    Does nothing if they are there already. Raises UserError when a package that carries the pictures is missing.
+    The same packages give the same bytes every time. Does nothing if the data are there already.
+    Raises UserError when a package that carries the pictures is missing.
     """
     data = workdir / "data"
     if not (data / "train.csv").is_file():
@@ -282,7 +280,7 @@ def _to_pixels(percent: Sequence[int], width: int, height: int) -> _Box:
 def _write_tokenizer(folder: Path, texts: list[str]) -> None:
     """A BERT tokenizer whose vocabulary is single characters and every word of `texts`.
 
-    Not the trainer of the tokenizers library: with so few words it finds the same ones, in another order every time.
+    The trainer of the tokenizers library would find the same few words, but number them in another way every time.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
