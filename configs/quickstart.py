@@ -10,6 +10,7 @@ from biomedclip_jax.data.demo import make_demo
 from biomedclip_jax.config import (
     BertConfig,
     CLIPConfig,
+    ComputeConfig,
     DataConfig,
     OptimizerConfig,
     PreprocessConfig,
@@ -30,17 +31,28 @@ config = TrainConfig(
     ),
     # CLIP's own form of ViT (no bias on the patches), which open_clip can build in any size
     model=CLIPConfig(
-        image=ViTConfig(image_size=64, patch_size=8, width=192, depth=6, heads=3, mlp_width=768, patch_bias=False),
-        text=BertConfig(vocab_size=2048, context_length=48, positions=64, width=192, depth=4, heads=3, mlp_width=768),
+        image=ViTConfig(image_size=64, patch_size=8, width=192, depth=4, heads=3, mlp_width=768, patch_bias=False),
+        text=BertConfig(
+            vocab_size=512,
+            context_length=32,
+            positions=32,
+            width=192,
+            depth=2,
+            heads=3,
+            mlp_width=768,
+            dropout=0.0,
+            attention_dropout=0.0,
+        ),
         embed_width=128,
     ),
     preprocess=PreprocessConfig(image_size=64),
     stages=(
-        Stage(steps=200, batch_size=128, patch_keep=0.5),
-        Stage(steps=60, batch_size=256, microbatch=128, patch_keep=0.5),
-        Stage(steps=60, batch_size=128, patch_keep=1.0),
+        Stage(steps=170, batch_size=128, patch_keep=0.5),
+        Stage(steps=40, batch_size=256, microbatch=128, patch_keep=0.5),
+        Stage(steps=50, batch_size=128, patch_keep=1.0),
     ),
-    optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, warmup_steps=20),
+    optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, warmup_steps=20, clip_norm=1.0),
+    compute=ComputeConfig(unroll=4),
     log_every=20,
     checkpoint_every=100,
 )
