@@ -176,7 +176,7 @@ def load(source: str | Path) -> Model:
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         if (folder / "model").is_dir():
             return read_model(folder / "model")
-        from biomedclip_jax.train.checkpoint import read_run  # a run that is not finished: its newest checkpoint
+        from biomedclip_jax.train.export import read_run  # a run that is not finished: its newest checkpoint
 
         return read_run(folder)
     return read_model(folder)

@@ -1,5 +1,8 @@
 """The mesh, and where state and batch lie on it. No other file names an axis."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -8,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 DATA = "data"
 
 
-def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
     """All devices (of all hosts) along one axis, over which the batch is split; parameters are replicated."""
     devices = devices or jax.devices()
     return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)

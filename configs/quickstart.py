@@ -53,6 +53,6 @@ config = TrainConfig(
     ),
     optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, warmup_steps=20, clip_norm=1.0),
     compute=ComputeConfig(unroll=4),
-    log_every=20,
+    log_every=10,
     checkpoint_every=100,
 )

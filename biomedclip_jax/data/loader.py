@@ -40,7 +40,7 @@ class TrainLoader:
             return {
                 "images": preprocess_train(image, self.preprocess, generator, self.crop_scale),
                 "tokens": self.tokenizer([self.pairs.captions[chosen]])[0],
-                "index": np.uint32(place & 0xFFFFFFFF),
+                "index": np.asarray(place & 0xFFFFFFFF, np.uint32),
             }
         raise UserError(f"none of the {len(self.pairs)} images of the training data can be read")
 
@@ -59,7 +59,7 @@ class TrainLoader:
         def load(number: int) -> dict[str, np.ndarray]:
             batch, row = divmod(number, rows)
             place = start + batch * batch_size + process * rows + row
-            return self.example(place, order[place])
+            return self.example(place, int(order[place]))  # type: ignore[arg-type]
 
         local = grain.MapDataset.range(steps * rows).map(load).batch(rows)
         # Grain prefetches whole batches; two at a time keep memory flat

@@ -1,5 +1,6 @@
 """Tensors on disk by name: safetensors, and PyTorch's `.bin` and `.pt`, as numpy arrays."""
 
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -114,6 +115,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
 
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     save_file(contiguous, path, metadata={"format": "pt"})
+    # safetensors makes a file for its owner alone; a model folder is as readable as the files beside it
+    path.chmod(stat.S_IMODE(path.parent.stat().st_mode) & 0o666)
 
 
 def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

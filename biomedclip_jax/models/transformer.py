@@ -94,7 +94,7 @@ class MLP(nnx.Module):
     def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
         self.fc1 = linear(shape.width, shape.mlp_width, compute, rngs)
         self.fc2 = linear(shape.mlp_width, shape.width, compute, rngs)
-        self.activation = shape.activation
+        self.activation: Activation = shape.activation
 
     def __call__(self, x: Array) -> Array:
         return self.fc2(activate(self.fc1(x), self.activation))
@@ -167,7 +167,7 @@ class Head(nnx.Module):
         """widths = (in, out) for "linear", (in, hidden, out) for "mlp", anything for "none"; biases one a layer."""
         self.kind = kind
         if kind == "linear":
-            self.proj = linear(*widths, compute, rngs, bias=biases[0])
+            self.proj = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
         elif kind == "mlp":
             self.fc1 = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
             self.fc2 = linear(widths[1], widths[2], compute, rngs, bias=biases[1])

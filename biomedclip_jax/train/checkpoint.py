@@ -29,11 +29,11 @@ class Checkpoints:
 
     def image_size(self, step: int) -> int:
         """The image size of the stage in which this checkpoint was written: the position table has it."""
-        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about["image_size"]
+        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]["image_size"]
 
     def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
         """The state after `step` updates. `abstract`: the same tree of `jax.ShapeDtypeStruct`s with shardings."""
-        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+        return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
 
     def close(self) -> None:
         """Wait until all is written."""

@@ -96,7 +96,7 @@ def make_step(
         params = state["params"]
         loss, gradients = gradient(params, batch)
         updates, opt = optimizer.update(gradients, state["opt"], params)
-        new = optax.apply_updates(params, updates)
+        new: Any = optax.apply_updates(params, updates)
         new["logit_scale"] = jnp.clip(new["logit_scale"], 0, MAX_LOGIT_SCALE)
         metrics = {
             "loss": loss,

@@ -1,0 +1,87 @@
+"""BiomedCLIP at its exact size, 195,902,721 parameters, with random weights: the whole way from files to probabilities."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from reference import PREPROCESS, load_open_clip, randomise
+
+import biomedclip_jax as bc
+from biomedclip_jax.interop.folders import write_model
+from biomedclip_jax.interop.weights import read_weights
+from biomedclip_jax.pretrained import load
+
+# The released config, letter by letter, but for the folder that stands for the hub's name of BERT.
+MODEL = {
+    "embed_dim": 512,
+    "vision_cfg": {
+        "timm_model_name": "vit_base_patch16_224",
+        "timm_model_pretrained": False,
+        "timm_pool": "",
+        "timm_proj": "linear",
+        "image_size": 224,
+    },
+    "text_cfg": {
+        "hf_model_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+        "hf_tokenizer_name": "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract",
+        "hf_proj_type": "mlp",
+        "hf_pooler_type": "cls_last_hidden_state_pooler",
+        "context_length": 256,
+    },
+}
+
+
+@pytest.mark.slow
+def test_biomedclip_at_its_exact_size(tmp_path: Path, vocabulary: Path) -> None:
+    open_clip = load_open_clip()
+    import torch
+
+    folder = tmp_path / "biomedclip"
+    folder.mkdir()
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        shutil.copyfile(vocabulary / name, folder / name)
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}))
+    text_cfg = MODEL["text_cfg"] | {"hf_model_name": str(vocabulary), "hf_model_pretrained": False}
+    reference = open_clip.CustomTextCLIP(**(MODEL | {"text_cfg": text_cfg}))
+    randomise(reference)
+    reference.eval()
+    with torch.no_grad():
+        reference.logit_scale.fill_(4.4454)  # the released value
+    state = reference.state_dict()
+    assert len(state) == 351
+    torch.save(state, folder / "open_clip_pytorch_model.bin")
+
+    clip = bc.from_pretrained(folder)
+    assert sum(x.size for x in _leaves(clip.params)) == 195_902_721
+    assert abs(clip.logit_scale - 85.2323) < 0.01
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)) for h, w in ((300, 411), (224, 224))]
+    texts = ["this is a photo of brain MRI", "lymph node metastasis " * 200]
+    tokens = open_clip.tokenizer.HFTokenizer(str(folder), context_length=256)(texts)
+    assert np.array_equal(clip.processor.tokens(texts), tokens.numpy())
+    transform = open_clip.image_transform(224, is_train=False, mean=PREPROCESS["mean"], std=PREPROCESS["std"])
+    pixels = torch.stack([transform(image) for image in images])
+    assert np.abs(clip.processor.images(images) - pixels.permute(0, 2, 3, 1).numpy()).max() == 0
+    with torch.no_grad():
+        image, text, scale = reference(pixels, tokens)
+        expected = (scale * image @ text.T).softmax(dim=-1).numpy()
+    ours_image, ours_text = clip.encode_images(images), clip.encode_texts(texts)
+    assert np.abs(ours_image - image.numpy()).max() <= 1e-5
+    assert np.abs(ours_text - text.numpy()).max() <= 1e-5
+    logits = clip.logit_scale * ours_image @ ours_text.T
+    assert np.abs(logits - (scale * image @ text.T).numpy()).max() <= 1e-3
+    probabilities = clip.classify(images, texts, "{}")
+    assert np.abs(probabilities - expected).max() <= 1e-4
+
+    write_model(load(folder), tmp_path / "out")
+    after = read_weights(tmp_path / "out" / "open_clip_model.safetensors")
+    assert after.keys() == state.keys()
+    for name, tensor in state.items():
+        assert np.array_equal(after[name], tensor.numpy()), name
+
+
+def _leaves(tree: dict) -> list:
+    return [x for v in tree.values() for x in (_leaves(v) if isinstance(v, dict) else [v])]
