@@ -1,8 +1,8 @@
 """biomedclip_jax: train, adapt, evaluate and use biomedical image-text models in JAX.
 
-    import biomedclip_jax as bc
-    clip = bc.from_pretrained("hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224")  # or a folder
-    clip.classify(["scan.png"], ["chest X-ray", "brain MRI"])
+import biomedclip_jax as bc
+clip = bc.from_pretrained("hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224")  # or a folder
+clip.classify(["scan.png"], ["chest X-ray", "brain MRI"])
 """
 
 from typing import TYPE_CHECKING, Any

@@ -126,9 +126,7 @@ class Pretrained:
                 progress(len(chosen))
         return embeddings
 
-    def classify(
-        self, images: Sequence[ImageSource], labels: Sequence[str], template: str = DEFAULT_TEMPLATE
-    ) -> np.ndarray:
+    def classify(self, images: Sequence[ImageSource], labels: Sequence[str], template: str = DEFAULT_TEMPLATE) -> np.ndarray:
         """Zero-shot probabilities, float32 [n, labels]; each row sums to 1.
 
         labels: at least two. template: a sentence with {} where the label goes. Wrong ones raise UserError.

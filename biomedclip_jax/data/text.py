@@ -30,10 +30,12 @@ def _load(folder: Path) -> "tokenizers.Tokenizer":
             raise UserError(f"{folder / 'tokenizer.json'}: not a readable tokenizer ({error})") from error
     if not any((folder / name).is_file() for name in ("vocab.txt", "vocab.json")):
         raise UserError(f"{folder}: no tokenizer here; expected tokenizer.json, vocab.txt, or vocab.json and merges.txt")
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, BertTokenizer
 
+    # a vocab.txt is a BERT's; without a config.json beside it AutoTokenizer would not know
+    kind = BertTokenizer if (folder / "vocab.txt").is_file() else AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        return kind.from_pretrained(folder, local_files_only=True).backend_tokenizer
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder}: transformers cannot read the tokenizer ({reason}); put tokenizer.json here") from error

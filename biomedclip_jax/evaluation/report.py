@@ -43,7 +43,9 @@ def retrieval_gallery(
                 spine.set_visible(int(j) in right[i])
                 spine.set_color("gold")
                 spine.set_linewidth(6)
-    figure.suptitle("Held-out captions and the four images found first for each; the right one, if it is there, framed in yellow")
+    figure.suptitle(
+        "Held-out captions and the four images found first for each; the right one, if it is there, framed in yellow"
+    )
     _save(figure, path)
 
 

@@ -110,9 +110,7 @@ def _read_clip(folder: Path) -> Model:
     config, preprocess = huggingface.read_clip_config(folder)
     path = find_weights(folder)
     shapes = abstract_model(config)[1]
-    params, report = to_params(
-        read_weights(path), huggingface.clip_entries(config), shapes, huggingface.CLIP_IGNORED, path
-    )
+    params, report = to_params(read_weights(path), huggingface.clip_entries(config), shapes, huggingface.CLIP_IGNORED, path)
     return Model(config, preprocess, params, folder, report)
 
 

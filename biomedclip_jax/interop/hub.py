@@ -13,7 +13,7 @@ _EXAMPLE = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
 
 def fetch(address: str, *, weights: bool = True) -> Path:
-    """"hf-hub:org/name" or "hf-hub:org/name@revision" -> the folder of its snapshot in the hub's local cache.
+    """ "hf-hub:org/name" or "hf-hub:org/name@revision" -> the folder of its snapshot in the hub's local cache.
 
     Only configs, tokenizer and (if `weights`) one weight file are fetched, safetensors before PyTorch's pickle. Works offline
     when the snapshot is in the cache (`HF_HUB_OFFLINE=1`). Raises UserError with the reason otherwise.

@@ -178,4 +178,3 @@ def from_params(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str
             tensors.update({name: _theirs(part, entry.form) for name, part in zip(names, parts, strict=True)})
     assert not leaves, f"parameters without a foreign name: {_some(leaves)}"
     return tensors
-

@@ -20,6 +20,7 @@ IGNORED = {
     "vocab_size": "a number of the original OpenAI files, known from the config",
 }
 
+
 def entries(config: CLIPConfig, *, timm: bool, text_prefix: str) -> list[Entry]:
     """Every parameter of the model under open_clip's names.
 

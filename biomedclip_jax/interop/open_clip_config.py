@@ -189,9 +189,7 @@ def _text_config(
     }
 
 
-def read_config(
-    config: Mapping[str, Any], tensors: TensorFile, folder: Path
-) -> tuple[CLIPConfig, PreprocessConfig]:
+def read_config(config: Mapping[str, Any], tensors: TensorFile, folder: Path) -> tuple[CLIPConfig, PreprocessConfig]:
     """`open_clip_config.json` (parsed) -> our configs. Sizes that the file leaves to a hub are read off the tensors.
 
     Raises UserError that names the field when it is unknown, unsupported or wrong.

@@ -12,9 +12,7 @@ import jax
 from jax import Array, lax
 
 
-def encode_in_microbatches(
-    encode: Callable[[dict[str, Array]], Any], batch: dict[str, Array], microbatches: int
-) -> Any:
+def encode_in_microbatches(encode: Callable[[dict[str, Array]], Any], batch: dict[str, Array], microbatches: int) -> Any:
     """encode(batch), computed on `microbatches` equal parts of the rows, one at a time. Each array is [B, ...]."""
     if microbatches == 1:
         return encode(batch)

@@ -23,9 +23,7 @@ def evaluate(config: TrainConfig, workdir: Path, metrics: list[dict[str, Any]]) 
     data = config.data
     if data.held_out is None:
         return {}
-    pairs = read_pairs(
-        Path(in_workdir(data.held_out, workdir)), data.image_column, data.caption_column, data.label_column
-    )
+    pairs = read_pairs(Path(in_workdir(data.held_out, workdir)), data.image_column, data.caption_column, data.label_column)
     clip = from_pretrained(workdir / "model")
     image = clip.encode_images(pairs.images)
     text = clip.encode_texts(pairs.captions)

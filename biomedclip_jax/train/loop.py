@@ -189,4 +189,3 @@ class _Run:
         line |= {"seconds": seconds, "seconds_left": round(left, 1)}
         self.metrics.write(line)
         self.progress.show(line, self.total)
-

@@ -45,9 +45,7 @@ def decays(params: dict[str, Any]) -> dict[str, Any]:
 
 def make_optimizer(config: OptimizerConfig, rate: Callable[[Any], Array]) -> optax.GradientTransformation:
     """AdamW, after clipping by the global norm where the config asks for it."""
-    adamw = optax.adamw(
-        rate, b1=config.beta1, b2=config.beta2, eps=config.eps, weight_decay=config.weight_decay, mask=decays
-    )
+    adamw = optax.adamw(rate, b1=config.beta1, b2=config.beta2, eps=config.eps, weight_decay=config.weight_decay, mask=decays)
     return adamw if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw)
 
 
