@@ -5,8 +5,6 @@
 Three stages: half the patches; half the patches with twice the batch by exact accumulation; all the patches.
 """
 
-from biomedclip_jax.data.demo import make_demo
-
 from biomedclip_jax.config import (
     BertConfig,
     CLIPConfig,
@@ -18,6 +16,7 @@ from biomedclip_jax.config import (
     TrainConfig,
     ViTConfig,
 )
+from biomedclip_jax.data.demo import make_demo
 
 config = TrainConfig(
     name="quickstart",
