@@ -24,9 +24,9 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"{workdir}: {'this run is done already' if done else 'done'}")
     for name, value in results.items():
         print(f"  {name:28s} {value:.4f}" if isinstance(value, float) else f"  {name:28s} {value}")
-    print(f"  pictures: {workdir / 'loss_curve.png'}, {workdir / 'retrieval_gallery.png'}")
-    print("try next:")
-    print(f'  biomedclip classify {workdir} IMAGE... --labels "chest X-ray" "head CT" "ultrasound"')
+    print(f"  pictures: {', '.join(map(str, sorted(workdir.glob('*.png'))))}")
+    print("try next, on images of your own:")
+    print(f'  biomedclip classify {workdir} IMAGE... --labels "chest X-ray" "head CT" "retinal fundus photograph"')
 
 
 def _classify(arguments: argparse.Namespace) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,12 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def without(self, positions: Container[int]) -> "Pairs":
+        """The same pairs but for those at these positions."""
+        kept = [i for i in range(len(self)) if i not in positions]
+        labels = None if self.labels is None else [self.labels[i] for i in kept]
+        return Pairs([self.images[i] for i in kept], [self.captions[i] for i in kept], labels, self.rejects)
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:

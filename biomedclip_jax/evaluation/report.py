@@ -1,7 +1,7 @@
 """Pictures of results: retrieval galleries and loss curves, as PNG."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,19 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def retrieval_gallery(
-    path: Path, captions: Sequence[str], images: Sequence[Image.Image], scores: np.ndarray, right: Sequence[set[int]]
+    path: Path, captions: Sequence[str], image: Callable[[int], Image.Image], scores: np.ndarray, right: Sequence[set[int]]
 ) -> None:
     """For each caption its four best images; a right one is framed in yellow (the paper's case study).
 
-    scores: [captions, images] cosine similarities; right[i]: positions in `images` that belong to caption i.
+    image: gives the picture at a position. scores: [captions, images] cosine similarities. right[i]: positions of the images
+    that belong to caption i.
     """
     figure, axes = _figure(len(captions), 5, 11, 2.1 * len(captions))
     for i, caption in enumerate(captions):
         axes[i][0].axis("off")
         axes[i][0].text(0, 0.5, "\n".join(textwrap.wrap(caption, 26)), va="center", fontsize=9)
         for axis, j in zip(axes[i][1:], np.argsort(-scores[i], kind="stable")[:4], strict=False):
-            axis.imshow(np.asarray(images[j].convert("RGB")))
+            axis.imshow(np.asarray(image(int(j)).convert("RGB")))
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_xlabel(f"{scores[i, j]:.2f}", fontsize=8)

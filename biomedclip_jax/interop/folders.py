@@ -152,14 +152,25 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
     return names
 
 
+def check_writable(config: CLIPConfig) -> None:
+    """UserError if open_clip's format has no place for such a model: better before a training run than after it."""
+    open_clip_config.write_config(_expressible_config(config), PreprocessConfig(), "", "")
+
+
+def _expressible_config(config: CLIPConfig) -> CLIPConfig:
+    image = config.image
+    keeps = open_clip_config.timm_name(image) or not image.class_token or not image.position_on_prefix
+    return config if keeps else dataclasses.replace(config, image=dataclasses.replace(image, patch_bias=False))
+
+
 def _expressible(model: Model, format: Format) -> Model:
     """The same function with parameters that the format has a place for.
 
     timm has few image sizes, and CLIP's own ViT has no bias on its patches: there the bias moves into the positions.
     """
     image = model.config.image
-    keeps = open_clip_config.timm_name(image) or not image.patch_bias or not image.class_token
-    if keeps or not image.position_on_prefix or format == "huggingface":
+    config = _expressible_config(model.config)
+    if config == model.config or format == "huggingface":
         return model
     tower = dict(model.params["image"])
     bias = np.asarray(tower["patch"]["bias"])
@@ -167,7 +178,6 @@ def _expressible(model: Model, format: Format) -> Model:
     position[image.prefix_tokens :] += bias
     tower["patch"] = {"kernel": tower["patch"]["kernel"]}
     tower["position"] = jnp.asarray(position)
-    config = dataclasses.replace(model.config, image=dataclasses.replace(image, patch_bias=False))
     return dataclasses.replace(model, config=config, params=model.params | {"image": tower})
 
 

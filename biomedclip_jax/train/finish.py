@@ -8,6 +8,7 @@ import numpy as np
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.data.images import load_image
 from biomedclip_jax.data.pairs import Pairs, read_pairs
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.report import loss_curve, retrieval_gallery
 from biomedclip_jax.evaluation.retrieval import recall
 from biomedclip_jax.evaluation.zero_shot import accuracy
@@ -17,15 +18,28 @@ from biomedclip_jax.train.export import in_workdir
 _GALLERY_ROWS = 6
 
 
+def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
+    """The held-out table; None if the config has none. UserError if it cannot be used."""
+    data = config.data
+    if data.held_out is None:
+        return None
+    path = Path(in_workdir(data.held_out, workdir))
+    return read_pairs(path, data.image_column, data.caption_column, data.label_column)
+
+
 def evaluate(config: TrainConfig, workdir: Path, metrics: list[dict[str, Any]]) -> dict[str, Any]:
     """Retrieval both ways and zero-shot accuracy of `workdir/model`; writes loss_curve.png and retrieval_gallery.png."""
     loss_curve(workdir / "loss_curve.png", metrics)
     data = config.data
-    if data.held_out is None:
+    pairs = held_out_pairs(config, workdir)
+    if pairs is None:
         return {}
-    pairs = read_pairs(Path(in_workdir(data.held_out, workdir)), data.image_column, data.caption_column, data.label_column)
     clip = from_pretrained(workdir / "model")
-    image = clip.encode_images(pairs.images)
+    bad: dict[int, UserError] = {}
+    image = clip.encode_images(pairs.images, on_error=bad.__setitem__)
+    for error in bad.values():
+        print(f"left out of the evaluation: {error}")
+    pairs = pairs.without(bad)
     text = clip.encode_texts(pairs.captions)
     results: dict[str, Any] = {"held_out_pairs": len(pairs)} | recall(image, text, pairs.captions)
     if pairs.labels is not None:
@@ -38,8 +52,7 @@ def evaluate(config: TrainConfig, workdir: Path, metrics: list[dict[str, Any]]) 
 
 def _gallery(path: Path, pairs: Pairs, image: np.ndarray, text: np.ndarray, seed: int) -> None:
     captions = list(dict.fromkeys(pairs.captions))
-    chosen = np.random.default_rng(seed).permutation(len(captions))[:_GALLERY_ROWS]
-    rows = [captions[i] for i in chosen]
+    rows = [captions[i] for i in np.random.default_rng(seed).permutation(len(captions))[:_GALLERY_ROWS]]
     scores = np.stack([text[pairs.captions.index(caption)] @ image.T for caption in rows])
     right = [{i for i, other in enumerate(pairs.captions) if other == caption} for caption in rows]
-    retrieval_gallery(path, rows, [load_image(p) for p in pairs.images], scores, right)
+    retrieval_gallery(path, rows, lambda i: load_image(pairs.images[i]), scores, right)

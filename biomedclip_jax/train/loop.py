@@ -16,12 +16,12 @@ from biomedclip_jax.data.pairs import read_pairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
-from biomedclip_jax.interop.folders import write_model
+from biomedclip_jax.interop.folders import check_writable, write_model
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.export import CONFIG, in_workdir, model_of, tokenizer_folder
-from biomedclip_jax.train.finish import evaluate
+from biomedclip_jax.train.finish import evaluate, held_out_pairs
 from biomedclip_jax.train.metrics import Clock, MetricsFile, Progress, flops_per_pair
 from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps
 from biomedclip_jax.train.state import abstract_state, at_image_size, model_at, new_state, parameter_count
@@ -37,17 +37,18 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> d
     The same call goes on where an interrupted run stopped. UserError for input that cannot work, before anything is computed.
     """
     enable_compilation_cache()
-    for stage in config.stages:
-        check_stage(stage, jax.device_count())
-    _claim(config, workdir)
+    _check_owner(config, workdir)
     if (workdir / RESULTS).is_file():
         return json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
+    for stage in config.stages:
+        check_stage(stage, jax.device_count())
+        check_writable(model_at(config, stage.image_size or config.model.image.image_size))
     start = time.perf_counter()
     if config.prepare is not None:
         config.prepare(workdir)
     data = config.data
     pairs = read_pairs(Path(in_workdir(data.train, workdir)), data.image_column, data.caption_column)
-    rejects = _Rejects(workdir / "rejects.jsonl", pairs.rejects)
+    held_out_pairs(config, workdir)
     text = config.model.text
     tokenizer = Tokenizer(tokenizer_folder(config, workdir), text.context_length, text.pad_id, text.vocab_size)
     print(
@@ -55,6 +56,8 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> d
         f"{parameter_count(config.model):,} parameters, {jax.device_count()} x {jax.devices()[0].device_kind}"
     )
 
+    write_text(workdir / CONFIG, to_json(config))
+    rejects = _Rejects(workdir / "rejects.jsonl", pairs.rejects)
     loader = TrainLoader(pairs, tokenizer, config.preprocess, data.crop_scale, config.seed, rejects.add)
     run = _Run(config, workdir, loader)
     try:
@@ -72,13 +75,11 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> d
     return results
 
 
-def _claim(config: TrainConfig, workdir: Path) -> None:
-    """Make the run folder, or see that it belongs to this very config."""
-    path, text = workdir / CONFIG, to_json(config)
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
+def _check_owner(config: TrainConfig, workdir: Path) -> None:
+    """UserError if the folder holds a run with another config."""
+    path = workdir / CONFIG
+    if path.is_file() and path.read_text(encoding="utf-8") != to_json(config):
         raise UserError(f"{path}: this folder holds a run with another config; choose another --workdir, or remove it")
-    if not path.is_file():
-        write_text(path, text)
 
 
 class _Rejects:

@@ -98,7 +98,7 @@ def make_step(
         new["logit_scale"] = jnp.clip(new["logit_scale"], 0, MAX_LOGIT_SCALE)
         metrics = {
             "loss": loss,
-            "grad_norm": optax.global_norm(gradients),
+            "grad_norm": optax.tree.norm(gradients),
             "logit_scale": jnp.exp(params["logit_scale"]),
             "learning_rate": rate(state["step"]),
         }
