@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from biomedclip_jax.data.images import find_images
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
 from biomedclip_jax.pretrained import Pretrained
+from biomedclip_jax.progress import progress_bar
 
 
 def _write(out: Path, embeddings: np.ndarray, names: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def embed_images(load: Callable[[], Pretrained], sources: Sequence[str], out: Pa
     paths = [path for source in sources for path in find_images(source)]
     clip = load()
     bad: dict[int, UserError] = {}
-    with tqdm(total=len(paths), unit="image", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(len(paths), "image") as bar:
         embeddings = clip.encode_images(paths, batch_size, bar.update, bad.__setitem__)
     for error in bad.values():
         print(f"skipped: {error}", file=sys.stderr)
@@ -47,6 +47,6 @@ def embed_texts(load: Callable[[], Pretrained], source: Path, out: Path, batch_s
     if not texts:
         raise UserError(f"{source}: no sentence in it; expected one a line")
     clip = load()
-    with tqdm(total=len(texts), unit="text", disable=not sys.stderr.isatty()) as bar:
+    with progress_bar(len(texts), "text") as bar:
         embeddings = clip.encode_texts(texts, batch_size, bar.update)
     _write(out, embeddings, texts)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from PIL import Image
 
 from biomedclip_jax.compilation import enable_compilation_cache
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
@@ -72,6 +73,7 @@ class Pretrained:
         on_error: called with position and error of an image that cannot be read, which then has no row in the result.
         Raises UserError that names the first file that cannot be read, unless `on_error` is given.
         """
+        _check_batch_size(batch_size)
         images = _as_list(images, "images")
         rows: list[np.ndarray] = []
         batch: list[np.ndarray] = []
@@ -105,6 +107,7 @@ class Pretrained:
         Captions are cut at the tower's context length (256 tokens for BiomedCLIP). Padding is not computed: captions are
         sorted by length, and each batch is as wide as its longest caption, rounded up to 16, 32, 64, ... tokens.
         """
+        _check_batch_size(batch_size)
         texts = _as_list(texts, "texts")
         for text in texts:
             if not isinstance(text, str):
@@ -181,9 +184,17 @@ def load(source: str | Path) -> Model:
 
 
 def _as_list(values: Sequence[Any], name: str) -> list[Any]:
-    if isinstance(values, str | bytes | Path):
-        raise UserError(f"{name}: expected a list, found one {type(values).__name__} ({values!r}); put it in [ ]")
+    # an array [H,W,3] is one image, though it could be iterated over
+    one_array = isinstance(values, np.ndarray) and values.ndim == 3 and values.shape[2] <= 4
+    if one_array or isinstance(values, str | bytes | Path | Image.Image):
+        shown = f" ({str(values)!r})" if isinstance(values, str | Path) else ""
+        raise UserError(f"{name}: expected a list, found one {type(values).__name__}{shown}; put it in [ ]")
     return list(values)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise UserError(f"batch_size = {batch_size}: expected a whole number above 0")
 
 
 def _fill(array: np.ndarray, rows: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -83,20 +84,24 @@ def _check_owner(config: TrainConfig, workdir: Path) -> None:
 
 
 class _Rejects:
-    """`rejects.jsonl`: records that could not be used, each once, with the reason."""
+    """`rejects.jsonl`: records that could not be used, each once, with the reason. What an interrupted run listed stays."""
 
     def __init__(self, path: Path, known: list[dict[str, str]]):
         self._path = path
         self._seen: set[str] = set()
+        self._lock = threading.Lock()  # the loader's threads may meet the same record at once
+        before = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
         path.write_text("", encoding="utf-8")
-        for record in known:
+        # a killed run may have left half a line
+        for record in [*(json.loads(line) for line in before if line.endswith("}\n")), *known]:
             self.add(record)
 
     def add(self, record: dict[str, str]) -> None:
-        if record["image"] not in self._seen:
-            self._seen.add(record["image"])
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+        with self._lock:
+            if record["image"] not in self._seen:
+                self._seen.add(record["image"])
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
 
 
 class _Run:
@@ -173,11 +178,13 @@ class _Run:
 
     def _log(self, stage: int, step: int, metrics: dict[str, jax.Array], clock: "Clock", *, always: bool = False) -> None:
         values = {name: float(value) for name, value in metrics.items()}
-        if not np.isfinite(values["loss"]):
-            raise UserError(
-                f"step {step}, stage {stage}: the loss is {values['loss']}; the last checkpoint is kept; "
-                "try a lower learning_rate or clip_norm = 1.0"
-            )
+        # the loss is that of the state before the update; the gradient tells of the state after it, which may be saved next
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
+            if not np.isfinite(values[name]):
+                raise UserError(
+                    f"step {step}, stage {stage}: the {what} is {values[name]}; the last checkpoint is kept; "
+                    "try a lower learning_rate or clip_norm = 1.0"
+                )
         clock.step_done()
         self.progress.update()
         if step % self.config.log_every and not always:
@@ -189,4 +196,4 @@ class _Run:
         line = {"step": step, "stage": stage, "samples_seen": samples} | values | speed
         line |= {"seconds": seconds, "seconds_left": round(left, 1)}
         self.metrics.write(line)
-        self.progress.show(line, self.total)
+        self.progress.show(line)

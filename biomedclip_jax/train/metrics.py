@@ -1,7 +1,6 @@
 """What a run reports about itself: floating-point work, `metrics.jsonl`, and the line on the screen."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import jax
 
 from biomedclip_jax.config import CLIPConfig, Stage
 from biomedclip_jax.models.vit import kept_patches
+from biomedclip_jax.progress import progress_bar
 
 # bf16 peak, FLOP/s a chip, from the makers' data sheets; what is not here has no MFU rather than a guessed one
 _PEAK = {
@@ -118,16 +118,14 @@ class Progress:
     """A bar on a terminal, a line every now and then elsewhere."""
 
     def __init__(self, total: int, done: int):
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=total, initial=done, unit="step", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._total = total
+        self._bar = progress_bar(total, "step", done)
 
     def update(self) -> None:
         """One more step is done."""
-        if self._bar is not None:
-            self._bar.update()
+        self._bar.update()
 
-    def show(self, line: dict[str, Any], total: int) -> None:
+    def show(self, line: dict[str, Any]) -> None:
         """The newest metrics."""
         mfu = "n/a" if line["mfu"] is None else f"{line['mfu']:.1%}"
         text = (
@@ -135,12 +133,10 @@ class Progress:
             f"grad {line['grad_norm']:.2f}  {line['pairs_per_second']:.0f} pairs/s  MFU {mfu}  "
             f"wait {line['data_wait_fraction']:.0%}"
         )
-        if self._bar is not None:
-            self._bar.set_postfix_str(text)
-        else:
+        self._bar.set_postfix_str(f"loss {line['loss']:.3f}, {line['pairs_per_second']:.0f} pairs/s")
+        if self._bar.disable:
             minutes = line["seconds_left"] / 60
-            print(f"step {line['step']}/{total}  stage {line['stage']}  {text}  left {minutes:.1f} min", flush=True)
+            print(f"step {line['step']}/{self._total}  stage {line['stage']}  {text}  left {minutes:.1f} min", flush=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

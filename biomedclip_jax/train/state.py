@@ -40,15 +40,22 @@ def new_state(config: TrainConfig, image_size: int, optimizer: optax.GradientTra
     if config.model_init is not None:
         params = jax.device_put(initial.whole_model(config.model_init, model), everywhere)
     else:
+        towers = _pretrained_towers(config, model)  # first: what does not fit is said before anything is compiled
         params = jax.jit(init_params, static_argnums=(0, 1), out_shardings=everywhere)(model, config.seed)
-        if config.image_init is not None:
-            params["image"] = jax.device_put(initial.image_tower(config.image_init, model.image), everywhere)
-        if config.text_init is not None:
-            if not isinstance(model.text, BertConfig):
-                raise UserError("text_init: only a BERT text tower can start from pretrained weights")
-            params["text"] = jax.device_put(initial.text_tower(config.text_init, model.text), everywhere)
+        params |= jax.device_put(towers, everywhere)
     opt = jax.jit(optimizer.init, out_shardings=everywhere)(params)
     return {"params": params, "opt": opt, "step": jax.device_put(jnp.int32(0), everywhere)}
+
+
+def _pretrained_towers(config: TrainConfig, model: CLIPConfig) -> dict[str, Any]:
+    towers = {}
+    if config.image_init is not None:
+        towers["image"] = initial.image_tower(config.image_init, model.image)
+    if config.text_init is not None:
+        if not isinstance(model.text, BertConfig):
+            raise UserError("text_init: only a BERT text tower can start from pretrained weights")
+        towers["text"] = initial.text_tower(config.text_init, model.text)
+    return towers
 
 
 def at_image_size(state: State, config: TrainConfig, image_size: int) -> State:
