@@ -60,7 +60,7 @@ def test_biomedclip_at_its_exact_size(tmp_path: Path, vocabulary: Path) -> None:
     rng = np.random.default_rng(0)
     images = [Image.fromarray(rng.integers(0, 256, (h, w, 3), np.uint8)) for h, w in ((300, 411), (224, 224))]
     texts = ["this is a photo of brain MRI", "lymph node metastasis " * 200]
-    tokens = open_clip.tokenizer.HFTokenizer(str(folder), context_length=256)(texts)
+    tokens = open_clip.tokenizer.HFTokenizer(str(vocabulary), context_length=256)(texts)
     assert np.array_equal(clip.processor.tokens(texts), tokens.numpy())
     transform = open_clip.image_transform(224, is_train=False, mean=PREPROCESS["mean"], std=PREPROCESS["std"])
     pixels = torch.stack([transform(image) for image in images])

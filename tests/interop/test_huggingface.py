@@ -57,7 +57,9 @@ def test_openai_clip_in_transformers_layout(tmp_path: Path) -> None:
     for (name, before), after in zip(reference.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(before, after), name
     with torch.no_grad():
-        assert torch.equal(again(torch.from_numpy(tokens), torch.from_numpy(images).permute(0, 3, 1, 2)).image_embeds, out.image_embeds)
+        assert torch.equal(
+            again(torch.from_numpy(tokens), torch.from_numpy(images).permute(0, 3, 1, 2)).image_embeds, out.image_embeds
+        )
 
     write_model(model, tmp_path / "open_clip")
     loaded = load_open_clip().create_model(f"local-dir:{tmp_path / 'open_clip'}").eval()
@@ -76,7 +78,9 @@ def test_vit_and_bert_pair_for_automodel(tmp_path: Path) -> None:
     vision = AutoModel.from_pretrained(tmp_path / "pair" / "vision", add_pooling_layer=False).eval()
     text = AutoModel.from_pretrained(tmp_path / "pair" / "text", add_pooling_layer=False).eval()
     images = torch.randn(2, 3, 224, 224)
-    tokens = AutoTokenizer.from_pretrained(tmp_path / "pair" / "text")(["chest ray", "brain"], padding=True, return_tensors="pt")
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "pair" / "text")(
+        ["chest ray", "brain"], padding=True, return_tensors="pt"
+    )
     with torch.no_grad():
         assert torch.allclose(vision(images).last_hidden_state[:, 0], reference.visual.trunk(images), atol=1e-5)
         hidden = text(**tokens).last_hidden_state

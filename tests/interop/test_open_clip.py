@@ -69,9 +69,7 @@ VARIANTS = {
     "CLIP text with its own prefix, projection bias": Variant(
         clip_vision(), CLIP_TEXT | {"proj_bias": True}, None, model={"custom_text": True}
     ),
-    "ViT-L shape, few layers": Variant(
-        clip_vision(width=1024, layers=2, head_width=64, patch_size=14, image_size=56), size=56
-    ),
+    "ViT-L shape, few layers": Variant(clip_vision(width=1024, layers=2, head_width=64, patch_size=14, image_size=56), size=56),
     "timm's CLIP ViT": Variant(
         {"timm_model_name": "vit_medium_patch32_clip_224", "timm_pool": "token", "timm_proj": "linear"}, size=224
     ),
@@ -92,9 +90,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     variant: Variant = request.param
     folder = tmp_path_factory.mktemp("model")
     embed_dim = 192 if variant.vision.get("timm_proj") == "none" else 32
-    reference = open_clip_model(
-        folder, variant.vision, variant.text, embed_dim=embed_dim, bert=variant.bert, **variant.model
-    )
+    reference = open_clip_model(folder, variant.vision, variant.text, embed_dim=embed_dim, bert=variant.bert, **variant.model)
     rng = np.random.default_rng(0)
     # images differ in colour: of plain noise a mean-pooling tower sees five times the same
     images = rng.normal(size=(5, variant.size, variant.size, 3)) + 2 * rng.normal(size=(5, 1, 1, 3))

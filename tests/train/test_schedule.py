@@ -1,0 +1,50 @@
+"""Lengths of stages, learning rates, and the position in the data."""
+
+import numpy as np
+import pytest
+from reference import load_open_clip
+
+from biomedclip_jax.config import OptimizerConfig, Stage
+from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps
+
+STAGES = (Stage(10, steps=30), Stage(20, steps=50, learning_rate_scale=0.1), Stage(5, steps=40))
+STEPS = [30, 50, 40]
+CONFIG = OptimizerConfig(learning_rate=1e-3, warmup_steps=20)
+
+
+def test_steps_of_a_stage() -> None:
+    stages = (Stage(8, epochs=2), Stage(16, epochs=0.5), Stage(64, epochs=0.1), Stage(8, steps=7))
+    # 2 x 100 / 8 and 0.5 x 100 / 16, rounded; a stage is never empty
+    assert stage_steps(stages, pairs=100) == [25, 3, 1, 7]
+
+
+def test_warmup_and_cosine() -> None:
+    rate = learning_rate(CONFIG, (Stage(10, steps=120),), [120])
+    for step, expected in ((0, 1e-3 / 20), (9, 0.5e-3), (19, 1e-3), (20, 1e-3), (70, 0.5e-3), (120, 0.0), (500, 0.0)):
+        assert float(rate(step)) == pytest.approx(expected, rel=1e-5, abs=1e-9), step
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_equal_to_open_clips_schedule(warmup: int) -> None:
+    load_open_clip()
+    from open_clip_train.scheduler import cosine_lr
+
+    class Optimizer:
+        param_groups: tuple = ()
+
+    theirs = cosine_lr(Optimizer(), 1e-3, warmup, 120)
+    config = OptimizerConfig(learning_rate=1e-3, warmup_steps=warmup)
+    ours = learning_rate(config, (Stage(10, steps=120),), [120])(np.arange(120))
+    assert np.abs(ours - np.array([theirs(step) for step in range(120)])).max() <= 1e-6 * 1e-3
+
+
+def test_a_stage_has_its_own_factor() -> None:
+    plain = learning_rate(CONFIG, (Stage(10, steps=120),), [120])(np.arange(130))
+    staged = learning_rate(CONFIG, STAGES, STEPS)(np.arange(130))
+    factor = np.repeat([1, 0.1, 1], [30, 50, 50])  # after the last step the last stage's holds
+    assert np.allclose(staged, plain * factor, rtol=1e-6, atol=0)
+
+
+def test_position_in_the_data() -> None:
+    sizes = [stage.batch_size for stage, count in zip(STAGES, STEPS, strict=True) for _ in range(count)]
+    assert [samples_before(step, STAGES, STEPS) for step in range(121)] == [0, *np.cumsum(sizes)]
