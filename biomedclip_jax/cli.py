@@ -1,6 +1,7 @@
 """The `biomedclip` command: parse, call, print. Nothing heavy is imported before a verb is chosen."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,6 +69,12 @@ def _convert(arguments: argparse.Namespace) -> None:
     print(f"written  {len(written):5d} tensors to {arguments.destination} ({arguments.format})")
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="biomedclip", description="Train, adapt, evaluate and use biomedical image-text models in JAX."
@@ -89,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     train = verb("train", _train, "Train a model, or go on with an interrupted run.", "biomedclip train configs/quickstart.py")
     train.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
     train.add_argument("--workdir", type=Path, help="the run folder (default: runs/NAME-OF-THE-CONFIG)")
-    train.add_argument("--max-steps", type=int, metavar="N", help="stop, with a checkpoint, after N updates in total")
+    train.add_argument("--max-steps", type=_count, metavar="N", help="stop, with a checkpoint, after N updates in total")
 
     classify = verb(
         "classify",
@@ -118,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--out", type=Path, required=True, metavar="X.npz", help="gets arrays `embeddings` float32 [n, E] and `names` [n]"
     )
-    embed.add_argument("--batch-size", type=int, default=32, help="images or sentences at once (default: %(default)s)")
+    embed.add_argument("--batch-size", type=_count, default=32, help="images or sentences at once (default: %(default)s)")
 
     convert = verb(
         "convert",
@@ -147,6 +154,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.debug:
             raise
         print(f"biomedclip {arguments.verb}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if arguments.debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"biomedclip {arguments.verb}: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; `train` goes on from its last checkpoint when run again", file=sys.stderr)

@@ -9,9 +9,8 @@ from biomedclip_jax.errors import UserError
 
 
 def _cannot_write(path: Path, error: Exception) -> UserError | None:
-    # safetensors and torch wrap the operating system's error in types of their own
-    wrapped = type(error).__name__ == "SafetensorError" or "file write failed" in str(error)
-    if not isinstance(error, OSError) and not wrapped:
+    # safetensors wraps the operating system's error in a type of its own
+    if not isinstance(error, OSError) and type(error).__name__ != "SafetensorError":
         return None
     reason = getattr(error, "strerror", None) or str(error)
     return UserError(f"{path}: cannot be written ({reason}); free space, or choose a folder that you may write to")

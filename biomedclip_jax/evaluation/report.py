@@ -34,7 +34,7 @@ def retrieval_gallery(
     figure, axes = _figure(len(captions), 5, 11, 2.1 * len(captions))
     for i, caption in enumerate(captions):
         axes[i][0].axis("off")
-        axes[i][0].text(0, 0.5, "\n".join(textwrap.wrap(caption, 26)), va="center", fontsize=9)
+        axes[i][0].text(0, 0.5, "\n".join(textwrap.wrap(caption, 26)), va="center", fontsize=9, parse_math=False)
         for axis, j in zip(axes[i][1:], np.argsort(-scores[i], kind="stable")[:4], strict=False):
             axis.imshow(np.asarray(image(int(j)).convert("RGB")))
             axis.set_xticks([])

@@ -128,6 +128,8 @@ def _read_pair(folder: Path) -> Model:
     config, preprocess = open_clip_config.read_config(described, named_as_open_clip, folder / "text")
     tensors = _Parts(files | {"heads": read_weights(folder / _HEADS)})
     ignored = {f"{part}.pooler.*": "pooler: this model reads the last hidden state" for part in files}
+    if not config.image.patch_bias:
+        ignored[f"vision.{huggingface.VIT_PATCH_BIAS}"] = "zeros: this tower has no bias on its patches"
     params, report = to_params(tensors, _pair_entries(config), abstract_model(config)[1], ignored, folder)
     text_model = described["model_cfg"]["text_cfg"]["hf_model_name"]
     return Model(config, preprocess, params, folder / "text", report, text_model)
@@ -246,6 +248,7 @@ def _write_pair(model: Model, folder: Path, destination: Path, format: Format) -
     _copy_tokenizer(model, folder / "text")
     _write_json(folder / open_clip_config.CONFIG_FILE, _described(model, destination, destination / "text"))
     tensors = from_params(model.params, _pair_entries(config))
+    tensors.setdefault(f"vision.{huggingface.VIT_PATCH_BIAS}", np.zeros(config.image.width, np.float32))
     files = {"vision": "vision/model.safetensors", "text": "text/model.safetensors", "heads": _HEADS}
     for part, file in files.items():
         own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{part}.")}

@@ -56,12 +56,20 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
     The config is looked for in `folder`, then in `name` if that is a folder. A release that leaves it on the hub
     (BiomedCLIP's does) is known by name; anything else raises UserError.
     """
-    word = f"{prefix}embeddings.word_embeddings.weight"
-    if word not in tensors:
-        raise UserError(f"{folder}: no tensor {word}; expected a BERT text model ({name})")
-    vocab_size, width = tensors.shape(word)
+
+    def matrix(part: str) -> tuple[int, ...]:
+        weight = f"{prefix}{part}.weight"
+        if weight not in tensors:
+            raise UserError(f"{folder}: no tensor {weight}; expected a BERT text model ({name})")
+        if len(tensors.shape(weight)) != 2:
+            raise UserError(f"{folder}: {weight} has shape {tensors.shape(weight)}, expected two axes")
+        return tensors.shape(weight)
+
+    vocab_size, width = matrix("embeddings.word_embeddings")
+    positions = matrix("embeddings.position_embeddings")[0]
     layer = f"{prefix}encoder.layer."
-    depth = 1 + max((int(n[len(layer) :].split(".")[0]) for n in tensors if n.startswith(layer)), default=-1)
+    numbers = (n[len(layer) :].split(".")[0] for n in tensors if n.startswith(layer))
+    depth = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
     if depth == 0:
         raise UserError(f"{folder}: no tensors {layer}*; expected a BERT text model ({name})")
     found = next((f for f in (folder, Path(name)) if _is_bert(f / "config.json")), None)
@@ -71,15 +79,18 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
         config = {"num_attention_heads": 12}
     else:
         raise UserError(f"{folder}: the text model's config.json ({name}) is not here; put it into this folder")
+    heads = config.get("num_attention_heads")
+    if not isinstance(heads, int):
+        raise UserError(f"{found}/config.json: num_attention_heads = {heads!r}: expected a whole number")
     return BertConfig(
         vocab_size=vocab_size,
-        positions=tensors.shape(f"{prefix}embeddings.position_embeddings.weight")[0],
-        context_length=min(256, tensors.shape(f"{prefix}embeddings.position_embeddings.weight")[0]),
-        token_types=tensors.shape(f"{prefix}embeddings.token_type_embeddings.weight")[0],
+        positions=positions,
+        context_length=min(256, positions),
+        token_types=matrix("embeddings.token_type_embeddings")[0],
         width=width,
         depth=depth,
-        heads=config["num_attention_heads"],
-        mlp_width=tensors.shape(f"{layer}0.intermediate.dense.weight")[0],
+        heads=heads,
+        mlp_width=matrix("encoder.layer.0.intermediate.dense")[0],
         dropout=config.get("hidden_dropout_prob", 0.1),
         attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
         activation=_activation(config, "gelu", str(found)),
@@ -134,13 +145,15 @@ def bert_entries(config: BertConfig, prefix: str = "", path: str = "text/") -> l
     return found
 
 
+VIT_PATCH_BIAS = "embeddings.patch_embeddings.projection.bias"
+
 # --- ViT -----------------------------------------------------------------------------------------------------------
 
 
 def vit_config_json(config: ViTConfig) -> dict[str, Any]:
     """A `config.json` from which transformers builds this ViT. UserError if its ViT cannot be this tower."""
     c = config
-    plain = c.class_token and not c.registers and c.position_on_prefix and c.patch_bias
+    plain = c.class_token and not c.registers and c.position_on_prefix
     if not plain or c.norm_pre or c.layer_scale or c.norm_after_pool:
         raise UserError("this image tower has no form in transformers' ViT (only a plain ViT with a class token has one)")
     activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}[c.activation]
@@ -162,12 +175,16 @@ def vit_config_json(config: ViTConfig) -> dict[str, Any]:
 
 
 def vit_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> list[Entry]:
-    """A plain ViT under transformers' names; `prefix` stands before each of them."""
+    """A plain ViT under transformers' names; `prefix` stands before each of them.
+
+    transformers' ViT always has a bias on its patches: for a tower without, the file holds zeros that belong to no parameter.
+    """
     layer, depth = f"{prefix}encoder.layer.{{}}.", config.depth
     query_key_value = tuple(f"{layer}attention.attention.{part}" for part in ("query", "key", "value"))
+    bias = [one(f"{path}patch/bias", f"{prefix}{VIT_PATCH_BIAS}")] if config.patch_bias else []
     return [
+        *bias,
         one(f"{path}patch/kernel", f"{prefix}embeddings.patch_embeddings.projection.weight", "patch"),
-        one(f"{path}patch/bias", f"{prefix}embeddings.patch_embeddings.projection.bias"),
         one(f"{path}class_token", f"{prefix}embeddings.cls_token", "batch2"),
         one(f"{path}position", f"{prefix}embeddings.position_embeddings", "batch1"),
         *norm(f"{path}norm", f"{prefix}layernorm"),

@@ -91,6 +91,8 @@ _PREPROCESS_FIELDS = {"size", "mode", "mean", "std", "interpolation", "resize_mo
 
 
 def _check_fields(given: Mapping[str, Any], known: set[str], where: str) -> None:
+    if not isinstance(given, Mapping):
+        raise UserError(f"{where} = {given!r}: expected an object with fields, as open_clip writes it")
     for name in given.keys() - known:
         raise UserError(f"{where}: unknown or unsupported field {name!r}; supported: {', '.join(sorted(known))}")
 
@@ -207,6 +209,14 @@ def read_config(config: Mapping[str, Any], tensors: TensorFile, folder: Path) ->
     return clip, read_preprocess(config.get("preprocess_cfg", {}), image.image_size, f"{where}: preprocess_cfg")
 
 
+def _colour(cfg: Mapping[str, Any], field: str, default: tuple[float, ...], where: str) -> Any:
+    value = cfg.get(field, default)
+    values = tuple(value) if isinstance(value, list | tuple) else (value,) * 3  # one number serves all three channels
+    if not all(isinstance(v, int | float) for v in values):
+        raise UserError(f"{where}: {field} = {value!r}: expected three numbers, one a colour channel")
+    return values
+
+
 def read_preprocess(cfg: Mapping[str, Any], image_size: int, where: str) -> PreprocessConfig:
     """open_clip's `preprocess_cfg`; what it leaves out takes open_clip's defaults."""
     _check_fields(cfg, _PREPROCESS_FIELDS, where)
@@ -214,8 +224,8 @@ def read_preprocess(cfg: Mapping[str, Any], image_size: int, where: str) -> Prep
     default = PreprocessConfig()
     return PreprocessConfig(
         image_size=image_size,  # open_clip lets the tower decide, too
-        mean=tuple(cfg.get("mean", default.mean)),  # type: ignore[arg-type]
-        std=tuple(cfg.get("std", default.std)),  # type: ignore[arg-type]
+        mean=_colour(cfg, "mean", default.mean, where),
+        std=_colour(cfg, "std", default.std, where),
         interpolation=cfg.get("interpolation", default.interpolation),
         resize_mode=cfg.get("resize_mode", default.resize_mode),
         fill_color=cfg.get("fill_color", default.fill_color),

@@ -67,7 +67,7 @@ class TorchFile(TensorFile):
         try:
             state = self._load(torch, path)
         except Exception as error:  # torch raises a dozen kinds here; each means the same to the user
-            reason = str(error).splitlines()[0][:200]
+            reason = str(error).partition("\n")[0][:200] or type(error).__name__
             raise UserError(f"{path}: not a readable PyTorch weights file ({reason}); fetch it again") from error
         if isinstance(state, Mapping) and "state_dict" in state:
             state = state["state_dict"]
@@ -124,6 +124,9 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     try:
         import torch
     except ImportError:
-        raise UserError(f"{path}: writing a .bin file needs torch: pip install 'biomedclip_jax[torch]'") from None
+        raise UserError(f"{path.name}: writing a .bin file needs torch: pip install 'biomedclip_jax[torch]'") from None
     state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
-    torch.save(state, path)
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # a full disk: torch hides what the system said
+        raise OSError(str(error).partition("\n")[0]) from error

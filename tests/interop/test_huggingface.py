@@ -95,6 +95,25 @@ def test_vit_and_bert_pair_for_automodel(tmp_path: Path) -> None:
         assert all(np.array_equal(before[key], after[key]) for key in before)
 
 
+def test_a_tower_without_patch_bias_gets_zeros(tmp_path: Path) -> None:
+    """The form of the quickstart's model: CLIP's own ViT without ln_pre is a plain ViT whose patches have no bias."""
+    vision = {"layers": 2, "width": 64, "head_width": 16, "patch_size": 16, "image_size": 64, "no_ln_pre": True}
+    reference = open_clip_model(tmp_path / "theirs", vision | {"norm_kwargs": {"eps": 1e-6}}, TEXT, bert={})
+    import torch
+    from transformers import AutoModel
+
+    model = read_model(tmp_path / "theirs")
+    write_model(model, tmp_path / "pair", "huggingface")
+    tower = AutoModel.from_pretrained(tmp_path / "pair" / "vision", add_pooling_layer=False).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = tower(images).last_hidden_state[:, 0] @ reference.visual.proj
+        assert torch.allclose(features, reference.visual(images), atol=1e-5)
+    back = read_model(tmp_path / "pair")
+    assert back.config == model.config
+    assert list(back.report.ignored) == ["vision.embeddings.patch_embeddings.projection.bias"]
+
+
 def test_a_tower_without_a_transformers_form_is_refused(tmp_path: Path) -> None:
     vision = {"layers": 2, "width": 64, "head_width": 16, "patch_size": 16, "image_size": 64}
     open_clip_model(tmp_path / "theirs", vision, TEXT, bert={})
