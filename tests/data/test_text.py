@@ -1,0 +1,120 @@
+"""Captions to ids, equal to open_clip's tokenizers on real captions and on nasty ones."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import load_open_clip, write_vocabulary
+
+from biomedclip_jax.data.text import Tokenizer, clean_caption, used_length
+from biomedclip_jax.errors import UserError
+
+VOCABULARY = 30_522
+NASTY = [
+    "",
+    " \t\n ",
+    "word",
+    "&lt;i&gt;p&lt;/i&gt; &amp;amp; &nbsp;0.05",  # entities, once and twice
+    "p < 0.05 &amp;amp; q &amp;lt; 1",  # beside a bare "<" ftfy leaves entities alone
+    "schÃ¶n, Â±3 Âµm",  # UTF-8 read as Latin-1
+    "\u201ccurly\u201d quotes \u2014 it\u2019s H&E\u2026",
+    "\u80ba\u764c CT \u56fe\u50cf",  # Chinese is cut into characters
+    "na\u00efve caf\u00e9 \u0130stanbul \u00df \ufb01bre",
+    "emoji \U0001f9e0\U0001fac1 and \u200bzero\u200d-width\ufeff",
+    "[CLS] a literal [SEP] or [MASK] [PAD] in a caption [UNK]",
+    "a\x00b\x07c\ud7ff",
+    "x" * 500,
+    "lymph node metastasis " * 400,
+    "1,234.56e-7 (n=12; p<0.001) 5\u2032-ATG-3\u2032 CD4+/CD8\u207a \u03b1-SMA 10\u207b\u00b3 \u00d7200",
+    "UPPER lower MiXeD under_score hyphen-ated a.b.c http://x.org/?q=1#f",
+]
+
+
+@pytest.fixture(scope="module")
+def captions(vocabulary: Path) -> list[str]:
+    """Real captions of open-access articles, and the strings above."""
+    articles = json.loads((vocabulary.parent / "pmc-articles" / "expected.json").read_text(encoding="utf-8"))["articles"]
+    real = [figure["caption"] for article in articles for figure in article["figures"]]
+    assert len(real) > 30
+    return real + NASTY
+
+
+@pytest.mark.parametrize("length", [256, 77, 5])
+def test_equal_to_open_clip_on_biomedberts_vocabulary(vocabulary: Path, captions: list[str], length: int) -> None:
+    theirs = load_open_clip().tokenizer.HFTokenizer(str(vocabulary), context_length=length)(captions).numpy()
+    ours = Tokenizer(vocabulary, length, 0, VOCABULARY)(captions)
+    assert ours.dtype == np.int32 and ours.shape == (len(captions), length)
+    different = [c for c, a, b in zip(captions, ours, theirs, strict=True) if not np.array_equal(a, b)]
+    assert different == []
+    assert (ours[:, 0] == 2).all() and (ours == 3).any(axis=1).all(), "[CLS] first, [SEP] kept when a caption is cut"
+    assert len(np.unique(ours, axis=0)) > 0.5 * len(captions)
+
+
+def test_equal_to_open_clip_on_clips_vocabulary(tmp_path: Path, captions: list[str]) -> None:
+    """CLIP's BPE: open_clip's own Python tokenizer against transformers' files of the same vocabulary."""
+    tokenizer = load_open_clip().tokenizer
+    reference = tokenizer.SimpleTokenizer(context_length=77)
+    special = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
+    vocab = {special.get(token, token): number for token, number in reference.encoder.items()}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab), encoding="utf-8")
+    merges = gzip.decompress(Path(tokenizer.default_bpe()).read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer"}))
+    ours = Tokenizer(tmp_path, 77, 0, 49_408)(captions)
+    theirs = reference(captions).numpy()
+    different = [c for c, a, b in zip(captions, ours, theirs, strict=True) if not np.array_equal(a, b)]
+    assert different == []
+
+
+def test_tokenizer_json_is_as_good(tmp_path: Path, vocabulary: Path, captions: list[str]) -> None:
+    """The release has tokenizer.json; it is read without transformers, and its own padding and cutting are overruled."""
+    from transformers import BertTokenizer
+
+    saved = BertTokenizer.from_pretrained(vocabulary)
+    saved.backend_tokenizer.enable_padding(length=12, pad_id=7)
+    saved.backend_tokenizer.enable_truncation(6)
+    saved.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert np.array_equal(Tokenizer(tmp_path, 64, 0, VOCABULARY)(captions), Tokenizer(vocabulary, 64, 0, VOCABULARY)(captions))
+
+
+def test_padding_with_another_id(vocabulary: Path) -> None:
+    ids = Tokenizer(vocabulary, 8, 9, VOCABULARY)(["", "tumor"])
+    assert list(ids[0]) == [2, 3, 9, 9, 9, 9, 9, 9]
+    assert list(ids[1, 3:]) == [9] * 5
+
+
+def test_cleaning() -> None:
+    assert clean_caption("  a\u00a0&amp;amp;\n b  schÃ¶n ") == "a & b schön"
+    assert clean_caption("p < 0.05 &amp;amp; q") == "p < 0.05 & q"
+
+
+def test_no_tokenizer_and_broken_ones(tmp_path: Path, vocabulary: Path) -> None:
+    with pytest.raises(UserError, match="no tokenizer here"):
+        Tokenizer(tmp_path, 8, 0, VOCABULARY)
+    for content in ("", "{", '{"version": "1.0"}', "[]"):
+        (tmp_path / "tokenizer.json").write_text(content)
+        with pytest.raises(UserError, match=r"tokenizer\.json: not a readable tokenizer") as caught:
+            Tokenizer(tmp_path, 8, 0, VOCABULARY)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "vocab.json").write_text("{}")  # with neither merges nor a config
+    with pytest.raises(UserError, match="cannot read the tokenizer") as caught:
+        Tokenizer(tmp_path, 8, 0, VOCABULARY)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_vocabulary_that_is_too_large_for_the_tower(tmp_path: Path) -> None:
+    write_vocabulary(tmp_path, 200)
+    Tokenizer(tmp_path, 8, 0, 200)
+    with pytest.raises(UserError, match="ids up to 199, the text tower has 199"):
+        Tokenizer(tmp_path, 8, 0, 199)
+
+
+def test_used_length() -> None:
+    ids = np.array([[2, 5, 3, 0, 0], [2, 0, 0, 3, 0]])  # 0 inside a caption is CLIP's "!", not padding
+    assert used_length(ids, 0) == 4
+    assert used_length(ids[:1], 0) == 3
+    assert used_length(np.zeros((2, 5), int), 0) == 1
+    assert used_length(np.ones((2, 5), int), 0) == 5
