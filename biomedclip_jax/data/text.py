@@ -1,6 +1,7 @@
 """Captions to token ids: the tokenizer of a model folder, with open_clip's cleaning before it."""
 
 import html
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,24 +22,55 @@ def clean_caption(text: str) -> str:
 
 
 def _load(folder: Path) -> "tokenizers.Tokenizer":
-    import tokenizers
-
     if (folder / "tokenizer.json").is_file():
-        try:
-            return tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{folder / 'tokenizer.json'}: not a readable tokenizer ({error})") from error
-    if not any((folder / name).is_file() for name in ("vocab.txt", "vocab.json")):
+        read, file = _from_json, folder / "tokenizer.json"
+    elif (folder / "vocab.txt").is_file():
+        read, file = _from_word_pieces, folder / "vocab.txt"
+    elif (folder / "vocab.json").is_file():
+        read, file = _from_byte_pairs, folder / "vocab.json"
+    else:
         raise UserError(f"{folder}: no tokenizer here; expected tokenizer.json, vocab.txt, or vocab.json and merges.txt")
-    from transformers import AutoTokenizer, BertTokenizer
-
-    # a vocab.txt is a BERT's; without a config.json beside it AutoTokenizer would not know
-    kind = BertTokenizer if (folder / "vocab.txt").is_file() else AutoTokenizer
     try:
-        return kind.from_pretrained(folder, local_files_only=True).backend_tokenizer
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder}: transformers cannot read the tokenizer ({reason}); put tokenizer.json here") from error
+        return read(file)
+    except Exception as error:  # the libraries raise bare Exception, too
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"{file}: not a readable tokenizer ({reason}); put the model's tokenizer.json here") from error
+
+
+def _from_json(file: Path) -> "tokenizers.Tokenizer":
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(file))
+
+
+def _from_word_pieces(file: Path) -> "tokenizers.Tokenizer":
+    # what transformers' BertTokenizer builds, without importing transformers, which would import torch where it is installed
+    from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+    from tokenizers.models import WordPiece
+
+    path = file.with_name("tokenizer_config.json")
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    names = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
+    special = {key: config.get(f"{key}_token") or name for key, name in names.items()}
+    tokenizer = Tokenizer(WordPiece.from_file(str(file), unk_token=special["unk"]))
+    tokenizer.add_special_tokens(list(special.values()))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=config.get("do_lower_case", True),
+        strip_accents=config.get("strip_accents"),
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    separator, first = (special[key] for key in ("sep", "cls"))
+    ids = tokenizer.get_vocab()
+    tokenizer.post_processor = processors.BertProcessing((separator, ids[separator]), (first, ids[first]))
+    return tokenizer
+
+
+def _from_byte_pairs(file: Path) -> "tokenizers.Tokenizer":
+    # CLIP's and GPT-2's differ in more than their files: transformers knows how
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(file.parent, local_files_only=True).backend_tokenizer
 
 
 class Tokenizer:

@@ -100,7 +100,7 @@ def test_no_tokenizer_and_broken_ones(tmp_path: Path, vocabulary: Path) -> None:
         assert "\n" not in str(caught.value)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "vocab.json").write_text("{}")  # with neither merges nor a config
-    with pytest.raises(UserError, match="cannot read the tokenizer") as caught:
+    with pytest.raises(UserError, match="not a readable tokenizer") as caught:
         Tokenizer(tmp_path, 8, 0, VOCABULARY)
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
