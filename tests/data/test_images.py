@@ -393,9 +393,7 @@ def test_missing_file_folder_and_empty_file(tmp_path):
     assert "cannot be read" in error_of(load_image, tmp_path / ("a" * 300))
 
 
-@pytest.mark.parametrize(
-    "content", [b"<!DOCTYPE html><html>", b"\n <html><body>404", b"\xef\xbb\xbf<?xml version='1'?>"]
-)
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>", b"\n <html><body>404", b"\xef\xbb\xbf<?xml version='1'?>"])
 @pytest.mark.parametrize("name", ["a.jpg", "a.dcm"])
 def test_web_page_saved_as_an_image(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
