@@ -130,10 +130,10 @@ class Progress:
         mfu = "n/a" if line["mfu"] is None else f"{line['mfu']:.1%}"
         text = (
             f"loss {line['loss']:.4f}  lr {line['learning_rate']:.2e}  scale {line['logit_scale']:.1f}  "
-            f"grad {line['grad_norm']:.2f}  {line['pairs_per_second']:.0f} pairs/s  MFU {mfu}  "
+            f"grad {line['grad_norm']:.2f}  {line['pairs_per_second']:.3g} pairs/s  MFU {mfu}  "
             f"wait {line['data_wait_fraction']:.0%}"
         )
-        self._bar.set_postfix_str(f"loss {line['loss']:.3f}, {line['pairs_per_second']:.0f} pairs/s")
+        self._bar.set_postfix_str(f"loss {line['loss']:.3f}, {line['pairs_per_second']:.3g} pairs/s")
         if self._bar.disable:
             minutes = line["seconds_left"] / 60
             print(f"step {line['step']}/{self._total}  stage {line['stage']}  {text}  left {minutes:.1f} min", flush=True)
