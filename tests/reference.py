@@ -10,15 +10,17 @@ from typing import Any
 
 @functools.cache
 def load_open_clip() -> ModuleType:
-    """open_clip, on a machine whose torchvision has no compiled operators.
+    """open_clip, also on a machine whose torchvision has no compiled operators.
 
-    The CPU build of torch comes with no matching torchvision; importing it fails because two operators are not
+    The CPU build of torch may come with no matching torchvision; importing it then fails because two operators are not
     registered. Declaring them is enough: nothing here calls them.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
 
-    if not hasattr(torch.ops.torchvision, "nms"):
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError:
         library = torch.library.Library("torchvision", "FRAGMENT")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
