@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import UserError
 
 _MODEL_HELP = "a model folder, a run folder, or hf-hub:org/name"
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders: JPEG, PNG, TIFF, WebP, GIF, DICOM")
     classify.add_argument("--labels", nargs="*", required=True, metavar="LABEL", help="two or more names to choose between")
     classify.add_argument(
-        "--template", default="this is a photo of {}", help="sentence with {} where the label goes (default: %(default)s)"
+        "--template", default=DEFAULT_TEMPLATE, help="sentence with {} where the label goes (default: %(default)s)"
     )
     classify.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: %(default)s")
 

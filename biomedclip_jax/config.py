@@ -22,6 +22,7 @@ Interpolation = Literal["bicubic", "bilinear", "nearest"]
 ResizeMode = Literal["shortest", "squash", "longest"]
 Remat = Literal["none", "dots", "full"]
 
+DEFAULT_TEMPLATE = "this is a photo of {}"  # BiomedCLIP's model card
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -88,6 +89,11 @@ class ViTConfig:
     def prefix_tokens(self) -> int:
         """Tokens before the patches: the class token, then the registers."""
         return int(self.class_token) + self.registers
+
+    @property
+    def prefix_positions(self) -> int:
+        """Rows of the position table before those of the patches."""
+        return self.prefix_tokens if self.position_on_prefix else 0
 
 
 @dataclass(frozen=True)
@@ -264,7 +270,7 @@ class DataConfig:
     image_column: str = "image"
     caption_column: str = "caption"
     label_column: str | None = None  # in held_out: the class of an image, for zero-shot accuracy
-    template: str = "this is a photo of {}"  # turns a label into a caption
+    template: str = DEFAULT_TEMPLATE  # turns a label into a caption
     crop_scale: tuple[float, float] = (0.9, 1.0)  # RandomResizedCrop, open_clip's default
 
     def __post_init__(self) -> None:
@@ -300,9 +306,12 @@ class TrainConfig:
         exclusive = self.model_init is None or (self.image_init is None and self.text_init is None)
         _check(exclusive, self, "model_init", "None when image_init or text_init is given")
         for stage in self.stages:
-            size = stage.image_size or self.model.image.image_size
             patch = self.model.image.patch_size
-            _check(size % patch == 0, stage, "image_size", f"a multiple of patch_size = {patch}")
+            _check(self.image_size(stage) % patch == 0, stage, "image_size", f"a multiple of patch_size = {patch}")
+
+    def image_size(self, stage: Stage) -> int:
+        """Side of the images in a stage, in pixels."""
+        return stage.image_size or self.model.image.image_size
 
 
 def to_json(config: Any) -> str:

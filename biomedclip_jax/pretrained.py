@@ -14,15 +14,13 @@ from flax import nnx
 from PIL import Image
 
 from biomedclip_jax.compilation import enable_compilation_cache
-from biomedclip_jax.config import CLIPConfig, ComputeConfig
+from biomedclip_jax.config import DEFAULT_TEMPLATE, CLIPConfig, ComputeConfig
 from biomedclip_jax.data.processor import ImageSource, Processor
 from biomedclip_jax.data.text import used_length
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.folders import Model, read_model
-from biomedclip_jax.interop.hub import fetch
+from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.models import CLIP, abstract_model
-
-DEFAULT_TEMPLATE = "this is a photo of {}"
 
 
 class Pretrained:
@@ -171,9 +169,7 @@ def from_pretrained(source: str | Path, *, dtype: str = "float32") -> Pretrained
 
 def load(source: str | Path) -> Model:
     """The model behind a name: hub address, run folder or model folder."""
-    if str(source).startswith("hf-hub:"):
-        return read_model(fetch(str(source)))
-    folder = Path(source)
+    folder = local_folder(source)
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         if (folder / "model").is_dir():
             return read_model(folder / "model")

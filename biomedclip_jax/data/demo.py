@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.config import DataConfig
+from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.data.images import load_image
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
@@ -213,7 +213,7 @@ def _fill(folder: Path, packages: dict[str, Path]) -> None:
     for split, of_split in rows.items():
         with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *of_split])
-    prompts = [DataConfig(train="").template.format(label) for label in MODALITIES]
+    prompts = [DEFAULT_TEMPLATE.format(label) for label in MODALITIES]
     _write_tokenizer(folder / "tokenizer", [row[1] for row in rows["train"]] + prompts)
 
 

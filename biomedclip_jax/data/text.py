@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import tokenizers
@@ -33,8 +33,9 @@ def _load(folder: Path) -> "tokenizers.Tokenizer":
     try:
         return read(file)
     except Exception as error:  # the libraries raise bare Exception, too
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{file}: not a readable tokenizer ({reason}); put the model's tokenizer.json here") from error
+        raise UserError(
+            f"{file}: not a readable tokenizer ({first_line(error)}); put the model's tokenizer.json here"
+        ) from error
 
 
 def _from_json(file: Path) -> "tokenizers.Tokenizer":

@@ -71,6 +71,10 @@ class _Parts(TensorFile):
         file, rest = self._find(name)
         return file[rest]
 
+    def __contains__(self, name: object) -> bool:
+        prefix, _, rest = str(name).partition(".")
+        return prefix in self._files and rest in self._files[prefix]
+
     def __iter__(self) -> Iterator[str]:
         return (f"{prefix}.{name}" for prefix, file in self._files.items() for name in file)
 
@@ -187,11 +191,13 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _copy_tokenizer(model: Model, folder: Path) -> bool:
-    found = [name for name in TOKENIZER_FILES if (model.tokenizer / name).is_file()]
-    for name in found:
-        shutil.copyfile(model.tokenizer / name, folder / name)
-    return bool(found)
+def _tokenizer_files(model: Model) -> list[Path]:
+    return [model.tokenizer / name for name in TOKENIZER_FILES if (model.tokenizer / name).is_file()]
+
+
+def _copy_tokenizer(model: Model, folder: Path) -> None:
+    for file in _tokenizer_files(model):
+        shutil.copyfile(file, folder / file.name)
 
 
 def _described(model: Model, destination: Path, text_folder: Path) -> dict[str, Any]:
@@ -200,15 +206,11 @@ def _described(model: Model, destination: Path, text_folder: Path) -> dict[str, 
     gone = not name or (Path(name).is_absolute() and not (Path(name) / "config.json").is_file())
     if isinstance(model.config.text, BertConfig) and gone:
         name = str(text_folder.resolve())
-    tokenizer = name if isinstance(model.config.text, BertConfig) else "tokenizer" * _has_tokenizer(model)
+    tokenizer = name if isinstance(model.config.text, BertConfig) else "tokenizer" if _tokenizer_files(model) else ""
     content = open_clip_config.write_config(model.config, model.preprocess, name, tokenizer)
     if model.custom_text:
         content["model_cfg"]["custom_text"] = True
     return content
-
-
-def _has_tokenizer(model: Model) -> bool:
-    return any((model.tokenizer / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _write_open_clip(model: Model, folder: Path, destination: Path, format: Format) -> list[str]:
@@ -229,7 +231,7 @@ def _write_open_clip(model: Model, folder: Path, destination: Path, format: Form
 
 def _write_clip(model: Model, folder: Path, destination: Path, format: Format) -> list[str]:
     _write_json(folder / "config.json", huggingface.clip_config_json(model.config))
-    _write_json(folder / "preprocessor_config.json", _preprocessor_json(model.preprocess, "CLIPImageProcessor"))
+    _write_json(folder / "preprocessor_config.json", _preprocessor_json(model.preprocess))
     _copy_tokenizer(model, folder)
     tensors = from_params(model.params, huggingface.clip_entries(model.config))
     write_safetensors(folder / "model.safetensors", tensors)
@@ -242,8 +244,7 @@ def _write_pair(model: Model, folder: Path, destination: Path, format: Format) -
     for part in ("vision", "text"):
         (folder / part).mkdir()
     _write_json(folder / "vision" / "config.json", huggingface.vit_config_json(config.image))
-    preprocessor = _preprocessor_json(model.preprocess, "CLIPImageProcessor")
-    _write_json(folder / "vision" / "preprocessor_config.json", preprocessor)
+    _write_json(folder / "vision" / "preprocessor_config.json", _preprocessor_json(model.preprocess))
     _write_json(folder / "text" / "config.json", huggingface.bert_config_json(config.text))
     _copy_tokenizer(model, folder / "text")
     _write_json(folder / open_clip_config.CONFIG_FILE, _described(model, destination, destination / "text"))
@@ -256,10 +257,10 @@ def _write_pair(model: Model, folder: Path, destination: Path, format: Format) -
     return list(tensors)
 
 
-def _preprocessor_json(config: PreprocessConfig, kind: str) -> dict[str, Any]:
+def _preprocessor_json(config: PreprocessConfig) -> dict[str, Any]:
     size = config.image_size
     return {
-        "image_processor_type": kind,
+        "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": size} if config.resize_mode == "shortest" else {"height": size, "width": size},
         "resample": {"nearest": 0, "bilinear": 2, "bicubic": 3}[config.interpolation],

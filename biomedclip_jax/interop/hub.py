@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.folders import TOKENIZER_FILES
 from biomedclip_jax.interop.weights import WEIGHT_FILES
 
-PREFIX = "hf-hub:"
+_PREFIX = "hf-hub:"
 _DESCRIPTIONS = ("open_clip_config.json", "config.json", "preprocessor_config.json", *TOKENIZER_FILES)
 _PARTS = ("", "vision/", "text/")
 _EXAMPLE = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
@@ -18,7 +18,7 @@ def fetch(address: str, *, weights: bool = True) -> Path:
     Only configs, tokenizer and (if `weights`) the weights in one form are fetched: the first of `WEIGHT_FILES` that is
     there. Works offline when the snapshot is in the cache (`HF_HUB_OFFLINE=1`). Raises UserError with the reason otherwise.
     """
-    name, _, revision = address.removeprefix(PREFIX).partition("@")
+    name, _, revision = address.removeprefix(_PREFIX).partition("@")
     if name.count("/") != 1 or not all(name.split("/")):
         raise UserError(f"{address}: expected hf-hub:org/name, such as hf-hub:{_EXAMPLE}")
     from huggingface_hub import snapshot_download
@@ -35,6 +35,12 @@ def fetch(address: str, *, weights: bool = True) -> Path:
             if any(folder.rglob(file)):
                 break
     except Exception as error:  # the hub's client raises its own, the HTTP library's and the system's errors
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{address}: cannot be fetched ({reason}); check name and network, or give a local folder") from error
+        raise UserError(
+            f"{address}: cannot be fetched ({first_line(error)}); check name and network, or give a local folder"
+        ) from error
     return folder
+
+
+def local_folder(source: str | Path, *, weights: bool = True) -> Path:
+    """A folder, or "hf-hub:org/name" -> the folder (which need not be there), fetched in the second case only."""
+    return fetch(str(source), weights=weights) if str(source).startswith(_PREFIX) else Path(source)

@@ -25,6 +25,7 @@ BERT_IGNORED = {
 _KNOWN_BERT_BASE = ("BiomedBERT-base", "PubMedBERT-base", "bert-base-uncased")
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+_ACTIVATION_NAMES = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,7 +106,6 @@ def _is_bert(path: Path) -> bool:
 
 def bert_config_json(config: BertConfig) -> dict[str, Any]:
     """A `config.json` from which transformers builds this BERT."""
-    activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}[config.activation]
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",
@@ -116,7 +116,7 @@ def bert_config_json(config: BertConfig) -> dict[str, Any]:
         "intermediate_size": config.mlp_width,
         "max_position_embeddings": config.positions,
         "type_vocab_size": config.token_types,
-        "hidden_act": activation,
+        "hidden_act": _ACTIVATION_NAMES[config.activation],
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
         "layer_norm_eps": config.layer_norm_eps,
@@ -156,7 +156,6 @@ def vit_config_json(config: ViTConfig) -> dict[str, Any]:
     plain = c.class_token and not c.registers and c.position_on_prefix
     if not plain or c.norm_pre or c.layer_scale or c.norm_after_pool:
         raise UserError("this image tower has no form in transformers' ViT (only a plain ViT with a class token has one)")
-    activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}[c.activation]
     return {
         "architectures": ["ViTModel"],
         "model_type": "vit",
@@ -166,7 +165,7 @@ def vit_config_json(config: ViTConfig) -> dict[str, Any]:
         "num_hidden_layers": c.depth,
         "num_attention_heads": c.heads,
         "intermediate_size": c.mlp_width,
-        "hidden_act": activation,
+        "hidden_act": _ACTIVATION_NAMES[c.activation],
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "layer_norm_eps": c.layer_norm_eps,
@@ -246,7 +245,6 @@ def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
         raise UserError("this model has no form in transformers: neither ViT + BERT nor CLIP with linear heads")
     if image.layer_scale or image.registers or image.pool != "cls" or not image.position_on_prefix:
         raise UserError("this image tower has no form in transformers' CLIP (only CLIP's own ViT has one)")
-    activation = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
 
     def tower(c: ViTConfig | ClipTextConfig) -> dict[str, Any]:
         return {
@@ -254,7 +252,7 @@ def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
             "num_hidden_layers": c.depth,
             "num_attention_heads": c.heads,
             "intermediate_size": c.mlp_width,
-            "hidden_act": activation[c.activation],
+            "hidden_act": _ACTIVATION_NAMES[c.activation],
             "layer_norm_eps": c.layer_norm_eps,
             "projection_dim": config.embed_width,
         }

@@ -7,7 +7,7 @@ from typing import Any
 from biomedclip_jax.config import BertConfig, CLIPConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.folders import read_model
-from biomedclip_jax.interop.hub import PREFIX, fetch
+from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.huggingface import BERT_IGNORED, bert_entries
 from biomedclip_jax.interop.layout import to_params
 from biomedclip_jax.interop.open_clip import timm_entries
@@ -17,7 +17,7 @@ from biomedclip_jax.models.vit import resize_positions
 
 
 def _folder(source: str) -> Path:
-    folder = fetch(source) if source.startswith(PREFIX) else Path(source)
+    folder = local_folder(source)
     if not folder.is_dir():
         raise UserError(f"{source}: no such folder; expected a folder with pretrained weights, or hf-hub:org/name")
     return folder
@@ -32,7 +32,7 @@ def image_tower(source: str, config: ViTConfig) -> dict[str, Any]:
     tensors = read_weights(path)
     if "pos_embed" not in tensors:
         raise UserError(f"{path}: no tensor pos_embed; expected a vision transformer in timm's layout")
-    prefix = config.prefix_tokens if config.position_on_prefix else 0
+    prefix = config.prefix_positions
     side = round((tensors.shape("pos_embed")[1] - prefix) ** 0.5)
     stored = dataclasses.replace(config, image_size=side * config.patch_size)
     shapes = {"image": abstract_model(CLIPConfig(image=stored))[1]["image"]}
@@ -70,7 +70,6 @@ def whole_model(source: str, config: CLIPConfig) -> dict[str, Any]:
     if same != config:
         names = [f.name for f in dataclasses.fields(CLIPConfig) if getattr(same, f.name) != getattr(config, f.name)]
         raise UserError(f"{source}: another model than the config asks for; they differ in {', '.join(names)}")
-    prefix = config.image.prefix_tokens if config.image.position_on_prefix else 0
     image = dict(model.params["image"])
-    image["position"] = resize_positions(image["position"], prefix, size // config.image.patch_size)
+    image["position"] = resize_positions(image["position"], config.image.prefix_positions, size // config.image.patch_size)
     return model.params | {"image": image}

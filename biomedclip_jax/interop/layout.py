@@ -82,13 +82,6 @@ def _theirs(array: np.ndarray, form: Form) -> np.ndarray:
     return array
 
 
-def leaf(tree: Mapping[str, Any], path: str) -> Any:
-    """The leaf of a nested dict at "a/b/c"."""
-    for part in path.split("/"):
-        tree = tree[part]
-    return tree
-
-
 def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
     """{"a/b": x} -> {"a": {"b": x}}."""
     tree: dict[str, Any] = {}

@@ -17,8 +17,7 @@ from biomedclip_jax.interop.weights import TensorFile
 
 CONFIG_FILE = "open_clip_config.json"
 
-# timm models that the image tower can be: name -> fields that differ from ViTConfig's defaults.
-_WIDTHS = {  # width, depth, heads, MLP width
+_WIDTHS = {  # timm's sizes: width, depth, heads, MLP width
     "tiny": (192, 12, 3, 768),
     "small": (384, 12, 6, 1536),
     "medium": (512, 12, 8, 2048),
@@ -28,6 +27,7 @@ _WIDTHS = {  # width, depth, heads, MLP width
     "giant": (1408, 40, 16, 6144),
     "gigantic": (1664, 48, 16, 8192),
 }
+# The timm models that the image tower can be. timm builds no others by pattern, so names are listed, not derived.
 _TIMM_NAMES = (
     *(f"vit_tiny_patch16_{s}" for s in (224, 384)),
     *(f"vit_small_patch{p}_{s}" for p, s in ((32, 224), (32, 384), (16, 224), (16, 384), (8, 224))),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import UserError, first_line
 
 WEIGHT_FILES = (
     "open_clip_model.safetensors",
@@ -17,7 +17,10 @@ WEIGHT_FILES = (
 
 
 class TensorFile(Mapping[str, np.ndarray]):
-    """Tensors of one file by name. `shape` tells a tensor's shape without reading it."""
+    """Tensors of one file by name. `shape`, and asking whether a name is there, read no tensor."""
+
+    def __contains__(self, name: object) -> bool:  # Mapping's own would read the tensor
+        raise NotImplementedError
 
     def shape(self, name: str) -> tuple[int, ...]:
         raise NotImplementedError
@@ -31,7 +34,7 @@ class SafetensorsFile(TensorFile):
 
         try:
             self._file = safe_open(path, framework="numpy")
-            self._names = list(self._file.keys())
+            self._names = dict.fromkeys(self._file.keys())
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: not a readable safetensors file ({error}); fetch or write it again") from error
 
@@ -39,6 +42,9 @@ class SafetensorsFile(TensorFile):
         if name not in self._names:
             raise KeyError(name)
         return self._file.get_tensor(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._file.get_slice(name).get_shape())
@@ -67,7 +73,7 @@ class TorchFile(TensorFile):
         try:
             state = self._load(torch, path)
         except Exception as error:  # torch raises a dozen kinds here; each means the same to the user
-            reason = str(error).partition("\n")[0][:200] or type(error).__name__
+            reason = first_line(error)[:200]
             raise UserError(f"{path}: not a readable PyTorch weights file ({reason}); fetch it again") from error
         if isinstance(state, Mapping) and "state_dict" in state:
             state = state["state_dict"]
@@ -85,6 +91,9 @@ class TorchFile(TensorFile):
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self._tensors[name]
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._tensors[name].shape)

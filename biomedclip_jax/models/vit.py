@@ -47,7 +47,7 @@ class ViT(nnx.Module):
             self.class_token = nnx.Param(normal(rngs.params(), (c.width,)))
         if c.registers:
             self.registers = nnx.Param(normal(rngs.params(), (c.registers, c.width)))
-        rows = c.patches + (c.prefix_tokens if c.position_on_prefix else 0)
+        rows = c.prefix_positions + c.patches
         self.position = nnx.Param(normal(rngs.params(), (rows, c.width)))
         if c.norm_pre:
             self.norm_pre = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
@@ -70,7 +70,7 @@ class ViT(nnx.Module):
         dtype = jnp.dtype(self.compute.dtype)
         # PyTorch's convolution with stride P is this product, and dropped patches never enter it
         x = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=c.patch_size, q=c.patch_size).astype(dtype)
-        prefix = c.prefix_tokens if c.position_on_prefix else 0
+        prefix = c.prefix_positions
         positions = self.position[...].astype(dtype)
         places = jnp.broadcast_to(positions[prefix:], (x.shape[0], *positions[prefix:].shape))
         if patch_keep < 1:

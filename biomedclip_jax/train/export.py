@@ -7,7 +7,7 @@ from pathlib import Path
 from biomedclip_jax.config import TrainConfig, from_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.folders import Model
-from biomedclip_jax.interop.hub import PREFIX, fetch
+from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.schedule import learning_rate
@@ -24,8 +24,7 @@ def in_workdir(path: str, workdir: Path) -> str:
 
 def tokenizer_folder(config: TrainConfig, workdir: Path) -> Path:
     """Where the run's tokenizer is; a hub address is fetched."""
-    source = in_workdir(config.data.tokenizer, workdir)
-    return fetch(source, weights=False) if source.startswith(PREFIX) else Path(source)
+    return local_folder(in_workdir(config.data.tokenizer, workdir), weights=False)
 
 
 def model_of(state: State, config: TrainConfig, workdir: Path, image_size: int) -> Model:

@@ -27,11 +27,12 @@ def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
     return read_pairs(path, data.image_column, data.caption_column, data.label_column)
 
 
-def evaluate(config: TrainConfig, workdir: Path, metrics: list[dict[str, Any]]) -> dict[str, Any]:
-    """Retrieval both ways and zero-shot accuracy of `workdir/model`; writes loss_curve.png and retrieval_gallery.png."""
+def evaluate(config: TrainConfig, workdir: Path, pairs: Pairs | None, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    """Retrieval both ways and zero-shot accuracy of `workdir/model` on the held-out `pairs`, and pictures.
+
+    Writes loss_curve.png, from the lines of `metrics.jsonl`, and retrieval_gallery.png.
+    """
     loss_curve(workdir / "loss_curve.png", metrics)
-    data = config.data
-    pairs = held_out_pairs(config, workdir)
     if pairs is None:
         return {}
     clip = from_pretrained(workdir / "model")
@@ -44,7 +45,7 @@ def evaluate(config: TrainConfig, workdir: Path, metrics: list[dict[str, Any]]) 
     results: dict[str, Any] = {"held_out_pairs": len(pairs)} | recall(image, text, pairs.captions)
     if pairs.labels is not None:
         labels = sorted(set(pairs.labels))
-        prompt = clip.encode_texts(prompts(labels, data.template))
+        prompt = clip.encode_texts(prompts(labels, config.data.template))
         results |= accuracy(image, prompt, labels, pairs.labels) | {"classes": len(labels)}
     _gallery(workdir / "retrieval_gallery.png", pairs, image, text, config.seed)
     return results

@@ -43,13 +43,13 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> d
         return json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
     for stage in config.stages:
         check_stage(stage, jax.device_count())
-        check_writable(model_at(config, stage.image_size or config.model.image.image_size))
+        check_writable(model_at(config, config.image_size(stage)))
     start = time.perf_counter()
     if config.prepare is not None:
         config.prepare(workdir)
     data = config.data
     pairs = read_pairs(Path(in_workdir(data.train, workdir)), data.image_column, data.caption_column)
-    held_out_pairs(config, workdir)
+    held_out = held_out_pairs(config, workdir)
     text = config.model.text
     tokenizer = Tokenizer(tokenizer_folder(config, workdir), text.context_length, text.pad_id, text.vocab_size)
     print(
@@ -70,7 +70,7 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> d
         return None
     model = model_of(run.state, config, workdir, run.image_size)
     write_model(model, workdir / "model", replace=True)
-    results = evaluate(config, workdir, run.metrics.lines)
+    results = evaluate(config, workdir, held_out, run.metrics.lines)
     results["seconds"] = round(run.seconds_before + time.perf_counter() - start, 1)
     write_text(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
     return results
@@ -124,7 +124,7 @@ class _Run:
             self.state = self.checkpoints.restore(self.step, shapes)
             print(f"going on after step {self.step}")
         else:
-            self.image_size = config.stages[0].image_size or config.model.image.image_size
+            self.image_size = config.image_size(config.stages[0])
             self.state = new_state(config, self.image_size, self.optimizer, self.mesh)
         self.metrics = MetricsFile(workdir / "metrics.jsonl", self.step)
         self.seconds_before = self.metrics.lines[-1]["seconds"] if self.metrics.lines else 0.0
@@ -150,7 +150,7 @@ class _Run:
     def _stage(self, number: int, until: int) -> None:
         config = self.config
         stage = config.stages[number]
-        size = stage.image_size or config.model.image.image_size
+        size = config.image_size(stage)
         if size != self.image_size:
             self.state = at_image_size(self.state, config, size)
             self.image_size = size
@@ -176,7 +176,7 @@ class _Run:
         if pending is not None:
             self._log(number, *pending, clock, always=True)
 
-    def _log(self, stage: int, step: int, metrics: dict[str, jax.Array], clock: "Clock", *, always: bool = False) -> None:
+    def _log(self, stage: int, step: int, metrics: dict[str, jax.Array], clock: Clock, *, always: bool = False) -> None:
         values = {name: float(value) for name, value in metrics.items()}
         # the loss is that of the state before the update; the gradient tells of the state after it, which may be saved next
         for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):

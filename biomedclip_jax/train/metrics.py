@@ -34,8 +34,7 @@ def flops_per_pair(model: CLIPConfig, stage: Stage) -> float:
         d, f = config.width, config.mlp_width
         return config.depth * (8 * tokens * d * d + 4 * tokens * d * f + 4 * tokens * tokens * d)
 
-    patches = model.image.patches
-    kept = kept_patches(patches, stage.patch_keep) if stage.patch_keep < 1 else patches
+    kept = kept_patches(model.image.patches, stage.patch_keep)
     embed = 2 * kept * 3 * model.image.patch_size**2 * model.image.width
     image = embed + tower(model.image, kept + model.image.prefix_tokens)
     return 3 * (image + tower(model.text, model.text.context_length))

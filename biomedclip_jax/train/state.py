@@ -61,13 +61,12 @@ def _pretrained_towers(config: TrainConfig, model: CLIPConfig) -> dict[str, Any]
 def at_image_size(state: State, config: TrainConfig, image_size: int) -> State:
     """The same state with the position table, and Adam's moments of it, for another image size."""
     image = config.model.image
-    prefix = image.prefix_tokens if image.position_on_prefix else 0
 
     def resized(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         place = jax.tree_util.keystr(path, simple=True, separator="/")
         if not place.endswith("image/position"):
             return leaf
-        table = resize_positions(leaf, prefix, image_size // image.patch_size)
+        table = resize_positions(leaf, image.prefix_positions, image_size // image.patch_size)
         # cubic interpolation overshoots: a second moment below 0 would be a NaN
         return jnp.maximum(table, 0) if "/nu/" in place else table
 

@@ -16,6 +16,7 @@ from reference import load_open_clip, open_clip_model
 from biomedclip_jax.config import BertConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.folders import Model, read_model, write_model
+from biomedclip_jax.interop.weights import SafetensorsFile
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
@@ -211,3 +212,12 @@ def test_replacing_a_folder_happens_only_when_the_new_one_is_complete(
     assert (tmp_path / "out" / "old.txt").is_file() and not list(tmp_path.glob("*.partial"))
     write_model(model, tmp_path / "out", replace=True)
     assert not (tmp_path / "out" / "old.txt").exists() and same_params(read_model(tmp_path / "out"), model)
+
+
+def test_every_tensor_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking whether a name is there must not read the tensor: it doubled the reading of a whole checkpoint."""
+    read: list[str] = []
+    get = SafetensorsFile.__getitem__
+    monkeypatch.setattr(SafetensorsFile, "__getitem__", lambda self, name: read.append(name) or get(self, name))
+    model = read_model(folder)
+    assert sorted(read) == sorted(model.report.used)
