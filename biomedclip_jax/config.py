@@ -21,6 +21,9 @@ BertPool = Literal["cls", "cls_pooler", "mean", "max"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 ResizeMode = Literal["shortest", "squash", "longest"]
 Remat = Literal["none", "dots", "full"]
+Objective = Literal["softmax", "sigmoid"]
+Gather = Literal["layer", "step"]
+Schedule = Literal["cosine", "constant"]
 
 DEFAULT_TEMPLATE = "this is a photo of {}"  # BiomedCLIP's model card
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -42,6 +45,11 @@ def _check_positive(owner: Any, *fields: str) -> None:
     for field in fields:
         value = getattr(owner, field)
         _check(isinstance(value, int) and not isinstance(value, bool) and value > 0, owner, field, "a whole number above 0")
+
+
+def _check_patterns(owner: Any, field: str, patterns: Any) -> None:
+    fits = isinstance(patterns, tuple) and all(isinstance(pattern, str) and pattern for pattern in patterns)
+    _check(fits, owner, field, 'a tuple of parameter paths, such as ("text", "*_head")')
 
 
 def _check_heads(owner: Any) -> None:
@@ -158,6 +166,7 @@ class CLIPConfig:
     text_head: HeadKind = "mlp"
     text_head_bias: bool = False
     init_logit_scale: float = math.log(1 / 0.07)
+    init_logit_bias: float | None = None  # SigLIP's; the sigmoid objective needs one (there -10, with a scale of ln 10)
 
     def __post_init__(self) -> None:
         _check_positive(self, "embed_width")
@@ -195,10 +204,27 @@ class ComputeConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"  # what the backward pass recomputes in each block: nothing, all but matmuls, everything
     unroll: int = 1  # blocks a loop turn: compile time against speed
+    text_buckets: int = 4  # in training, captions are sorted into this many lengths instead of padded to the longest; 1: off
 
     def __post_init__(self) -> None:
         _check_choices(self, dtype=Literal["float32", "bfloat16"], remat=Remat)
-        _check_positive(self, "unroll")
+        _check_positive(self, "unroll", "text_buckets")
+
+
+@dataclass(frozen=True)
+class ShardingConfig:
+    """How parameters and Adam's moments lie on the devices; changes memory and speed, never the result.
+
+    The batch is always split over all devices. `fsdp` neighbours share one copy of parameters and moments; 1 keeps a whole
+    copy on each device, the fastest as long as it fits.
+    """
+
+    fsdp: int = 1
+    gather: Gather = "layer"  # weights are gathered for one block at a time, again in the backward pass; or once a step
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "fsdp")
+        _check_choices(self, gather=Gather)
 
 
 @dataclass(frozen=True)
@@ -212,9 +238,14 @@ class Stage:
     patch_keep: float = 1.0  # share of patches that the image tower sees
     image_size: int | None = None
     learning_rate_scale: float = 1.0
+    objective: Objective = "softmax"
+    trainable: tuple[str, ...] = ("*",)  # parameters, by path or a part of it: ("text", "*_head", "image/blocks/*/bias")
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size")
+        _check_choices(self, objective=Objective)
+        _check_patterns(self, "trainable", self.trainable)
+        _check(len(self.trainable) > 0, self, "trainable", "at least one parameter path")
         _check((self.epochs is None) != (self.steps is None), self, "epochs", "either epochs or steps, not both or neither")
         if self.epochs is not None:
             _check(self.epochs > 0, self, "epochs", "a number above 0")
@@ -237,7 +268,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay to 0 over all stages. Defaults: BiomedCLIP, supplementary table 9."""
+    """AdamW with linear warm-up, then cosine decay to 0 over all stages or a constant rate.
+
+    Defaults: BiomedCLIP, supplementary table 9.
+    """
 
     learning_rate: float = 5e-4
     beta1: float = 0.9
@@ -246,8 +280,18 @@ class OptimizerConfig:
     weight_decay: float = 0.2
     warmup_steps: int = 2_000
     clip_norm: float | None = None
+    schedule: Schedule = "cosine"
+    groups: tuple[tuple[str, float], ...] = ()  # (parameter path, factor of the learning rate); the first that fits counts
+    ema: float | None = None  # decay of a moving average of the weights, which is then what is evaluated and exported
 
     def __post_init__(self) -> None:
+        _check_choices(self, schedule=Schedule)
+        pairs = all(isinstance(group, tuple) and len(group) == 2 for group in self.groups)
+        _check(pairs, self, "groups", 'pairs of a parameter path and a factor, such as (("image", 0.1),)')
+        _check_patterns(self, "groups", tuple(pattern for pattern, _ in self.groups))
+        numbers = all(isinstance(factor, int | float) and factor >= 0 for _, factor in self.groups)
+        _check(numbers, self, "groups", "factors of 0 or more")
+        _check(self.ema is None or 0 < self.ema < 1, self, "ema", "None, or above 0 and below 1")
         _check(self.learning_rate > 0, self, "learning_rate", "a number above 0")
         for field in ("beta1", "beta2"):
             _check(0 <= getattr(self, field) < 1, self, field, "at least 0 and below 1")
@@ -290,17 +334,29 @@ class TrainConfig:
     preprocess: PreprocessConfig = PreprocessConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     compute: ComputeConfig = ComputeConfig()
+    sharding: ShardingConfig = ShardingConfig()
     image_init: str | None = None  # pretrained weights of a tower or of the whole model: folder or hf-hub:org/name
     text_init: str | None = None
     model_init: str | None = None
+    interpolate: float = 1.0  # share of the trained weights in the exported model, the rest are the starting weights (WiSE-FT)
     seed: int = 0
     log_every: int = 50  # steps
+    evaluate_every: int | None = None  # steps between evaluations on data.held_out; the last step is always evaluated
     checkpoint_every: int = 1_000  # steps
+    checkpoint_minutes: float = 20.0  # a checkpoint also when this much time has passed since the last
+    keep_checkpoints: int = 2  # the newest; with evaluate_every, the one with the lowest held-out loss besides
+    stall_minutes: float = 30.0  # a run that makes no step for so long ends with an error that names the late host
     prepare: Callable[[Path], None] | None = None  # makes the data inside the run folder, before anything else
 
     def __post_init__(self) -> None:
         _check(len(self.stages) > 0, self, "stages", "at least one Stage")
-        _check_positive(self, "log_every", "checkpoint_every")
+        _check_positive(self, "log_every", "checkpoint_every", "keep_checkpoints")
+        if self.evaluate_every is not None:
+            _check_positive(self, "evaluate_every")
+            _check(self.data.held_out is not None, self, "evaluate_every", "None without data.held_out")
+        for field in ("checkpoint_minutes", "stall_minutes"):
+            _check(getattr(self, field) > 0, self, field, "minutes above 0")
+        _check(0 <= self.interpolate <= 1, self, "interpolate", "0 to 1")
         same = self.preprocess.image_size == self.model.image.image_size
         _check(same, self.preprocess, "image_size", f"model.image.image_size = {self.model.image.image_size}")
         exclusive = self.model_init is None or (self.image_init is None and self.text_init is None)
@@ -308,10 +364,24 @@ class TrainConfig:
         for stage in self.stages:
             patch = self.model.image.patch_size
             _check(self.image_size(stage) % patch == 0, stage, "image_size", f"a multiple of patch_size = {patch}")
+            biased = stage.objective != "sigmoid" or self.model.init_logit_bias is not None
+            _check(biased, stage, "objective", "model.init_logit_bias to be set (SigLIP: -10) for the sigmoid objective")
 
     def image_size(self, stage: Stage) -> int:
         """Side of the images in a stage, in pixels."""
         return stage.image_size or self.model.image.image_size
+
+    def preprocess_in(self, stage: Stage) -> PreprocessConfig:
+        """How images become pixels in a stage."""
+        return dataclasses.replace(self.preprocess, image_size=self.image_size(stage))
+
+    def model_in(self, stage: Stage) -> CLIPConfig:
+        """The model's config in a stage."""
+        return self.model_at(self.image_size(stage))
+
+    def model_at(self, image_size: int) -> CLIPConfig:
+        """The model's config for images of this size."""
+        return dataclasses.replace(self.model, image=dataclasses.replace(self.model.image, image_size=image_size))
 
 
 def to_json(config: Any) -> str:

@@ -1,20 +1,43 @@
-"""The mesh, and where state and batch lie on it. No other file names an axis."""
+"""The mesh, and where state and batch lie on it. No other file names an axis.
 
+Two axes: `data` and `fsdp`. The batch is split over both. Parameters and optimizer state are whole copies along `data`; along
+`fsdp` each large matrix is split, and put together again where it is used (`gather_leaves`). With fsdp = 1, the default,
+this is plain data parallelism. The split matrices are a rule of their path and shape alone (`shard_axes`), so a checkpoint
+restores onto any mesh.
+"""
+
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array, lax
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-DATA = "data"
+from biomedclip_jax.errors import UserError
+
+DATA, FSDP = "data", "fsdp"
+AXES = (DATA, FSDP)
+BATCH = P(AXES)  # rows of a batch: split over every device
+
+_STACKED = "blocks"  # parameters below this key carry the depth as first axis, which is never split
+_SMALLEST = 1_024  # numbers of a matrix (of one block) from which on splitting it is worth a collective
+
+Tree = Any
 
 
-def make_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """All devices (of all hosts) along one axis, over which the batch is split; parameters are replicated."""
+def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
+    """All devices (of all hosts): neighbours along `fsdp`, groups of them along `data`. UserError if fsdp does not fit."""
     devices = devices or jax.devices()
-    return jax.make_mesh((len(devices),), (DATA,), axis_types=(AxisType.Auto,), devices=devices)
+    if len(devices) % fsdp:
+        raise UserError(f"ShardingConfig.fsdp = {fsdp}: expected a divisor of the number of devices, {len(devices)}")
+    # a torus of TPUs may have to be split across an axis for this shape, which jax.make_mesh does on some kinds only
+    grid = create_device_mesh((len(devices) // fsdp, fsdp), list(devices), allow_split_physical_axes=True)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -24,9 +47,105 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def rows(mesh: Mesh) -> NamedSharding:
     """First axis split over all devices."""
-    return NamedSharding(mesh, P(DATA))
+    return NamedSharding(mesh, BATCH)
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This host's rows of a batch -> global arrays, split over all devices."""
     return {name: jax.make_array_from_process_local_data(rows(mesh), array) for name, array in batch.items()}
+
+
+# --- parameters -----------------------------------------------------------------------------------------------------
+
+
+def shard_axes(params: Tree, mesh: Mesh) -> Tree:
+    """The axis along which each parameter is split over `fsdp`; -1: a whole copy everywhere.
+
+    Matrices and embedding tables are split along their largest axis that divides evenly; biases, norms, single vectors and
+    small matrices are not. `params`: nested dict of arrays or of `jax.ShapeDtypeStruct`.
+    """
+    parts = mesh.shape[FSDP]
+
+    def axis(path: tuple[Any, ...], leaf: Any) -> int:
+        first = int(_STACKED in jax.tree_util.keystr(path, simple=True, separator="/").split("/"))
+        shape = leaf.shape[first:]
+        if parts == 1 or len(shape) < 2 or np.prod(shape) < _SMALLEST:
+            return -1
+        fitting = [n for n in shape if n % parts == 0]
+        return first + shape.index(max(fitting)) if fitting else -1
+
+    return jax.tree_util.tree_map_with_path(axis, params)
+
+
+def shard_specs(params: Tree, axes: Tree) -> Tree:
+    """PartitionSpecs of parameters that are split along `axes`."""
+    return jax.tree.map(lambda _, axis: P(*[None] * axis, FSDP) if axis >= 0 else P(), params, axes)
+
+
+def state_shardings(state: Tree, mesh: Mesh) -> Tree:
+    """NamedSharding of each leaf of a training state: what has a parameter's path and shape lies as the parameter does.
+
+    The moments of the optimizer and the moving average repeat the structure of the parameters, so the rule of `shard_axes`
+    gives the same answer for them; counters are scalars and are replicated.
+    """
+    specs = shard_specs(state, shard_axes(state, mesh))
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
+
+
+# --- inside `jax.shard_map` over the mesh -----------------------------------------------------------------------------
+
+
+def first_row(here: int) -> Array:
+    """The first of this device's rows of the batch, where each device holds `here` rows."""
+    return lax.axis_index(AXES) * here
+
+
+def all_rows(x: Array) -> Array:
+    """[b, ...] on each device -> [B, ...] on every device. Its transpose sums and scatters the gradient back."""
+    return lax.all_gather(x, AXES, tiled=True)
+
+
+def as_varying(params: Tree, axes: Tree) -> Tree:
+    """The same parameters as values of each device's own, so that differentiating them brings in no collective."""
+    return jax.tree.map(lambda x, axis: lax.pcast(x, AXES if axis < 0 else DATA, to="varying"), params, axes)
+
+
+def gather_leaves(params: Tree, axes: Tree, first: int = 0, dtype: Any = jnp.float32) -> Tree:
+    """Split parameters -> whole ones, in `dtype`. `first`: leading axes that have been sliced off since `axes` was made.
+
+    They travel in `dtype`; their gradients are summed in float32.
+    """
+
+    def whole(x: Array, axis: int) -> Array:
+        return x if axis < 0 else _gather(x, axis - first, jnp.dtype(dtype))
+
+    return jax.tree.map(whole, params, axes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(x: Array, axis: int, dtype: np.dtype) -> Array:
+    return lax.all_gather(x.astype(dtype), FSDP, axis=axis, tiled=True)
+
+
+def _gather_forward(x: Array, axis: int, dtype: np.dtype) -> tuple[Array, None]:
+    return _gather(x, axis, dtype), None
+
+
+def _gather_backward(axis: int, dtype: np.dtype, _: None, gradient: Array) -> tuple[Array]:
+    return (lax.psum_scatter(gradient.astype(jnp.float32), FSDP, scatter_dimension=axis, tiled=True),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
+
+
+def sum_over_devices(loss: Array, gradients: Tree, axes: Tree) -> tuple[Array, Tree]:
+    """The loss and gradient of the whole batch from each device's share, in one reduction a kind of leaf.
+
+    The transpose of `gather_leaves` has summed the gradient of a split parameter over `fsdp` already.
+    """
+    leaves, tree = jax.tree.flatten(gradients)
+    split = [axis >= 0 for axis in jax.tree.leaves(axes)]
+    loss, *whole = lax.psum([loss, *(x for x, s in zip(leaves, split, strict=True) if not s)], AXES)
+    parts = iter(lax.psum([x for x, s in zip(leaves, split, strict=True) if s], DATA))
+    rest = iter(whole)
+    return loss, jax.tree.unflatten(tree, [next(parts) if s else next(rest) for s in split])

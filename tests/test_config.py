@@ -9,9 +9,11 @@ from biomedclip_jax.config import (
     BertConfig,
     CLIPConfig,
     ClipTextConfig,
+    ComputeConfig,
     DataConfig,
     OptimizerConfig,
     PreprocessConfig,
+    ShardingConfig,
     Stage,
     TrainConfig,
     ViTConfig,
@@ -21,6 +23,8 @@ from biomedclip_jax.config import (
 from biomedclip_jax.errors import UserError
 
 DATA = DataConfig(train="pairs.csv")
+STAGE = Stage(batch_size=8, steps=1)
+SIGMOID = Stage(batch_size=8, steps=1, objective="sigmoid")
 
 
 @pytest.mark.parametrize(
@@ -40,12 +44,35 @@ DATA = DataConfig(train="pairs.csv")
         (lambda: Stage(batch_size=8, epochs=1, steps=1), "epochs"),
         (lambda: Stage(batch_size=8, steps=1, microbatch=3), "microbatch"),
         (lambda: Stage(batch_size=8, steps=1, patch_keep=0.0), "patch_keep"),
+        (lambda: Stage(batch_size=8, steps=1, objective="hinge"), "objective"),  # type: ignore[arg-type]
+        (lambda: Stage(batch_size=8, steps=1, trainable=()), "trainable"),
+        (lambda: Stage(batch_size=8, steps=1, trainable="text"), "trainable"),  # type: ignore[arg-type]
+        (lambda: Stage(batch_size=8, steps=1, trainable=("text", "")), "trainable"),
         (lambda: OptimizerConfig(learning_rate=-1.0), "learning_rate"),
+        (lambda: OptimizerConfig(schedule="linear"), "schedule"),  # type: ignore[arg-type]
+        (lambda: OptimizerConfig(groups=("image", 0.1)), "groups"),  # type: ignore[arg-type]
+        (lambda: OptimizerConfig(groups=(("image", 0.1, 2),)), "groups"),  # type: ignore[arg-type]
+        (lambda: OptimizerConfig(groups=((3, 0.1),)), "groups"),  # type: ignore[arg-type]
+        (lambda: OptimizerConfig(groups=(("image", -0.1),)), "groups"),
+        (lambda: OptimizerConfig(ema=0.0), "ema"),
+        (lambda: OptimizerConfig(ema=1.0), "ema"),
+        (lambda: ComputeConfig(remat="some"), "remat"),  # type: ignore[arg-type]
+        (lambda: ComputeConfig(dtype="float16"), "dtype"),  # type: ignore[arg-type]
+        (lambda: ComputeConfig(text_buckets=0), "text_buckets"),
+        (lambda: ShardingConfig(fsdp=0), "fsdp"),
+        (lambda: ShardingConfig(gather="block"), "gather"),  # type: ignore[arg-type]
         (lambda: DataConfig(train="x", template="no place"), "template"),
         (lambda: TrainConfig("x", DATA, ()), "stages"),
         (lambda: TrainConfig("x", DATA, (Stage(batch_size=8, steps=1, image_size=230),)), "image_size"),
         (lambda: TrainConfig("x", DATA, (Stage(batch_size=8, steps=1),), preprocess=PreprocessConfig(384)), "image_size"),
         (lambda: TrainConfig("x", DATA, (Stage(batch_size=8, steps=1),), model_init="a", text_init="b"), "model_init"),
+        (lambda: TrainConfig("x", DATA, (SIGMOID,)), "objective"),
+        (lambda: TrainConfig("x", DATA, (STAGE,), interpolate=1.5), "interpolate"),
+        (lambda: TrainConfig("x", DATA, (STAGE,), evaluate_every=0), "evaluate_every"),
+        (lambda: TrainConfig("x", DATA, (STAGE,), evaluate_every=5), "evaluate_every"),
+        (lambda: TrainConfig("x", DATA, (STAGE,), checkpoint_minutes=0.0), "checkpoint_minutes"),
+        (lambda: TrainConfig("x", DATA, (STAGE,), stall_minutes=-1.0), "stall_minutes"),
+        (lambda: TrainConfig("x", DATA, (STAGE,), keep_checkpoints=0), "keep_checkpoints"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_field(make: Callable[[], Any], field: str) -> None:
@@ -59,7 +86,15 @@ def test_json_and_back(text: BertConfig | ClipTextConfig) -> None:
     config = TrainConfig(
         "x",
         DATA,
-        (Stage(batch_size=8, steps=1), Stage(batch_size=16, microbatch=4, epochs=0.5, patch_keep=0.5)),
-        model=CLIPConfig(text=text, text_head="linear"),
+        (SIGMOID, Stage(batch_size=16, microbatch=4, epochs=0.5, patch_keep=0.5, trainable=("text", "*_head"))),
+        model=CLIPConfig(text=text, text_head="linear", init_logit_bias=-10.0),
+        optimizer=OptimizerConfig(schedule="constant", groups=(("image", 0.1), ("*/bias", 0.0)), ema=0.999),
+        compute=ComputeConfig(dtype="bfloat16", remat="dots", text_buckets=2),
+        sharding=ShardingConfig(fsdp=4, gather="step"),
+        interpolate=0.5,
     )
     assert from_json(to_json(config)) == config
+
+
+def test_the_sigmoid_objective_with_a_bias_is_fine() -> None:
+    TrainConfig("x", DATA, (SIGMOID, STAGE), model=CLIPConfig(init_logit_bias=-10.0))

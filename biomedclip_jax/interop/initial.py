@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from biomedclip_jax.config import BertConfig, CLIPConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.folders import read_model
@@ -64,6 +66,11 @@ def whole_model(source: str, config: CLIPConfig) -> dict[str, Any]:
     found = dataclasses.replace(model.config, image=dataclasses.replace(model.config.image, image_size=size))
     # what a trained model brings along does not change how its parameters are shaped
     same = dataclasses.replace(found, init_logit_scale=config.init_logit_scale)
+    numbers = {}
+    if config.init_logit_bias is not None:  # the sigmoid objective can start from a model without a bias
+        same = dataclasses.replace(same, init_logit_bias=config.init_logit_bias)
+        if found.init_logit_bias is None:
+            numbers["logit_bias"] = jnp.float32(config.init_logit_bias)
     if isinstance(same.text, BertConfig) and isinstance(config.text, BertConfig):
         free = {f: getattr(config.text, f) for f in ("context_length", "dropout", "attention_dropout")}
         same = dataclasses.replace(same, text=dataclasses.replace(same.text, **free))
@@ -72,4 +79,4 @@ def whole_model(source: str, config: CLIPConfig) -> dict[str, Any]:
         raise UserError(f"{source}: another model than the config asks for; they differ in {', '.join(names)}")
     image = dict(model.params["image"])
     image["position"] = resize_positions(image["position"], config.image.prefix_positions, size // config.image.patch_size)
-    return model.params | {"image": image}
+    return model.params | {"image": image} | numbers

@@ -32,9 +32,14 @@ def entries(config: CLIPConfig, *, timm: bool, text_prefix: str) -> list[Entry]:
 
 
 def head_entries(config: CLIPConfig, *, timm: bool, text_prefix: str, prefix: str = "") -> list[Entry]:
-    """Both projections and the temperature; `prefix` stands before each name."""
+    """Both projections, the temperature and the bias of a sigmoid model; `prefix` stands before each name."""
     text = _text_head_entries(config, f"{prefix}{text_prefix}")
-    return [*_image_head_entries(config, timm, f"{prefix}visual."), *text, one("logit_scale", f"{prefix}logit_scale")]
+    numbers = ["logit_scale"] if config.init_logit_bias is None else ["logit_scale", "logit_bias"]
+    return [
+        *_image_head_entries(config, timm, f"{prefix}visual."),
+        *text,
+        *(one(name, f"{prefix}{name}") for name in numbers),
+    ]
 
 
 def timm_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> list[Entry]:

@@ -86,7 +86,7 @@ _TEXT_FIELDS = {"context_length", "vocab_size", "hf_tokenizer_name", "tokenizer_
 _TEXT_FIELDS |= {"mlp_ratio", "pad_id", "eos_id", "pool_type", "proj_type", "proj_bias", "act_kwargs", "norm_kwargs"}
 _TEXT_FIELDS |= {"hf_model_name", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "proj", "pooler_type"}
 _TEXT_FIELDS |= {"output_tokens", "embed_cls", "no_causal_mask", "ls_init_value"}
-_MODEL_FIELDS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale"}
+_MODEL_FIELDS = {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text", "init_logit_scale", "init_logit_bias"}
 _PREPROCESS_FIELDS = {"size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"}
 
 
@@ -205,7 +205,10 @@ def read_config(config: Mapping[str, Any], tensors: TensorFile, folder: Path) ->
     embed_width = _positive(model, "embed_dim", None, f"{where}: model_cfg")
     image, image_head = _vision_config(model["vision_cfg"], quick, f"{where}: vision_cfg")
     text, text_head = _text_config(model["text_cfg"], tensors, quick, folder, embed_width, f"{where}: text_cfg")
-    clip = CLIPConfig(image=image, text=text, embed_width=embed_width, **image_head, **text_head)
+    bias = model.get("init_logit_bias")
+    if bias is not None and (isinstance(bias, bool) or not isinstance(bias, int | float)):
+        raise UserError(f"{where}: model_cfg: init_logit_bias = {bias!r}: expected a number")
+    clip = CLIPConfig(image=image, text=text, embed_width=embed_width, init_logit_bias=bias, **image_head, **text_head)
     return clip, read_preprocess(config.get("preprocess_cfg", {}), image.image_size, f"{where}: preprocess_cfg")
 
 
@@ -242,6 +245,8 @@ def write_config(config: CLIPConfig, preprocess: PreprocessConfig, text_model: s
     """
     image, text = config.image, config.text
     model: dict[str, Any] = {"embed_dim": config.embed_width}
+    if config.init_logit_bias is not None:
+        model["init_logit_bias"] = config.init_logit_bias
     if name := timm_name(image):
         pool = "avg" if image.pool == "mean" else ""
         vision: dict[str, Any] = {"timm_model_name": name, "timm_model_pretrained": False, "timm_pool": pool}

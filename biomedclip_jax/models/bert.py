@@ -5,7 +5,7 @@ from flax import nnx
 from jax import Array
 
 from biomedclip_jax.config import BertConfig, ComputeConfig
-from biomedclip_jax.models.transformer import BlockShape, dropout, layer_norm, linear, run_blocks, stack_blocks
+from biomedclip_jax.models.transformer import BlockShape, Gather, dropout, layer_norm, linear, run_blocks, stack_blocks
 
 # Far above any block index, so that the dropout of the embeddings never shares a mask with a block's.
 _EMBEDDING_SITE = 1 << 20
@@ -14,10 +14,11 @@ _EMBEDDING_SITE = 1 << 20
 class Bert(nnx.Module):
     """tokens [B, N] -> pooled features [B, D]. Padding is told by `pad_id`; N may be any length up to `positions`."""
 
-    def __init__(self, config: BertConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+    def __init__(self, config: BertConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
         c = config
         self.config = c
         self.compute = compute
+        self.gather = gather
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
@@ -33,6 +34,7 @@ class Bert(nnx.Module):
             pre_norm=False,
             dropout=c.dropout,
             attention_dropout=c.attention_dropout,
+            longest=c.positions,
         )
         self.blocks = stack_blocks(shape, compute, rngs)
         if c.pool == "cls_pooler":
@@ -44,7 +46,7 @@ class Bert(nnx.Module):
         x = self.word[tokens] + self.position[: tokens.shape[1]] + self.token_type[0]
         x = self.norm(x)
         x = dropout(x, self.config.dropout, keys, _EMBEDDING_SITE)
-        x = run_blocks(self.blocks, x, mask[:, None, None, :], keys, self.compute)
+        x = run_blocks(self.blocks, x, mask[:, None, None, :], keys, self.compute, self.gather)
         return self._pool(x, mask[..., None])
 
     def _pool(self, x: Array, mask: Array) -> Array:

@@ -10,7 +10,7 @@ from jax import Array
 from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.clip_text import ClipText
-from biomedclip_jax.models.transformer import Head
+from biomedclip_jax.models.transformer import Gather, Head
 from biomedclip_jax.models.vit import ViT
 
 Params = dict[str, Any]
@@ -31,11 +31,20 @@ def logits(image: Array, text: Array, logit_scale: Array) -> Array:
 class CLIP(nnx.Module):
     """`encode_image` and `encode_text` give unit embeddings [B, E] in float32; `logit_scale` is kept as its logarithm."""
 
-    def __init__(self, config: CLIPConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: CLIPConfig,
+        compute: ComputeConfig,
+        rngs: nnx.Rngs,
+        image_gather: Gather | None = None,
+        text_gather: Gather | None = None,
+    ):
+        """The gathers make the whole weights of a block from split ones (`run_blocks`)."""
         c = config
         self.config = c
-        self.image = ViT(c.image, compute, rngs)
-        self.text = (Bert if isinstance(c.text, BertConfig) else ClipText)(c.text, compute, rngs)  # type: ignore[arg-type]
+        self.image = ViT(c.image, compute, rngs, image_gather)
+        text = Bert if isinstance(c.text, BertConfig) else ClipText
+        self.text = text(c.text, compute, rngs, text_gather)  # type: ignore[arg-type]
         e = c.embed_width
         # hidden widths: timm `Mlp(width, 2·embed)`, open_clip `HFTextEncoder` ((width + embed) // 2)
         image_widths = (c.image.width, e) if c.image_head == "linear" else (c.image.width, 2 * e, e)
@@ -44,6 +53,8 @@ class CLIP(nnx.Module):
         self.image_head = Head(c.image_head, image_widths, image_bias, compute, rngs)
         self.text_head = Head(c.text_head, text_widths, (c.text_head_bias,) * 2, compute, rngs)
         self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))
+        if c.init_logit_bias is not None:
+            self.logit_bias = nnx.Param(jnp.float32(c.init_logit_bias))
 
     def encode_image(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
         """images float32 [B, S, S, 3], normalised -> unit embeddings [B, E]."""
@@ -54,13 +65,18 @@ class CLIP(nnx.Module):
         return unit_length(self.text_head(self.text(tokens, keys)))
 
 
-def abstract_model(config: CLIPConfig, compute: ComputeConfig | None = None) -> tuple[Any, Params]:
+def abstract_model(
+    config: CLIPConfig,
+    compute: ComputeConfig | None = None,
+    image_gather: Gather | None = None,
+    text_gather: Gather | None = None,
+) -> tuple[Any, Params]:
     """The model without its numbers: `(graph, shapes)`, for `nnx.merge(graph, params)`.
 
     `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure.
     """
     compute = compute or ComputeConfig()
-    module = nnx.eval_shape(lambda: CLIP(config, compute, nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: CLIP(config, compute, nnx.Rngs(0), image_gather, text_gather))
     graph, state = nnx.split(module)
     return graph, nnx.to_pure_dict(state)
 

@@ -5,16 +5,17 @@ from flax import nnx
 from jax import Array
 
 from biomedclip_jax.config import ClipTextConfig, ComputeConfig
-from biomedclip_jax.models.transformer import BlockShape, layer_norm, run_blocks, stack_blocks
+from biomedclip_jax.models.transformer import BlockShape, Gather, layer_norm, run_blocks, stack_blocks
 
 
 class ClipText(nnx.Module):
     """tokens [B, N] -> features [B, D] of the end-of-text token, the largest id of a row."""
 
-    def __init__(self, config: ClipTextConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ClipTextConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
         c = config
         self.config = c
         self.compute = compute
+        self.gather = gather
         self.word = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(nnx.initializers.normal(0.01)(rngs.params(), (c.context_length, c.width)))
         shape = BlockShape(c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps, pre_norm=True)
@@ -26,6 +27,6 @@ class ClipText(nnx.Module):
         n = tokens.shape[1]
         x = (self.word[tokens] + self.position[:n]).astype(self.compute.dtype)
         causal = jnp.tril(jnp.ones((n, n), bool))
-        x = run_blocks(self.blocks, x, causal, None, self.compute)
+        x = run_blocks(self.blocks, x, causal, None, self.compute, self.gather)
         end = tokens.argmax(axis=-1)[:, None, None]
         return self.norm(jnp.take_along_axis(x, end, axis=1)[:, 0])

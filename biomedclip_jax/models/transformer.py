@@ -7,13 +7,18 @@ which each site derives its own, so that a caption's mask does not depend on whe
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
+from jax.extend.random import threefry2x32_p
 
 from biomedclip_jax.config import Activation, ComputeConfig
+from biomedclip_jax.models.dense import product
+
+Gather = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class BlockShape:
     layer_scale: bool = False
     dropout: float = 0.0
     attention_dropout: float = 0.0
+    longest: int = 0  # tokens of the longest sequence; needed with attention_dropout
 
 
 @jax.custom_jvp
@@ -65,19 +71,54 @@ def linear(d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs, *, bia
     Initial variance 1 / (3·in): that of PyTorch's default, 0.021² at width 768 (BERT and ViT-B use 0.02²).
     """
     init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "truncated_normal")
-    return nnx.Linear(d_in, d_out, use_bias=bias, dtype=jnp.dtype(compute.dtype), kernel_init=init, rngs=rngs)
+    dtype = jnp.dtype(compute.dtype)
+    return nnx.Linear(d_in, d_out, use_bias=bias, dtype=dtype, kernel_init=init, dot_general=product, rngs=rngs)
+
+
+def _keeps(keys: Array, site: int, rate: float, counters: Array) -> Array:
+    """Which draws are kept: bool [B, 4, ...] for B keys and counters uint32 [...], each kept with probability 1 - rate.
+
+    One threefry block of 64 bits gives four draws of 16 bits; a draw is a function of key, site, counter and lane alone.
+    """
+
+    def one(key: Array) -> Array:
+        k1, k2 = jax.random.key_data(jax.random.fold_in(key, site))
+        k1, k2, high = (jnp.broadcast_to(x, counters.shape) for x in (k1, k2, jnp.uint32(0)))
+        a, b = threefry2x32_p.bind(k1, k2, high, counters)
+        return jnp.stack([a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16]) >= jnp.uint32(round(rate * (1 << 16)))
+
+    return jax.vmap(one)(keys)
+
+
+def _dropped(x: Array, keep: Array, rate: float) -> Array:
+    kept = max(1, (1 << 16) - round(rate * (1 << 16))) / (1 << 16)
+    return jnp.where(keep, x * jnp.asarray(1 / kept, x.dtype), 0)
 
 
 def dropout(x: Array, rate: float, keys: Array | None, site: int) -> Array:
-    """Inverted dropout of x [B, ...] with one key an example; `site` tells the places inside a block apart."""
+    """Inverted dropout of x [B, N, D] with one key an example; `site` tells the places inside a block apart.
+
+    The mask of a token does not depend on N: the same caption has the same mask however long it is padded.
+    """
     if keys is None or rate == 0:
         return x
+    b, n, d = x.shape
+    quarter = -(-d // 4)
+    counters = jnp.arange(n * quarter, dtype=jnp.uint32).reshape(n, quarter)
+    keep = _keeps(keys, site, rate, counters).transpose(0, 2, 1, 3).reshape(b, n, 4 * quarter)[..., :d]
+    return _dropped(x, keep, rate)
 
-    def one(key: Array, row: Array) -> Array:
-        keep = jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, row.shape)
-        return jnp.where(keep, row / (1 - rate), 0)
 
-    return jax.vmap(one)(keys, x)
+def attention_dropout(weights: Array, rate: float, keys: Array | None, longest: int) -> Array:
+    """Inverted dropout of attention weights [B, H, N, N], N at most `longest`; the mask does not depend on N either."""
+    if keys is None or rate == 0:
+        return weights
+    b, heads, n, _ = weights.shape
+    quarter = -(-heads // 4)
+    group, row, column = jnp.ogrid[:quarter, :n, :n]
+    counters = ((group * longest + row) * longest + column).astype(jnp.uint32)
+    keep = _keeps(keys, 0, rate, counters).reshape(b, 4 * quarter, n, n)[:, :heads]
+    return _dropped(weights, keep, rate)
 
 
 class Attention(nnx.Module):
@@ -88,19 +129,21 @@ class Attention(nnx.Module):
         self.out = linear(shape.width, shape.width, compute, rngs)
         self.heads = shape.heads
         self.dropout = shape.attention_dropout
+        self.longest = shape.longest
 
     def __call__(self, x: Array, mask: Array | None, keys: Array | None) -> Array:
         """x [B, N, D]; mask bool, broadcastable to [B, H, N, N], True where a token may be looked at."""
         b, n, d = x.shape
         # [3, B, H, N, K] in one transposition: on CPU the products then run on contiguous heads
         q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).transpose(2, 0, 3, 1, 4)
+        q = q * jnp.asarray((d // self.heads) ** -0.5, q.dtype)  # a power of two for K = 64, and fewer numbers than the scores
         scores = jnp.einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
-        scores = scores * (d // self.heads) ** -0.5
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1)
-        weights = dropout(weights, self.dropout, keys, site=0).astype(x.dtype)
-        return self.out(jnp.einsum("bhnm,bhmk->bnhk", weights, v).reshape(b, n, d))
+        weights = attention_dropout(weights, self.dropout, keys, self.longest).astype(x.dtype)
+        y = jnp.einsum("bhnm,bhmk->bhnk", weights, v)  # turned afterwards: as one einsum, CPU multiplies it transposed
+        return self.out(y.transpose(0, 2, 1, 3).reshape(b, n, d))
 
 
 class MLP(nnx.Module):
@@ -154,25 +197,43 @@ def stack_blocks(shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs) -> B
     return make(rngs)
 
 
-def remat(body: Callable, compute: ComputeConfig) -> Callable:
-    """The body of a scan, with what its backward pass is to recompute (`ComputeConfig.remat`)."""
-    if compute.remat == "none":
+def _keep_all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name not in ("all_gather", "custom_vjp_call", "convert_element_type")
+
+
+def remat(body: Callable, compute: ComputeConfig, gathers: bool) -> Callable:
+    """The body of a scan, with what its backward pass is to recompute (`ComputeConfig.remat`).
+
+    gathers: the body puts split weights together; these are never kept for the backward pass but gathered again.
+    """
+    if compute.remat == "none" and not gathers:
         return body
-    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if compute.remat == "dots" else None
+    policy = {
+        "none": _keep_all_but_weights,
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "full": None,
+    }[compute.remat]
     return jax.checkpoint(body, policy=policy, prevent_cse=False)
 
 
-def run_blocks(blocks: Block, x: Array, mask: Array | None, keys: Array | None, compute: ComputeConfig) -> Array:
-    """x [B, N, D] through the stacked blocks, as one `lax.scan`: compile time does not grow with depth."""
+def run_blocks(
+    blocks: Block, x: Array, mask: Array | None, keys: Array | None, compute: ComputeConfig, gather: Gather | None = None
+) -> Array:
+    """x [B, N, D] through the stacked blocks, as one `lax.scan`: compile time does not grow with depth.
+
+    gather: makes the whole weights of one block from split ones, just before they are used, in the backward pass again.
+    """
     graph, state = nnx.split(blocks)
     depth = jax.tree.leaves(state)[0].shape[0]
 
     def body(x: Array, layer: tuple) -> tuple[Array, None]:
         weights, index = layer
         layer_keys = None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
+        if gather is not None:
+            weights = gather(nnx.to_pure_dict(weights))
         return nnx.merge(graph, weights)(x, mask, layer_keys), None
 
-    return lax.scan(remat(body, compute), x, (state, jnp.arange(depth)), unroll=compute.unroll)[0]
+    return lax.scan(remat(body, compute, gather is not None), x, (state, jnp.arange(depth)), unroll=compute.unroll)[0]
 
 
 class Head(nnx.Module):

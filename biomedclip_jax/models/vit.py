@@ -10,10 +10,10 @@ from flax import nnx
 from jax import Array
 
 from biomedclip_jax.config import ComputeConfig, ViTConfig
-from biomedclip_jax.models.transformer import BlockShape, layer_norm, linear, run_blocks, stack_blocks
+from biomedclip_jax.models.transformer import BlockShape, Gather, layer_norm, linear, run_blocks, stack_blocks
 
-# Far above any block index, so that the key of the patch draw is never the key of a block's dropout.
-_PATCH_DRAW = 1 << 20
+# Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's embeddings.
+_PATCH_DRAW = (1 << 20) + 1
 
 
 def kept_patches(patches: int, patch_keep: float) -> int:
@@ -37,10 +37,11 @@ def resize_positions(positions: Array, prefix: int, size: int) -> Array:
 class ViT(nnx.Module):
     """images [B, S, S, 3] -> pooled features [B, D]."""
 
-    def __init__(self, config: ViTConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+    def __init__(self, config: ViTConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
         c = config
         self.config = c
         self.compute = compute
+        self.gather = gather
         normal = nnx.initializers.truncated_normal(0.02)
         self.patch = linear(c.patch_size**2 * 3, c.width, compute, rngs, bias=c.patch_bias)
         if c.class_token:
@@ -62,7 +63,7 @@ class ViT(nnx.Module):
         x = self._embed(images, keys, patch_keep)
         if self.config.norm_pre:
             x = self.norm_pre(x)
-        x = run_blocks(self.blocks, x, None, None, self.compute)
+        x = run_blocks(self.blocks, x, None, None, self.compute, self.gather)
         return self._pool(x)
 
     def _embed(self, images: Array, keys: Array | None, patch_keep: float) -> Array:

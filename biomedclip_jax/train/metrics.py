@@ -11,6 +11,7 @@ import jax
 from biomedclip_jax.config import CLIPConfig, Stage
 from biomedclip_jax.models.vit import kept_patches
 from biomedclip_jax.progress import progress_bar
+from biomedclip_jax.train.text_buckets import Buckets
 
 # bf16 peak, FLOP/s a chip, from the makers' data sheets; what is not here has no MFU rather than a guessed one
 _PEAK = {
@@ -19,15 +20,16 @@ _PEAK = {
     "H200": 989e12,
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
+    "TPU v5": 459e12,  # v5p; after "v5 lite", because the first name that a kind contains counts
     "TPU v6 lite": 918e12,
 }
 
 
-def flops_per_pair(model: CLIPConfig, stage: Stage) -> float:
+def flops_per_pair(model: CLIPConfig, stage: Stage, buckets: Buckets = ()) -> float:
     """Floating-point operations to train on one pair: 3 x the forward matrix products (nothing for recomputation).
 
-    A tower of L blocks on N tokens: L·(8·N·D² + 4·N·D·F + 4·N²·D). Text counts at its padded length.
+    A tower of L blocks on N tokens: L·(8·N·D² + 4·N·D·F + 4·N²·D). Text counts at the lengths that are computed: those of
+    the buckets, or padded.
     """
 
     def tower(config: Any, tokens: int) -> float:
@@ -37,7 +39,9 @@ def flops_per_pair(model: CLIPConfig, stage: Stage) -> float:
     kept = kept_patches(model.image.patches, stage.patch_keep)
     embed = 2 * kept * 3 * model.image.patch_size**2 * model.image.width
     image = embed + tower(model.image, kept + model.image.prefix_tokens)
-    return 3 * (image + tower(model.text, model.text.context_length))
+    groups = [(b.rows, b.length) for b in buckets] or [(1, model.text.context_length)]
+    text = sum(rows * tower(model.text, length) for rows, length in groups) / sum(rows for rows, _ in groups)
+    return 3 * (image + text)
 
 
 def peak_flops() -> float | None:
@@ -90,7 +94,8 @@ class Clock:
 class MetricsFile:
     """`metrics.jsonl` of a run folder: one object a line. Lines after `step` (from a run that was cut off) are dropped."""
 
-    def __init__(self, path: Path, step: int):
+    def __init__(self, path: Path, step: int, *, write: bool = True):
+        """write: False on all hosts but the first, which only keep the lines."""
         self.lines: list[dict[str, Any]] = []
         if path.is_file():
             for text in path.read_text(encoding="utf-8").splitlines():
@@ -100,25 +105,36 @@ class MetricsFile:
                     continue  # the last line of a killed run
                 if line["step"] <= step:
                     self.lines.append(line)
-        path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        self._file = None
+        if write:
+            path.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+            self._file = path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Append one line, at once on disk."""
         self.lines.append(line)
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 class Progress:
     """A bar on a terminal, a line every now and then elsewhere."""
 
-    def __init__(self, total: int, done: int):
+    def __init__(self, total: int, done: int, *, show: bool = True):
+        """show: False on all hosts but the first."""
         self._total = total
-        self._bar = progress_bar(total, "step", done)
+        self._show = show
+        self._bar = progress_bar(total, "step", done, show=show)
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        if self._show:
+            self._bar.write(text)
 
     def update(self) -> None:
         """One more step is done."""
@@ -133,7 +149,7 @@ class Progress:
             f"wait {line['data_wait_fraction']:.0%}"
         )
         self._bar.set_postfix_str(f"loss {line['loss']:.3f}, {line['pairs_per_second']:.3g} pairs/s")
-        if self._bar.disable:
+        if self._bar.disable and self._show:
             minutes = line["seconds_left"] / 60
             print(f"step {line['step']}/{self._total}  stage {line['stage']}  {text}  left {minutes:.1f} min", flush=True)
 

@@ -25,7 +25,7 @@ def samples_before(step: int, stages: Sequence[Stage], steps: Sequence[int]) -> 
 
 
 def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Sequence[int]) -> Callable[[ArrayLike], Array]:
-    """step -> learning rate: linear warm-up, then half a cosine to 0 over all stages, times the stage's own factor.
+    """step -> learning rate: linear warm-up, then half a cosine to 0 over all stages or no change, times the stage's factor.
 
     Step 0 has learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
     """
@@ -37,7 +37,7 @@ def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Seque
         step = jnp.asarray(step)
         rising = (step + 1) / max(warmup, 1)
         progress = (step - warmup) / max(total - warmup, 1)
-        falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1)))
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1))) if config.schedule == "cosine" else 1.0
         stage = jnp.minimum(jnp.searchsorted(ends, step, side="right"), len(steps) - 1)
         return config.learning_rate * scales[stage] * jnp.where(step < warmup, rising, falling)
 

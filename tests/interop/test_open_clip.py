@@ -18,7 +18,7 @@ from biomedclip_jax.interop.folders import Model, read_model, write_model
 from biomedclip_jax.interop.layout import from_params
 from biomedclip_jax.interop.open_clip_config import timm_name
 from biomedclip_jax.models import abstract_model, logits
-from biomedclip_jax.objective import contrastive_loss
+from biomedclip_jax.objective import contrastive_loss, sigmoid_loss
 
 BIOMEDCLIP_TEXT = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 40}
 
@@ -70,6 +70,7 @@ VARIANTS = {
         clip_vision(), CLIP_TEXT | {"proj_bias": True}, None, model={"custom_text": True}
     ),
     "ViT-L shape, few layers": Variant(clip_vision(width=1024, layers=2, head_width=64, patch_size=14, image_size=56), size=56),
+    "SigLIP's loss with a bias": Variant(clip_vision(), CLIP_TEXT, None, model={"init_logit_bias": -10.0}),
     "timm's CLIP ViT": Variant(
         {"timm_model_name": "vit_medium_patch32_clip_224", "timm_pool": "token", "timm_proj": "linear"}, size=224
     ),
@@ -136,17 +137,25 @@ def test_gradients(case: Case) -> None:
     import torch
 
     graph, _ = abstract_model(case.model.config)
+    sigmoid = case.model.config.init_logit_bias is not None
 
     def loss(params: dict) -> jax.Array:
         clip = nnx.merge(graph, params)
-        return contrastive_loss(clip.encode_image(case.images), clip.encode_text(case.tokens), params["logit_scale"])
+        image, text = clip.encode_image(case.images), clip.encode_text(case.tokens)
+        if sigmoid:
+            return sigmoid_loss(image, text, params["logit_scale"], params["logit_bias"])
+        return contrastive_loss(image, text, params["logit_scale"])
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(case.model.params)
     # in float64: torch's own float32 gradients of LayerNorm biases are 2e-4 off where a tower pools 576 tokens
     reference = copy.deepcopy(case.reference).double()
     image = reference.encode_image(torch.from_numpy(case.images).permute(0, 3, 1, 2).double(), normalize=True)
     text = reference.encode_text(torch.from_numpy(case.tokens), normalize=True)
-    expected = load_open_clip().ClipLoss()(image, text, reference.logit_scale.exp())
+    losses = load_open_clip().loss
+    if sigmoid:
+        expected = losses.SigLipLoss()(image, text, reference.logit_scale.exp(), reference.logit_bias)
+    else:
+        expected = losses.ClipLoss()(image, text, reference.logit_scale.exp())
     expected.backward()
     assert abs(float(value) - expected.item()) <= 1e-5 * expected.item()
 
@@ -189,6 +198,19 @@ def test_what_we_write_loads_in_open_clip(case: Case, tmp_path: Path) -> None:
         image = loaded.encode_image(torch.from_numpy(case.images).permute(0, 3, 1, 2), normalize=True).numpy()
         text = loaded.encode_text(torch.from_numpy(case.tokens), normalize=True).numpy()
     assert np.array_equal(image, expected_image) and np.array_equal(text, expected_text)
+
+
+def test_the_bias_of_a_sigmoid_model(tmp_path: Path) -> None:
+    """It is read as it was trained, not as it began, and open_clip finds it in what we write."""
+    theirs = open_clip_model(tmp_path / "in", TINY, BIOMEDCLIP_TEXT, bert={}, init_logit_bias=-10.0)
+    model = read_model(tmp_path / "in")
+    trained = theirs.logit_bias.item()
+    assert model.config.init_logit_bias == -10.0 != trained == float(model.params["logit_bias"])
+    write_model(model, tmp_path / "out", "open_clip-bin")
+    loaded = load_open_clip().create_model(f"local-dir:{tmp_path / 'out'}", pretrained_text=False)
+    assert loaded.logit_bias.item() == trained
+    plain = open_clip_model(tmp_path / "plain", TINY, BIOMEDCLIP_TEXT, bert={})
+    assert plain.logit_bias is None and "logit_bias" not in read_model(tmp_path / "plain").params
 
 
 def test_max_pooling_against_the_formula(tmp_path: Path) -> None:

@@ -45,6 +45,16 @@ def test_a_stage_has_its_own_factor() -> None:
     assert np.allclose(staged, plain * factor, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_a_constant_rate_after_the_warmup(warmup: int) -> None:
+    config = OptimizerConfig(learning_rate=1e-3, warmup_steps=warmup, schedule="constant")
+    rates = learning_rate(config, (Stage(10, steps=120),), [120])(np.arange(150))
+    expected = np.minimum(np.arange(1, 151) / warmup, 1) if warmup else np.ones(150)
+    assert np.abs(rates - 1e-3 * expected).max() <= 1e-6 * 1e-3
+    staged = learning_rate(config, STAGES, STEPS)(np.arange(150))
+    assert np.allclose(staged, rates * np.repeat([1, 0.1, 1], [30, 50, 70]), rtol=1e-6, atol=0)
+
+
 def test_position_in_the_data() -> None:
     sizes = [stage.batch_size for stage, count in zip(STAGES, STEPS, strict=True) for _ in range(count)]
     assert [samples_before(step, STAGES, STEPS) for step in range(121)] == [0, *np.cumsum(sizes)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 from reference import load_open_clip, open_clip_model
 
 from biomedclip_jax.config import (
@@ -19,6 +20,7 @@ from biomedclip_jax.config import (
     DataConfig,
     OptimizerConfig,
     PreprocessConfig,
+    ShardingConfig,
     Stage,
     TrainConfig,
     ViTConfig,
@@ -29,27 +31,36 @@ from biomedclip_jax.interop.layout import flatten
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.train.state import abstract_state, at_image_size, model_at, new_state, parameter_count
-from biomedclip_jax.train.step import State, make_optimizer
+from biomedclip_jax.train.state import (
+    abstract_state,
+    at_image_size,
+    exported_params,
+    new_state,
+    optimizer_for,
+    parameter_count,
+    starting_params,
+)
+from biomedclip_jax.train.step import State
 
 
-def config(model: CLIPConfig, **changes: Any) -> TrainConfig:
+def config(model: CLIPConfig, *stages: Stage, **changes: Any) -> TrainConfig:
     return TrainConfig(
         name="test",
         data=DataConfig(train="train.csv"),
-        stages=(Stage(8, steps=1),),
+        stages=stages or (Stage(8, steps=1),),
         model=model,
         preprocess=PreprocessConfig(image_size=model.image.image_size),
         **changes,
     )
 
 
-def optimizer(clip_norm: float | None = 1.0) -> Any:
-    return make_optimizer(OptimizerConfig(clip_norm=clip_norm), lambda step: jnp.float32(1e-3))
-
-
 def start(config: TrainConfig, image_size: int | None = None) -> State:
-    return new_state(config, image_size or config.model.image.image_size, optimizer(), make_mesh())
+    mesh = make_mesh(fsdp=config.sharding.fsdp)
+    return new_state(config, image_size or config.model.image.image_size, optimizer_for(config), mesh)
+
+
+def described(state: State) -> Any:
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), state)
 
 
 def model(config: TrainConfig, state: State) -> CLIP:
@@ -57,23 +68,102 @@ def model(config: TrainConfig, state: State) -> CLIP:
     return nnx.merge(graph, state["params"])
 
 
+# --- described before it is made ------------------------------------------------------------------------------------
+
+TEXT_THEN_ALL = (Stage(8, steps=1, trainable=("text", "*_head")), Stage(8, steps=1))
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "average": {"optimizer": OptimizerConfig(ema=0.9, clip_norm=1.0)},
+    "split": {"optimizer": OptimizerConfig(ema=0.9), "sharding": ShardingConfig(fsdp=4)},
+}
+
+
+@pytest.mark.parametrize("stages", [(), TEXT_THEN_ALL], ids=["one stage", "two stages"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_is_as_it_was_described(kind: str, stages: tuple[Stage, ...]) -> None:
+    run = config(tiny.MODEL, *stages, **KINDS[kind])
+    state = start(run, 24)
+    mesh = make_mesh(fsdp=run.sharding.fsdp)
+    assert described(state) == described(abstract_state(run, 24, optimizer_for(run), mesh))
+    assert state["params"]["image"]["position"].shape == (1 + 9, 32)
+    assert ("ema" in state) == (kind != "plain")
+    assert list(state["opt"]) == (["stages 0,1", "stages 1"] if stages else ["stages 0"])
+    # no two arrays share memory, as they are donated apart
+    places = [shard.data.unsafe_buffer_pointer() for x in jax.tree.leaves(state) for shard in x.addressable_shards if x.ndim]
+    assert len(places) == len(set(places))
+
+
+def test_what_no_stage_trains_has_neither_moments_nor_average() -> None:
+    run = config(tiny.MODEL, Stage(8, steps=1, trainable=("text_head", "logit_scale")), optimizer=OptimizerConfig(ema=0.9))
+    state = start(run)
+    paths = ["text_head/fc1/kernel", "text_head/fc2/kernel", "logit_scale"]
+    numbers = parameter_count(run.model, paths)
+    assert sorted(state["ema"]) == sorted(paths) == sorted(optimizer_for(run).all_trained())
+    assert sum(x.size for x in jax.tree.leaves(state["opt"])) == 2 * numbers + 1
+    assert numbers == 32 * 24 + 24 * 16 + 1 < parameter_count(run.model)
+
+
+def test_a_pattern_without_a_parameter_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^stages\.0\.trainable: 'tetx' is no parameter of this model; did you mean 'text'"):
+        optimizer_for(config(tiny.MODEL, Stage(8, steps=1, trainable=("tetx",))))
+
+
+# --- what a run hands over ------------------------------------------------------------------------------------------
+
+
+def trained(run: TrainConfig) -> State:
+    """A state as training leaves it: weights and average that have moved apart."""
+    state = start(run)
+    state["params"] = jax.tree.map(lambda x: x + 1, state["params"])
+    return state | ({"ema": {path: x + 3 for path, x in state["ema"].items()}} if "ema" in state else {})
+
+
+@pytest.mark.parametrize(
+    ("ema", "interpolate", "fsdp"), [(None, 1.0, 1), (0.9, 1.0, 4), (None, 0.25, 4), (0.9, 0.25, 1), (0.9, 0.0, 1)]
+)
+def test_the_exported_model(ema: float | None, interpolate: float, fsdp: int) -> None:
+    """The average where there is one, mixed with the start; whole on each device."""
+    run = config(
+        tiny.MODEL,
+        Stage(8, steps=1, trainable=("text",)),
+        optimizer=OptimizerConfig(ema=ema),
+        interpolate=interpolate,
+        sharding=ShardingConfig(fsdp=fsdp),
+        seed=3,
+    )
+    found = exported_params(trained(run), run, 16)
+    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(found))
+    beginning = flatten(start(run)["params"])
+    for path, leaf in flatten(found).items():
+        by = 3 if ema is not None and path.startswith("text/") else 1
+        expected = np.asarray(beginning[path]) + by * interpolate
+        assert np.abs(leaf - expected).max() <= 1e-6, path
+
+
+def test_starting_params_are_the_same_again() -> None:
+    run = config(tiny.MODEL, sharding=ShardingConfig(fsdp=2), seed=5)
+    state = start(run)
+    again = starting_params(run, 16, jax.tree.map(lambda x: x.sharding, state["params"]))
+    assert described(again) == described(state["params"])
+    assert all(map(np.array_equal, jax.tree.leaves(again), jax.tree.leaves(state["params"])))
+
+
 # --- another image size ---------------------------------------------------------------------------------------------
 
 
-# with clipping Adam's moments lie one level deeper
-@pytest.mark.parametrize(("clip_norm", "on_prefix"), [(None, True), (1.0, False)])
-def test_positions_and_their_moments_are_resized(clip_norm: float | None, on_prefix: bool) -> None:
+@pytest.mark.parametrize(("stages", "on_prefix"), [((), True), (TEXT_THEN_ALL, False)])
+def test_positions_with_their_moments_and_average_are_resized(stages: tuple[Stage, ...], on_prefix: bool) -> None:
     image = dataclasses.replace(tiny.MODEL.image, position_on_prefix=on_prefix, registers=1)
-    run = config(dataclasses.replace(tiny.MODEL, image=image))
+    run = config(dataclasses.replace(tiny.MODEL, image=image), *stages, optimizer=OptimizerConfig(ema=0.9, clip_norm=1.0))
     rng = np.random.default_rng(0)
-    before = new_state(run, 16, optimizer(clip_norm), make_mesh())
+    before = start(run)
     # moments as training leaves them: no zeros, and second moments of very different size side by side
     before["opt"] = jax.tree.map(
         lambda x: jnp.asarray(rng.exponential(size=x.shape) ** 4, x.dtype) if x.ndim else x, before["opt"]
     )
+    before = jax.device_put(before, jax.tree.map(lambda x: x.sharding, start(run)))
     after = at_image_size(before, run, 32)
-    shapes = abstract_state(run, 32, optimizer(clip_norm), make_mesh())
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
+    assert described(after) == described(abstract_state(run, 32, optimizer_for(run), make_mesh()))
 
     resized = []
     pairs = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
@@ -88,7 +178,23 @@ def test_positions_and_their_moments_are_resized(clip_norm: float | None, on_pre
             assert expected.min() < 0, "the test has a table whose cubic interpolation goes below 0"
             expected = np.maximum(expected, 0)
         assert np.array_equal(new, expected), place
-    assert sorted(resized) == ["mu", "nu", "params"]
+    assert sorted(resized) == ["ema", "mu", "nu", "params"]
+
+
+def test_a_split_position_table_is_resized_and_lies_as_the_next_stage_wants_it() -> None:
+    """36 rows of 32 are split along the rows, 81 along the width."""
+    image = dataclasses.replace(tiny.MODEL.image, image_size=48, class_token=False, pool="mean")
+    run = config(
+        dataclasses.replace(tiny.MODEL, image=image), sharding=ShardingConfig(fsdp=4), optimizer=OptimizerConfig(ema=0.9)
+    )
+    before = start(run)
+    assert before["params"]["image"]["position"].sharding.spec == P("fsdp")
+    old = np.asarray(before["params"]["image"]["position"])
+    after = at_image_size(before, run, 72)
+    assert described(after) == described(abstract_state(run, 72, optimizer_for(run), make_mesh(fsdp=4)))
+    assert after["params"]["image"]["position"].sharding.spec == P(None, "fsdp"), "81 rows do not split"
+    found = np.asarray(after["params"]["image"]["position"])
+    assert np.abs(found - resize_positions(jnp.asarray(old), 0, 9)).max() <= 1e-6
 
 
 # --- what a run starts from -----------------------------------------------------------------------------------------
@@ -230,5 +336,30 @@ def test_only_a_bert_has_pretrained_text(tmp_path: Path) -> None:
         start(config(dataclasses.replace(SMALL, text=text), text_init=str(tmp_path / "bert")))
 
 
+def test_the_sigmoid_objective_can_start_from_a_model_without_a_bias(tmp_path: Path) -> None:
+    text = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 8}
+    open_clip_model(tmp_path / "clip", CLIP_VISION, text, bert={"hidden_size": 32, "num_hidden_layers": 1})
+    found = read_model(tmp_path / "clip").config
+    assert found.init_logit_bias is None
+    stage = Stage(8, steps=1, objective="sigmoid")
+    run = config(dataclasses.replace(found, init_logit_bias=-10.0), stage, model_init=str(tmp_path / "clip"))
+    params = start(run)["params"]
+    assert float(params["logit_bias"]) == -10.0
+    plain = flatten(start(config(found, model_init=str(tmp_path / "clip")))["params"])
+    assert all(np.array_equal(leaf, plain[path]) for path, leaf in flatten(params).items() if path != "logit_bias")
+
+
+def test_a_trained_bias_is_kept_and_not_lost(tmp_path: Path) -> None:
+    text = {"context_length": 8, "vocab_size": 60, "width": 32, "heads": 4, "layers": 1}
+    theirs = open_clip_model(tmp_path / "clip", CLIP_VISION, text, init_logit_bias=-9.0)
+    found = read_model(tmp_path / "clip").config
+    run = config(dataclasses.replace(found, init_logit_bias=-10.0), model_init=str(tmp_path / "clip"))
+    assert float(start(run)["params"]["logit_bias"]) == theirs.logit_bias.item() != -9.0
+    with pytest.raises(UserError, match="they differ in init_logit_bias"):
+        start(config(dataclasses.replace(found, init_logit_bias=None), model_init=str(tmp_path / "clip")))
+
+
 def test_model_of_a_stage() -> None:
-    assert model_at(config(SMALL), 48).image.image_size == 48 and model_at(config(SMALL), 32) == SMALL
+    larger = config(SMALL, Stage(8, steps=1, image_size=48), Stage(8, steps=1))
+    assert [larger.model_in(stage).image.image_size for stage in larger.stages] == [48, 32]
+    assert larger.model_at(48) == larger.model_in(larger.stages[0]) and larger.model_at(32) == SMALL

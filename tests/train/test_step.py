@@ -1,9 +1,8 @@
-"""The update: the same loss and gradient however it is split up, and a program without communication inside its loops."""
+"""The update: the same loss and gradient however it is split up, and a program that communicates only where it must."""
 
 import dataclasses
 import functools
-import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,166 +10,228 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from jax import lax
+from tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, parameters, program, result
 
-from biomedclip_jax.config import OptimizerConfig, Stage
+from biomedclip_jax.config import ClipTextConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop import open_clip
-from biomedclip_jax.interop.layout import flatten, from_params
-from biomedclip_jax.models import abstract_model, init_params
-from biomedclip_jax.sharding import make_mesh, put_batch, replicated
-from biomedclip_jax.train.step import MAX_LOGIT_SCALE, State, check_stage, decays, loss_and_gradient, make_optimizer, make_step
+from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.sharding import as_varying, put_batch
+from biomedclip_jax.train import step
+from biomedclip_jax.train.optimizer import Optimizer
+from biomedclip_jax.train.state import optimizer_for
+from biomedclip_jax.train.step import MAX_LOGIT_SCALE, State, check_stage, loss_and_gradient, make_step, state_of
+from biomedclip_jax.train.text_buckets import Bucket
 
-ROWS = 64  # the fewest that 8 devices x 8 microbatches can share
-Result = tuple[float, dict[str, np.ndarray]]
-
-
-def stage(microbatches: int) -> Stage:
-    return Stage(ROWS, steps=1, microbatch=ROWS // microbatches, patch_keep=0.5)
+# --- the same numbers, with dropout and patch drop on ---------------------------------------------------------------
 
 
-@functools.cache
-def parameters() -> dict[str, Any]:
-    """Random everywhere: biases and norms start at 0 and 1, where a mistake with them would not show."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: np.asarray(x + 0.05 * rng.normal(size=x.shape), np.float32), init_params(tiny.MODEL, 0))
+@pytest.mark.parametrize("microbatches", [1, 2, 4, 8])
+def test_accumulation_on_eight_devices_is_one_device_and_one_batch(microbatches: int) -> None:
+    way = Way(microbatches=microbatches)
+    assert_same(result(way), result(way.plain))
 
 
-@functools.cache
-def gradient(devices: int, microbatches: int) -> Callable[[dict[str, np.ndarray]], Result]:
-    graph, _ = abstract_model(tiny.MODEL)
-    mesh = make_mesh(jax.devices()[:devices])
-    run = jax.jit(loss_and_gradient(graph, mesh, stage(microbatches), seed=0))
-
-    def on_batch(batch: dict[str, np.ndarray]) -> Result:
-        loss, gradients = run(parameters(), put_batch(batch, mesh))
-        return float(loss), {name: np.asarray(leaf) for name, leaf in flatten(gradients).items()}
-
-    return on_batch
+SPLIT = [
+    Way(fsdp=2),
+    Way(fsdp=2, microbatches=2, remat="full"),
+    Way(fsdp=4, microbatches=4),
+    Way(fsdp=8, microbatches=2, remat="dots"),
+    Way(fsdp=4, microbatches=4, gather="step", remat="dots"),
+    Way(fsdp=8, gather="step"),
+]
 
 
-def assert_same(ours: Result, expected: Result) -> None:
-    assert abs(ours[0] - expected[0]) <= 1e-5 * expected[0]
-    for name, leaf in expected[1].items():
-        assert np.abs(leaf).max() > 1e-3, f"{name}: no leaf's true gradient is zero, or rounding would be compared"
-        assert np.abs(ours[1][name] - leaf).max() <= 1e-5 * np.abs(leaf).max(), name
+def named(ways: Sequence[Way]) -> list[str]:
+    return [f"fsdp {w.fsdp}, {w.gather}, {w.microbatches} microbatches, remat {w.remat}" for w in ways]
 
 
-@pytest.mark.parametrize("microbatches", [2, 4, 8])
-def test_accumulation_is_exact(microbatches: int) -> None:
-    batch = tiny.batch(ROWS)
-    assert_same(gradient(8, microbatches)(batch), gradient(8, 1)(batch))
-
-
-def test_one_device_is_eight_devices() -> None:
-    batch = tiny.batch(ROWS)
-    assert_same(gradient(1, 1)(batch), gradient(8, 1)(batch))
+@pytest.mark.parametrize("way", SPLIT, ids=named(SPLIT))
+def test_split_weights_are_whole_ones(way: Way) -> None:
+    lying = jax.tree.leaves(program(way).input_shardings[0][0])
+    assert sum("fsdp" in sharding.spec for sharding in lying) == 10, "the matrices are split: five in each tower"
+    assert_same(result(way), result(way.plain))
 
 
 def test_randomness_belongs_to_the_example_not_to_its_place() -> None:
     batch = tiny.batch(ROWS)
-    loss, _ = gradient(8, 1)(batch)
+    loss, _ = result(Way(), batch)
     order = np.random.default_rng(1).permutation(ROWS)
-    moved, _ = gradient(8, 1)({name: array[order] for name, array in batch.items()})
+    moved, _ = result(Way(), {name: array[order] for name, array in batch.items()})
     assert abs(moved - loss) <= 1e-6 * loss
     # the images and captions move, the draws stay: dropout and patch drop are on, so this is another loss
-    other, _ = gradient(8, 1)(batch | {"index": batch["index"][order]})
+    other, _ = result(Way(), batch | {"index": batch["index"][order]})
     assert abs(other - loss) > 1e-4 * loss
-    later, _ = gradient(8, 1)(batch | {"index": batch["index"] + ROWS})
+    later, _ = result(Way(), batch | {"index": batch["index"] + ROWS})
     assert abs(later - loss) > 1e-4 * loss
+
+
+TRAINABLE = ("text_head", "image/blocks/attention", "text/word", "logit_scale")
+
+
+def test_the_gradient_of_some_parameters_is_that_of_all() -> None:
+    way = Way(fsdp=2, microbatches=2, trainable=TRAINABLE)
+    found = result(way)
+    assert {"/".join(path.split("/")[:3]) for path in found[1]} == {
+        *("text_head/fc1/kernel", "text_head/fc2/kernel", "image/blocks/attention", "text/word", "logit_scale"),
+    }
+    assert_same(found, result(way.plain))
+
+
+# --- captions in buckets --------------------------------------------------------------------------------------------
+
+# of the 64 captions 17 have at most 3 tokens; 7 have 8, so that the batch as it is does not fit
+BUCKETED = Way(buckets=(Bucket(2, 3, 1), Bucket(6, 7, 1)))
+
+
+def short_captions() -> dict[str, np.ndarray]:
+    """A batch that fits: its longest captions lose the last token."""
+    batch = tiny.batch(ROWS)
+    batch["tokens"][:, 7] = 0
+    return batch
+
+
+CAUSAL = dataclasses.replace(
+    tiny.MODEL,
+    text=ClipTextConfig(vocab_size=50, context_length=8, width=32, depth=2, heads=4, mlp_width=64),
+    text_head="linear",
+    init_logit_bias=-3.0,
+)
+WITH_BUCKETS = {
+    "BERT": BUCKETED,
+    "split weights, microbatches": Way(fsdp=2, microbatches=2, buckets=(Bucket(2, 3, 1), Bucket(6, 7, 2))),
+    "CLIP's own tower, sigmoid, weights gathered once": dataclasses.replace(
+        BUCKETED, fsdp=4, gather="step", objective="sigmoid", model=CAUSAL
+    ),
+}
+
+
+@pytest.mark.parametrize("fits", [True, False])
+@pytest.mark.parametrize("way", WITH_BUCKETS.values(), ids=WITH_BUCKETS.keys())
+def test_captions_in_buckets_are_padded_captions(way: Way, fits: bool) -> None:
+    batch = short_captions() if fits else tiny.batch(ROWS)
+    assert_same(result(way, batch), result(way.plain, batch))
+
+
+def test_only_a_batch_that_fits_is_computed_in_buckets() -> None:
+    """Seen by a poisoned last row of the position table, which the buckets never read."""
+    params = nest(flatten(parameters()) | {"text/position": parameters()["text"]["position"].copy()})
+    params["text"]["position"][7] = np.nan
+    assert np.isfinite(result(BUCKETED, short_captions(), params)[0])
+    assert np.isnan(result(BUCKETED, tiny.batch(ROWS), params)[0])
 
 
 # --- the compiled program -------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize("way", [Way(microbatches=2), BUCKETED, SPLIT[4]], ids=["whole", "buckets", "gathered once"])
+def test_no_collective_inside_a_loop(way: Way) -> None:
+    text = program(way).as_text()
+    assert collectives_in_loops(text) == []
+    assert " all-reduce(" in text and " all-gather(" in text, "outside the loops there must be some"
+
+
+BY_LAYER = [SPLIT[2], SPLIT[3], WITH_BUCKETS["split weights, microbatches"]]
+
+
+@pytest.mark.parametrize("way", BY_LAYER, ids=[*named(BY_LAYER[:2]), "buckets"])
+def test_split_weights_alone_are_sent_inside_loops(way: Way) -> None:
+    """Matrices of one block are gathered and their gradients scattered; activations stay where they are."""
+    matrices = {32 * 96, 32 * 32, 32 * 64}
+    found = collectives_in_loops(program(way).as_text())
+    assert {kind for kind, _ in found} == {"all-gather", "reduce-scatter"}
+    assert {n for kind, sizes in found for n in sizes if kind == "all-gather"} == matrices
+    assert {n for kind, sizes in found for n in sizes if kind == "reduce-scatter"} == {n // way.fsdp for n in matrices}
+
+
+@pytest.mark.parametrize(("way", "times"), [(SPLIT[0], 2), (SPLIT[2], 3)], ids=named([SPLIT[0], SPLIT[2]]))
+def test_whole_weights_are_not_kept_for_the_backward_pass(way: Way, times: int) -> None:
+    """Four matrices in each tower are gathered once more there; with microbatches, whose forward pass is repeated, twice."""
+    kinds = [kind for kind, sizes in collectives_in_loops(program(way).as_text()) for _ in sizes]
+    assert kinds.count("reduce-scatter") == 8 and kinds.count("all-gather") == times * 8
+
+
+def test_the_search_finds_a_collective_inside_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: arrays that are not made device-varying have their gradients summed in every turn of the scans."""
+
+    def as_they_are(params: dict[str, Any], axes: dict[str, Any]) -> dict[str, Any]:
+        # but for the temperature: the loss itself refuses one that is not varying
+        return params | as_varying({"logit_scale": params["logit_scale"]}, {"logit_scale": -1})
+
+    monkeypatch.setattr(step, "as_varying", as_they_are)
+    way = Way(microbatches=2)
+    text = compiled(loss_and_gradient(way.config(), way.stage(), way.mesh()), way).as_text()
+    assert "all-reduce" in {kind for kind, _ in collectives_in_loops(text)}
+
+
+# --- what an update does --------------------------------------------------------------------------------------------
+
 RATE = 1e-3
+EMA = 0.75
 
 
 def rate(step: Any) -> jax.Array:
     return jnp.float32(RATE)
 
 
+def batch_with_signal() -> dict[str, np.ndarray]:
+    return tiny.batch(ROWS) | {"signal": np.array([0, 2] + [1] * (ROWS - 2), np.int32)}
+
+
+PARTLY = ("text_head", "image/blocks/attention", "logit_scale")
+
+
+def setting(kind: str) -> tuple[Way, TrainConfig]:
+    """ "whole": each device has all weights and trains them. "split": weights in halves, an average, only some are trained."""
+    if kind == "whole":
+        way = Way(microbatches=2)
+        return way, way.config()
+    way = Way(microbatches=2, fsdp=2, trainable=PARTLY)
+    later = Stage(ROWS, steps=1, trainable=("text/blocks", "text_head"))
+    config = way.config(ema=EMA)
+    return way, dataclasses.replace(config, stages=(*config.stages, later))
+
+
 @functools.cache
-def compiled_step() -> Any:
-    """One update with two microbatches on eight devices, compiled: its text is read, and it is run."""
-    graph, shapes = abstract_model(tiny.MODEL)
-    optimizer = make_optimizer(OptimizerConfig(), rate)
-    step = make_step(graph, make_mesh(), stage(2), optimizer, rate, seed=0)
-    state = {"params": shapes, "opt": jax.eval_shape(optimizer.init, shapes), "step": jax.ShapeDtypeStruct((), jnp.int32)}
-    return step.lower(state, tiny.batch(ROWS)).compile()
+def compiled_step(kind: str) -> tuple[Any, TrainConfig, Optimizer]:
+    way, config = setting(kind)
+    optimizer = optimizer_for(config)
+    run = make_step(config, 0, way.mesh(), optimizer, rate)
+    state = jax.eval_shape(lambda p: state_of(p, config, optimizer), parameters())
+    return run.lower(state, put_batch(batch_with_signal(), way.mesh())).compile(QUICKLY), config, optimizer
 
 
-def collectives_in_loops(text: str) -> list[str]:
-    """Kinds of the collectives of an HLO text in computations that a loop reaches."""
-    computations: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in text.splitlines():
-        header = re.match(r"(?:ENTRY )?%?([\w.\-]+).*\{$", line)
-        if header:
-            lines = computations.setdefault(header[1], [])
-        else:
-            lines.append(line)
-
-    def named(name: str, roles: str) -> list[str]:
-        return re.findall(rf"(?:{roles})=\{{?%?([\w.\-]+)", "\n".join(computations[name]))
-
-    inside: set[str] = set()
-    waiting = [loop for name in computations for loop in named(name, "body|condition")]
-    assert waiting, "no loop at all in this text: the scans were unrolled, or HLO is now written in another way"
-    while waiting:
-        name = waiting.pop()
-        if name not in inside:
-            inside.add(name)
-            waiting += named(name, "body|condition|calls|to_apply|true_computation|false_computation")
-    kinds = re.compile(r" (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-    return [found[1] for name in inside for line in computations[name] if (found := kinds.search(line))]
-
-
-def test_no_collective_inside_a_loop() -> None:
-    text = compiled_step().as_text()
-    assert collectives_in_loops(text) == []
-    assert " all-reduce(" in text and " all-gather(" in text, "outside the loops there must be some"
-
-
-def test_the_search_finds_a_collective_inside_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The control: parameters that are not made device-varying have their gradients summed in every turn of the scans."""
-    monkeypatch.setattr(lax, "pcast", lambda x, *_, **__: x)
-    graph, shapes = abstract_model(tiny.MODEL)
-    run = jax.jit(loss_and_gradient(graph, make_mesh(), stage(2), seed=0))
-    assert "all-reduce" in collectives_in_loops(run.lower(shapes, tiny.batch(ROWS)).compile().as_text())
-
-
-# --- what an update does --------------------------------------------------------------------------------------------
-
-
-def update(logit_scale: float) -> tuple[State, State, dict[str, jax.Array]]:
+def update(kind: str, logit_scale: float = 2.0) -> tuple[State, State, dict[str, jax.Array]]:
     """State before (donated, so gone), state after, metrics."""
-    mesh = make_mesh()
-    params = parameters() | {"logit_scale": np.float32(logit_scale)}
-    state = {"params": params, "opt": make_optimizer(OptimizerConfig(), rate).init(params), "step": jnp.int32(0)}
+    run, config, optimizer = compiled_step(kind)
+    state = state_of(parameters() | {"logit_scale": np.float32(logit_scale)}, config, optimizer)
     # a copy, so that no NumPy view of the parameters keeps a buffer alive
-    state = jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=replicated(mesh))(state)
-    after, metrics = compiled_step()(state, put_batch(tiny.batch(ROWS), mesh))
+    state = jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=run.input_shardings[0][0])(state)
+    after, metrics = run(state, put_batch(batch_with_signal(), setting(kind)[0].mesh()))
     return state, after, metrics
 
 
-def test_state_is_donated() -> None:
-    before, after, _ = update(2.0)
+@pytest.mark.parametrize("kind", ["whole", "split"])
+def test_state_is_donated(kind: str) -> None:
+    before, after, _ = update(kind)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert int(after["step"]) == 1
+    # it lies as it did, ready for the next update
+    wanted = compiled_step(kind)[0].input_shardings[0][0]
+    assert jax.tree.map(lambda x, lies: x.sharding == lies, after, wanted) == jax.tree.map(lambda _: True, wanted)
 
 
 @pytest.mark.parametrize(("start", "end"), [(5.0, MAX_LOGIT_SCALE), (-0.5, 0.0)])
 def test_logit_scale_is_clamped(start: float, end: float) -> None:
-    _, after, _ = update(start)
+    _, after, _ = update("whole", start)
     assert float(after["params"]["logit_scale"]) == np.float32(end)
 
 
 def test_metrics_are_those_of_the_state_that_went_in() -> None:
-    _, after, metrics = update(float(parameters()["logit_scale"]))
-    loss, gradients = gradient(8, 1)(tiny.batch(ROWS))
+    _, after, metrics = update("whole", float(parameters()["logit_scale"]))
+    loss, gradients = result(Way())
     norm = np.sqrt(sum((leaf.astype(np.float64) ** 2).sum() for leaf in gradients.values()))
     scale = np.exp(parameters()["logit_scale"])
-    expected = {"loss": loss, "grad_norm": norm, "logit_scale": scale, "learning_rate": RATE}
+    expected = {"loss": loss, "grad_norm": norm, "logit_scale": scale, "learning_rate": RATE, "signal": 2}
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         assert abs(float(metrics[name]) - value) <= 1e-5 * value, name
@@ -179,54 +240,31 @@ def test_metrics_are_those_of_the_state_that_went_in() -> None:
     assert abs(moved + RATE * np.sign(gradients["logit_scale"])) <= 1e-3 * RATE
 
 
-def test_decay_is_open_clips_rule_by_name() -> None:
-    """open_clip leaves out what has fewer than two axes, and norms, biases and the temperature. Ours are stacked over depth."""
-    image = dataclasses.replace(tiny.MODEL.image, patch_bias=True, registers=2, layer_scale=True, position_on_prefix=False)
-    model = dataclasses.replace(tiny.MODEL, image=image)
-    params = init_params(model, 0)
-    ours = flatten(decays(params))
-    entries = open_clip.entries(model, timm=True, text_prefix="text.")
-    tensors = from_params(params, entries)
-    for entry in entries:
-        for name in (name for row in entry.names for name in row):
-            kept_small = tensors[name].ndim >= 2 and "bias" not in name and name != "logit_scale"
-            assert ours[entry.path] == kept_small, (entry.path, name)
-    assert {path.split("/")[-1] for path, decayed in ours.items() if decayed} == {
-        *("kernel", "position", "class_token", "registers", "word", "token_type"),
+def test_what_is_frozen_stays_as_it_is() -> None:
+    _, after, _ = update("split")
+    before, new = flatten(parameters() | {"logit_scale": np.float32(2.0)}), flatten(after["params"])
+    moved = {path for path in new if not np.array_equal(before[path], new[path])}
+    assert moved == set(compiled_step("split")[2].trained(0))
+    assert {path.split("/")[0] for path in moved} == {"text_head", "image", "logit_scale"}
+
+    def numbers(*patterns: str) -> int:
+        return sum(leaf.size for path, leaf in before.items() if path.startswith(patterns))
+
+    # two moments and a count for each set: what both stages train, what the first does, what the second does
+    sets = {
+        "stages 0": numbers("image/blocks/attention", "logit_scale"),
+        "stages 0,1": numbers("text_head"),
+        "stages 1": numbers("text/blocks"),
     }
-    assert {path.split("/")[-1] for path, decayed in ours.items() if not decayed} == {
-        *("bias", "scale", "scale1", "scale2", "logit_scale"),
+    assert {name: sum(x.size for x in jax.tree.leaves(opt)) for name, opt in after["opt"].items()} == {
+        name: 2 * size + 1 for name, size in sets.items()
     }
-
-
-@pytest.mark.parametrize("clip_norm", [None, 1.0])
-def test_optimizer_is_torchs_adamw(clip_norm: float | None) -> None:
-    import torch
-
-    rng = np.random.default_rng(0)
-    start = {"kernel": rng.normal(size=(4, 3)), "bias": rng.normal(size=3)}
-    config = OptimizerConfig(learning_rate=1e-2, clip_norm=clip_norm)
-    theirs = {name: torch.nn.Parameter(torch.tensor(value)) for name, value in start.items()}
-    groups = [
-        {"params": [theirs["kernel"]], "weight_decay": config.weight_decay},
-        {"params": [theirs["bias"]], "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.eps)
-    optimizer = make_optimizer(config, lambda step: jnp.float32(config.learning_rate))
-    ours = {name: jnp.asarray(value, jnp.float32) for name, value in start.items()}
-    state = optimizer.init(ours)
-    for size in (0.1, 1.0, 3.0):  # below and above what is clipped
-        gradients = {name: size * rng.normal(size=value.shape) for name, value in start.items()}
-        for name, parameter in theirs.items():
-            parameter.grad = torch.tensor(gradients[name])
-        if clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(list(theirs.values()), clip_norm)
-        adamw.step()
-        updates, state = optimizer.update({name: jnp.float32(g) for name, g in gradients.items()}, state, ours)
-        ours = {name: value + updates[name] for name, value in ours.items()}
-    for name, parameter in theirs.items():
-        moved = parameter.detach().numpy() - start[name]
-        assert np.abs(ours[name] - start[name] - moved).max() <= 1e-4 * np.abs(moved).max(), name
+    assert not any(np.any(x) for x in jax.tree.leaves(after["opt"]["stages 1"])), "it begins with the second stage"
+    # the average has what is trained at all, and follows what moved
+    assert sum(x.size for x in after["ema"].values()) == sum(sets.values())
+    for path, average in after["ema"].items():
+        expected = EMA * before[path] + (1 - EMA) * np.asarray(new[path]) if path in moved else before[path]
+        assert np.abs(average - expected).max() <= 1e-7 * np.abs(expected).max(), path
 
 
 def test_a_batch_that_cannot_be_split_is_refused() -> None:

@@ -1,0 +1,181 @@
+"""AdamW as PyTorch has it, over the parameters that are trained, from the update on in which they first are."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from biomedclip_jax.config import OptimizerConfig, Stage
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop import open_clip
+from biomedclip_jax.interop.layout import flatten, from_params
+from biomedclip_jax.models import abstract_model, init_params
+from biomedclip_jax.train.optimizer import Optimizer, averaged, decays, make_optimizer
+
+RATE = 1e-2
+Numbers = dict[str, np.ndarray]
+
+
+def test_decay_is_open_clips_rule_by_name() -> None:
+    """open_clip leaves out what has fewer than two axes, and norms, biases and the temperature. Ours are stacked over depth."""
+    image = dataclasses.replace(tiny.MODEL.image, patch_bias=True, registers=2, layer_scale=True, position_on_prefix=False)
+    model = dataclasses.replace(tiny.MODEL, image=image, init_logit_bias=-10.0)
+    params = init_params(model, 0)
+    ours = decays(list(flatten(params)))
+    entries = open_clip.entries(model, timm=True, text_prefix="text.")
+    tensors = from_params(params, entries)
+    for entry in entries:
+        for name in (name for row in entry.names for name in row):
+            kept_small = tensors[name].ndim >= 2 and "bias" not in name and name != "logit_scale"
+            assert ours[entry.path] == kept_small, (entry.path, name)
+    assert {path.split("/")[-1] for path, decayed in ours.items() if decayed} == {
+        *("kernel", "position", "class_token", "registers", "word", "token_type"),
+    }
+    assert {path.split("/")[-1] for path, decayed in ours.items() if not decayed} == {
+        *("bias", "scale", "scale1", "scale2", "logit_scale", "logit_bias"),
+    }
+
+
+# --- against PyTorch ------------------------------------------------------------------------------------------------
+
+SHAPES = {"image/a/kernel": (4, 3), "image/a/bias": (3,), "text/b/kernel": (2, 5), "logit_scale": ()}
+
+
+def start() -> Numbers:
+    rng = np.random.default_rng(0)
+    return {path: rng.normal(size=shape) for path, shape in SHAPES.items()}
+
+
+def some_gradients(updates: int) -> list[Numbers]:
+    """Of sizes below and above what is clipped."""
+    rng = np.random.default_rng(1)
+    sizes = np.resize([0.1, 1.0, 3.0], updates)
+    return [{path: size * rng.normal(size=shape) for path, shape in SHAPES.items()} for size in sizes]
+
+
+class Torch:
+    """torch.optim.AdamW with a group for each parameter; each begins with the update that first moves it."""
+
+    def __init__(self, config: OptimizerConfig, factors: dict[str, float]):
+        import torch
+
+        self.torch = torch
+        self.config = config
+        self.parameters = {path: torch.nn.Parameter(torch.tensor(value)) for path, value in start().items()}
+        decayed = decays(list(SHAPES))
+        groups = [
+            {"params": [p], "weight_decay": config.weight_decay * decayed[path], "lr": RATE * factors.get(path, 1.0)}
+            for path, p in self.parameters.items()
+        ]
+        self.adamw = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps)
+
+    def step(self, gradients: Numbers) -> None:
+        for path, parameter in self.parameters.items():
+            parameter.grad = self.torch.tensor(gradients[path]) if path in gradients else None
+        if self.config.clip_norm is not None:
+            self.torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.clip_norm)
+        self.adamw.step()  # leaves alone what has no gradient
+
+
+def moved_as(optimizer: Optimizer, theirs: Torch, stages: list[int]) -> None:
+    """One update a stage in `stages`, of ours and of theirs: the same movement of each parameter."""
+    ours = {path: jnp.asarray(value, jnp.float32) for path, value in start().items()}
+    state = optimizer.init(ours)
+    update = jax.jit(optimizer.update, static_argnums=3)
+    for stage, gradients in zip(stages, some_gradients(len(stages)), strict=True):
+        gradients = {path: gradients[path] for path in optimizer.trained(stage)}
+        new, state = update({p: jnp.float32(g) for p, g in gradients.items()}, state, ours, stage, jnp.float32(RATE))
+        assert new.keys() == gradients.keys()
+        ours |= new
+        theirs.step(gradients)
+    for path, parameter in theirs.parameters.items():
+        moved = parameter.detach().numpy() - start()[path]
+        assert np.abs(ours[path] - start()[path] - moved).max() <= 1e-4 * np.abs(moved).max(), path
+
+
+def stage(*trainable: str) -> Stage:
+    return Stage(8, steps=1, trainable=trainable or ("*",))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_optimizer_is_torchs_adamw(clip_norm: float | None) -> None:
+    config = OptimizerConfig(clip_norm=clip_norm)
+    moved_as(make_optimizer(config, [stage()], list(SHAPES)), Torch(config, {}), [0, 0, 0])
+
+
+def test_groups_have_their_own_rate() -> None:
+    """The first pattern that fits counts; the decay follows the rate, as in PyTorch; a factor of 0 stands still."""
+    config = OptimizerConfig(groups=(("image/a/bias", 2.0), ("image", 0.1), ("*/kernel", 3.0), ("logit_scale", 0.0)))
+    factors = {"image/a/bias": 2.0, "image/a/kernel": 0.1, "text/b/kernel": 3.0, "logit_scale": 0.0}
+    moved_as(make_optimizer(config, [stage()], list(SHAPES)), Torch(config, factors), [0, 0, 0])
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_what_starts_late_or_pauses_is_torchs_adamw_begun_then(clip_norm: float | None) -> None:
+    """text begins in stage 1 with a bias correction of its own; image pauses there and goes on in stage 2 where it was."""
+    config = OptimizerConfig(clip_norm=clip_norm)
+    stages = [stage("image"), stage("text"), stage("image", "text")]
+    optimizer = make_optimizer(config, stages, list(SHAPES))
+    moved_as(optimizer, Torch(config, {}), [0, 0, 1, 1, 1, 2, 2])
+    assert optimizer.trained(0) == ["image/a/kernel", "image/a/bias"] and optimizer.trained(1) == ["text/b/kernel"]
+    assert sorted(optimizer.all_trained()) == sorted(optimizer.trained(2))
+
+
+# --- sets -----------------------------------------------------------------------------------------------------------
+
+
+def counts(state: dict[str, Any]) -> dict[str, int]:
+    return {name: int(adam.count) for name, (adam, *_) in state.items()}
+
+
+def test_a_set_that_pauses_keeps_moments_and_count() -> None:
+    optimizer = make_optimizer(OptimizerConfig(), [stage("image", "text"), stage("image")], list(SHAPES))
+    assert optimizer.sets == {
+        "stages 0": ((0,), ("text/b/kernel",)),
+        "stages 0,1": ((0, 1), ("image/a/kernel", "image/a/bias")),
+    }
+    params = {path: jnp.asarray(value, jnp.float32) for path, value in start().items()}
+    state = optimizer.init(params)
+    assert counts(state) == {"stages 0": 0, "stages 0,1": 0}
+    before: dict[str, Any] = {}
+    for number in (0, 1, 1):
+        before = state
+        gradients = {path: jnp.ones_like(params[path]) for path in optimizer.trained(number)}
+        new, state = optimizer.update(gradients, state, params, number, jnp.float32(RATE))
+        params |= new
+    assert counts(state) == {"stages 0": 1, "stages 0,1": 3}
+    assert all(map(np.array_equal, jax.tree.leaves(state["stages 0"]), jax.tree.leaves(before["stages 0"])))
+    assert np.array_equal(params["logit_scale"], np.float32(start()["logit_scale"])), "no stage trains it"
+
+
+def test_the_moving_average_follows_what_moved() -> None:
+    average = {"a": jnp.float32(2.0), "b": jnp.float32(5.0)}
+    found = averaged(average, {"a": jnp.float32(4.0)}, 0.75)
+    assert float(found["a"]) == 0.75 * 2 + 0.25 * 4 and float(found["b"]) == 5
+    for _ in range(100):
+        found = averaged(found, {"a": jnp.float32(4.0)}, 0.75)
+    assert float(found["a"]) == pytest.approx(4.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "stages", "message"),
+    [
+        (
+            OptimizerConfig(groups=(("image", 1.0), ("txet", 0.1))),
+            [stage()],
+            r"^OptimizerConfig\.groups: 'txet' is no parameter of this model; did you mean 'text'\?$",
+        ),
+        (
+            OptimizerConfig(),
+            [stage(), stage("image/block/mlp")],
+            r"^stages\.1\.trainable: 'image/block/mlp' is no parameter of this model; did you mean 'image/blocks/mlp'\?$",
+        ),
+    ],
+)
+def test_a_pattern_that_means_nothing_is_named(config: OptimizerConfig, stages: list[Stage], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_optimizer(config, stages, list(flatten(abstract_model(tiny.MODEL)[1])))
