@@ -1,4 +1,4 @@
-"""The one kind of error that a user can cause and mend, and how others' errors become one line."""
+"""The kinds of errors that end a command with one line, and how others' errors become one line."""
 
 
 class UserError(Exception):
@@ -6,6 +6,12 @@ class UserError(Exception):
 
     The command line prints it without a traceback and exits with code 2 (`--debug` shows the traceback).
     """
+
+
+class Ended(Exception):
+    """Nobody's mistake, and still the end: a signal, a lost host. The message is one line; `code` is the exit code."""
+
+    code = 1
 
 
 def first_line(error: Exception) -> str:

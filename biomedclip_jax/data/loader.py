@@ -4,7 +4,8 @@ The order is Grain's index shuffle: a new one each epoch, without reading the da
 stream of its own, keyed by its place in the run, so that resuming, the number of hosts and threads change nothing.
 """
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,22 @@ class TrainLoader:
     crop_scale: tuple[float, float]
     seed: int
     reject: Callable[[dict[str, str]], object]
+
+    def at(self, preprocess: PreprocessConfig) -> "TrainLoader":
+        """The same examples, made into pixels in another way."""
+        return dataclasses.replace(self, preprocess=preprocess)
+
+    def _order(self) -> Sequence[int]:
+        """order[place] is the record at this place of the run, for as many epochs as asked for."""
+        import grain
+
+        return grain.MapDataset.range(len(self.pairs)).seed(self.seed).shuffle().repeat()  # type: ignore[return-value]
+
+    def examples(self, start: int, count: int) -> list[dict[str, str]]:
+        """Row and image of the records from place `start` on, for messages."""
+        order = self._order()
+        records = [int(order[place]) for place in range(start, start + count)]
+        return [{"row": str(record + 1), "image": str(self.pairs.images[record])} for record in records]
 
     def example(self, place: int, record: int) -> dict[str, np.ndarray]:
         """The example at this place of the run. A record that cannot be read is replaced by the one after it."""
@@ -53,13 +70,13 @@ class TrainLoader:
         """
         import grain
 
-        order = grain.MapDataset.range(len(self.pairs)).seed(self.seed).shuffle().repeat()
+        order = self._order()
         rows = batch_size // processes
 
         def load(number: int) -> dict[str, np.ndarray]:
             batch, row = divmod(number, rows)
             place = start + batch * batch_size + process * rows + row
-            return self.example(place, int(order[place]))  # type: ignore[arg-type]
+            return self.example(place, int(order[place]))
 
         local = grain.MapDataset.range(steps * rows).map(load).batch(rows)
         # Grain prefetches whole batches; two at a time keep memory flat

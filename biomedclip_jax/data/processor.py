@@ -11,6 +11,7 @@ from PIL import Image
 from biomedclip_jax.config import BertConfig, ClipTextConfig, PreprocessConfig
 from biomedclip_jax.data.images import load_image, preprocess
 from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.errors import UserError
 
 ImageSource = str | Path | Image.Image | np.ndarray
 
@@ -37,6 +38,18 @@ class Processor:
         """float32 [n, S, S, 3]; decoded on several threads (Pillow lets go of the interpreter while it works)."""
         with ThreadPoolExecutor() as pool:
             return np.stack(list(pool.map(self.image, sources)))
+
+    def images_or_errors(self, sources: Sequence[ImageSource]) -> list[np.ndarray | UserError]:
+        """The same, one by one, with the error in the place of an image that cannot be read."""
+
+        def attempt(source: ImageSource) -> np.ndarray | UserError:
+            try:
+                return self.image(source)
+            except UserError as error:
+                return error
+
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(attempt, sources))
 
     def tokens(self, texts: Sequence[str]) -> np.ndarray:
         """int32 [n, context_length]."""

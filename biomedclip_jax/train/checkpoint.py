@@ -1,18 +1,40 @@
 """Checkpoints of a run (Orbax). The only file that knows Orbax."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
+
+from biomedclip_jax.errors import UserError, first_line
 
 FOLDER = "checkpoints"
+DAMAGED = "checkpoints-damaged"
+
+_MARGIN = 1 << 20  # bytes of a checkpoint that are not arrays
+_NOT_EVALUATED = float("inf")  # never the best, and Orbax has a warning for checkpoints without metrics
+
+State = dict[str, Any]
 
 
 class Checkpoints:
-    """The newest checkpoints of a run folder, written while the run goes on."""
+    """The checkpoints of a run folder: the newest `keep`, and the one with the lowest held-out loss.
+
+    They are written in the background.
+    """
 
     def __init__(self, workdir: Path, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        best = keeping.BestN(get_metric_fn=lambda metrics: metrics["held_out_loss"], reverse=True, n=1)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keeping.AnyPreservationPolicy([keeping.LatestN(keep), best]),
+            best_fn=lambda metrics: metrics["held_out_loss"],
+            best_mode="min",
+            enable_async_checkpointing=True,
+            cleanup_tmp_directories=True,  # what a killed run left half-written
+        )
+        self._workdir = workdir
         self._manager = ocp.CheckpointManager((workdir / FOLDER).resolve(), options=options)
 
     @property
@@ -20,22 +42,67 @@ class Checkpoints:
         """Updates done in the newest checkpoint; None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: dict[str, Any], image_size: int) -> None:
-        """Write the state after `step` updates; returns before the writing is done."""
+    @property
+    def best(self) -> int | None:
+        """Updates done in the checkpoint with the lowest held-out loss; None where nothing was evaluated."""
+        step = self._manager.best_step()
+        metrics = None if step is None else self._manager.metrics(step)
+        return step if metrics is not None and metrics["held_out_loss"] < _NOT_EVALUATED else None
+
+    def save(self, step: int, state: State, about: dict[str, int], held_out_loss: float | None = None) -> None:
+        """Write the state after `step` updates; returns before the writing is done. about: numbers to keep beside it.
+
+        UserError where an earlier checkpoint could not be written, as on a full disk.
+        """
         if step == self.latest:
             return
-        described = ocp.args.JsonSave({"image_size": image_size})
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=described))
+        self._finish_writing()
+        # asked before, because Orbax' threads say with hundreds of lines that a disk is full
+        free, needed = shutil.disk_usage(self._workdir).free, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if free < needed + _MARGIN:
+            raise self._not_written(f"{free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed")
+        metrics = {"held_out_loss": _NOT_EVALUATED if held_out_loss is None else held_out_loss}
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)),
+                metrics=metrics,
+            )
+        except Exception as error:
+            raise self._not_written(first_line(error)) from error
 
-    def image_size(self, step: int) -> int:
-        """The image size of the stage in which this checkpoint was written: the position table has it."""
-        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]["image_size"]
+    def about(self, step: int) -> dict[str, int]:
+        """What was kept beside the state: image_size (of the stage; the position table has it) and pairs (of the data)."""
+        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
 
-    def restore(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    def restore(self, step: int, abstract: State) -> State:
         """The state after `step` updates. `abstract`: the same tree of `jax.ShapeDtypeStruct`s with shardings."""
         return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
 
+    def set_aside(self, step: int) -> Path:
+        """Move a damaged checkpoint out of the way; returns where it is now."""
+        target = self._workdir / DAMAGED / str(step)
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        (self._workdir / FOLDER / str(step)).rename(target)
+        self._manager.reload()
+        return target
+
     def close(self) -> None:
-        """Wait until all is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait until all is written. UserError if it could not be."""
+        try:
+            self._finish_writing()
+        finally:
+            self._manager.close()
+
+    def _finish_writing(self) -> None:
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_written(first_line(error)) from error
+
+    def _not_written(self, reason: str) -> UserError:
+        return UserError(
+            f"{self._workdir / FOLDER}: a checkpoint could not be written ({reason}); the ones before it are kept; "
+            "make room, or move the run folder, and run the same command again"
+        )

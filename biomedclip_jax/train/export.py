@@ -4,15 +4,16 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
+
 from biomedclip_jax.config import TrainConfig, from_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.folders import Model
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints
-from biomedclip_jax.train.schedule import learning_rate
-from biomedclip_jax.train.state import abstract_state, model_at
-from biomedclip_jax.train.step import State, make_optimizer
+from biomedclip_jax.train.state import abstract_state, exported_params, optimizer_for
+from biomedclip_jax.train.step import State
 
 CONFIG = "config.json"
 
@@ -30,7 +31,8 @@ def tokenizer_folder(config: TrainConfig, workdir: Path) -> Path:
 def model_of(state: State, config: TrainConfig, workdir: Path, image_size: int) -> Model:
     """The model in a state, ready to be written as a folder."""
     preprocess = dataclasses.replace(config.preprocess, image_size=image_size)
-    return Model(model_at(config, image_size), preprocess, state["params"], tokenizer_folder(config, workdir))
+    params = exported_params(state, config, image_size)
+    return Model(config.model_at(image_size), preprocess, params, tokenizer_folder(config, workdir))
 
 
 def read_config(workdir: Path) -> TrainConfig:
@@ -50,10 +52,9 @@ def read_run(workdir: Path) -> Model:
         step = checkpoints.latest
         if step is None:
             raise UserError(f"{workdir}: this run has no checkpoint yet; let `biomedclip train` go on for a while")
-        size = checkpoints.image_size(step)
-        # the schedule's numbers are not stored in the state: any schedule gives a state of the same shape
-        optimizer = make_optimizer(config.optimizer, learning_rate(config.optimizer, config.stages, [1] * len(config.stages)))
-        state = checkpoints.restore(step, abstract_state(config, size, optimizer, make_mesh()))
+        size = checkpoints.about(step)["image_size"]
+        mesh = make_mesh(jax.local_devices()[:1])
+        state = checkpoints.restore(step, abstract_state(config, size, optimizer_for(config), mesh))
     finally:
         checkpoints.close()
     return model_of(state, config, workdir, size)

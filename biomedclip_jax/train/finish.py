@@ -7,24 +7,14 @@ import numpy as np
 
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.data.images import load_image
-from biomedclip_jax.data.pairs import Pairs, read_pairs
+from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.report import loss_curve, retrieval_gallery
 from biomedclip_jax.evaluation.retrieval import recall
 from biomedclip_jax.evaluation.zero_shot import accuracy
 from biomedclip_jax.pretrained import from_pretrained, prompts
-from biomedclip_jax.train.export import in_workdir
 
 _GALLERY_ROWS = 6
-
-
-def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
-    """The held-out table; None if the config has none. UserError if it cannot be used."""
-    data = config.data
-    if data.held_out is None:
-        return None
-    path = Path(in_workdir(data.held_out, workdir))
-    return read_pairs(path, data.image_column, data.caption_column, data.label_column)
 
 
 def evaluate(config: TrainConfig, workdir: Path, pairs: Pairs | None, metrics: list[dict[str, Any]]) -> dict[str, Any]:

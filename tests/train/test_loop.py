@@ -1,7 +1,5 @@
 """Whole runs of a tiny model: what they leave behind, how they go on after a stop, and what stops them."""
 
-import csv
-import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -12,84 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
-from reference import load_open_clip, write_vocabulary
+from reference import load_open_clip
+from tiny_run import ABSENT, BATCHES, BROKEN, TOTAL, config, final_state, make_data, read_lines
 
-from biomedclip_jax.config import DataConfig, OptimizerConfig, PreprocessConfig, Stage, TrainConfig, from_json
+from biomedclip_jax.config import OptimizerConfig, Stage, from_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.pretrained import from_pretrained
-from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train import loop
-from biomedclip_jax.train.checkpoint import Checkpoints
+from biomedclip_jax.train import run as run_module
 from biomedclip_jax.train.export import read_config, read_run
-from biomedclip_jax.train.state import abstract_state
-from biomedclip_jax.train.step import State, make_optimizer
+from biomedclip_jax.train.step import State
 
-STEPS = (3, 2, 3)
-TOTAL = sum(STEPS)
-BATCHES = [16] * 3 + [32] * 2 + [16] * 3
-BROKEN, ABSENT = "broken.png", "absent.png"
 Finished = tuple[Path, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pairs of which three are bad, 8 held-out pairs of two classes, and a tokenizer."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(32):
-        label = ("chest", "brain")[i % 2]
-        colour = rng.integers(0, 256, 3) if i % 2 else rng.integers(0, 128, 3)
-        pixels = np.clip(colour + rng.integers(-40, 40, (20, 18, 3)), 0, 255)
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
-        rows.append({"image": f"{i}.png", "caption": f"{label} image {i}", "label": label})
-    (folder / BROKEN).write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    rows[3]["image"], rows[5]["image"], rows[7]["caption"] = BROKEN, ABSENT, ""
-    for name, part in (("train.csv", rows[:24]), ("held_out.csv", rows[24:])):
-        with (folder / name).open("w", newline="") as file:
-            table = csv.DictWriter(file, ["image", "caption", "label"])
-            table.writeheader()
-            table.writerows(part)
-    write_vocabulary(folder, 120)
-    return folder
-
-
-def config(data: Path, **changes: Any) -> TrainConfig:
-    """Patch drop; then twice the batch by accumulation; then all patches of a larger image, at a lower rate."""
-    values = {
-        "name": "tiny",
-        "data": DataConfig(
-            train=str(data / "train.csv"), held_out=str(data / "held_out.csv"), tokenizer=str(data), label_column="label"
-        ),
-        "stages": (
-            Stage(16, steps=STEPS[0], patch_keep=0.5),
-            Stage(32, steps=STEPS[1], patch_keep=0.5, microbatch=16),
-            Stage(16, steps=STEPS[2], image_size=24, learning_rate_scale=0.5),
-        ),
-        "model": dataclasses.replace(tiny.MODEL, text=dataclasses.replace(tiny.MODEL.text, vocab_size=120)),
-        "preprocess": PreprocessConfig(image_size=16),
-        "optimizer": OptimizerConfig(learning_rate=1e-3, warmup_steps=2, clip_norm=1.0),
-        "log_every": 1,
-        "checkpoint_every": 2,
-    }
-    return TrainConfig(**(values | changes))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def final_state(run: TrainConfig, workdir: Path) -> tuple[int, State]:
-    """The newest checkpoint: updates done, and parameters, moments and counters."""
-    checkpoints = Checkpoints(workdir)
-    step = checkpoints.latest
-    assert step is not None
-    optimizer = make_optimizer(run.optimizer, lambda step: jnp.float32(0))
-    state = checkpoints.restore(step, abstract_state(run, checkpoints.image_size(step), optimizer, make_mesh()))
-    checkpoints.close()
-    return step, state
+    return make_data(tmp_path_factory.mktemp("data"))
 
 
 def assert_finite(state: State) -> None:
@@ -209,7 +147,7 @@ def test_an_unfinished_run_is_a_model(data: Path, tmp_path: Path) -> None:
 
 def test_a_finished_run_is_not_trained_again(data: Path, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     workdir, results = finished
-    monkeypatch.setattr(loop, "make_step", None)  # whoever trains fails
+    monkeypatch.setattr(run_module, "make_step", None)  # whoever trains fails
     before = (workdir / "metrics.jsonl").read_bytes()
     assert loop.train(config(data), workdir) == results
     assert (workdir / "metrics.jsonl").read_bytes() == before
@@ -231,8 +169,12 @@ def test_a_batch_that_cannot_be_split_is_refused_before_anything_is_written(data
 
 def test_divergence_stops_the_run(data: Path, tmp_path: Path) -> None:
     run = config(data, optimizer=OptimizerConfig(learning_rate=1e30, warmup_steps=0))
-    with pytest.raises(UserError, match=r"step 2, stage 0: the loss is nan; .*try a lower learning_rate"):
+    with pytest.raises(UserError, match=r"step 2, stage 0: the loss is nan; .*not_finite\.json .*try a lower learning_rate"):
         loop.train(run, tmp_path)
+    record = json.loads((tmp_path / "not_finite.json").read_text())
+    assert (record["step"], record["stage"], len(record["examples"])) == (2, 0, 16)
+    seen = [example["image"] for example in record["examples"]]
+    assert seen[0].endswith(".png")
     assert not (tmp_path / "model").exists()
 
 
@@ -240,7 +182,7 @@ def test_divergence_stops_the_run(data: Path, tmp_path: Path) -> None:
 def test_the_last_good_checkpoint_is_kept(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """At step 4 a checkpoint is due. A loss may still be a number while the gradient, and so the state, no longer is."""
     run = config(data, stages=(Stage(16, steps=6, patch_keep=0.5),))
-    make_step = loop.make_step
+    make_step = run_module.make_step
 
     def failing(*arguments: Any) -> Callable[..., Any]:
         step = make_step(*arguments)
@@ -254,12 +196,12 @@ def test_the_last_good_checkpoint_is_kept(data: Path, tmp_path: Path, monkeypatc
 
         return update
 
-    monkeypatch.setattr(loop, "make_step", failing)
-    with pytest.raises(UserError, match=r"step 4, stage 0: .* nan; the last checkpoint is kept"):
+    monkeypatch.setattr(run_module, "make_step", failing)
+    with pytest.raises(UserError, match=r"step 4, stage 0: .* nan; .*the last checkpoint is kept"):
         loop.train(run, tmp_path)
     step, state = final_state(run, tmp_path)
     assert step == 2
     assert_finite(state)
-    monkeypatch.setattr(loop, "make_step", make_step)
+    monkeypatch.setattr(run_module, "make_step", make_step)
     assert loop.train(run, tmp_path, max_steps=4) is None, "and the run can go on from there"
     assert_finite(final_state(run, tmp_path)[1])
