@@ -1,6 +1,7 @@
 """The `biomedclip` command: parse, call, print. Nothing heavy is imported before a verb is chosen."""
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -8,20 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.config import DEFAULT_TEMPLATE
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import Ended, UserError
 
 _MODEL_HELP = "a model folder, a run folder, or hf-hub:org/name"
+_FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of what stands there:
+  --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
+`biomedclip train CONFIG --help` lists them all, with types and values."""
+_BENCH_FLAGS = ("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--against", "--eager", "--json", "--debug")
+_PLAN_FLAGS = ("--topology", "--stage", "--pairs", "--json", "--debug")
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.train.config_file import load_config
-    from biomedclip_jax.train.loop import RESULTS, train
+    from biomedclip_jax.train.overrides import describe, override
 
     config = load_config(arguments.config)
+    if arguments.help:
+        print(f"{arguments.help}\nfields of {arguments.config}:\n{describe(config)}")
+        return
+    config = override(config, arguments.overrides, other_flags=("--workdir", "--max-steps", "--debug"))
+    from biomedclip_jax.train import hosts
+
+    hosts.start()
+    from biomedclip_jax.train.loop import RESULTS, train  # JAX, which a mistake above need not wait for
+
     workdir = arguments.workdir or Path("runs") / config.name
     done = (workdir / RESULTS).is_file()
     results = train(config, workdir, arguments.max_steps)
-    if results is None:
+    if results is None or not hosts.is_first():
         return
     print(f"{workdir}: {'this run is done already' if done else 'done'}")
     for name, value in results.items():
@@ -70,10 +85,57 @@ def _convert(arguments: argparse.Namespace) -> None:
     print(f"written  {len(written):5d} tensors to {arguments.destination} ({arguments.format})")
 
 
+def _bench(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.bench.report import bench
+    from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
+    from biomedclip_jax.train.config_file import load_config
+    from biomedclip_jax.train.overrides import override
+
+    config = task_config(load_config(arguments.config) if arguments.config else exact_biomedclip(8), arguments.stage)
+    flags = {
+        "stages.0.batch-size": arguments.batch_size,
+        "stages.0.microbatch": arguments.microbatch,
+        "stages.0.patch-keep": arguments.patch_keep,
+        "compute.dtype": arguments.dtype,
+    }
+    given = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
+    config = override(config, given + arguments.overrides, other_flags=_BENCH_FLAGS)
+    task = Task(config, tuple(arguments.what), arguments.steps, arguments.lengths, not arguments.eager)
+    bench(task, against=arguments.against is not None, turns=arguments.turns, json_file=arguments.json)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.planning.devices import prepare
+
+    prepare()  # before anything imports JAX
+    from biomedclip_jax.planning.plan import plan
+    from biomedclip_jax.train.config_file import load_config
+    from biomedclip_jax.train.overrides import override
+
+    config = override(load_config(arguments.config), arguments.overrides, other_flags=_PLAN_FLAGS)
+    plan(config, arguments.topology, pairs=arguments.pairs, stage=arguments.stage, json_file=arguments.json)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
     return int(text)
+
+
+def _index(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
+    return int(text)
+
+
+class _TrainHelp(argparse.Action):
+    """Help after a config waits until the config is read: its fields are shown too."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        if namespace.config is None:
+            parser.print_help()
+            parser.exit()
+        namespace.help = parser.format_help()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,22 +144,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(name: str, run: Callable[[argparse.Namespace], None], description: str, example: str) -> argparse.ArgumentParser:
+    def verb(
+        name: str, run: Callable[[argparse.Namespace], None], description: str, example: str, **options: Any
+    ) -> argparse.ArgumentParser:
         sub = verbs.add_parser(
             name,
             help=description,
             description=description,
             epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
         )
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.set_defaults(run=run)
         return sub
 
-    train = verb("train", _train, "Train a model, or go on with an interrupted run.", "biomedclip train configs/quickstart.py")
+    train = verb(
+        "train",
+        _train,
+        "Train a model, or go on with an interrupted run.",
+        "biomedclip train configs/quickstart.py --workdir runs/x --optimizer.learning-rate 1e-4 --stages.0.batch-size 64",
+        usage="biomedclip train CONFIG [--workdir DIR] [--max-steps N] [--FIELD VALUE ...]",
+        add_help=False,
+        allow_abbrev=False,  # or a field might be taken for the beginning of --workdir
+    )
+    train.add_argument("-h", "--help", nargs=0, action=_TrainHelp, help="show this; after CONFIG, its fields as well")
     train.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
     train.add_argument("--workdir", type=Path, help="the run folder (default: runs/NAME-OF-THE-CONFIG)")
     train.add_argument("--max-steps", type=_count, metavar="N", help="stop, with a checkpoint, after N updates in total")
+    train.add_argument_group("fields of the config", _FIELDS_HELP)
 
     classify = verb(
         "classify",
@@ -143,18 +218,86 @@ def _parser() -> argparse.ArgumentParser:
         help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or ViT + BERT for AutoModel "
         "(default: %(default)s)",
     )
+    plan = verb(
+        "plan",
+        _plan,
+        "Compile a run for machines that are not there: memory, traffic, expected speed and hours.",
+        "biomedclip plan configs/biomedclip_preprint.py --topology v5e:16x16 --sharding.fsdp 4",
+        usage="biomedclip plan CONFIG --topology KIND:NxN [options] [--FIELD VALUE ...]",
+        allow_abbrev=False,
+    )
+    plan.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
+    plan.add_argument(
+        "--topology",
+        required=True,
+        metavar="KIND:NxN",
+        help="v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:16x16, a100:2x8 (hosts x GPUs; 80 GB), h100:8x8, h200:1x8",
+    )
+    plan.add_argument("--stage", type=_index, metavar="N", help="only this stage (default: each)")
+    plan.add_argument(
+        "--pairs",
+        type=_count,
+        default=13_900_000,
+        metavar="N",
+        help="training pairs in an epoch (default: %(default)s, PMC-15M)",
+    )
+    plan.add_argument("--json", type=Path, metavar="FILE", help="gets all that is printed, as numbers")
+    plan.add_argument_group("fields of the config", _FIELDS_HELP.split("`bio")[0])
+
+    bench = verb(
+        "bench",
+        _bench,
+        "Measure the training step, the forward pass, the loss or the loader, alone or beside open_clip in PyTorch.",
+        "biomedclip bench --batch-size 512 --dtype bfloat16 --patch-keep 0.5 --against open_clip --json bench.json",
+        allow_abbrev=False,
+    )
+    bench.add_argument("--config", type=Path, help="a Python file that defines `config` (default: exact BiomedCLIP, 8 pairs)")
+    bench.add_argument("--stage", type=_index, default=0, metavar="N", help="which of its stages (default: 0, the first)")
+    bench.add_argument("--batch-size", metavar="N", help="pairs in a step")
+    bench.add_argument("--microbatch", metavar="N", help="pairs encoded at once: exact accumulation")
+    bench.add_argument("--patch-keep", metavar="SHARE", help="share of the patches that the image tower sees")
+    bench.add_argument("--dtype", choices=["float32", "bfloat16"])
+    measures = ["step", "forward", "loss", "loader"]
+    bench.add_argument("--what", nargs="+", choices=measures, default=measures[:2], help="default: step forward")
+    bench.add_argument(
+        "--lengths",
+        choices=["full", "real"],
+        default="full",
+        help="captions all as long as can be, or as long as in PMC: median 123 tokens (default: %(default)s)",
+    )
+    bench.add_argument("--steps", type=_count, default=5, metavar="N", help="timed calls a turn (default: %(default)s)")
+    bench.add_argument("--turns", type=_count, metavar="N", help="turns of each side (default: 3 on CPU, 2 elsewhere)")
+    bench.add_argument("--against", choices=["open_clip"], help="the same work in PyTorch, in turns; on one device")
+    bench.add_argument("--eager", action="store_true", help="open_clip without torch.compile")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="gets every time, and what is printed")
+    bench.add_argument_group("fields of the config", _FIELDS_HELP.replace("after CONFIG, by", "as well, by").split("`bio")[0])
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0, or 2 for input that is wrong."""
-    arguments: Any = _parser().parse_args(argv)
+    """Run the command; the exit code is 0, 2 for input that is wrong, 143 after a signal, 124 when another host is lost."""
+    parser = _parser()
+    arguments: Any
+    arguments, arguments.overrides = parser.parse_known_args(argv)
+    if arguments.overrides and arguments.verb not in ("train", "bench", "plan"):
+        parser.error(f"unrecognized arguments: {' '.join(arguments.overrides)}")
+    code = _run(arguments)
+    if arguments.verb == "train":
+        from biomedclip_jax.train.hosts import leave
+
+        leave(code)  # together with the other processes of the run, if there are any
+    return code
+
+
+def _run(arguments: Any) -> int:
+    """The exit code of the verb; what went wrong is one line on stderr."""
+    say = functools.partial(print, f"biomedclip {arguments.verb}:", file=sys.stderr)
     try:
         arguments.run(arguments)
     except UserError as error:
         if arguments.debug:
             raise
-        print(f"biomedclip {arguments.verb}: {error}", file=sys.stderr)
+        say(error)
         return 2
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -162,9 +305,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if arguments.debug:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"biomedclip {arguments.verb}: {where}{error.strerror or error}", file=sys.stderr)
+        say(f"{error.filename}: {error.strerror or error}" if error.filename else error.strerror or error)
         return 2
+    except Ended as error:
+        say(error)
+        return error.code
     except KeyboardInterrupt:
         print("interrupted; `train` goes on from its last checkpoint when run again", file=sys.stderr)
         return 130

@@ -244,6 +244,69 @@ def test_bad_options_of_embed(original: Path, image: Path, tmp_path: Path, capsy
     assert files(tmp_path) == [image]
 
 
+# --- fields of a config on the command line (what they take: tests/train/test_overrides.py) -------------------------
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+QUICKSTART = CONFIGS / "quickstart.py"
+
+
+def test_train_gets_the_fields_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Values with one dash, with = and several at once arrive, among the command's own flags."""
+    from biomedclip_jax.train import loop
+
+    calls: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(loop, "train", lambda *arguments: calls.append(arguments))
+    given = ["--seed", "-3", "--workdir", str(tmp_path), "--stages.0.trainable", "text", "*_head", "--max-steps", "4"]
+    given += ["--model.init-logit-bias", "-1e1", "--data.template=a CT, {}", "--optimizer.clip_norm", "None"]
+    assert main(["train", str(QUICKSTART), *given]) == 0
+    [(config, workdir, steps)] = calls
+    assert (workdir, steps) == (tmp_path, 4)
+    assert (config.seed, config.stages[0].trainable, config.model.init_logit_bias) == (-3, ("text", "*_head"), -10.0)
+    assert (config.data.template, config.optimizer.clip_norm) == ("a CT, {}", None)
+    assert main(["train", str(QUICKSTART), "--name", "mine"]) == 0
+    assert calls[1][1:] == (Path("runs/mine"), None), "the run folder is named after it"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--optimizer.learnig-rate", "1"], "no such field of the config; did you mean --optimizer.learning-rate?"),
+        (["--max-step", "1"], "no such field of the config; did you mean --max-steps?"),
+        (["--stages.0.batch-size", "abc"], "--stages.0.batch-size abc: expected a whole number"),
+        (["--stages.0.batch-size", "0"], "Stage.batch_size = 0: expected"),
+        (["3"], "3: expected a flag"),
+    ],
+)
+def test_wrong_fields(given: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    err = failure(capsys, "train", QUICKSTART, "--workdir", tmp_path / "run", *given, watch=tmp_path)
+    assert message in err
+
+
+def test_help_after_a_config_lists_its_fields(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(QUICKSTART), "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "example:\n  biomedclip train" in out and "--workdir" in out
+    assert re.search(r"^  --stages\.2\.batch-size 128 +a whole number$", out, re.M)
+    assert str(tmp_path / "none.py") in failure(capsys, "train", tmp_path / "none.py", "--help", watch=tmp_path)
+
+
+def test_no_field_hides_a_flag_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    from biomedclip_jax.train.config_file import load_config
+    from biomedclip_jax.train.overrides import fields
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    own = set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", capsys.readouterr().out.partition("fields of the config")[0], re.M))
+    assert own == {"--help", "--debug", "--workdir", "--max-steps"}
+    assert not own & {field.flag for field in fields(load_config(QUICKSTART))}
+
+
+def test_other_verbs_have_no_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", "model", "out", "--seed", "3"])
+    assert stop.value.code == 2 and "unrecognized arguments: --seed 3" in capsys.readouterr().err
+
+
 # --- model folders that are wrong ----------------------------------------------------------------------------------
 
 

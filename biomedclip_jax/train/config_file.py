@@ -16,7 +16,9 @@ def load_config(path: Path) -> TrainConfig:
     sys.path.insert(0, folder)
     try:
         config = runpy.run_path(str(path)).get("config")
-    except (TypeError, SyntaxError, NameError, AttributeError, ImportError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # anything may go wrong in a file that somebody writes
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)

@@ -7,7 +7,7 @@ import pytest
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.train.config_file import load_config
-from biomedclip_jax.train.state import model_at, parameter_count
+from biomedclip_jax.train.state import parameter_count
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -32,8 +32,9 @@ def test_a_good_file(tmp_path: Path) -> None:
         (GOOD.replace("steps=1", "step=1"), "unexpected keyword argument 'step'"),
         (GOOD.replace("Stage,", "Stages,"), "cannot import name 'Stages'"),
         (GOOD.replace("data=DataConfig", "data=Dataconfig"), "name 'Dataconfig' is not defined"),
+        (GOOD + "seeds = {}['first']\n", "KeyError: 'first'"),
     ],
-    ids=["missing", "syntax", "no config", "another type", "wrong field", "wrong import", "unknown name"],
+    ids=["missing", "syntax", "no config", "another type", "wrong field", "wrong import", "unknown name", "its own mistake"],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "mine.py"
@@ -56,7 +57,7 @@ def test_every_config_describes_a_model(path: Path) -> None:
     assert config.name == path.stem, "the default run folder is named after it"
     assert f"biomedclip train configs/{path.name}" in path.read_text(encoding="utf-8"), "its header has the command"
     for size in {stage.image_size or config.model.image.image_size for stage in config.stages}:
-        model = model_at(config, size)
+        model = config.model_at(size)
         _, shapes = abstract_model(model, config.compute)
         prefix = model.image.prefix_tokens if model.image.position_on_prefix else 0
         rows = (size // model.image.patch_size) ** 2 + prefix
