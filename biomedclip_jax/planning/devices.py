@@ -1,0 +1,91 @@
+"""Devices that are described and not attached. The only file that knows libtpu and the CUDA plugin."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.planning.topology import Topology, cuda_target
+
+_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # these two only stop libtpu from complaining
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two plans at the same time
+    "TPU_LOG_DIR": "disabled",
+    "TPU_MIN_LOG_LEVEL": "3",
+    "TPU_STDERR_LOG_LEVEL": "3",
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA's own
+}
+
+
+def prepare() -> None:
+    """Settings that must be made before JAX is imported: JAX itself stays on the CPU, libtpu and XLA keep quiet."""
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # JAX cannot load a program for other devices from it
+    for name, value in _TPU.items():
+        os.environ.setdefault(name, value)
+    with _quiet_stderr():
+        import jax  # noqa: F401 - the CUDA plugin says here that it finds no driver
+
+
+def describe_devices(topology: Topology) -> list[Any]:
+    """The devices of a topology, for `jax.make_mesh` and compiling; nothing can run on them.
+
+    UserError if the compiler for them is not installed, or does not know this size.
+    """
+    _check_installed(topology)
+    with _quiet_stderr():
+        import jax
+        from jax.experimental import topologies
+
+        jax.devices("cpu")
+        try:
+            if topology.chip.platform == "cuda":
+                hosts, gpus = topology.shape
+                found = topologies.get_topology_desc(
+                    platform="cuda", topology=f"1x{hosts}x{gpus}", target_config=cuda_target(topology.chip)
+                )
+            else:
+                # a v4 chip is two devices unless its cores are told to work as one
+                options = {"chip_config_name": "megacore"} if topology.name.startswith("v4:") else {}
+                found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options)
+        except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
+            raise UserError(f"--topology {topology.name}: the compiler does not know it: {first_line(error)}") from error
+    return list(found.devices)
+
+
+def _check_installed(topology: Topology) -> None:
+    tpu = topology.chip.platform == "tpu"
+    if importlib.util.find_spec("libtpu" if tpu else "jax_cuda12_plugin") is None:
+        what, package = ("libtpu", "jax[tpu]") if tpu else ("JAX's CUDA 12 plugin", "jax[cuda12-local]")
+        version = importlib.metadata.version("jax")
+        raise UserError(
+            f"--topology {topology.name}: compiling for it needs {what} (no {'TPU' if tpu else 'GPU, no driver'}): "
+            f"pip install '{package}=={version}'"
+        )
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keeps back what native code writes to stderr; an exception brings it out."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        before = os.dup(2)
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except UserError:
+            raise
+        except BaseException:
+            kept.seek(0)
+            os.write(before, kept.read())
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
