@@ -1,0 +1,156 @@
+"""The bench from its flags to its table: times of each side, their ratios, memory and compile times."""
+
+import dataclasses
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.bench.loader import make_files
+from biomedclip_jax.bench.task import Task
+from biomedclip_jax.bench.turns import OPEN_CLIP, OURS, Reply, Side, take_turns
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.files import write_text
+
+_GIB = 2**30
+
+
+@dataclasses.dataclass
+class Result:
+    """What a side said: of its work, and after each turn."""
+
+    facts: Reply
+    turns: list[Reply] = dataclasses.field(default_factory=list)
+
+    def seconds(self, what: str, clock: str = "seconds") -> list[float]:
+        """Every timed call."""
+        return [value for turn in self.turns for value in turn[clock].get(what, [])]
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(turn["peak_bytes"] for turn in self.turns)
+
+
+def bench(task: Task, *, against: bool, turns: int | None, json_file: Path | None) -> None:
+    """Measure and print. json_file gets all of it, with every single time."""
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UserError(f"--json {json_file}: no such folder {json_file.parent}")
+    results: dict[Side, Result] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        # empty caches, or the compile times would be those of reading them; kept between turns
+        environment = {
+            "JAX_COMPILATION_CACHE_DIR": f"{folder}/jax",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "TORCHINDUCTOR_CACHE_DIR": f"{folder}/torch",
+        }
+        if against:
+            environment["CUDA_VISIBLE_DEVICES"] = "0"
+        if "loader" in task.what:
+            files = Path(folder) / "files"
+            files.mkdir()
+            make_files(files, task)
+            task = dataclasses.replace(task, files=str(files))
+        sides = (OURS, OPEN_CLIP) if against else (OURS,)
+        for side, facts, times in take_turns(sides, task, turns, environment):
+            results.setdefault(side, Result(facts)).turns.append(times)
+            shown = "  ".join(f"{name} {_time(statistics.median(v))}" for name, v in times["seconds"].items())
+            print(f"turn {len(results[side].turns)}  {side.name:14s}  {shown}", file=sys.stderr, flush=True)
+    sizes = {result.facts["parameters"] for result in results.values()}
+    if len(sizes) > 1:
+        raise UserError(f"the sides' models differ: {' and '.join(f'{n:,}' for n in sizes)} parameters")
+    print("\n".join(describe(task, results)))
+    if json_file is not None:
+        write_text(json_file, json.dumps(as_json(task, results), indent=1) + "\n")
+
+
+def as_json(task: Task, results: dict[Side, Result]) -> dict[str, Any]:
+    """The task, and for each side its facts, every time, and the summary."""
+    summary = {side.name: {what: summarise(task, results, side, what) for what in task.what} for side in results}
+    raw = {side.name: {"facts": r.facts, "turns": r.turns, "peak_bytes": r.peak_bytes} for side, r in results.items()}
+    return {"task": json.loads(task.to_json()) | {"config": json.loads(json.loads(task.to_json())["config"])}} | {
+        "sides": raw,
+        "summary": summary,
+        "ratios": {what: ratios(results, what) for what in task.what} if len(results) > 1 else {},
+    }
+
+
+def summarise(task: Task, results: dict[Side, Result], side: Side, what: Any) -> dict[str, Any]:
+    """Median and spread in seconds, pairs a second, and for the step its MFU (3 x forward; None on an unknown chip)."""
+    seconds = results[side].seconds(what)
+    median = statistics.median(seconds)
+    speed = task.pairs(what) / median
+    facts = results[OURS].facts
+    flops = facts["flops_per_pair" if side is OURS else "padded_flops_per_pair"]
+    known = what == "step" and facts["peak_flops"] is not None
+    return {
+        "median": median,
+        "low": min(seconds),
+        "high": max(seconds),
+        "cpu_seconds": statistics.median(results[side].seconds(what, "cpu_seconds")),
+        "pairs_per_second": speed,
+        "mfu": speed * flops / facts["peak_flops"] if known else None,
+    }
+
+
+def ratios(results: dict[Side, Result], what: str) -> dict[str, Any]:
+    """Our time by theirs, of each turn (median of its calls): the median of these, and the least and the greatest."""
+
+    def of(clock: str) -> list[float]:
+        pairs = zip(results[OURS].turns, results[OPEN_CLIP].turns, strict=True)
+        return [statistics.median(a[clock][what]) / max(statistics.median(b[clock][what]), 1e-9) for a, b in pairs]
+
+    wall = of("seconds")
+    return {"median": statistics.median(wall), "low": min(wall), "high": max(wall), "cpu": statistics.median(of("cpu_seconds"))}
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:7.2f} s" if seconds >= 1 else f"{1e3 * seconds:6.4g} ms"
+
+
+def describe(task: Task, results: dict[Side, Result]) -> Sequence[str]:
+    """The lines of the report."""
+    stage, model = task.stage, task.config.model
+    facts = results[OURS].facts
+    microbatch = f" in microbatches of {stage.microbatch:,}" if stage.microbatch else ""
+    lines = [
+        f"{task.config.name}: {facts['parameters']:,} parameters, {stage.batch_size:,} pairs{microbatch}, "
+        f"{task.image_size} px, patch keep {stage.patch_keep:g}, {model.text.context_length} tokens ({task.lengths} captions), "
+        f"{task.config.compute.dtype}, remat {task.config.compute.remat}"
+    ]
+    for side, result in results.items():
+        versions = ", ".join(f"{name} {number}" for name, number in result.facts["versions"].items())
+        lines.append(f"  {side.name:14s}  {result.facts['devices']}; {versions}")
+        notes = result.facts.get("notes", {})
+        lines += [f"  {'':14s}  {name}: {note}" for name, note in notes.items()]
+    if facts["captions"]:
+        shape = ", ".join(f"{rows} x {length}" for rows, length in facts["captions"])
+        lines.append(f"  captions of {OURS.name} on a device: {shape} tokens; others pad")
+    lines.append("")
+    lines.append(f"{'':23s} {'median':>9s} {'least':>9s} {'most':>9s} {'CPU time':>9s}  {'pairs/s':>9s}  {'MFU':>6s}")
+    for what in task.what:
+        for side in results:
+            row = summarise(task, results, side, what)
+            mfu = "n/a" if row["mfu"] is None else f"{row['mfu']:.1%}"
+            lines.append(
+                f"{what:8s} {side.name:14s} {_time(row['median'])} {_time(row['low'])} {_time(row['high'])} "
+                f"{_time(row['cpu_seconds'])}  {row['pairs_per_second']:9.4g}  {mfu:>6s}"
+            )
+        if len(results) > 1:
+            r = ratios(results, what)
+            lines.append(
+                f"{what:8s} {'ratio':14s} {r['median']:.2f} x of open_clip's time, {r['low']:.2f} to {r['high']:.2f} by turn "
+                f"({r['cpu']:.2f} of its CPU time): {1 / r['median']:.2f} x its pairs/s"
+            )
+    lines.append("")
+    for side, result in results.items():
+        compiling = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in result.facts["compile_seconds"].items())
+        lines.append(
+            f"{side.name}: peak memory {result.peak_bytes / _GIB:.2f} GiB; compiling and first call: {compiling or 'nothing'}"
+        )
+    for name, size in facts["temporary_bytes"].items():
+        lines.append(f"{OURS.name}: {name}'s temporaries {size / _GIB:.3f} GiB a device")
+    lines.append("MFU: 3 x the forward pass, at the lengths that are computed, by the bfloat16 peak; nothing for recomputation")
+    return lines

@@ -1,0 +1,153 @@
+"""The sides of a comparison, each a process, take turns; what a process does is timed inside it.
+
+A side's module calls `serve` with a function that builds its work. One line of JSON goes each way: the task and what was
+built; then for each turn an empty line and its times. On CPU both processes stay, and sleep while the other works, so that a
+slow minute of the machine meets both. An accelerator's memory is not shared out: there each turn is a process of its own.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import biomedclip_jax
+from biomedclip_jax.bench.task import Task
+from biomedclip_jax.errors import UserError
+
+_WARM_UPS = 2  # the second call may still allocate
+
+Reply = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a side has built. calls: each does its work once and waits for it. peak_bytes: the most memory used so far."""
+
+    facts: Reply
+    calls: dict[str, Callable[[], None]]
+    peak_bytes: Callable[[], int]
+
+
+def resident_peak() -> int:
+    """Most bytes that this process had in memory."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def serve(build: Callable[[Task], Work]) -> None:
+    """The life of a side's process. What libraries print on stdout goes to stderr: stdout is the parent's."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def answer(reply: Reply) -> None:
+        print(json.dumps(reply), file=answers, flush=True)
+
+    task = Task.from_json(sys.stdin.readline())
+    try:
+        work = build(task)
+    except UserError as error:
+        answer({"error": str(error)})
+        return
+    for call in work.calls.values():
+        for _ in range(_WARM_UPS):
+            call()
+    answer(work.facts)
+    for _ in sys.stdin:
+        times = {name: [_timed(call) for _ in range(task.repeats)] for name, call in work.calls.items()}
+        seconds = {name: [wall for wall, _ in both] for name, both in times.items()}
+        cpu_seconds = {name: [cpu for _, cpu in both] for name, both in times.items()}
+        answer({"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes": work.peak_bytes()})
+
+
+def _timed(call: Callable[[], None]) -> tuple[float, float]:
+    """Seconds on the clock, and of all threads and finished child processes together on the processors."""
+    wall, cpu = time.perf_counter(), _cpu_seconds()
+    call()
+    return time.perf_counter() - wall, _cpu_seconds() - cpu
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
+
+
+@dataclass(frozen=True)
+class Side:
+    """A name, and the module that serves."""
+
+    name: str
+    module: str
+
+
+OURS = Side("biomedclip_jax", "biomedclip_jax.bench.ours")
+OPEN_CLIP = Side("open_clip", "biomedclip_jax.bench.open_clip")
+
+
+class _Process:
+    def __init__(self, side: Side, task: Task, environment: Mapping[str, str]):
+        root = str(Path(biomedclip_jax.__file__).parents[1])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        self._side = side
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", side.module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": path} | dict(environment),
+        )
+        try:
+            self.facts = self.ask(task.to_json())
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, line: str = "") -> Reply:
+        """The answer to a line. UserError with the side's own message, or when its process has ended."""
+        assert self._child.stdin is not None and self._child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended; the empty answer says so
+            self._child.stdin.write(line + "\n")
+            self._child.stdin.flush()
+        text = self._child.stdout.readline()
+        if not text:
+            code = self._child.wait()
+            raise UserError(f"{self._side.name}: its process ended with code {code} (above: why; -9: out of memory)")
+        reply: Reply = json.loads(text)
+        if "error" in reply:
+            raise UserError(f"{self._side.name}: {reply['error']}")
+        return reply
+
+    def close(self) -> None:
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self._child.kill()
+        self._child.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self._child.stdin.close()
+        self._child.stdout.close()
+
+
+def take_turns(
+    sides: tuple[Side, ...], task: Task, turns: int | None, environment: Mapping[str, str]
+) -> Iterator[tuple[Side, Reply, Reply]]:
+    """(side, what it built, times) after each turn. turns: of each side; None: 3 on CPU, 2 on an accelerator."""
+    staying: dict[Side, _Process] = {}
+    try:
+        done = 0
+        while done < (turns or 2):
+            for side in sides:
+                process = staying.pop(side, None) or _Process(side, task, environment)
+                staying[side] = process
+                yield side, process.facts, process.ask()
+                if process.facts["platform"] == "cpu":
+                    turns = turns or 3
+                else:
+                    staying.pop(side).close()
+            done += 1
+    finally:
+        for process in staying.values():
+            process.close()

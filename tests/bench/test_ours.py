@@ -1,0 +1,63 @@
+"""Our side runs the step that a training run makes, on the emulated devices."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from tiny_bench import CONFIG
+
+from biomedclip_jax.bench.ours import build, build_step, text_buckets
+from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.sharding import make_mesh
+
+
+@pytest.fixture(scope="module")
+def work():
+    config = task_config(CONFIG, 0)
+    return build(Task(config, ("step", "forward", "loss"), lengths="real"))
+
+
+def test_every_measure_runs_more_than_once(work) -> None:
+    assert list(work.calls) == ["step", "forward", "loss"]
+    for call in work.calls.values():
+        call()
+        call()
+    assert work.peak_bytes() > 1 << 20
+
+
+def test_the_facts_describe_it(work) -> None:
+    facts = work.facts
+    assert facts["platform"] == "cpu"
+    assert facts["devices"] == "8 x cpu"
+    assert facts["compile_seconds"].keys() == facts["temporary_bytes"].keys() == {"step", "forward", "loss"}
+    assert facts["temporary_bytes"]["step"] > facts["temporary_bytes"]["loss"]
+    assert facts["peak_flops"] is None, "no MFU on a chip whose peak is not known, nor in float32"
+    assert facts["flops_per_pair"] <= facts["padded_flops_per_pair"]
+
+
+def test_the_step_trains() -> None:
+    step, (state, batch) = build_step(Task(task_config(CONFIG, 0)), make_mesh())
+    before = jax.tree.map(np.asarray, state["params"])
+    after, metrics = step(state, batch)
+    assert np.isfinite(metrics["loss"])
+    assert int(after["step"]) == 1
+    moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), after["params"], before)
+    assert all(jax.tree.leaves(moved["text"]["blocks"]["mlp"]))
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused() -> None:
+    config = dataclasses.replace(task_config(CONFIG, 0), stages=(dataclasses.replace(CONFIG.stages[0], batch_size=12),))
+    with pytest.raises(UserError, match="batch_size = 12: expected a multiple of 8"):
+        build(Task(config, ("step",)))
+
+
+def test_real_captions_are_sorted_into_buckets_and_full_ones_are_not() -> None:
+    config = exact_biomedclip(512)
+    assert text_buckets(Task(config), 1) == ()
+    buckets = text_buckets(Task(config, lengths="real"), 1)
+    assert len(buckets) > 1
+    assert sum(bucket.rows for bucket in buckets) == 512
+    off = dataclasses.replace(config, compute=dataclasses.replace(config.compute, text_buckets=1))
+    assert text_buckets(Task(off, lengths="real"), 1) == ()
