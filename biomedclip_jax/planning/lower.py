@@ -10,7 +10,6 @@ import numpy as np
 from jax.stages import Lowered
 
 from biomedclip_jax.config import TrainConfig
-from biomedclip_jax.errors import UserError
 from biomedclip_jax.sharding import make_mesh, rows
 from biomedclip_jax.train.schedule import learning_rate, stage_steps
 from biomedclip_jax.train.state import abstract_state, optimizer_for
@@ -45,11 +44,7 @@ def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets
     pairs: in the data set, for the schedule. UserError where batch, microbatch or sharding do not fit the devices.
     """
     stage = config.stages[number]
-    fsdp = config.sharding.fsdp
-    try:
-        mesh = make_mesh(devices, fsdp)
-    except NotImplementedError as error:  # JAX lays a mesh along whole axes of a torus
-        raise UserError(f"ShardingConfig.fsdp = {fsdp}: expected a product of sides of the chips' torus") from error
+    mesh = make_mesh(devices, config.sharding.fsdp)
     size = config.image_size(stage)
     optimizer = optimizer_for(config)
     state = abstract_state(config, size, optimizer, mesh)

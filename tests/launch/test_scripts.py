@@ -191,19 +191,19 @@ def test_local_passes_sigterm_on_and_goes_on_afterwards(processes: str, tmp_path
         "BIOMEDCLIP": str(STANDIN),
         "PROCESSES": processes,
         "PORT": str(free_port()),
-        "STANDIN_STEPS": "30",
+        "STANDIN_STEPS": "100",
     }
     command = [LAUNCH / "local.sh", "config.py", "--workdir", str(tmp_path)]
-    run = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-    assert run.stdout is not None
-    begun = 0
-    while begun < int(processes):
-        line = run.stdout.readline()
-        assert line, "ended before it began"
-        begun += "begins after step 0" in line
-    run.send_signal(signal.SIGTERM)
-    run.send_signal(signal.SIGTERM)
-    output, _ = run.communicate(timeout=30)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        said = ""
+        while said.count("begins after step 0") < int(processes):
+            line = run.stdout.readline()
+            said += line
+            assert line, f"ended before it began: {said}"
+        run.send_signal(signal.SIGTERM)
+        run.send_signal(signal.SIGTERM)
+        output, _ = run.communicate(timeout=30)
     assert run.returncode == 143, output
     assert output.count("saved step") == int(processes)
     done = subprocess.run(command, env=environment | {"STANDIN_STEPS": "3"}, capture_output=True, text=True, timeout=30)

@@ -17,10 +17,11 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.planning import plan as planning
 from biomedclip_jax.planning import topology
 from biomedclip_jax.planning.compiling import Compiled, memory_needed
-from biomedclip_jax.planning.devices import prepare
+from biomedclip_jax.planning.devices import describe_devices, prepare
 from biomedclip_jax.planning.hlo import Program
 from biomedclip_jax.planning.lower import assumed_buckets, assumed_lengths
-from biomedclip_jax.planning.topology import GIB
+from biomedclip_jax.planning.topology import GIB, parse_topology
+from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.state import parameter_count
 
 MODEL = dataclasses.replace(
@@ -229,9 +230,10 @@ def test_a_gpu_program_that_is_too_big_is_a_verdict(fast_compiler: None, monkeyp
 
 
 @tpu
-def test_sharding_that_does_not_follow_the_torus_is_one_line(prepared: None) -> None:
-    with pytest.raises(UserError, match=r"ShardingConfig\.fsdp = 8: expected a product of sides of the chips' torus"):
-        planning.plan(config(Stage(64, steps=1), sharding=ShardingConfig(fsdp=8)), "v4:4x4x4", say=lambda line: None)
+@pytest.mark.parametrize(("name", "fsdp"), [("v4:4x4x4", 8), ("v4:4x4x4", 2), ("v6e:4x4", 8), ("v5e:4x4", 2)])
+def test_sharding_may_split_a_side_of_the_torus(prepared: None, name: str, fsdp: int) -> None:
+    devices = describe_devices(parse_topology(name))
+    assert make_mesh(devices, fsdp).devices.shape == (len(devices) // fsdp, fsdp)
 
 
 @tpu
