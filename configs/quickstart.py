@@ -51,7 +51,7 @@ config = TrainConfig(
         Stage(steps=50, batch_size=128, patch_keep=1.0),
     ),
     optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, warmup_steps=20, clip_norm=1.0),
-    compute=ComputeConfig(unroll=4),
+    compute=ComputeConfig(unroll=4, text_buckets=1),  # short captions, and compiling for each length takes longer than it saves
     log_every=10,
     checkpoint_every=100,
 )
