@@ -197,8 +197,8 @@ def build(task: Task) -> Work:
 
     def tensors(rows: int) -> dict[str, torch.Tensor]:
         batch = make_batch(task, rows)
-        images = torch.from_numpy(batch["images"]).to(device).permute(0, 3, 1, 2).contiguous()
-        return {"images": images, "tokens": torch.from_numpy(batch["tokens"]).long().to(device)}
+        images = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2).contiguous()  # on the host: there is room for two
+        return {"images": images.to(device), "tokens": torch.from_numpy(batch["tokens"]).long().to(device)}
 
     if "step" in task.what:
         batch = tensors(task.stage.batch_size)

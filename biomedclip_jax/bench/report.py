@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -46,6 +47,8 @@ def bench(task: Task, *, against: bool, turns: int | None, json_file: Path | Non
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "TORCHINDUCTOR_CACHE_DIR": f"{folder}/torch",
         }
+        if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # an accelerator is one process's alone
+            environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = "0.92"
         if against:
             environment["CUDA_VISIBLE_DEVICES"] = "0"
         if "loader" in task.what:
@@ -141,8 +144,8 @@ def describe(task: Task, results: dict[Side, Result]) -> Sequence[str]:
         if len(results) > 1:
             r = ratios(results, what)
             lines.append(
-                f"{what:8s} {'ratio':14s} {r['median']:.2f} x of open_clip's time, {r['low']:.2f} to {r['high']:.2f} by turn "
-                f"({r['cpu']:.2f} of its CPU time): {1 / r['median']:.2f} x its pairs/s"
+                f"{what:8s} {'ratio':14s} {r['median']:.3g} x of open_clip's time, {r['low']:.3g} to {r['high']:.3g} by turn "
+                f"({r['cpu']:.3g} of its CPU time): {1 / r['median']:.3g} x its pairs/s"
             )
     lines.append("")
     for side, result in results.items():

@@ -65,7 +65,7 @@ def test_the_report_says_what_matters() -> None:
         "patch keep 0.5",
         "16 x 4, 16 x 8 tokens",
         "step: torch.compile",
-        "0.75 x of open_clip's time, 0.50 to 1.00 by turn",
+        "0.75 x of open_clip's time, 0.5 to 1 by turn",
         "1.33 x its pairs/s",
         "34.3%",
         "peak memory 3.00 GiB",
