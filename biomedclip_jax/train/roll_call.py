@@ -18,6 +18,7 @@ from typing import Any
 from biomedclip_jax.errors import Ended
 
 _PROTOCOL = "biomedclip-1"
+_PATIENCE = 10  # seconds that processes may start apart and still hear process 0's verdict
 _NAMED = 16  # so many processes are named in a message, the others counted
 
 
@@ -127,7 +128,8 @@ async def _follow(address: str, count: int, process: int, seconds: float, until:
             async with asyncio.timeout(min(10, left)):
                 reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             writer.write(_line(hello))
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + left):
+            # a little longer than process 0, which began later or earlier: it is the one that decides and tells who is missing
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + left + _PATIENCE):
                 while text := await reader.readline():
                     answer = json.loads(text)
                     if "hosts" in answer:

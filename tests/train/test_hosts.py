@@ -32,7 +32,7 @@ def test_all_processes_compute_one_sum_and_end_well(count: int, total: int) -> N
 
 
 def test_late_hosts_are_named_by_all_that_came() -> None:
-    with Processes([PROGRAM, "none", "0", "arrive=15"], 4, numbers=[0, 1, 3]) as run:
+    with Processes([PROGRAM, "none", "0", "arrive=10"], 4, numbers=[0, 1, 3]) as run:
         ended = run.ends()
     for process in ended:
         assert process.code == 124, process.output
