@@ -32,11 +32,12 @@ def _train(arguments: argparse.Namespace) -> None:
 
     hosts.start()
     from biomedclip_jax.train.loop import RESULTS, train  # JAX, which a mistake above need not wait for
+    from biomedclip_jax.train.together import is_first
 
     workdir = arguments.workdir or Path("runs") / config.name
     done = (workdir / RESULTS).is_file()
     results = train(config, workdir, arguments.max_steps)
-    if results is None or not hosts.is_first():
+    if results is None or not is_first():
         return
     print(f"{workdir}: {'this run is done already' if done else 'done'}")
     for name, value in results.items():

@@ -10,24 +10,11 @@ from typing import Any
 
 @functools.cache
 def load_open_clip() -> ModuleType:
-    """open_clip, also on a machine whose torchvision has no compiled operators.
-
-    The CPU build of torch may come with no matching torchvision; importing it then fails because two operators are not
-    registered. Declaring them is enough: nothing here calls them.
-    """
+    """open_clip, offline, also on a machine whose torchvision has no compiled operators."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    import torch
+    from biomedclip_jax.bench.open_clip import import_open_clip
 
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        load_open_clip.library = library  # torch forgets the operators when this is collected
-    import open_clip
-
-    return open_clip
+    return import_open_clip()
 
 
 BERT_SMALL = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 200}

@@ -28,7 +28,10 @@ from biomedclip_jax.interop.open_clip_config import write_config
 
 
 def import_open_clip() -> ModuleType:
-    """open_clip, also where the CPU build of torch comes with a torchvision whose operators cannot be loaded."""
+    """open_clip, also where the CPU build of torch comes with a torchvision whose operators cannot be loaded.
+
+    Importing that fails because two operators are not registered. Declaring them is enough: nothing here calls them.
+    """
     try:
         import torchvision  # noqa: F401
     except RuntimeError:

@@ -31,8 +31,7 @@ def text_buckets(task: Task, devices: int) -> Buckets:
     """The groups of captions that a training run would choose for captions of these lengths."""
     longest = task.config.model.text.context_length
     lengths = caption_lengths(task.lengths, longest, _SAMPLE, seed=1)
-    count = task.config.compute.text_buckets
-    return () if count == 1 else plan_buckets(lengths, longest, task.stage, devices, count)
+    return plan_buckets(lengths, longest, task.stage, devices, task.config.compute.text_buckets)
 
 
 def build_step(task: Task, mesh: Mesh) -> Built:

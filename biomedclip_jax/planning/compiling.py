@@ -11,12 +11,9 @@ from biomedclip_jax.errors import first_line
 from biomedclip_jax.planning.hlo import Program, read_program
 from biomedclip_jax.planning.topology import GIB, Topology
 
-_OPTIONS: dict[str, dict[str, str | bool]] = {
-    # Without a GPU nothing can be tuned, and the Triton tiles that XLA then assumes fail for real models: use cuBLAS instead.
-    "cuda": {"xla_gpu_enable_triton_gemm": False},
-    # libtpu 0.0.42 dies (stack overflow) when it fuses the products of an attention with dropout and remat "dots".
-    "tpu": {"xla_tpu_dot_dot_fusion": False},
-}
+# On top of those of the step itself. Without a GPU nothing can be tuned, and the Triton tiles that XLA then assumes fail for
+# real models: use cuBLAS instead.
+_OPTIONS: dict[str, dict[str, str | bool]] = {"cuda": {"xla_gpu_enable_triton_gemm": False}, "tpu": {}}
 
 
 @dataclass(frozen=True)

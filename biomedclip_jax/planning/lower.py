@@ -33,8 +33,6 @@ def assumed_lengths(longest: int) -> np.ndarray:
 def assumed_buckets(config: TrainConfig, number: int, devices: int) -> Buckets:
     """The text buckets that a run would choose for captions of the assumed lengths."""
     count, longest = config.compute.text_buckets, config.model.text.context_length
-    if count == 1:
-        return ()
     return plan_buckets(assumed_lengths(longest), longest, config.stages[number], devices, count)
 
 

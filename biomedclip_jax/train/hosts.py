@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.train.roll_call import LostHost, describe_missing, roll_call
 
-__all__ = ["LOST", "SAVED", "LostHost", "barrier", "count", "is_first", "leave", "name", "start"]
+__all__ = ["LOST", "SAVED", "LostHost", "barrier", "count", "leave", "name", "start"]
 
 LOST = LostHost.code
 SAVED = 143
@@ -140,12 +140,8 @@ def _detect(timeout_seconds: float) -> _Place | None:
     return _Place(address, total, process, None if devices is None else list(devices))
 
 
-def is_first() -> bool:
-    """Whether this process does what is done once, such as printing."""
-    return process() == 0
-
-
 def process() -> int:
+    """Which of the processes this is, from 0."""
     return 0 if _job is None else _job.process
 
 

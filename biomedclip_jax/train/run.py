@@ -20,7 +20,7 @@ from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_s
 from biomedclip_jax.train.state import abstract_state, at_image_size, new_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.stop_listener import StopListener
-from biomedclip_jax.train.text_buckets import Buckets, plan_buckets, token_share
+from biomedclip_jax.train.text_buckets import Buckets, caption_lengths, plan_buckets, token_share
 from biomedclip_jax.train.together import all_agree, is_first, say
 from biomedclip_jax.train.watchdog import Watchdog
 
@@ -165,8 +165,7 @@ class Run:
             return ()
         captions = self.loader.pairs.captions
         chosen = np.random.default_rng(self.config.seed).permutation(len(captions))[:_SAMPLE]
-        used = self.loader.tokenizer([captions[i] for i in chosen]) != text.pad_id
-        lengths = used.shape[1] - used[:, ::-1].argmax(axis=1)
+        lengths = np.asarray(caption_lengths(self.loader.tokenizer([captions[i] for i in chosen]), text.pad_id))
         buckets = plan_buckets(
             lengths, text.context_length, stage, self.mesh.size, count, complete=len(chosen) == len(captions)
         )

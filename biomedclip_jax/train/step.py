@@ -83,10 +83,9 @@ def loss_and_gradient(
     shapes = abstract_model(model_config)[1]
     axes = shard_axes(shapes, mesh)
     trained = chosen(flatten(shapes), stage.trainable)
-    layer_by_layer = config.sharding.gather == "layer" and mesh.size > 1
     gathers = [
         functools.partial(gather_leaves, axes=axes[tower]["blocks"], first=1, dtype=config.compute.dtype)
-        if layer_by_layer and any(axis >= 0 for axis in jax.tree.leaves(axes[tower]["blocks"]))
+        if config.sharding.gather == "layer" and any(axis >= 0 for axis in jax.tree.leaves(axes[tower]["blocks"]))
         else None
         for tower in ("image", "text")
     ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from biomedclip_jax.config import Stage
 from biomedclip_jax.sharding import all_rows, first_row
@@ -33,8 +34,9 @@ class Bucket:
 Buckets = tuple[Bucket, ...]
 
 
-def caption_lengths(tokens: Array, pad_id: int) -> Array:
+def caption_lengths(tokens: ArrayLike, pad_id: int) -> Array:
     """Tokens of each caption up to the last one that is not padding: int32 [B] of tokens [B, N]."""
+    tokens = jnp.asarray(tokens)
     return jnp.max(jnp.where(tokens != pad_id, jnp.arange(1, tokens.shape[1] + 1), 1), axis=1)
 
 
@@ -43,8 +45,8 @@ def plan_buckets(
 ) -> Buckets:
     """The groups of a stage for captions of such `lengths`, int [n]; () where padding is no worse.
 
-    longest: tokens that captions are padded to. count: the most groups. complete: these are the lengths of all captions and
-    not of a sample, in which longer ones may be missing.
+    longest: tokens that captions are padded to. count: the most groups; 1 means to pad. complete: these are the lengths of
+    all captions and not of a sample, in which longer ones may be missing.
     """
     here = stage.batch_size // devices
     parts = stage.microbatches

@@ -76,7 +76,7 @@ class Watchdog:
                 hosts.announce(f"{beat} {step} {phase}")
                 end = hosts.ended()
                 # process 0 looks always, the others only when something seems wrong: they may be thousands
-                if late or hosts.is_first():
+                if late or hosts.process() == 0:
                     peers.see(hosts.announced())
                 peers.answered()
             except Exception:  # the coordination service is gone: JAX is about to end this process, too
