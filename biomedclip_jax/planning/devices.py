@@ -25,13 +25,16 @@ _TPU = {
 
 
 def prepare() -> None:
-    """Settings that must be made before JAX is imported: JAX itself stays on the CPU, libtpu and XLA keep quiet."""
+    """Settings, most to be made before JAX is imported: JAX itself stays on the CPU, libtpu and XLA keep quiet, no cache."""
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # JAX cannot load a program for other devices from it
     for name, value in _TPU.items():
         os.environ.setdefault(name, value)
     with _quiet_stderr():
-        import jax  # noqa: F401 - the CUDA plugin says here that it finds no driver
+        import jax  # the CUDA plugin says here that it finds no driver
+        from jax.experimental.compilation_cache import compilation_cache
+    # JAX cannot load a program for other devices from its cache, and looks at this setting only once
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()
 
 
 def describe_devices(topology: Topology) -> list[Any]:

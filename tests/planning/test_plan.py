@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from jax.experimental.compilation_cache import compilation_cache
 
 from biomedclip_jax.config import ComputeConfig, DataConfig, PreprocessConfig, ShardingConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
@@ -157,22 +158,22 @@ def test_assumed_captions_are_those_that_were_measured() -> None:
 @pytest.fixture
 def prepared() -> Iterator[None]:
     """The settings for libtpu, taken back for the tests of others."""
-    before = dict(os.environ)
+    before, cached = dict(os.environ), jax.config.jax_enable_compilation_cache
     prepare()
     yield
     os.environ.clear()
     os.environ.update(before)
+    jax.config.update("jax_enable_compilation_cache", cached)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture
 def fast_compiler(prepared: None) -> Iterator[None]:
-    """As fast as the compilers can, and without the cache, as `prepare` has it for a fresh process."""
-    before = jax.config.jax_optimization_level, jax.config.jax_enable_compilation_cache
+    """As fast as the compilers can."""
+    before = jax.config.jax_optimization_level
     jax.config.update("jax_optimization_level", "O0")
-    jax.config.update("jax_enable_compilation_cache", False)
     yield
-    jax.config.update("jax_optimization_level", before[0])
-    jax.config.update("jax_enable_compilation_cache", before[1])
+    jax.config.update("jax_optimization_level", before)
 
 
 tpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs: pip install 'jax[tpu]'")
