@@ -1,6 +1,7 @@
 """The bench from its flags to its table: times of each side, their ratios, memory and compile times."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import statistics
@@ -39,6 +40,8 @@ def bench(task: Task, *, against: bool, turns: int | None, json_file: Path | Non
     """Measure and print. json_file gets all of it, with every single time."""
     if json_file is not None and not json_file.parent.is_dir():
         raise UserError(f"--json {json_file}: no such folder {json_file.parent}")
+    if missing := [name for name in ("torch", "open_clip") if against and importlib.util.find_spec(name) is None]:
+        raise UserError(f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'")
     results: dict[Side, Result] = {}
     with tempfile.TemporaryDirectory() as folder:
         # empty caches, or the compile times would be those of reading them; kept between turns

@@ -113,6 +113,12 @@ def test_a_folder_that_is_not_there_is_said_before_measuring(tmp_path: Path) -> 
         bench(TASK, against=False, turns=1, json_file=tmp_path / "absent" / "out.json")
 
 
+def test_a_missing_peer_is_said_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None if name == "torch" else object())
+    with pytest.raises(UserError, match=r"^--against open_clip: torch not installed: pip install"):
+        bench(TASK, against=True, turns=1, json_file=None)
+
+
 def test_it_imports_neither_data_libraries_nor_torch() -> None:
     code = """
 import sys
