@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sharding": _FOUNDATION,
     "models": _FOUNDATION | {"config"},
     "objective": _FOUNDATION | {"config", "models", "sharding"},
-    "data": _FOUNDATION | {"config"},
+    "data": _FOUNDATION | {"config", "progress"},
     "interop": _FOUNDATION | {"config", "models"},
     "evaluation": _FOUNDATION | {"config", "models", "data", "interop"},
     "pretrained": _FOUNDATION | {"config", "compilation", "models", "data", "interop"},

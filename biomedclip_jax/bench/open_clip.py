@@ -136,39 +136,6 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def load(task: Task) -> Callable[[], None]:
-    """One pass of a DataLoader with open_clip's training transform and tokenizer."""
-    from biomedclip_jax.bench.loader import worker_count
-    from biomedclip_jax.data.pairs import read_pairs
-
-    open_clip = import_open_clip()
-    from open_clip.transform import AugmentationCfg
-    from PIL import Image
-
-    assert task.files is not None
-    tokenizer = open_clip.tokenizer.HFTokenizer(task.files, context_length=task.config.model.text.context_length)
-    transform = open_clip.image_transform(
-        task.image_size, is_train=True, aug_cfg=AugmentationCfg(scale=task.config.data.crop_scale)
-    )
-    pairs = read_pairs(Path(task.files) / "pairs.csv", "image", "caption")
-
-    class Pairs(torch.utils.data.Dataset):  # open_clip_train `data.py: CsvDataset`
-        def __len__(self) -> int:
-            return task.loader_batches * task.stage.batch_size
-
-        def __getitem__(self, i: int) -> tuple[Any, torch.Tensor]:
-            i %= len(pairs)
-            return transform(Image.open(pairs.images[i])), tokenizer([pairs.captions[i]])[0]
-
-    loader = torch.utils.data.DataLoader(Pairs(), task.stage.batch_size, num_workers=worker_count(), drop_last=True)
-
-    def call() -> None:
-        for _ in loader:
-            pass
-
-    return call
-
-
 def build(task: Task) -> Work:
     """Everything that the task names. What torch.compile cannot do runs without it, and the facts say so."""
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -211,8 +178,6 @@ def build(task: Task) -> Work:
         add("forward", lambda model: _forward(task, model, raw, device, rows))
     if "loss" in task.what:
         calls["loss"] = _loss(task, device)
-    if "loader" in task.what:
-        calls["loader"] = load(task)
 
     def peak_bytes() -> int:
         return torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_peak()

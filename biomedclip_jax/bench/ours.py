@@ -73,28 +73,6 @@ def build_loss(task: Task, mesh: Mesh) -> Built:
     return jax.jit(gradient), (image, text)
 
 
-def load(task: Task) -> Callable[[], None]:
-    """One pass of the training loader; imports what it needs, Grain and Pillow among it."""
-    from pathlib import Path
-
-    from biomedclip_jax.data.loader import TrainLoader
-    from biomedclip_jax.data.pairs import read_pairs
-    from biomedclip_jax.data.text import Tokenizer
-
-    assert task.files is not None
-    folder, text = Path(task.files), task.config.model.text
-    tokenizer = Tokenizer(folder, text.context_length, text.pad_id, text.vocab_size)
-    pairs = read_pairs(folder / "pairs.csv", "image", "caption")
-    preprocess = task.config.preprocess_in(task.stage)
-    loader = TrainLoader(pairs, tokenizer, preprocess, task.config.data.crop_scale, 0, lambda record: None)
-
-    def call() -> None:
-        for _ in loader.batches(0, task.stage.batch_size, task.loader_batches):
-            pass
-
-    return call
-
-
 def build(task: Task) -> Work:
     """Everything that the task names, compiled."""
     config = task.config
@@ -108,8 +86,6 @@ def build(task: Task) -> Work:
             compile_seconds[name] = time.perf_counter() - start
             temporary_bytes[name] = compiled.memory_analysis().temp_size_in_bytes
             calls[name] = _call(compiled, arguments, donates=name == "step")
-    if "loader" in task.what:
-        calls["loader"] = load(task)
     buckets = text_buckets(task, mesh.size)
     model = config.model_in(task.stage)
     platform = jax.default_backend()

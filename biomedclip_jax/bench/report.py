@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.bench.loader import make_files
 from biomedclip_jax.bench.task import Task
 from biomedclip_jax.bench.turns import OPEN_CLIP, OURS, Reply, Side, take_turns
 from biomedclip_jax.errors import UserError
@@ -54,11 +53,6 @@ def bench(task: Task, *, against: bool, turns: int | None, json_file: Path | Non
             environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = "0.92"
         if against:
             environment["CUDA_VISIBLE_DEVICES"] = "0"
-        if "loader" in task.what:
-            files = Path(folder) / "files"
-            files.mkdir()
-            make_files(files, task)
-            task = dataclasses.replace(task, files=str(files))
         sides = (OURS, OPEN_CLIP) if against else (OURS,)
         for side, facts, times in take_turns(sides, task, turns, environment):
             results.setdefault(side, Result(facts)).turns.append(times)

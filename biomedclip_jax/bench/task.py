@@ -11,7 +11,7 @@ import numpy as np
 from biomedclip_jax.config import DataConfig, Stage, TrainConfig, from_json, to_json
 from biomedclip_jax.errors import UserError
 
-What = Literal["step", "forward", "loss", "loader"]
+What = Literal["step", "forward", "loss"]
 Lengths = Literal["full", "real"]
 
 _IMAGES = 64  # different ones; a batch repeats them, or 65,536 images would take minutes to make
@@ -44,15 +44,9 @@ class Task:
         """Pairs in a forward pass: as many as the step encodes at once."""
         return self.stage.microbatch or self.stage.batch_size
 
-    @property
-    def loader_batches(self) -> int:
-        """Batches that one timed call takes from the loader: starting it must not count for much."""
-        return max(2, math.ceil(256 / self.stage.batch_size))
-
     def pairs(self, what: What) -> int:
         """Pairs that one timed call works through."""
-        many = {"forward": self.forward_rows, "loader": self.loader_batches * self.stage.batch_size}
-        return many.get(what, self.stage.batch_size)
+        return self.forward_rows if what == "forward" else self.stage.batch_size
 
     def to_json(self) -> str:
         """One line."""

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -60,8 +60,8 @@ def one_line(text: object) -> str:
     return textwrap.shorten(str(text), 200, placeholder=" ...")
 
 
-def load_dicom(path: str | Path) -> Image.Image:
-    """The first frame of a DICOM file as an image of mode "L" or "RGB".
+def load_dicom(path: str | Path, content: IO[bytes] | None = None) -> Image.Image:
+    """The first frame of a DICOM file as an image of mode "L" or "RGB". content: read instead of the file at `path`.
 
     Gray: rescale slope and intercept or modality table; then the VOI table, else the first window, else the range of
     the pixels that are not padding; MONOCHROME1 inverted; padding black. Colour: RGB, YBR and palettes become RGB.
@@ -78,7 +78,7 @@ def load_dicom(path: str | Path) -> Image.Image:
         raise UserError(f"{path}: reading DICOM needs pydicom: pip install 'biomedclip_jax[dicom]'") from None
     with quiet_readers():
         try:
-            dataset = pydicom.dcmread(path, force=path.suffix.lower() in DICOM_SUFFIXES)
+            dataset = pydicom.dcmread(content or path, force=path.suffix.lower() in DICOM_SUFFIXES)
             _require_pixels(dataset, path)
             pixels = _first_frame(dataset)
         except UserError:

@@ -4,6 +4,7 @@
 image's own mode (a palette image by nearest neighbour, say) and converts to RGB afterwards.
 """
 
+import io
 import math
 from pathlib import Path
 from typing import IO
@@ -11,7 +12,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from biomedclip_jax.config import PreprocessConfig
+from biomedclip_jax.config import AugmentConfig, PreprocessConfig
+from biomedclip_jax.data.augment import augment
 from biomedclip_jax.data.dicom import DICOM_SUFFIXES, is_dicom, load_dicom, one_line, quiet_readers
 from biomedclip_jax.errors import UserError
 
@@ -53,14 +55,14 @@ def find_images(path: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def load_image(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
-    """A decoded image in its own mode.
+def load_image(source: str | Path | bytes | Image.Image | np.ndarray, name: str = "image") -> Image.Image:
+    """A decoded image in its own mode. Messages call it by its path, or by `name`.
 
-    A path: any common image file (the first frame of several), or DICOM, recognised by content. Pixels deeper than
-    8 bits become mode "L": integers are shifted right until the brightest pixel fits 8 bits (0..4095 is divided by
-    16; 0..255 stays), after the darkest is moved to 0 if it is negative; floats from 0 to 1 are multiplied by 255,
-    other floats stretched from their minimum and maximum. The orientation tag of a photograph is not applied, nor
-    does open_clip apply it.
+    A path, or the bytes of a file: any common image file (the first frame of several), or DICOM, recognised by content.
+    Pixels deeper than 8 bits become mode "L": integers are shifted right until the brightest pixel fits 8 bits
+    (0..4095 is divided by 16; 0..255 stays), after the darkest is moved to 0 if it is negative; floats from 0 to 1
+    are multiplied by 255, other floats stretched from their minimum and maximum. The orientation tag of a photograph
+    is not applied, nor does open_clip apply it.
     A PIL image: the same object, so that `preprocess` does with it what open_clip does.
     An array: uint8 [H,W], [H,W,1], [H,W,3], [H,W,4]; uint16 [H,W] by the rule above; bool [H,W] as 0 and 255;
     float [H,W] or [H,W,3] from 0 to 1.
@@ -71,20 +73,15 @@ def load_image(source: str | Path | Image.Image | np.ndarray) -> Image.Image:
         return _from_array(source)
     if isinstance(source, Image.Image):
         with quiet_readers():
-            return _load_pixels(source, "image")
+            return _load_pixels(source, name)
+    if isinstance(source, bytes):
+        return _read(io.BytesIO(source), name)
     if not isinstance(source, str | Path):
-        raise UserError(f"an image is a path, a PIL image or a NumPy array, not {type(source).__name__}")
+        raise UserError(f"an image is a path, bytes, a PIL image or a NumPy array, not {type(source).__name__}")
     path = Path(source)
     try:
-        with quiet_readers(), path.open("rb") as file:
-            head = file.read(256)
-            if not head:
-                raise UserError(f"{path}: the file is empty: download or export it again")
-            if _is_web_page(head):
-                raise UserError(f"{path}: a web page, not an image (an error page of the download?): fetch it again")
-            if is_dicom(path, head):
-                return load_dicom(path)
-            return _decode(file, path)
+        with path.open("rb") as file:
+            return _read(file, path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -120,20 +117,33 @@ def preprocess_train(
     config: PreprocessConfig,
     generator: np.random.Generator,
     crop_scale: tuple[float, float] = (0.9, 1.0),
+    extras: AugmentConfig | None = None,
 ) -> np.ndarray:
     """A random crop of `image`, as float32 [S,S,3] normalised: what open_clip trains on.
 
     open_clip's `image_transform(..., is_train=True)`: torchvision's RandomResizedCrop over `crop_scale` of the area,
     bicubic whatever `config.interpolation` says, no flip. The crop depends on the state of `generator` and on the
-    image's size alone.
+    image's size alone; `extras` are drawn after it.
     """
     left, top, width, height = _random_crop(*image.size, crop_scale, generator)
     with quiet_readers():  # Pillow warns of a decompression bomb when a crop is as large
         crop = image.crop((left, top, left + width, top + height))
-    return _normalised(crop.resize((config.image_size, config.image_size), Image.Resampling.BICUBIC), config)
+    resized = crop.resize((config.image_size, config.image_size), Image.Resampling.BICUBIC)
+    return _normalised(resized if extras is None else augment(_to_rgb(resized), extras, generator), config)
 
 
-def _decode(file: IO[bytes], path: Path) -> Image.Image:
+def _read(file: IO[bytes], name: str | Path) -> Image.Image:
+    with quiet_readers():
+        head = file.read(256)
+        if not head:
+            raise UserError(f"{name}: the file is empty: download or export it again")
+        if _is_web_page(head):
+            raise UserError(f"{name}: a web page, not an image (an error page of the download?): fetch it again")
+        file.seek(0)
+        return load_dicom(name, file) if is_dicom(Path(name), head) else _decode(file, name)
+
+
+def _decode(file: IO[bytes], path: str | Path) -> Image.Image:
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
@@ -240,9 +250,14 @@ def _random_crop(
 
 def _normalised(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     """float32 [H,W,3]. `image` is the caller's own copy; in place and in torch's order, hence torch's rounding."""
-    image.info.pop("transparency", None)  # does not change RGB, but Pillow warns of it on conversion
-    pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"), np.float32)
+    pixels = np.array(_to_rgb(image), np.float32)
     pixels /= 255
-    pixels -= np.array(config.mean, np.float32)
-    pixels /= np.array(config.std, np.float32)
+    rows = pixels.reshape(len(pixels), -1)  # NumPy is slow where the last axis has three elements
+    rows -= np.tile(np.array(config.mean, np.float32), pixels.shape[1])
+    rows /= np.tile(np.array(config.std, np.float32), pixels.shape[1])
     return pixels
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.info.pop("transparency", None)  # does not change RGB, but Pillow warns of it on conversion
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,20 +1,39 @@
 """Batches of pairs, endlessly shuffled. What a batch holds is a function of (seed, place in the run) alone.
 
 The order is Grain's index shuffle: a new one each epoch, without reading the data. Each example is augmented with a random
-stream of its own, keyed by its place in the run, so that resuming, the number of hosts and threads change nothing.
+stream of its own, keyed by its place in the run, so that resuming and the number of hosts, workers and threads change nothing.
+Work is handed out in chunks of a few examples, so that a batch of any size is made by all processors together.
 """
 
+import contextlib
 import dataclasses
+import json
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images import load_image, preprocess_train
-from biomedclip_jax.data.pairs import Pairs
+from biomedclip_jax.config import DataConfig, PreprocessConfig
+from biomedclip_jax.data.example import ExampleMaker
+from biomedclip_jax.data.mixture import Mixture
+from biomedclip_jax.data.pairs import Pairs, Reject
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+_CHUNK = 16  # examples: 10 MB of pixels at 224 px
+_FEW_PAIRS = 4_096  # done by threads before processes have started
+_FEW_CORES = 4  # threads keep so many busy: Pillow lets go of the interpreter while it decodes and resizes
+
+
+def core_count() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -24,60 +43,145 @@ class TrainLoader:
     pairs: Pairs
     tokenizer: Tokenizer
     preprocess: PreprocessConfig
-    crop_scale: tuple[float, float]
+    config: DataConfig
     seed: int
-    reject: Callable[[dict[str, str]], object]
+    reject: Callable[[Reject], object]
 
     def at(self, preprocess: PreprocessConfig) -> "TrainLoader":
         """The same examples, made into pixels in another way."""
         return dataclasses.replace(self, preprocess=preprocess)
 
-    def _order(self) -> Sequence[int]:
-        """order[place] is the record at this place of the run, for as many epochs as asked for."""
-        import grain
-
-        return grain.MapDataset.range(len(self.pairs)).seed(self.seed).shuffle().repeat()  # type: ignore[return-value]
-
     def examples(self, start: int, count: int) -> list[dict[str, str]]:
         """Row and image of the records from place `start` on, for messages."""
-        order = self._order()
+        order = record_order(self.pairs, self.seed)
         records = [int(order[place]) for place in range(start, start + count)]
-        return [{"row": str(record + 1), "image": str(self.pairs.images[record])} for record in records]
+        return [{"row": str(record + 1), "image": self.pairs.name(record)} for record in records]
 
-    def example(self, place: int, record: int) -> dict[str, np.ndarray]:
-        """The example at this place of the run. A record that cannot be read is replaced by the one after it."""
-        generator = np.random.default_rng((self.seed, place))
-        for attempt in range(len(self.pairs)):
-            chosen = (record + attempt) % len(self.pairs)
+    def sample_texts(self, most: int) -> tuple[list[str], bool]:
+        """Captions of `most` records at random, as they would be drawn; and whether these are all there are."""
+        chosen = np.random.default_rng(self.seed).permutation(len(self.pairs))[:most]
+        maker = self._maker()
+        texts, complete = [], len(chosen) == len(self.pairs)
+        for record in chosen.tolist():
             try:
-                image = load_image(self.pairs.images[chosen])
-            except UserError as error:
-                self.reject({"row": str(chosen + 1), "image": str(self.pairs.images[chosen]), "reason": str(error)})
+                found = self.pairs.texts(record)
+            except UserError:  # it is listed when its turn comes
                 continue
-            return {
-                "images": preprocess_train(image, self.preprocess, generator, self.crop_scale),
-                "tokens": self.tokenizer([self.pairs.captions[chosen]])[0],
-                "index": np.asarray(place & 0xFFFFFFFF, np.uint32),
-            }
-        raise UserError(f"none of the {len(self.pairs)} images of the training data can be read")
+            texts.append(maker.draw_text(found, record))
+            complete &= len(found.captions) == 1 and not (self.config.reference_share and found.references)
+        return texts, complete
 
-    def batches(
-        self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1
-    ) -> Iterator[dict[str, np.ndarray]]:
+    def batches(self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
         """`steps` batches from place `start` on: images [b, S, S, 3], tokens [b, N], index [b] (b = batch_size / processes).
 
-        Each process gets its own consecutive rows of every batch.
+        Each process gets its own consecutive rows of every batch. UserError when no image at all can be read, and when a
+        worker process ends before its time.
         """
-        import grain
-
-        order = self._order()
         rows = batch_size // processes
+        work = _Chunks(self._maker(), start + process * rows, rows, batch_size, steps * rows)
+        workers = self.config.workers
+        if workers is None:
+            few = core_count() <= _FEW_CORES or steps * rows < _FEW_PAIRS
+            workers = 0 if few else core_count()
+        with contextlib.closing(_stream(work, workers)) as chunks:
+            yield from self._joined(chunks, rows, steps)
 
-        def load(number: int) -> dict[str, np.ndarray]:
-            batch, row = divmod(number, rows)
-            place = start + batch * batch_size + process * rows + row
-            return self.example(place, int(order[place]))
+    def _maker(self) -> ExampleMaker:
+        return ExampleMaker(self.pairs, self.tokenizer, self.preprocess, self.config, self.seed)
 
-        local = grain.MapDataset.range(steps * rows).map(load).batch(rows)
-        # Grain prefetches whole batches; two at a time keep memory flat
-        return iter(local.to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)))
+    def _joined(self, chunks: Iterator[Batch], rows: int, steps: int) -> Iterator[Batch]:
+        """Batches of `rows` from chunks of other lengths."""
+        chunk, taken = {}, 0  # rows of the chunk that are in a batch
+        for _ in range(steps):
+            batch: Batch = {}
+            filled = 0
+            while filled < rows:
+                if not chunk or taken == len(chunk["index"]):
+                    chunk, taken = next(chunks), 0
+                    for record in json.loads(chunk.pop("rejects").tobytes()):
+                        self.reject(record)
+                count = min(rows - filled, len(chunk["index"]) - taken)
+                for name, array in chunk.items():
+                    if name not in batch:
+                        batch[name] = np.empty((rows, *array.shape[1:]), array.dtype)
+                    batch[name][filled : filled + count] = array[taken : taken + count]
+                filled, taken = filled + count, taken + count
+            yield batch
+
+
+def record_order(pairs: Pairs, seed: int) -> Sequence[int]:
+    """order[place] is the record at this place of the run, for as many epochs as asked for."""
+    import grain
+
+    if not isinstance(pairs, Mixture):
+        return grain.MapDataset.range(len(pairs)).seed(seed).shuffle().repeat()  # type: ignore[return-value]
+    parts = []
+    for number, (first, length) in enumerate(zip(pairs.starts, pairs.lengths, strict=True)):
+        own = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])  # or equal sources would go in step
+        parts.append(grain.MapDataset.range(first, first + length).seed(own).shuffle().repeat())
+    return grain.MapDataset.mix(parts, pairs.weights)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """The examples of this process, `count` in all, by chunk; batches are `stride` places apart, `rows` of each are here."""
+
+    maker: ExampleMaker
+    first: int
+    rows: int
+    stride: int
+    count: int
+
+    def __len__(self) -> int:
+        return -(-self.count // _CHUNK)
+
+    def __call__(self, number: int) -> Batch:
+        order = record_order(self.maker.pairs, self.maker.seed)
+        here = range(number * _CHUNK, min((number + 1) * _CHUNK, self.count))
+        places = [self.first + row // self.rows * self.stride + row % self.rows for row in here]
+        arrays, rejects = self.maker.examples(places, [int(order[place]) for place in places])
+        # as an array: what crosses from a worker process is arrays
+        return arrays | {"rejects": np.frombuffer(json.dumps(rejects).encode(), np.uint8)}
+
+
+def _stream(work: _Chunks, workers: int) -> Any:
+    """The chunks in order, made ahead by threads or processes. A generator: closing it ends them."""
+    import grain
+
+    numbers = grain.MapDataset.range(len(work)).map(work)
+    ahead = -(-work.rows // _CHUNK)  # one batch
+    if workers == 0:
+        threads = min(core_count(), len(work))
+        data = numbers.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, ahead)))
+    else:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain asks absl for its own flags, which nobody has parsed here
+        data = numbers.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+        options = grain.MultiprocessingOptions(workers, per_worker_buffer_size=max(1, -(-ahead // workers)))
+        data = data.mp_prefetch(options, worker_init_fn=_end_with_parent)
+    iterator = iter(data)
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        if "Worker process was terminated" not in str(error):
+            raise
+        raise UserError(
+            f"a process of the data loader has ended ({error}); if memory ran out, take fewer (data.workers); a script of "
+            "your own that calls train needs `if __name__ == '__main__':` round the call"
+        ) from error
+    finally:
+        iterator.close()  # type: ignore[attr-defined]
+
+
+def _end_with_parent(number: int, count: int) -> None:
+    """A worker whose run was killed would wait for ever, with its memory and the run's output held."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,92 +1,112 @@
-"""Image-caption pairs from a table: CSV, TSV or JSON lines, with paths relative to the file."""
+"""Image-caption pairs of any kind, one at a time: the contract between those who keep pairs and those who use them.
 
-import csv
-import json
-import os
-from collections.abc import Container, Iterator
+Readers: `tables.py`, `webdataset.py`, `builds.py`, and `mixture.py` for several at once; `open_pairs.py` chooses by the source.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+from PIL import Image
+
+from biomedclip_jax.data.images import load_image
 from biomedclip_jax.errors import UserError
+
+Reject = dict[str, str]  # "row" (from 1), "image" (its name) and "reason" of a record that cannot be used
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """captions: at least one. references: paragraphs that mention the figure. label: the class, where one was asked for."""
+
+    captions: tuple[str, ...]
+    references: tuple[str, ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair(Texts):
+    """image: a file, or its content, still encoded. name: what messages call it."""
+
+    image: Path | bytes
+    name: str
+
+    @staticmethod
+    def of(image: Path | bytes, name: str, texts: Texts) -> "Pair":
+        """The image and what belongs to it."""
+        return Pair(image=image, name=name, captions=texts.captions, references=texts.references, label=texts.label)
+
+
+class Pairs(Protocol):
+    """n pairs with random access, from several threads at once; picklable, for the loader's worker processes."""
+
+    @property
+    def rejects(self) -> list[Reject]:
+        """What was left out when the pairs were opened."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Pair:
+        """UserError if the record cannot be read."""
+        ...
+
+    def texts(self, index: int) -> Texts:
+        """What belongs to the image, without reading the image where that is possible. UserError as above."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What messages call the image."""
+        ...
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """n images and their captions, in the order of the file; labels where the table has them."""
+class ImageOf:
+    """The image of a pair, read and decoded when it is asked for."""
 
-    images: list[Path]
-    captions: list[str]
-    labels: list[str] | None
-    rejects: list[dict[str, str]]  # rows that were left out, each with its reason
+    pairs: Pairs
+    index: int
+
+    def load(self) -> Image.Image:
+        """UserError, which names the image, if it cannot be read."""
+        pair = self.pairs[self.index]
+        return load_image(pair.image, pair.name)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """The pairs at these positions."""
+
+    pairs: Pairs
+    positions: list[int]
+    rejects: list[Reject]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.positions)
 
-    def without(self, positions: Container[int]) -> "Pairs":
-        """The same pairs but for those at these positions."""
-        kept = [i for i in range(len(self)) if i not in positions]
-        labels = None if self.labels is None else [self.labels[i] for i in kept]
-        return Pairs([self.images[i] for i in kept], [self.captions[i] for i in kept], labels, self.rejects)
+    def __getitem__(self, index: int) -> Pair:
+        return self.pairs[self.positions[index]]
 
+    def texts(self, index: int) -> Texts:
+        return self.pairs.texts(self.positions[index])
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
-    if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        row = json.loads(line)
-                    except ValueError as error:
-                        raise UserError(f"{path}, line {number}: not JSON ({error}); expected one object a line") from error
-                    if not isinstance(row, dict):
-                        raise UserError(f"{path}, line {number}: expected one object a line, found {type(row).__name__}")
-                    yield row
-    elif path.suffix in (".csv", ".tsv"):
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-    else:
-        raise UserError(f"{path}: unknown kind of table; expected a name that ends in .csv, .tsv or .jsonl")
+    def name(self, index: int) -> str:
+        return self.pairs.name(self.positions[index])
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
+def with_readable_texts(pairs: Pairs) -> Pairs:
+    """The pairs whose texts can be read, all of which are read once; the others are in `rejects`."""
+    kept, rejects = [], list(pairs.rejects)
+    for index in range(len(pairs)):
+        try:
+            pairs.texts(index)
+        except UserError as error:
+            rejects.append(reject(pairs, index, error))
+        else:
+            kept.append(index)
+    return pairs if len(kept) == len(pairs) else Subset(pairs, kept, rejects)
 
 
-def read_pairs(path: Path, image_column: str, caption_column: str, label_column: str | None = None) -> Pairs:
-    """Read a table. Rows without a caption, a label or an image file that is there are left out and listed in `rejects`.
-
-    Raises UserError for a missing file, a missing column (naming those that are there), an encoding other than UTF-8, and
-    a table of which nothing is left.
-    """
-    columns = [image_column, caption_column, *([label_column] if label_column else [])]
-    pairs = Pairs([], [], [] if label_column else None, [])
-    try:
-        for number, row in enumerate(_rows(path), 1):
-            for column in columns:
-                if column not in row:
-                    raise UserError(f"{path}: no column {column!r}; there are {', '.join(map(repr, row))}")
-            image, caption = path.parent / str(row[image_column]), _text(row[caption_column])
-            label = _text(row[label_column]) if label_column else ""
-            if not caption:
-                reason = "caption is empty"
-            elif not os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
-                reason = "image file is not there"
-            else:
-                reason = "label is empty" if label_column and not label else None
-            if reason:
-                pairs.rejects.append({"row": str(number), "image": str(image), "reason": reason})
-                continue
-            pairs.images.append(image)
-            pairs.captions.append(caption)
-            if pairs.labels is not None:
-                pairs.labels.append(label)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a table of image paths and captions") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); save the table as UTF-8") from error
-    except (OSError, csv.Error) as error:  # csv.Error: a quote that is never closed
-        raise UserError(f"{path}: not readable as a table ({error})") from error
-    if not pairs.images:
-        first = f"; the first: {pairs.rejects[0]['image']}, {pairs.rejects[0]['reason']}" if pairs.rejects else ""
-        raise UserError(f"{path}: no usable pair in {len(pairs.rejects)} rows{first}")
-    return pairs
+def reject(pairs: Pairs, index: int, error: UserError) -> Reject:
+    """The line of `rejects.jsonl` for a record that turned out to be unusable."""
+    return {"row": str(index + 1), "image": pairs.name(index), "reason": str(error)}

@@ -10,10 +10,11 @@ from PIL import Image
 
 from biomedclip_jax.config import BertConfig, ClipTextConfig, PreprocessConfig
 from biomedclip_jax.data.images import load_image, preprocess
+from biomedclip_jax.data.pairs import ImageOf
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 
-ImageSource = str | Path | Image.Image | np.ndarray
+ImageSource = str | Path | bytes | Image.Image | np.ndarray | ImageOf
 
 
 class Processor:
@@ -32,7 +33,8 @@ class Processor:
 
     def image(self, source: ImageSource) -> np.ndarray:
         """float32 [S, S, 3], normalised. UserError names a file that is no image."""
-        return preprocess(load_image(source), self.config)
+        image = source.load() if isinstance(source, ImageOf) else load_image(source)
+        return preprocess(image, self.config)
 
     def images(self, sources: Sequence[ImageSource]) -> np.ndarray:
         """float32 [n, S, S, 3]; decoded on several threads (Pillow lets go of the interpreter while it works)."""

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,3 +105,11 @@ def used_length(ids: np.ndarray, pad_id: int) -> int:
     """Tokens up to the last one that is not padding, in the longest row; at least 1."""
     used = (ids != pad_id).any(axis=0).nonzero()[0]
     return int(used[-1]) + 1 if len(used) else 1
+
+
+def token_counter(folder: Path) -> Callable[[Sequence[str]], list[int]]:
+    """Texts -> tokens of each, with those at its ends and nothing cut, by the tokenizer in `folder`; UserError without one."""
+    tokenizer = _load(folder)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return lambda texts: [len(encoding.ids) for encoding in tokenizer.encode_batch([clean_caption(text) for text in texts])]

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.config import TrainConfig
-from biomedclip_jax.data.images import load_image
-from biomedclip_jax.data.pairs import Pairs
+from biomedclip_jax.data.pairs import ImageOf, Pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.report import loss_curve, retrieval_gallery
 from biomedclip_jax.evaluation.retrieval import recall
@@ -27,23 +26,27 @@ def evaluate(config: TrainConfig, workdir: Path, pairs: Pairs | None, metrics: l
         return {}
     clip = from_pretrained(workdir / "model")
     bad: dict[int, UserError] = {}
-    image = clip.encode_images(pairs.images, on_error=bad.__setitem__)
+    images = [ImageOf(pairs, index) for index in range(len(pairs))]
+    image = clip.encode_images(images, on_error=bad.__setitem__)
     for error in bad.values():
         print(f"left out of the evaluation: {error}")
-    pairs = pairs.without(bad)
-    text = clip.encode_texts(pairs.captions)
-    results: dict[str, Any] = {"held_out_pairs": len(pairs)} | recall(image, text, pairs.captions)
-    if pairs.labels is not None:
-        labels = sorted(set(pairs.labels))
+    images = [image for index, image in enumerate(images) if index not in bad]
+    texts = [pairs.texts(image.index) for image in images]
+    captions = [each.captions[0] for each in texts]
+    text = clip.encode_texts(captions)
+    results: dict[str, Any] = {"held_out_pairs": len(images)} | recall(image, text, captions)
+    true_labels = [each.label for each in texts if each.label is not None]
+    if true_labels:
+        labels = sorted(set(true_labels))
         prompt = clip.encode_texts(prompts(labels, config.data.template))
-        results |= accuracy(image, prompt, labels, pairs.labels) | {"classes": len(labels)}
-    _gallery(workdir / "retrieval_gallery.png", pairs, image, text, config.seed)
+        results |= accuracy(image, prompt, labels, true_labels) | {"classes": len(labels)}
+    _gallery(workdir / "retrieval_gallery.png", images, captions, image, text, config.seed)
     return results
 
 
-def _gallery(path: Path, pairs: Pairs, image: np.ndarray, text: np.ndarray, seed: int) -> None:
-    captions = list(dict.fromkeys(pairs.captions))
-    rows = [captions[i] for i in np.random.default_rng(seed).permutation(len(captions))[:_GALLERY_ROWS]]
-    scores = np.stack([text[pairs.captions.index(caption)] @ image.T for caption in rows])
-    right = [{i for i, other in enumerate(pairs.captions) if other == caption} for caption in rows]
-    retrieval_gallery(path, rows, lambda i: load_image(pairs.images[i]), scores, right)
+def _gallery(path: Path, images: list[ImageOf], captions: list[str], image: np.ndarray, text: np.ndarray, seed: int) -> None:
+    different = list(dict.fromkeys(captions))
+    rows = [different[i] for i in np.random.default_rng(seed).permutation(len(different))[:_GALLERY_ROWS]]
+    scores = np.stack([text[captions.index(caption)] @ image.T for caption in rows])
+    right = [{i for i, other in enumerate(captions) if other == caption} for caption in rows]
+    retrieval_gallery(path, rows, lambda i: images[i].load(), scores, right)

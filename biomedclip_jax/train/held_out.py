@@ -10,7 +10,8 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import TrainConfig
-from biomedclip_jax.data.pairs import Pairs, read_pairs
+from biomedclip_jax.data.open_pairs import open_pairs
+from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval import recall
@@ -25,12 +26,12 @@ _ROWS = 16  # pairs a device encodes at once
 
 
 def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
-    """The held-out table; None if the config has none. UserError if it cannot be used."""
+    """The held-out pairs; None if the config has none. UserError if they cannot be used."""
     data = config.data
     if data.held_out is None:
         return None
-    path = Path(in_workdir(data.held_out, workdir))
-    return read_pairs(path, data.image_column, data.caption_column, data.label_column)
+    source = in_workdir(data.held_out, workdir)
+    return with_readable_texts(open_pairs(source, data.image_column, data.caption_column, data.label_column))
 
 
 class HeldOut:
@@ -70,7 +71,7 @@ class HeldOut:
         image, text = np.concatenate(images)[kept], np.concatenate(texts)[kept]
         numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
         loss = jax.jit(blockwise_loss, static_argnums=0)(stage.objective, jnp.asarray(image), jnp.asarray(text), numbers)
-        results = recall(image, text, [self._pairs.captions[i] for i in kept])
+        results = recall(image, text, [self._caption(i) for i in kept])
         return {"held_out_loss": float(loss)} | {f"held_out_{name}": value for name, value in results.items()}
 
     def _load(self, processor: Processor, start: int, rows: int) -> dict[str, np.ndarray]:
@@ -80,12 +81,15 @@ class HeldOut:
         places = [min(place, len(self._pairs) - 1) for place in range(first, first + here)]
         size = processor.config.image_size
         pixels = np.zeros((here, size, size, 3), np.float32)
-        for row, image in enumerate(processor.images_or_errors([self._pairs.images[place] for place in places])):
+        for row, image in enumerate(processor.images_or_errors([ImageOf(self._pairs, place) for place in places])):
             if isinstance(image, UserError):
                 self._bad.add(places[row])
             else:
                 pixels[row] = image
-        return {"images": pixels, "tokens": processor.tokens([self._pairs.captions[place] for place in places])}
+        return {"images": pixels, "tokens": processor.tokens([self._caption(place) for place in places])}
+
+    def _caption(self, index: int) -> str:
+        return self._pairs.texts(index).captions[0]
 
     def _all_bad(self) -> set[int]:
         """The unreadable pairs that any host has met."""

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from biomedclip_jax.compilation import enable_compilation_cache
-from biomedclip_jax.config import ComputeConfig, ShardingConfig, TrainConfig, from_json, to_json
+from biomedclip_jax.config import ComputeConfig, Mix, ShardingConfig, TrainConfig, from_json, to_json
 from biomedclip_jax.data.loader import TrainLoader
-from biomedclip_jax.data.pairs import read_pairs
+from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
@@ -63,7 +63,7 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
         config.prepare(workdir)
     hosts.barrier("the data", 60 * config.stall_minutes)
     data = config.data
-    pairs = read_pairs(Path(in_workdir(data.train, workdir)), data.image_column, data.caption_column)
+    pairs = open_pairs(_source(data.train, workdir), data.image_column, data.caption_column)
     held_out = held_out_pairs(config, workdir)
     text = config.model.text
     folder = tokenizer_folder(config, workdir)
@@ -82,7 +82,7 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
     hosts.barrier("the run folder", 60 * config.stall_minutes)
     own = "" if is_first() else f".{jax.process_index()}"
     rejects = Rejects(workdir / f"rejects{own}.jsonl", pairs.rejects if is_first() else [])
-    loader = TrainLoader(pairs, tokenizer, config.preprocess, data.crop_scale, config.seed, rejects.add)
+    loader = TrainLoader(pairs, tokenizer, config.preprocess, data, config.seed, rejects.add)
     watched = None if held_out is None else HeldOut(config, held_out, folder, make_mesh(fsdp=config.sharding.fsdp))
     run = Run(config, workdir, loader, watched, stop)
     try:
@@ -110,7 +110,16 @@ def _essence(config: TrainConfig) -> TrainConfig:
     stages = tuple(dataclasses.replace(stage, microbatch=None) for stage in config.stages)
     free = ("log_every", "evaluate_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "stall_minutes")
     default = {f.name: f.default for f in dataclasses.fields(config) if f.name in free}
-    return dataclasses.replace(config, compute=compute, stages=stages, sharding=ShardingConfig(), prepare=None, **default)
+    data = dataclasses.replace(config.data, workers=None)
+    return dataclasses.replace(
+        config, compute=compute, stages=stages, data=data, sharding=ShardingConfig(), prepare=None, **default
+    )
+
+
+def _source(source: str | Mix, workdir: Path) -> str | Mix:
+    if isinstance(source, str):
+        return in_workdir(source, workdir)
+    return tuple((in_workdir(part, workdir), weight) for part, weight in source)
 
 
 def _check_owner(config: TrainConfig, workdir: Path) -> None:

@@ -163,12 +163,9 @@ class Run:
         text, count = self.config.model.text, self.config.compute.text_buckets
         if count == 1:
             return ()
-        captions = self.loader.pairs.captions
-        chosen = np.random.default_rng(self.config.seed).permutation(len(captions))[:_SAMPLE]
-        lengths = np.asarray(caption_lengths(self.loader.tokenizer([captions[i] for i in chosen]), text.pad_id))
-        buckets = plan_buckets(
-            lengths, text.context_length, stage, self.mesh.size, count, complete=len(chosen) == len(captions)
-        )
+        captions, complete = self.loader.sample_texts(_SAMPLE)
+        lengths = np.asarray(caption_lengths(self.loader.tokenizer(captions), text.pad_id))
+        buckets = plan_buckets(lengths, text.context_length, stage, self.mesh.size, count, complete=complete)
         if buckets:
             share = token_share(buckets, text.context_length)
             shape = ", ".join(f"{b.rows} x {b.length}" for b in buckets)

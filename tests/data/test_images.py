@@ -378,7 +378,15 @@ def test_other_arrays_are_refused_by_shape_and_dtype(array):
 
 
 def test_other_sources_are_refused():
-    assert "bytes" in error_of(load_image, b"\xff\xd8")
+    assert "list" in error_of(load_image, [1, 2])
+
+
+def test_the_bytes_of_a_file_are_as_good_as_the_file(tmp_path):
+    picture("RGB").save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert np.array_equal(np.asarray(load_image(content)), np.asarray(picture("RGB")))
+    assert error_of(load_image, content[:60], "shard.tar: a.png").startswith("shard.tar: a.png: a damaged")
+    assert error_of(load_image, b"<html>", "s3://bucket/a.tar: b.jpg").startswith("s3://bucket/a.tar: b.jpg: a web page")
 
 
 # --- load_image: what is wrong with a file

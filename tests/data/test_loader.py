@@ -1,7 +1,11 @@
 """What a batch holds is a function of (seed, place in the run): the ground under resuming and under several processes."""
 
 import dataclasses
+import pickle
 import string
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +13,12 @@ import pytest
 from PIL import Image
 from reference import write_vocabulary
 
-from biomedclip_jax.config import PreprocessConfig
+from biomedclip_jax.config import AugmentConfig, DataConfig, PreprocessConfig
 from biomedclip_jax.data.images import load_image, preprocess_train
-from biomedclip_jax.data.loader import TrainLoader
-from biomedclip_jax.data.pairs import Pairs
+from biomedclip_jax.data.loader import TrainLoader, record_order
+from biomedclip_jax.data.mixture import Mixture
+from biomedclip_jax.data.pairs import Texts
+from biomedclip_jax.data.tables import TablePairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 
@@ -30,11 +36,12 @@ def loader(tmp_path: Path) -> TrainLoader:
     for path in images:
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
     rejects: list[dict[str, str]] = []
+    texts = [Texts(captions=(letter,)) for letter in string.ascii_lowercase[:RECORDS]]
     return TrainLoader(
-        Pairs(images, list(string.ascii_lowercase[:RECORDS]), None, rejects),
+        TablePairs(tmp_path, [path.name for path in images], texts, rejects),
         Tokenizer(tmp_path, 8, 0, 200),
         PreprocessConfig(image_size=16),
-        crop_scale=(0.5, 1.0),
+        DataConfig(train="", crop_scale=(0.5, 1.0), workers=0),
         seed=3,
         reject=rejects.append,
     )
@@ -61,7 +68,7 @@ def test_shapes_and_contents(loader: TrainLoader) -> None:
     assert list(batch["index"]) == [20, 21, 22, 23]
     for row, record in enumerate(records([batch])):  # image and caption of a row are of the same pair
         generator = np.random.default_rng((loader.seed, 20 + row))
-        expected = preprocess_train(load_image(loader.pairs.images[record]), loader.preprocess, generator, loader.crop_scale)
+        expected = preprocess_train(load_image(loader.pairs[record].image), loader.preprocess, generator, (0.5, 1.0))
         assert np.array_equal(batch["images"][row], expected)
 
 
@@ -108,19 +115,161 @@ def test_another_seed_is_another_order(loader: TrainLoader) -> None:
 def test_a_broken_image_is_replaced_and_reported(loader: TrainLoader) -> None:
     """By the record after it, at the same place, so that no other place changes."""
     before = list(loader.batches(0, 5, 2))
-    loader.pairs.images[4].write_bytes(b"broken since the run began")
+    Path(loader.pairs.name(4)).write_bytes(b"broken since the run began")
     after = list(loader.batches(0, 5, 2))
     expected = [5 if record == 4 else record for record in records(before)]
     assert records(after) == expected
     reject = loader.pairs.rejects[0]
-    assert reject["row"] == "5" and reject["image"] == str(loader.pairs.images[4]) and "4.png" in reject["reason"]
+    assert reject["row"] == "5" and reject["image"] == loader.pairs.name(4) and "4.png" in reject["reason"]
     kept = np.array(records(before)) != 4
     images = [np.concatenate([batch["images"] for batch in batches]) for batches in (before, after)]
     assert np.array_equal(images[0][kept], images[1][kept])
 
 
 def test_when_no_image_can_be_read(loader: TrainLoader) -> None:
-    for path in loader.pairs.images:
-        path.unlink()
+    for record in range(RECORDS):
+        Path(loader.pairs.name(record)).unlink()
     with pytest.raises(UserError, match="none of the 10 images"):
         next(iter(loader.batches(0, BATCH, 1)))
+
+
+# --- workers, hosts, texts, mixtures --------------------------------------------------------------------------------
+
+
+def with_config(loader: TrainLoader, **changes: object) -> TrainLoader:
+    return dataclasses.replace(loader, config=dataclasses.replace(loader.config, **changes))
+
+
+def test_worker_processes_change_nothing(loader: TrainLoader) -> None:
+    """Nor does what they meet get lost: a broken image is listed here, by whom it was never read."""
+    Path(loader.pairs.name(4)).write_bytes(b"broken")
+    rejects: list[dict[str, str]] = []
+    other = dataclasses.replace(with_config(loader, workers=2), reject=rejects.append)
+    assert same(list(other.batches(8, 12, 4)), list(loader.batches(8, 12, 4)))
+    assert {reject["row"] for reject in rejects} == {"5"} and "4.png" in rejects[0]["reason"]
+
+
+def test_an_error_in_a_worker_process_is_ours_to_see(loader: TrainLoader) -> None:
+    for record in range(RECORDS):
+        Path(loader.pairs.name(record)).unlink()
+    with pytest.raises(UserError, match="none of the 10 images"):
+        list(with_config(loader, workers=1).batches(0, BATCH, 4))
+
+
+def test_a_worker_that_is_killed_is_one_line(loader: TrainLoader, monkeypatch: pytest.MonkeyPatch) -> None:
+    import multiprocessing
+
+    batches = with_config(loader, workers=1).batches(0, BATCH, 10_000)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    with pytest.raises(UserError, match=r"process of the data loader has ended.*data\.workers"):
+        list(batches)
+
+
+ENDLESS = """
+import multiprocessing, pickle, sys
+if __name__ == "__main__":
+    with open(sys.argv[1], "rb") as file:
+        loader = pickle.load(file)
+    batches = loader.batches(0, 4, 1_000_000)
+    next(batches)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    input()
+"""
+
+
+def test_workers_end_when_their_run_is_killed(loader: TrainLoader, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(ENDLESS)
+    (tmp_path / "loader").write_bytes(pickle.dumps(dataclasses.replace(with_config(loader, workers=2), reject=print)))
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "loader")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        workers = [int(pid) for pid in run.stdout.readline().split()]
+        assert len(workers) == 2 and all(map(is_alive, workers))
+        run.kill()
+        until = time.monotonic() + 20
+        while any(map(is_alive, workers)) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not any(map(is_alive, workers))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_hosts_share_the_same_batches_at_any_batch_size(loader: TrainLoader, processes: int) -> None:
+    """Chunks of work do not line up with the rows of a host: 20 rows of 4 hosts, 5 each."""
+    whole = list(loader.batches(3, 20, 5))
+    parts = [list(loader.batches(3, 20, 5, process, processes)) for process in range(processes)]
+    joined = [{k: np.concatenate([part[k] for part in batch]) for k in batch[0]} for batch in zip(*parts, strict=True)]
+    assert same(joined, whole)
+
+
+def test_one_of_several_captions_is_drawn_by_place(loader: TrainLoader) -> None:
+    texts = [Texts(captions=("a", "b", "c")) for _ in range(RECORDS)]
+    several = dataclasses.replace(loader, pairs=TablePairs(Path(), [loader.pairs.name(i) for i in range(RECORDS)], texts, []))
+    batches = list(several.batches(0, 60, 5))
+    drawn = np.array(records(batches))
+    assert [int((drawn == letter).sum()) for letter in range(3)] == pytest.approx([100, 100, 100], abs=25)
+    assert same(list(several.batches(120, 60, 3)), batches[2:]), "the same after resuming"
+    assert all(np.array_equal(a["images"], b["images"]) for a, b in zip(batches, loader.batches(0, 60, 5), strict=True)), (
+        "drawing a text does not change the crop"
+    )
+    assert several.sample_texts(100)[1] is False, "one caption of three is not all there is"
+    assert loader.sample_texts(100) == (texts_of(loader), True) and loader.sample_texts(9)[1] is False
+
+
+def texts_of(loader: TrainLoader) -> list[str]:
+    order = np.random.default_rng(loader.seed).permutation(RECORDS)
+    return [loader.pairs.texts(int(record)).captions[0] for record in order]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 75), (1.0, 300)])
+def test_paragraphs_stand_for_captions(loader: TrainLoader, share: float, expected: int) -> None:
+    """In that share of the cases; where there is none the caption stays."""
+    texts = [Texts(captions=("a",), references=("b", "c") if record else ()) for record in range(RECORDS)]
+    pairs = TablePairs(Path(), [loader.pairs.name(i) for i in range(RECORDS)], texts, [])
+    other = dataclasses.replace(with_config(loader, reference_share=share), pairs=pairs)
+    drawn = np.array(records(list(other.batches(0, 50, 6))))
+    assert (drawn > 0).sum() == pytest.approx(0.9 * expected, abs=0.2 * expected if share < 1 else 0)
+    assert not share or {1, 2} <= set(drawn.tolist())
+
+
+def test_a_mixture_keeps_its_weights_and_each_part_its_epochs(loader: TrainLoader) -> None:
+    """Three of four places are of the first source, though it has three records and the other seven."""
+    names = [loader.pairs.name(i) for i in range(RECORDS)]
+    texts = [Texts(captions=(letter,)) for letter in string.ascii_lowercase[:RECORDS]]
+    parts = [TablePairs(Path(), names[:3], texts[:3], []), TablePairs(Path(), names[3:], texts[3:], [])]
+    mixed = dataclasses.replace(loader, pairs=Mixture(parts, (3.0, 1.0)))
+    assert len(mixed.pairs) == RECORDS and mixed.pairs[3].name == names[3]
+    batches = list(mixed.batches(0, 14, 8))
+    seen = records(batches)
+    first, second = [r for r in seen if r < 3], [r for r in seen if r >= 3]
+    assert len(first) == 84 and len(second) == 28
+    assert all(sorted(first[i : i + 3]) == [0, 1, 2] for i in range(0, 84, 3))
+    assert all(sorted(second[i : i + 7]) == list(range(3, 10)) for i in range(0, 28, 7))
+    assert same(list(mixed.batches(42, 14, 5)), batches[3:])
+
+
+def test_equal_sources_of_a_mixture_do_not_go_in_step(loader: TrainLoader) -> None:
+    order = record_order(Mixture([loader.pairs, loader.pairs], (1.0, 1.0)), 0)
+    drawn = np.array([int(order[place]) for place in range(40)])
+    first, second = drawn[drawn < RECORDS], drawn[drawn >= RECORDS] - RECORDS
+    assert len(first) == len(second) == 20 and not np.array_equal(first, second)
+
+
+def test_extras_are_keyed_by_place_and_leave_the_crop(loader: TrainLoader) -> None:
+    flipping = with_config(loader, augment=AugmentConfig(flip_prob=0.5))
+    plain, flipped = list(loader.batches(0, 20, 2)), list(flipping.batches(0, 20, 2))
+    same_way = turned = 0
+    for a, b in zip(plain, flipped, strict=True):
+        for x, y in zip(a["images"], b["images"], strict=True):
+            same_way += np.array_equal(x, y)
+            turned += np.array_equal(x[:, ::-1], y)
+    assert same_way + turned == 40 and 10 <= turned <= 30
+    assert same(list(flipping.batches(20, 20, 1)), flipped[1:])

@@ -169,7 +169,7 @@ def test_an_unknown_flag(config: TrainConfig, arguments: str, message: str) -> N
         ("--model.image.norm-pre 1", "True or False"),
         ("--compute.dtype float16", "one of float32, bfloat16"),
         ("--data.template a photo", "a text"),
-        ("--data.train", "a text"),
+        ("--data.tokenizer", "a text"),
         ("--data.crop-scale 0.5", "a number and a number"),
         ("--data.crop-scale 0.5 0.6 0.7", "a number and a number"),
         ("--optimizer.groups image", "a text and a number, any number of times"),

@@ -60,14 +60,16 @@ def test_the_held_out_pairs_are_evaluated_and_the_best_checkpoint_is_kept(data: 
 
 def test_the_held_out_loss_is_that_of_all_pairs_together(data: Path, tmp_path: Path) -> None:
     """The same from the outside: embeddings of the model folder, and the loss written out in NumPy."""
-    from biomedclip_jax.data.pairs import read_pairs
+    from biomedclip_jax.data.tables import read_table
     from biomedclip_jax.pretrained import from_pretrained
 
     run = one_stage(data, evaluate_every=6)
     loop.train(run, tmp_path)
     clip = from_pretrained(tmp_path)
-    pairs = read_pairs(data / "held_out.csv", "image", "caption")
-    scores = clip.logit_scale * (clip.encode_images(pairs.images) @ clip.encode_texts(pairs.captions).T).astype(np.float64)
+    table = read_table(data / "held_out.csv", "image", "caption")
+    pairs = [table[i] for i in range(len(table))]
+    image, text = clip.encode_images([pair.image for pair in pairs]), clip.encode_texts([pair.captions[0] for pair in pairs])
+    scores = clip.logit_scale * (image @ text.T).astype(np.float64)
     expected = 0.0
     for s in (scores, scores.T):
         expected += (np.log(np.exp(s).sum(axis=1)) - np.diag(s)).mean() / 2
@@ -268,3 +270,35 @@ def test_sigmoid_after_softmax(data: Path, tmp_path: Path) -> None:
     lines = read_lines(tmp_path / "metrics.jsonl")
     assert lines[0]["logit_bias"] == lines[2]["logit_bias"] == -10.0 != lines[3]["logit_bias"]
     assert float(read_model(tmp_path / "model").params["logit_bias"]) != -10.0
+
+
+# --- sources --------------------------------------------------------------------------------------------------------
+
+
+def test_another_source_of_the_same_pairs_trains_the_same(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit: from tars, with worker processes, and resumed without them; evaluated on a build, as from tables."""
+    from biomedclip_jax.data.convert import convert
+    from biomedclip_jax.data.tables import read_table
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    convert(read_table(data / "held_out.csv", "image", "caption", "label"), tmp_path / "tars", "webdataset")
+    convert(read_table(data / "held_out.csv", "image", "caption", "label"), tmp_path / "build", "tfds")
+    run = one_stage(data)
+    sources = dataclasses.replace(run.data, train=str(data / "held_out.csv"))
+    expected = loop.train(dataclasses.replace(run, data=sources), tmp_path / "table")
+    other = dataclasses.replace(sources, train=f"{tmp_path}/tars/*.tar", held_out=f"{tmp_path}/build:train")
+    for workers, steps in ((2, 3), (0, None)):
+        changed = dataclasses.replace(run, data=dataclasses.replace(other, workers=workers))
+        results = loop.train(changed, tmp_path / "tars_run", steps)
+    assert results is not None and expected is not None
+    assert results | {"seconds": 0} == expected | {"seconds": 0}
+    a, b = (flatten(final_state(run, tmp_path / name)[1]) for name in ("table", "tars_run"))
+    assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def test_a_missing_shard_is_named_before_anything_is_computed(data: Path, tmp_path: Path) -> None:
+    run = one_stage(data)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, train=f"{tmp_path}/{{00..01}}.tar"))
+    with pytest.raises(UserError, match=r"00\.tar on host .*: this shard is missing.*\(and 1 more of 2 shards\)"):
+        loop.train(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

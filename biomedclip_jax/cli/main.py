@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.cli.data import add_data
 from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import Ended, UserError
 
@@ -15,7 +16,10 @@ _MODEL_HELP = "a model folder, a run folder, or hf-hub:org/name"
 _FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of what stands there:
   --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
 `biomedclip train CONFIG --help` lists them all, with types and values."""
-_BENCH_FLAGS = ("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--against", "--eager", "--json", "--debug")
+_BENCH_FLAGS = (
+    *("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--images"),
+    *("--against", "--eager", "--json", "--debug"),
+)
 _PLAN_FLAGS = ("--topology", "--stage", "--pairs", "--json", "--debug")
 
 
@@ -92,7 +96,12 @@ def _bench(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.train.config_file import load_config
     from biomedclip_jax.train.overrides import override
 
-    config = task_config(load_config(arguments.config) if arguments.config else exact_biomedclip(8), arguments.stage)
+    what: list[Any] = arguments.what
+    words: list[str] = arguments.overrides
+    if words[:1] == ["loader"]:  # `bench loader`
+        what, words = ["loader"], words[1:]
+    config = load_config(arguments.config) if arguments.config else exact_biomedclip(64 if what == ["loader"] else 8)
+    config = task_config(config, arguments.stage)
     flags = {
         "stages.0.batch-size": arguments.batch_size,
         "stages.0.microbatch": arguments.microbatch,
@@ -100,9 +109,18 @@ def _bench(arguments: argparse.Namespace) -> None:
         "compute.dtype": arguments.dtype,
     }
     given = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
-    config = override(config, given + arguments.overrides, other_flags=_BENCH_FLAGS)
-    task = Task(config, tuple(arguments.what), arguments.steps, arguments.lengths, not arguments.eager)
-    bench(task, against=arguments.against is not None, turns=arguments.turns, json_file=arguments.json)
+    config = override(config, given + words, other_flags=_BENCH_FLAGS)
+    against = arguments.against is not None
+    if "loader" in what:
+        from biomedclip_jax.bench.loader import bench_loader
+
+        if what != ["loader"]:
+            raise UserError(f"--what {' '.join(what)}: expected the loader alone, because nothing else must run meanwhile")
+        task = Task(config, (), lengths=arguments.lengths)
+        bench_loader(task, arguments.images, against=against, turns=arguments.turns or 3, json_file=arguments.json)
+        return
+    task = Task(config, tuple(what), arguments.steps, arguments.lengths, not arguments.eager)
+    bench(task, against=against, turns=arguments.turns, json_file=arguments.json)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
@@ -219,6 +237,8 @@ def _parser() -> argparse.ArgumentParser:
         help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or ViT + BERT for AutoModel "
         "(default: %(default)s)",
     )
+    add_data(verbs)
+
     plan = verb(
         "plan",
         _plan,
@@ -260,6 +280,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--dtype", choices=["float32", "bfloat16"])
     measures = ["step", "forward", "loss", "loader"]
     bench.add_argument("--what", nargs="+", choices=measures, default=measures[:2], help="default: step forward")
+    bench.add_argument(
+        "--images", type=Path, metavar="DIR", help="for the loader: a folder of JPEGs (default: made, 800 x 600)"
+    )
     bench.add_argument(
         "--lengths",
         choices=["full", "real"],
@@ -312,10 +335,9 @@ def _run(arguments: Any) -> int:
         say(error)
         return error.code
     except KeyboardInterrupt:
-        print("interrupted; `train` goes on from its last checkpoint when run again", file=sys.stderr)
+        print(
+            "interrupted; `train` goes on from its last checkpoint, `data` with what is missing, when run again",
+            file=sys.stderr,
+        )
         return 130
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -246,7 +246,7 @@ def test_bad_options_of_embed(original: Path, image: Path, tmp_path: Path, capsy
 
 # --- fields of a config on the command line (what they take: tests/train/test_overrides.py) -------------------------
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QUICKSTART = CONFIGS / "quickstart.py"
 
 

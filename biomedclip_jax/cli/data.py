@@ -1,0 +1,147 @@
+"""`biomedclip data`: from articles and tables to what training reads. Nothing heavy is imported before a verb is chosen."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.cli.arguments import add_action, count
+from biomedclip_jax.cli.articles import add_fetch, add_figures
+from biomedclip_jax.cli.build import add_build
+from biomedclip_jax.errors import UserError
+
+_PAIRS_HELP = (
+    "a table (.csv, .tsv, .jsonl, .parquet), tars ('shards/{00000..00009}.tar' or 'shards/*.tar', also s3:// and gs://), "
+    "a build and its split (FOLDER:train), or tfds:NAME:train"
+)
+
+
+def add_data(verbs: Any) -> None:
+    """Add `data` and what it can do to the verbs of the command."""
+    description = "Get articles of PubMed Central, and make training data of them or of your own."
+    data = verbs.add_parser(
+        "data",
+        help=description,
+        description=description,
+        epilog="example:\n  biomedclip data preview xrays/train.csv --out sheet.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = data.add_subparsers(dest="action", metavar="VERB", required=True)
+    add_fetch(actions)
+    add_figures(actions)
+    add_build(actions)
+    add_preview(actions)
+    add_convert(actions)
+    add_statistics(actions)
+
+
+def add_preview(actions: Any) -> None:
+    preview = add_action(
+        actions,
+        "preview",
+        _preview,
+        "Some pairs of any source as a contact sheet, to see that images and captions belong together.",
+        "biomedclip data preview xrays/train.csv --out sheet.png",
+    )
+    preview.add_argument("source", metavar="SOURCE", help=_PAIRS_HELP)
+    preview.add_argument("--out", type=Path, required=True, metavar="X.png", help="gets the sheet")
+    preview.add_argument("-n", type=count, default=16, metavar="N", help="pairs, drawn at random (default: %(default)s)")
+    preview.add_argument("--seed", type=int, default=0, help="draws others (default: %(default)s)")
+    _add_columns(preview)
+
+
+def _preview(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.data.preview import write_preview
+
+    pairs = _open(arguments)
+    shown = write_preview(pairs, arguments.out, arguments.n, arguments.seed)
+    print(f"{arguments.out}: {len(shown)} of {len(pairs)} pairs")
+
+
+def add_convert(actions: Any) -> None:
+    convert = add_action(
+        actions,
+        "convert",
+        _convert,
+        "Pairs of any source as a table with a folder of images, as WebDataset tars, or as a TFDS build.",
+        "biomedclip data convert xrays/train.csv shards --to webdataset",
+    )
+    convert.add_argument("source", metavar="SOURCE", help=_PAIRS_HELP)
+    convert.add_argument(
+        "destination", type=Path, metavar="DEST", help="the folder to write; must not be there yet, or be empty"
+    )
+    convert.add_argument(
+        "--to", choices=["webdataset", "csv", "jsonl", "parquet", "tfds"], default="webdataset", help="default: %(default)s"
+    )
+    _add_columns(convert)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.data.convert import REJECTS, convert
+    from biomedclip_jax.progress import progress_bar
+
+    pairs = _open(arguments)
+    with progress_bar(len(pairs), "pair") as bar:
+        written, rejected = convert(pairs, arguments.destination, arguments.to, bar.update)
+    print(f"{arguments.destination}: {written} pairs ({arguments.to})")
+    if rejected:
+        print(f"{arguments.destination / REJECTS}: {rejected} records left out, each with its reason")
+
+
+def add_statistics(actions: Any) -> None:
+    statistics = add_action(
+        actions,
+        "statistics",
+        _statistics,
+        "Count what a source holds: lengths of captions, sizes of images, types of figures, words, licences, years; "
+        "as JSON, pictures and a page.",
+        "biomedclip data statistics pmc --tokenizer biomedclip",
+    )
+    statistics.add_argument("source", metavar="SOURCE", help=f"a build (FOLDER: all of its splits), or {_PAIRS_HELP}")
+    statistics.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="gets statistics.json, PNGs and index.html (default: SOURCE/statistics, for a build)",
+    )
+    statistics.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="a model's folder: count tokens as it does (default: words only)"
+    )
+    statistics.add_argument("--workers", type=count, metavar="N", help="processes (default: one a core)")
+    _add_columns(statistics)
+
+
+def _statistics(arguments: argparse.Namespace) -> None:
+    import os
+
+    from biomedclip_jax.data.pmc.statistics import write_statistics
+
+    build = (Path(arguments.source) / "features.json").is_file()
+    if arguments.out is None and not build:
+        raise UserError(f"{arguments.source}: not a build's folder; then --out DIR must say where statistics go")
+    out = arguments.out or Path(arguments.source) / "statistics"
+    columns = (arguments.image_column, arguments.caption_column)
+    workers = arguments.workers or os.cpu_count() or 1
+    found = write_statistics(arguments.source, out, arguments.tokenizer, workers, columns)
+    print(f"{out / 'index.html'}: {found['pairs']['all']:,} pairs, {found['of which panels']:,} of them panels")
+    for unit, numbers in found["caption"].items():
+        print(f"  {unit + ' of a caption':28s} median {numbers['median']:,}, mean {numbers['mean']:,}")
+    for limit, share in found["caption"].get("tokens", {}).get("share over", {}).items():
+        print(f"  {'over ' + limit + ' tokens':28s} {share:.1%}")
+
+
+def _add_columns(action: argparse.ArgumentParser) -> None:
+    names = {"image": "image paths", "caption": "captions", "label": "labels, to take along"}
+    for name, what in names.items():
+        default = None if name == "label" else name
+        shown = "" if default is None else f" (default: {default})"
+        action.add_argument(f"--{name}-column", default=default, metavar="NAME", help=f"column or feature of {what}{shown}")
+
+
+def _open(arguments: argparse.Namespace) -> Any:
+    from biomedclip_jax.data.open_pairs import open_pairs
+
+    pairs = open_pairs(arguments.source, arguments.image_column, arguments.caption_column, arguments.label_column)
+    if pairs.rejects:
+        first = pairs.rejects[0]
+        print(f"{len(pairs.rejects)} records cannot be used; the first: {first['image']}: {first['reason']}")
+    return pairs

@@ -1,0 +1,200 @@
+"""Pairs of a TFDS data set: our own builds, and any other with an image and a text. Read without TensorFlow.
+
+Images stay as they are encoded. Only ArrayRecord files have random access; TFDS writes them with `file_format="array_record"`.
+"""
+
+import contextlib
+import difflib
+import socket
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.data.pairs import Pair, Reject, Texts
+from biomedclip_jax.data.tables import REFERENCES
+from biomedclip_jax.errors import UserError, first_line
+
+_DEFAULT_NAMES = ("image", "caption")  # may stand for the only feature of its kind
+
+
+class BuildPairs:
+    """The records of a split. A worker process opens the files itself."""
+
+    def __init__(self, folder: Path, split: str, image: str, caption: str, label: str | None):
+        self.rejects: list[Reject] = []
+        self._folder = folder
+        self._split = split
+        self._image, self._caption, self._label = image, caption, label
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_source", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    @cached_property
+    def _source(self) -> tuple[Any, Callable[[int], str | None]]:
+        """The open files, which give images as they are encoded, and how a label becomes a text."""
+        import tensorflow_datasets as tfds
+
+        builder = _builder(self._folder)
+        features = builder.info.features
+        images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        decoders = {name: tfds.decode.SkipDecoding() for name in images}
+        source = builder.as_data_source(self._split, decoders=decoders)
+        named = self._label is not None and isinstance(features[self._label], tfds.features.ClassLabel)
+        return source, features[self._label].int2str if named else _text
+
+    def _record(self, index: int) -> dict[str, Any]:
+        with self._lock:  # several threads must not open the files at once
+            source, _ = self._source
+        try:
+            return source[index]
+        except Exception as error:  # ArrayRecord and protobuf have errors of their own
+            raise UserError(
+                f"{self.name(index)}: cannot be read ({first_line(error)}); copy or build the shard again"
+            ) from error
+
+    def __len__(self) -> int:
+        return len(self._source[0])
+
+    def __getitem__(self, index: int) -> Pair:
+        record = self._record(index)
+        return Pair.of(record[self._image], self.name(index), self._texts(index, record))
+
+    def texts(self, index: int) -> Texts:
+        return self._texts(index, self._record(index))
+
+    def _texts(self, index: int, record: dict[str, Any]) -> Texts:
+        captions = _texts(record[self._caption])
+        if not captions:
+            raise UserError(f"{self.name(index)}: caption is empty")
+        label = None if self._label is None else self._source[1](record[self._label])
+        references = _texts(record[REFERENCES]) if REFERENCES in record and self._caption != REFERENCES else ()
+        return Texts(captions=captions, references=references, label=label)
+
+    def name(self, index: int) -> str:
+        return f"{self._folder}:{self._split}, record {index}"
+
+
+def open_build(folder: Path, split: str | None, image: str, caption: str, label: str | None) -> BuildPairs:
+    """A split of the build in `folder`.
+
+    image, caption, label: names of features; "image" and "caption" may also stand for the only one of their kind.
+    Raises UserError for a folder without a build, an unknown split or feature (naming those there are), and a shard that is
+    missing or short (naming host and path).
+    """
+    if not (folder / "features.json").is_file():
+        tars = " (to read its tars, write FOLDER/*.tar)" if any(folder.glob("*.tar")) else ""
+        raise UserError(f"{folder}: no build in this folder, there is no features.json{tars}")
+    return _opened(_builder(folder), folder, str(folder), split, image, caption, label)
+
+
+def open_tfds(name: str, split: str | None, image: str, caption: str, label: str | None) -> BuildPairs:
+    """A split of a data set that TFDS has prepared on this machine. UserError as of `open_build`."""
+    tfds = _tfds(name)
+    try:
+        builder = tfds.builder(name)
+    except Exception as error:  # what a name that is not known, or a version that is not there, raises is anybody's guess
+        raise UserError(f"tfds:{name}: TFDS does not know it ({first_line(error)}); see its catalog for the name") from error
+    folder = Path(builder.data_dir)
+    if not (folder / "features.json").is_file():
+        raise UserError(f"tfds:{name}: not prepared in {folder}; run: tfds build {name} --file_format=array_record")
+    return _opened(builder, folder, f"tfds:{name}", split, image, caption, label)
+
+
+def _opened(
+    builder: Any, folder: Path, source: str, split: str | None, image: str, caption: str, label: str | None
+) -> BuildPairs:
+    splits = ", ".join(f"{source}:{name}" for name in builder.info.splits) or "none"
+    if split is None or split.partition("[")[0] not in builder.info.splits:
+        missing = "which split is missing" if split is None else f"no split {split!r}"
+        raise UserError(f"{source}: {missing}; there are: {splits}")
+    if builder.info.file_format is None or builder.info.file_format.value != "array_record":
+        raise UserError(
+            f"{source}: written as {getattr(builder.info.file_format, 'value', 'an unknown format')}, which has no random "
+            "access; prepare it with file_format=array_record"
+        )
+    _check_shards(builder.info.splits[split.partition("[")[0]])
+    features = builder.info.features
+    import tensorflow_datasets as tfds
+
+    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    texts = [name for name, feature in features.items() if _is_text(feature)]
+    image = _chosen(source, image, images, "an image", list(features))
+    caption = _chosen(source, caption, texts, "a text", list(features))
+    if label is not None and label not in features:
+        raise UserError(f"{source}: no feature {label!r}; there are {', '.join(map(repr, features))}")
+    pairs = BuildPairs(folder, split, image, caption, label)
+    try:
+        count = len(pairs)
+    except Exception as error:
+        raise UserError(f"{source}:{split}: cannot be opened ({first_line(error)})") from error
+    if count == 0:
+        raise UserError(f"{source}:{split}: no record in this split")
+    return pairs
+
+
+def _chosen(source: str, name: str, fitting: list[str], kind: str, there: list[str]) -> str:
+    if name in fitting:
+        return name
+    if name in _DEFAULT_NAMES and name not in there and len(fitting) == 1:
+        return fitting[0]
+    nearest = difflib.get_close_matches(name, fitting, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise UserError(
+        f"{source}: {name!r} is not a feature that holds {kind}; those that do: {', '.join(map(repr, fitting)) or 'none'}{hint}"
+    )
+
+
+def _check_shards(split: Any) -> None:
+    """UserError, with host and path, for a shard that is not there or does not hold as many records as it should."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):
+        where = f"{path} on host {socket.gethostname()}"
+        if not Path(path).is_file():
+            raise UserError(f"{where}: this shard is missing; copy it there, or build it again")
+        try:
+            with contextlib.closing(ArrayRecordReader(str(path))) as reader:
+                found = reader.num_records()
+        except Exception as error:  # RuntimeError, ValueError ...; of a damaged file also from `close`
+            raise UserError(f"{where}: this shard cannot be read ({first_line(error)}); copy or build it again") from error
+        if found != expected:
+            raise UserError(f"{where}: this shard holds {found} records, expected {expected}; copy or build it again")
+
+
+def _tfds(source: object) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(f"{source}: reading a build needs tensorflow-datasets: pip install 'biomedclip_jax[tfds]'") from error
+    return tfds
+
+
+def _builder(folder: Path) -> Any:
+    tfds = _tfds(folder)
+    try:
+        return tfds.builder_from_directory(str(folder))
+    except Exception as error:
+        raise UserError(f"{folder}: not a readable build ({first_line(error)})") from error
+
+
+def _is_text(feature: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+    return isinstance(inner, tfds.features.Text)
+
+
+def _text(value: Any) -> str | None:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """A text, or a sequence of them, without the empty ones."""
+    values = [value] if isinstance(value, bytes | str) else list(value)
+    return tuple(text for text in ((_text(v) or "").strip() for v in values) if text)

@@ -1,0 +1,97 @@
+"""What an article of PubMed Central holds for us: its figures, what is said about them, and under which licence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Graphic:
+    """An image that a figure names."""
+
+    href: str  # as written in the XML; "" if it names no file
+    alternatives: int | None = None  # which <alternatives> of the figure it stands in, from 0: forms of one picture
+    specific_use: str | None = None  # "print", "online", "thumbnail", "scielo-web" ...
+    content_type: str | None = None  # "scielo-267x140" and the like: a small copy for web pages
+
+    @property
+    def in_alternatives(self) -> bool:
+        return self.alternatives is not None
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of the running text that mentions a figure."""
+
+    where: str  # "abstract", "body", "back" or "sub-article"
+    section: str | None  # title of the nearest section round it
+    text: str
+
+
+@dataclass(frozen=True)
+class References:
+    """Where an article speaks of a figure."""
+
+    xrefs: int  # all mentions
+    outside_paragraphs: int  # of these, in tables, headings, captions ...: no paragraph is taken from them
+    paragraphs: tuple[Paragraph, ...]  # each once, in document order
+
+
+@dataclass(frozen=True)
+class License:
+    """What the XML says. code: "CC BY", "CC0", "CC BY-NC-ND" ..., or None if no known licence is named."""
+
+    code: str | None
+    url: str | None
+    declared_in: str  # "license/@xlink:href", "license-p//ext-link/@xlink:href", "license text", ... or "none"
+    text: str | None  # the first 300 characters of the statement
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One <fig>. Texts follow the rule in `jats_text.py`; None where the element is missing."""
+
+    index: int  # from 0, in document order
+    id: str | None
+    label: str | None
+    caption: str | None  # title and paragraphs
+    caption_title: str | None
+    caption_paragraphs: tuple[str, ...]
+    graphics: tuple[Graphic, ...]
+    references: References
+    attrib: str | None = None  # the credit line beside the caption
+    in_sub_article: bool = False  # of a decision letter, an author's response ...
+    in_floats_group: bool = False
+    fig_group: int | None = None  # which <fig-group> of the article, from 1
+    group_label: str | None = None
+    group_caption: str | None = None  # of the whole <fig-group>: often all that is said of its figures "(a)", "(b)" ...
+    nested_in_fig: str | None = None  # id of the figure round it
+    license: License | None = None  # its own <permissions>, where it has them: then the article's do not hold for it
+
+
+@dataclass(frozen=True)
+class Article:
+    """An article as its XML tells."""
+
+    pmcid: str | None  # "PMC123"
+    pmid: str | None
+    doi: str | None
+    title: str | None
+    journal: str | None
+    year: int | None
+    article_type: str | None
+    is_retracted: bool
+    license: License
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class ArticleFiles:
+    """The files of one article, wherever they lie."""
+
+    key: str  # PMC id and version ("PMC99000004.2") where they are known, else the name of the folder or package
+    location: str  # of the XML, relative to the source
+    xml: bytes
+    metadata: dict[str, Any] | None  # the PMC cloud's JSON, see `facts`; None where there is none
+    media: tuple[str, ...]  # names of the files beside the XML, without folders
+    read: Callable[[str], bytes]  # a media file's bytes, by its name in `media`; UserError if it cannot be had

@@ -1,0 +1,163 @@
+"""Statistics as pictures: histograms, bars and a cloud of words, as PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_BLUE, _ORANGE, _GRAY = "#2f6690", "#d1603d", "#555555"
+_DPI = 120
+_SHOWN = 32  # bars at most; the rest is summed up
+
+
+def draw(statistics: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Title -> PNG, in the order of the page; those for which there are numbers."""
+    caption, image = statistics["caption"], statistics.get("image", {})
+    figures: dict[str, Any] = {}
+    lengths = [("characters", ()), ("words", ()) if "tokens" not in caption else ("tokens", (77, 256, 512))]
+    figures["Length of captions"] = _histograms([(f"{unit} of a caption", caption[unit], limits) for unit, limits in lengths])
+    if image:
+        figures["Size of images"] = _histograms(
+            [(f"{side} in pixels", image[side], (224, 336, 512)) for side in ("width", "height")]
+        )
+    figures["Types of figures, by the words of their captions"] = _bars(statistics["figure types"])
+    if statistics["words"]["most frequent"] and (cloud := _cloud(statistics["words"]["most frequent"])):
+        figures["Words of captions"] = cloud
+    if "articles" in statistics:
+        figures["Articles by year"] = _columns(statistics["articles"]["by year"])
+    if "references of a figure" in statistics:
+        figures["Paragraphs that mention a figure"] = _histograms(
+            [("paragraphs that mention a figure", statistics["references of a figure"], ())]
+        )
+    if "licenses" in statistics:
+        figures["Licences of figures"] = _bars(statistics["licenses"])
+    if any(statistics.get("left out", {}).values()):
+        left_out = {
+            f"{kind.removesuffix('s')}: {reason}": n
+            for kind, reasons in statistics["left out"].items()
+            for reason, n in reasons.items()
+        }
+        figures["Left out of the build"] = _bars(left_out, shares=False)
+    written = {}
+    for number, (title, figure) in enumerate(figures.items(), 1):
+        name = "-".join(word for word in title.lower().replace(",", "").split()[:3])
+        written[title] = folder / f"{number}-{name}.png"
+        figure.savefig(written[title], dpi=_DPI, format="png", metadata={"Software": None})
+    return written
+
+
+def _figure(width: float, height: float) -> Any:
+    # the object interface needs no display and leaves pyplot's global state alone
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _clean(axis: Any) -> None:
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    axis.tick_params(labelsize=8, color=_GRAY)
+
+
+def _histograms(panels: Sequence[tuple[str, Mapping[str, Any], Sequence[int]]]) -> Any:
+    """Side by side; dashed lines at the limits, with the share beyond."""
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    figure = _figure(9.0 if len(panels) > 1 else 5.0, 3.2)
+    for axis, (name, numbers, limits) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
+        histogram = numbers["histogram"]
+        step, counts = histogram["step"], histogram["counts"]
+        left = histogram["start"] - 0.5 + step * np.arange(len(counts))
+        axis.bar(left, counts, step, align="edge", color=_BLUE, edgecolor="white", linewidth=0.4)
+        right = float(left[-1] + step)
+        if numbers["max"] > right:
+            axis.bar(left[-1:], counts[-1:], step, align="edge", color=_ORANGE)
+            axis.annotate(
+                f"and above,\nto {numbers['max']:,}", (right, counts[-1]), (0, 6), textcoords="offset points",
+                ha="right", va="bottom", fontsize=7, color=_ORANGE,
+            )  # fmt: skip
+        top = max(counts)
+        shown = [limit for limit in limits if left[0] < limit < right]
+        for level, limit in enumerate(shown):
+            axis.axvline(limit + 0.5, color=_GRAY, linestyle="--", linewidth=0.9)
+            share = numbers["share over"][str(limit)]
+            axis.text(
+                limit + 0.5, top * (1.22 - 0.09 * level), f" {share:.1%} over {limit}", fontsize=7.5, color=_GRAY, va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+            )  # fmt: skip
+        axis.set_ylim(0, top * (1.3 if shown else 1.08))
+        axis.set_xlim(min(0.0, float(left[0])) if left[0] < 0.3 * right else float(left[0]), right + 0.02 * (right - left[0]))
+        axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.set_title(f"{name}: median {numbers['median']:,}, mean {numbers['mean']:,.0f}", fontsize=9, loc="left")
+        _clean(axis)
+    return figure
+
+
+def _bars(counts: Mapping[str, int], *, shares: bool = True) -> Any:
+    """Horizontal bars in this order, with numbers, and shares of their sum."""
+    entries = [(name, n) for name, n in counts.items() if n]
+    total = sum(n for _, n in entries)
+    if len(entries) > _SHOWN:
+        rest = entries[_SHOWN - 1 :]
+        entries = [*entries[: _SHOWN - 1], (f"{len(rest)} others", sum(n for _, n in rest))]
+    figure = _figure(7.0, 0.7 + 0.26 * max(len(entries), 2))
+    axis = figure.subplots()
+    names, values = [name for name, _ in entries], [n for _, n in entries]
+    drawn = axis.barh(range(len(entries)), values, 0.72, color=_BLUE)
+    axis.set_yticks(range(len(entries)), names, fontsize=8.5, parse_math=False)
+    axis.bar_label(drawn, [f" {n:,}  ({n / total:.1%})" if shares else f" {n:,}" for n in values], fontsize=8, color=_GRAY)
+    axis.set_ylim(len(entries) - 0.4, -0.6)
+    axis.set_xlim(0, max(values) * 1.2)
+    axis.xaxis.set_visible(False)
+    _clean(axis)
+    axis.spines["bottom"].set_visible(False)
+    return figure
+
+
+def _columns(counts: Mapping[str, int]) -> Any:
+    """A column a year, gaps included; what has no year stands at the right."""
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    years = [int(year) for year in counts if year.isdecimal()]
+    names = [str(year) for year in range(min(years), max(years) + 1)] if years else []
+    names += [name for name in counts if not name.isdecimal()]
+    figure = _figure(min(9.0, max(4.0, 1.0 + 0.45 * len(names))), 3.0)
+    axis = figure.subplots()
+    drawn = axis.bar(range(len(names)), [counts.get(name, 0) for name in names], 0.75, color=_BLUE)
+    every = -(-len(names) // 16)
+    axis.set_xticks(range(0, len(names), every), names[::every])
+    if len(names) <= 16:
+        axis.bar_label(drawn, [f"{counts[name]:,}" if name in counts else "" for name in names], fontsize=8, color=_GRAY)
+    axis.set_xlim(-0.8, len(names) - 0.2)
+    axis.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _clean(axis)
+    return figure
+
+
+def _cloud(words: Mapping[str, int]) -> Any:
+    """None without the package `wordcloud`."""
+    try:
+        from wordcloud import WordCloud
+    except ImportError:
+        return None
+    import matplotlib
+
+    cloud = WordCloud(
+        font_path=str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"),
+        width=1400,
+        height=640,
+        background_color="white",
+        colormap="viridis",
+        random_state=0,
+        prefer_horizontal=1.0,
+        margin=4,
+    )
+    figure = _figure(9.0, 4.2)
+    axis = figure.subplots()
+    axis.imshow(cloud.generate_from_frequencies(dict(words)).to_array())
+    axis.axis("off")
+    return figure

@@ -1,0 +1,110 @@
+"""A build's destination: a folder, or any address that fsspec knows (s3://, gs://, ...). Files appear whole or not at all."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.files import write_file
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Files under `root`, by names with "/" in them. Raises UserError where the destination cannot be reached or written."""
+
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.root
+
+    @cached_property
+    def _remote(self) -> tuple[Any, str]:
+        import fsspec
+
+        try:
+            return fsspec.core.url_to_fs(self.root)
+        except (ImportError, ValueError) as error:  # ValueError: no such protocol
+            raise UserError(f"{self.root}: cannot be opened ({first_line(error)})") from error
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"root": self.root}  # a worker opens its own connection
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        object.__setattr__(self, "root", state["root"])
+
+    def _path(self, name: str) -> str:
+        return f"{self._remote[1].rstrip('/')}/{name}"
+
+    def exists(self, name: str) -> bool:
+        return (Path(self.root) / name).exists() if self.is_local else self._remote[0].exists(self._path(name))
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The files directly in a folder, without it; none if it is not there."""
+        if self.is_local:
+            path = Path(self.root) / folder
+            found = [entry.name for entry in path.iterdir() if entry.is_file()] if path.is_dir() else []
+        else:
+            system, base = self._remote[0], self._path(folder)
+            system.invalidate_cache()
+            found = [entry.rsplit("/", 1)[-1] for entry in system.ls(base, detail=False)] if system.exists(base) else []
+        yield from sorted(name for name in found if not name.endswith(".partial"))
+
+    def put(self, source: Path, name: str) -> None:
+        """Move a finished local file here; it appears whole."""
+        if self.is_local:
+            write_file(Path(self.root) / name, lambda partial: shutil.move(source, partial))
+            return
+        try:
+            self._remote[0].put_file(str(source), self._path(name))  # an object appears when its upload is complete
+        except Exception as error:  # the libraries behind fsspec have no common error
+            raise UserError(f"{self.root}/{name}: cannot be written ({first_line(error)})") from error
+        source.unlink()
+
+    def get(self, name: str, folder: Path) -> Path:
+        """A local file with the content of `name`: the file itself, or a copy in `folder`."""
+        if self.is_local:
+            return Path(self.root) / name
+        copy = folder / name.replace("/", "_")
+        self._remote[0].get_file(self._path(name), str(copy))
+        return copy
+
+    def read(self, name: str) -> bytes:
+        if self.is_local:
+            return (Path(self.root) / name).read_bytes()
+        return self._remote[0].cat_file(self._path(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        if self.is_local:
+            write_file(Path(self.root) / name, lambda partial: partial.write_bytes(data))
+        else:
+            self._remote[0].pipe_file(self._path(name), data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.read(name))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; none there is no error."""
+        if self.is_local:
+            (Path(self.root) / name).unlink(missing_ok=True)
+        elif self._remote[0].exists(self._path(name)):
+            self._remote[0].rm_file(self._path(name))
+
+    def remove_folder(self, name: str) -> None:
+        if self.is_local:
+            shutil.rmtree(Path(self.root) / name, ignore_errors=True)
+        elif self._remote[0].exists(self._path(name)):
+            self._remote[0].rm(self._path(name), recursive=True)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,197 @@
+"""Pairs in WebDataset tars, with random access: `key.jpg|jpeg|png|webp`, `key.txt`, and perhaps `key.json`.
+
+That is open_clip's layout, and BIOMEDICA's. Each tar is read through once; where its members lie is kept in a cache file,
+which counts as long as the tar has the same size and date.
+"""
+
+import glob
+import json
+import re
+import socket
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedclip_jax.data.pairs import Pair, Reject, Texts
+from biomedclip_jax.data.shard import IMAGE, JSON, NOTHING, TEXT, Shard, cache_file, index_shard, save_index
+from biomedclip_jax.data.tables import REFERENCES
+from biomedclip_jax.errors import UserError
+
+_THREADS = 16  # tars that are indexed at once
+_FROM_TXT = "caption"  # any other name: that field of the .json
+_KINDS = {IMAGE: "image (.jpg, .jpeg, .png or .webp)", TEXT: "caption (.txt)", JSON: "fields (.json)"}
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+class TarPairs:
+    """The complete samples of all shards. `parts` as of `index_shard`; in a file, if it could be kept, that workers share."""
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        counts: Sequence[int],
+        parts: np.ndarray,
+        file: Path | None,
+        rejects: list[Reject],
+        fields: tuple[str | None, str | None],
+    ):
+        self.rejects = rejects
+        self._shards = list(shards)
+        self._starts = [0, *accumulate(counts)]
+        self._parts = parts
+        self._file = file
+        self._caption_field, self._label_field = fields
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) if self._file is None else vars(self) | {"_parts": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._file is not None:
+            self._parts = np.load(self._file, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index: int) -> Pair:
+        return Pair.of(self._read(index, IMAGE), self.name(index), self.texts(index))
+
+    def texts(self, index: int) -> Texts:
+        fields = self._fields(index)
+        found = self._decoded(index) if self._caption_field is None else fields.get(self._caption_field)
+        captions = _texts(found)
+        if not captions:
+            raise UserError(f"{self.name(index)}: caption is empty")
+        label = None
+        if self._label_field is not None:
+            label = str(fields.get(self._label_field, "")).strip()
+            if not label:
+                raise UserError(f"{self.name(index)}: no {self._label_field!r} in its .json")
+        references = fields.get(REFERENCES)
+        return Texts(captions=captions, references=_texts(references if isinstance(references, list) else []), label=label)
+
+    def name(self, index: int) -> str:
+        return self._shard(index).name(int(self._parts[index, IMAGE, 0]))
+
+    def _shard(self, index: int) -> Shard:
+        return self._shards[bisect_right(self._starts, index) - 1]
+
+    def _read(self, index: int, part: int) -> bytes:
+        position, size = self._parts[index, part].tolist()
+        return self._shard(index).read(position, size)
+
+    def _decoded(self, index: int) -> str:
+        try:
+            return self._read(index, TEXT).decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.name(index)}: its caption is not UTF-8 ({error})") from error
+
+    def _fields(self, index: int) -> dict[str, Any]:
+        if self._parts[index, JSON, 0] == NOTHING:
+            return {}
+        try:
+            fields = json.loads(self._read(index, JSON))
+        except ValueError as error:
+            raise UserError(f"{self.name(index)}: its .json is not JSON ({error})") from error
+        return fields if isinstance(fields, dict) else {}
+
+
+def find_shards(pattern: str) -> list[str]:
+    """The paths or addresses that a pattern means: `{000..012}` and `{a,b}`, then `*` and `?` of a local path.
+
+    UserError, naming the host, for a local pattern or path that means nothing that is there.
+    """
+    found: list[str] = []
+    for path in _expand(pattern):
+        if "://" in path:
+            found.append(path)
+        elif glob.has_magic(path):
+            matches = sorted(glob.glob(path))
+            if not matches:
+                raise UserError(f"{path} on host {socket.gethostname()}: no such tar; check the pattern, or copy them there")
+            found += matches
+        else:
+            found.append(path)
+    return found
+
+
+def _expand(pattern: str) -> Iterator[str]:
+    braces = _BRACES.search(pattern)
+    if braces is None:
+        yield pattern
+        return
+    span = _RANGE.fullmatch(braces[1])
+    if span is not None:
+        first, last = int(span[1]), int(span[2])
+        if first > last:
+            raise UserError(f"{pattern}: {braces[0]} counts down; expected the smaller number first")
+        choices = [str(number).zfill(len(span[1])) for number in range(first, last + 1)]
+    else:
+        choices = braces[1].split(",")
+    for choice in choices:
+        yield from _expand(pattern[: braces.start()] + choice + pattern[braces.end() :])
+
+
+def open_shards(paths: Sequence[str], caption_field: str = _FROM_TXT, label_field: str | None = None) -> TarPairs:
+    """The pairs in these tars.
+
+    caption_field: "caption" means the .txt; any other name that field of the .json, a text or a list of texts. label_field: of
+    the .json. Samples without image or text are left out and listed. Raises UserError for shards that are missing, cut short
+    or no tars, naming the first, how many more, and the host; and if nothing is left.
+    """
+    with ThreadPoolExecutor(min(_THREADS, max(len(paths), 1))) as pool:
+        results = list(pool.map(_indexed, paths))
+    if errors := [result for result in results if isinstance(result, UserError)]:
+        more = f" (and {len(errors) - 1} more of {len(paths)} shards)" if len(errors) > 1 else ""
+        raise UserError(f"{errors[0]}{more}")
+    opened = [result for result in results if not isinstance(result, UserError)]
+    needed = TEXT if caption_field == _FROM_TXT else JSON
+    complete = [(parts[:, (IMAGE, needed), 1] > 0).all(axis=1) for _, parts in opened]
+    rejects = [
+        _reject(shard, parts, row, needed)
+        for (shard, parts), mask in zip(opened, complete, strict=True)
+        for row in np.flatnonzero(~mask).tolist()
+    ]
+    shards, counts = [shard for shard, _ in opened], [int(mask.sum()) for mask in complete]
+    if sum(counts) == 0:
+        first = f"; the first: {rejects[0]['image']}, {rejects[0]['reason']}" if rejects else ""
+        raise UserError(f"{paths[0]}{' ...' if len(paths) > 1 else ''}: no usable pair in {len(rejects)} samples{first}")
+    file = cache_file(*shards, kind=f"all, with part {needed}")
+    if not file.is_file():
+        whole = np.concatenate([parts[mask] for (_, parts), mask in zip(opened, complete, strict=True)])
+        if not save_index(file, whole):
+            return TarPairs(shards, counts, whole, None, rejects, _fields_of(caption_field, label_field))
+    whole = np.load(file, mmap_mode="r")
+    return TarPairs(shards, counts, whole, file, rejects, _fields_of(caption_field, label_field))
+
+
+def _fields_of(caption: str, label: str | None) -> tuple[str | None, str | None]:
+    return None if caption == _FROM_TXT else caption, label
+
+
+def _indexed(path: str) -> tuple[Shard, np.ndarray] | UserError:
+    try:
+        return index_shard(path)
+    except UserError as error:
+        return error
+
+
+def _reject(shard: Shard, parts: np.ndarray, row: int, needed: int) -> Reject:
+    missing = IMAGE if parts[row, IMAGE, 1] <= 0 else needed
+    empty = parts[row, missing, 0] != NOTHING
+    there = next(position for position, _ in parts[row].tolist() if position != NOTHING)
+    reason = f"{_KINDS[missing]} is empty" if empty else f"no {_KINDS[missing]} in this sample"
+    return {"row": str(row + 1), "image": shard.name(there), "reason": reason}
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    """A text, or a list of them, without the empty ones."""
+    values = value if isinstance(value, list) else [value]
+    return tuple(text for text in (str(v).strip() for v in values if v is not None) if text)

@@ -1,0 +1,39 @@
+"""The shared articles, and a local S3 that holds them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty_s3 import FaultyS3, faulty_s3
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def pmc_articles() -> Path:
+    """Seven real articles, which stand beside the repository and are not part of it."""
+    folder = REPOSITORY.parent / "shared" / "pmc-articles"
+    assert (folder / "expected.json").is_file(), f"{folder} is missing: these tests need the shared files beside the checkout"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _server(pmc_articles: Path) -> Iterator[FaultyS3]:
+    with faulty_s3(pmc_articles / "cloud") as server:
+        yield server
+
+
+@pytest.fixture
+def s3(_server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """The shared articles in a bucket, at the endpoint that the environment names; what a test changes there is undone."""
+    from botocore.retries.standard import ExponentialBackoff
+
+    from biomedclip_jax.data.pmc import s3 as ours
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", _server.endpoint)
+    monkeypatch.setattr(ours, "_PAUSE", 0.01)
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
+    ours._client.cache_clear()
+    yield _server
+    _server.restore()
+    ours._client.cache_clear()

@@ -1,0 +1,164 @@
+"""The type of a figure from its caption: hand-written captions of every type, look-alikes, and the speed."""
+
+import json
+import timeit
+
+import pytest
+from conftest import SHARED
+
+from biomedclip_jax.data.pmc.figure_types import UNKNOWN, all_types, figure_type, figure_types, type_named
+from biomedclip_jax.errors import UserError
+
+CAPTIONS = {
+    "Chest X-ray showing bilateral hilar lymphadenopathy.": "X-ray",
+    "Posteroanterior chest radiograph of a 54-year-old man.": "X-ray",
+    "Axial contrast-enhanced CT scan of the abdomen showing a hypodense lesion in the liver (arrow).": "CT",
+    "High-resolution computed tomography of the chest with ground-glass opacities.": "CT",
+    "T2-weighted MRI of the brain, axial view, showing a hyperintense lesion.": "MR",
+    "Sagittal magnetic resonance imaging of the lumbar spine.": "MR",
+    "Transthoracic echocardiogram, apical four-chamber view.": "ultrasound",
+    "Abdominal ultrasound demonstrating gallstones.": "ultrasound",
+    "Coronary angiography demonstrating occlusion of the left anterior descending artery.": "angiography",
+    "CT angiography showing a pulmonary embolism.": "angiography",
+    "18F-FDG PET/CT showing uptake in mediastinal nodes.": "combined",
+    "FDG-PET scan of the whole body.": "PET",
+    "Colonoscopy revealed a polypoid mass in the sigmoid colon.": "endoscopy",
+    "Endoscopic view of the ulcer.": "endoscopy",
+    "Clinical photograph of the patient showing facial swelling.": "organ photo",
+    "Fundus photograph of the right eye.": "organ photo",
+    "Gross specimen of the resected tumor.": "organ photo",
+    "Erythematous papules on the trunk; dermoscopy shows a pigment network.": "skin",
+    "12-lead ECG showing ST elevation in leads II, III and aVF.": "ECG",
+    "Electrocardiogram on admission.": "ECG",
+    "EEG recording showing generalized spike-and-wave discharges.": "EEG",
+    "Surface EMG of the biceps during contraction.": "EMG",
+    "Histopathology: H&E staining, original magnification ×400.": "light microscopy",  # noqa: RUF001
+    "Hematoxylin and eosin-stained section showing invasive ductal carcinoma.": "light microscopy",
+    "Immunohistochemical staining for CD20 (×200).": "light microscopy",  # noqa: RUF001
+    "Scanning electron micrographs of the biofilm.": "electron microscopy",
+    "TEM images of gold nanoparticles. Scale bar, 50 nm.": "transmission microscopy",
+    "Confocal images of HeLa cells stained with DAPI (blue) and anti-tubulin. Scale bar, 10 µm.": "fluorescence microscopy",
+    "Immunofluorescence of kidney sections.": "fluorescence microscopy",
+    "Three-dimensional reconstruction of the skull.": "3D",
+    "Crystal structure of the kinase domain bound to ATP (PDB 1ATP).": "3D",
+    "Ribbon diagram of the protein.": "3D",
+    "Table of primers used in this study.": "table",
+    "Western blot analysis of p53 and β-actin in cell lysates.": "gel",
+    "SDS-PAGE of purified protein. Lane 1, marker; lane 2, eluate.": "gel",
+    "Agarose gel electrophoresis of PCR products.": "gel",
+    "HPLC chromatogram of the extract.": "gel",
+    "Multiple sequence alignment of the SH3 domains.": "gene sequence",
+    "Sanger sequencing chromatograms showing the c.35delG mutation.": "gene sequence",
+    "Chemical structures of compounds 1–5.": "chemical structure",  # noqa: RUF001
+    "PRISMA flow diagram of study selection.": "flowchart",
+    "Flowchart of patient enrolment.": "flowchart",
+    "Schematic diagram of the experimental design.": "diagram",
+    "Schematic illustration of the signaling pathway.": "diagram",
+    "Screenshot of the web interface.": "screenshot",
+    "Pseudocode of the algorithm.": "program listing",
+    "Kaplan-Meier survival curves for patients with high and low expression (log-rank p = 0.03).": "chart",
+    "ROC curves of the three models.": "chart",
+    "Bar chart of mean values ± SD (n = 6). *P < 0.05.": "chart",
+    "Phylogenetic tree inferred by maximum likelihood.": "chart",
+    "Relative mRNA expression determined by qRT-PCR. CT values were normalized to GAPDH.": "chart",
+    "Photograph of the experimental apparatus.": "photo",
+    "Hand-drawn sketch of the anatomy.": "drawing",
+    "Genotype distribution for CC, CT and TT carriers.": "chart",
+    "Table 1 shows the results; see Table S2.": "unknown",
+    "Patient outcome after graph theory analysis.": "unknown",
+    "Distribution of plots of land. X-ray diffraction patterns of the samples.": "chart",
+    "Cells (CT26) were injected.": "unknown",
+    "Growth of the plants on each experimental plot.": "unknown",
+    "Location of the study area in northern Ethiopia.": "chart",
+    "The equation for the growth model.": "formula",
+    "Doppler ultrasound of the portal vein.": "ultrasound",
+    "Panoramic radiograph showing an impacted third molar.": "X-ray",
+    "Optical coherence tomography image of the macula.": "organ photo",
+    "Bone marrow smear with blasts (Wright-Giemsa stain).": "light microscopy",
+    "Flow cytometry dot plots of CD4+ T cells.": "chart",
+    "Cryo-EM density map of the complex.": "3D",
+    "Intraoperative photograph showing the mass.": "organ photo",
+    "Photomicrograph of a Gram-stained smear.": "light microscopy",
+    "SPECT/CT fusion images.": "combined",
+    "Cone beam CT of the mandible.": "CT",
+    "MR angiography of the circle of Willis.": "angiography",
+    "Volcano plot of differentially expressed genes.": "chart",
+    "Heat map of gene expression.": "chart",
+    "Forest plot of odds ratios.": "chart",
+    "NMR spectrum of compound 3.": "chart",
+}
+
+
+def test_the_taxonomy_is_whole() -> None:
+    types = all_types()
+    assert len(types) == 30 == len({entry.name for entry in types})
+    assert {entry.code for entry in types} >= {"DRCT", "DMFL", "GTAB", "GFIG", "GHDR", "D3DR"}
+
+
+@pytest.mark.parametrize("caption", CAPTIONS)
+def test_the_type_that_a_caption_names(caption: str) -> None:
+    assert figure_type(caption) == CAPTIONS[caption], figure_types(caption)
+
+
+def test_every_type_but_formulae_has_a_caption_here() -> None:
+    assert {entry.name for entry in all_types()} <= set(CAPTIONS.values())
+
+
+def test_all_types_best_first() -> None:
+    found = figure_types("Western blot of p53 (top). Bar graph of the band intensities, mean ± SD. Scale bar, 10 µm.")
+    assert found[:2] == ("chart", "gel")
+    assert figure_types("") == ()
+
+
+@pytest.mark.parametrize(
+    ("caption", "type_"),
+    [
+        ("Ct values of the samples", "CT"),
+        ("CT values of the samples", "CT"),
+        ("CT26 and CTCF were measured", "CT"),
+        ("the mr locus", "MR"),
+        ("Table 2 lists them", "table"),
+        ("See Supplementary Table S3 and Tables 1", "table"),
+        ("PET bottles in the sea", "PET"),
+        ("a stem cell", "transmission microscopy"),
+        ("X-ray crystallography", "X-ray"),
+        ("graph theory", "chart"),
+        ("timetable", "table"),
+    ],
+)
+def test_words_that_look_like_a_type(caption: str, type_: str) -> None:
+    assert type_ not in figure_types(caption)
+
+
+def test_plural_case_and_hyphens_do_not_matter() -> None:
+    for caption in ("X-rays", "chest X-RAY", "Chest x ray", "CHEST X-RAYS"):
+        assert figure_type(caption) == "X-ray", caption
+    assert figure_type("CTs of the chest") == figure_type("CT scans") == "CT"
+    assert figure_type("biopsies") == figure_type("biopsy") == "light microscopy"
+
+
+def test_names_and_codes() -> None:
+    assert type_named("ct") == type_named("DRCT") == "CT"
+    assert type_named("Light Microscopy") == "light microscopy"
+    assert type_named("unknown") == UNKNOWN
+    with pytest.raises(UserError, match=r"'graph': no such type; expected one of ultrasound, MR, CT, .*chart"):
+        type_named("graph")
+
+
+def test_captions_of_real_articles() -> None:
+    """By eye, these types are in the picture; of 42 figures 40 get a type that is."""
+    expected = json.loads((SHARED / "pmc-articles" / "expected.json").read_text())
+    captions = {(article["id"], f["index"]): f["caption"] for article in expected["articles"] for f in article["figures"]}
+    for key, name in {
+        ("PMC99000001.1", 1): "chart",
+        ("PMC99000002.2", 0): "diagram",
+        ("PMC99000003.3", 7): "gene sequence",
+        ("PMC99000005.1", 3): "chart",
+        ("PMC99000006.1", 0): "gel",
+        ("PMC99000006.1", 1): "fluorescence microscopy",
+        ("PMC99000006.1", 7): "fluorescence microscopy",
+    }.items():
+        assert figure_type(captions[key]) == name, key
+    texts = list(captions.values())
+    seconds = min(timeit.repeat(lambda: [figure_type(text) for text in texts], number=1, repeat=5)) / len(texts)
+    assert seconds < 0.5e-3, "0.06 ms on a machine at rest"

@@ -1,0 +1,206 @@
+"""figures.jsonl: the figures of the shared articles as they should be, the same bytes every time, and what is left out."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_s3 import BUCKET, FaultyS3, small_article
+
+from biomedclip_jax.data.pmc import figures_file
+from biomedclip_jax.data.pmc.article import ArticleFiles
+from biomedclip_jax.data.pmc.figures_file import describe, write_figures
+from biomedclip_jax.data.pmc.sources import open_source
+from biomedclip_jax.errors import UserError
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def written(pmc_articles: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("figures") / "figures.jsonl"
+    counts = write_figures(open_source(str(pmc_articles / "cloud")), out)
+    assert counts == {"articles": 7, "figures": 45, "figures with a picture": 42, "articles without figures": 0}
+    return out
+
+
+def test_the_shared_articles(written: Path, pmc_articles: Path) -> None:
+    """Against `expected.json`, field by field; MathML's text is kept, as its README gives for that choice."""
+    expected = json.loads((pmc_articles / "expected.json").read_text())["articles"]
+    for line, article in zip(lines_of(written), expected, strict=True):
+        assert line["pmcid"] == f"PMC{line['pmc']}" == article["pmcid"]
+        assert line["location"] == article["xml"].removeprefix("cloud/")
+        assert line["license"] == article["license_code_in_metadata"] and line["license_source"] == "metadata"
+        assert line["license_url"] == article["licence"]["url"]
+        for name in ("version", "pmid", "doi", "title", "article_type", "is_retracted"):
+            assert line[name] == article[name], name
+        for figure, truth in zip(line["figures"], article["figures"], strict=True):
+            assert figure["fig_id"] == truth["id"] and figure["fig_label"] == truth["label"]
+            assert figure["fig_caption"] == truth.get("caption_if_mathml_text_kept", truth["caption"])
+            if "caption_if_mathml_text_kept" not in truth:
+                assert figure["caption_title"] == truth["caption_title"]
+                assert figure["caption_paragraphs"] == truth["caption_paragraphs"]
+            assert figure["graphics"] == truth["graphics"]
+            for name in ("index", "in_sub_article", "in_floats_group", "fig_group", "nested_in_fig"):
+                assert figure[name] == truth[name], name
+            media = [graphic["media"] for graphic in truth["graphics"] if graphic["media"]]
+            assert figure["pictures"] == media
+            assert figure["graphic_ref"] == (f"{article['id']}/{media[0]}" if media else None)
+            assert figure["pair_id"] == f"{article['pmcid']}_{truth['id']}"
+            references = dict(figure["references"])
+            texts = references.pop("paragraphs")
+            starts = truth["references"].pop("paragraphs")
+            assert references == truth["references"]
+            for paragraph, start in zip(texts, starts, strict=True):
+                assert paragraph["where"] == start["where"]
+                text = iter(paragraph["text"])  # which has the text of formulas besides
+                assert paragraph["text"].startswith(start["starts"][:12])
+                assert all(letter in text for letter in start["starts"].replace(" ", ""))
+    pictures = {figure["graphic_ref"] for line in lines_of(written) for figure in line["figures"]} - {None}
+    assert len(pictures) == 42 and all((pmc_articles / "cloud" / picture).is_file() for picture in pictures)
+
+
+def test_the_old_packages_tell_the_same(written: Path, pmc_articles: Path, tmp_path: Path) -> None:
+    write_figures(open_source(str(pmc_articles / "packages")), tmp_path / "x.jsonl")
+    cloud = {line["pmcid"]: line for line in lines_of(written)}
+    for line in lines_of(tmp_path / "x.jsonl"):
+        other = cloud[line["pmcid"]]
+        assert line["license_source"] == "xml" and line["license"] == other["license"] and line["version"] is None
+        for figure, same in zip(line["figures"], other["figures"], strict=True):
+            name = same["graphic_ref"].rpartition("/")[2]
+            assert figure["pictures"] in ([name], [f"{name}.jpg"])
+            assert figure["graphic_ref"] == f"{line['location'].rpartition('/')[0]}/{figure['pictures'][0]}"
+            changed = ("graphic_ref", "pictures", "graphics")
+            assert {k: v for k, v in figure.items() if k not in changed} == {k: v for k, v in same.items() if k not in changed}
+
+
+def test_the_same_bytes_whatever_the_processes(tmp_path: Path) -> None:
+    files = {key: data for number in range(40, 80) for key, data in small_article(number, 1).items()}
+    for key, data in files.items():
+        (tmp_path / "cloud" / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cloud" / key).write_bytes(data)
+    (tmp_path / "cloud" / "PMC50.1" / "PMC50.1.xml").write_bytes(b"<article")
+    source = open_source(str(tmp_path / "cloud"))
+    for workers in (1, 2):
+        counts = write_figures(source, tmp_path / str(workers) / "f.jsonl", workers=workers)
+        assert counts["articles"] == 39 and counts["cannot be read"] == 1
+    assert (tmp_path / "1" / "f.jsonl").read_bytes() == (tmp_path / "2" / "f.jsonl").read_bytes()
+    assert (tmp_path / "1" / "f.rejects.jsonl").read_bytes() == (tmp_path / "2" / "f.rejects.jsonl").read_bytes()
+    keys = [line["pmcid"] for line in lines_of(tmp_path / "2" / "f.jsonl")]
+    assert keys == sorted(keys) and "PMC50" not in keys
+    assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["f.jsonl", "f.rejects.jsonl"]
+
+
+def test_straight_from_the_cloud(s3: FaultyS3, written: Path, tmp_path: Path) -> None:
+    """The same bytes as from a copy, in two processes, and not one picture is fetched."""
+    s3.fail(r"\.xml", "truncated", 3)
+    write_figures(open_source(f"s3://{BUCKET}"), tmp_path / "f.jsonl", workers=2)
+    assert (tmp_path / "f.jsonl").read_bytes() == written.read_bytes()
+    assert not s3.asked(r"\.(jpg|png)$|_fig")
+
+
+def test_what_is_left_out_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "plain"
+    statement = b"<permissions><license><license-p>CC BY-NC 4.0</license-p></license></permissions>"
+    articles = {
+        "PMC1": b"<article><body><fig id='a'/></body></article>",
+        "PMC2": b"<article><body/></article>",
+        "PMC3": b"<html/>",
+        "PMC4": b"<article><front><article-meta>" + statement + b"</article-meta></front><body><fig/></body></article>",
+        "PMC5": b"",
+        "PMC6": b"<article><body><fig id='a'/></body></article>",
+    }
+    for name, data in articles.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "a.nxml").write_bytes(data)
+    parse = figures_file.parse_article
+
+    def with_a_mistake(xml: bytes, name: str) -> Any:
+        return 1 / 0 if "PMC6" in name else parse(xml, name)
+
+    monkeypatch.setattr(figures_file, "parse_article", with_a_mistake)
+    counts = write_figures(open_source(str(folder)), tmp_path / "f.jsonl")
+    assert (counts["articles"], counts["figures"], counts["articles without figures"]) == (3, 2, 1)
+    rejects = lines_of(tmp_path / "f.rejects.jsonl")
+    assert [(line["article"], line["reason"]) for line in rejects] == [
+        ("PMC3/a.nxml", "cannot be read"),
+        ("PMC5/a.nxml", "cannot be read"),
+        ("PMC6/a.nxml", "error of the reader"),
+    ]
+    assert "ZeroDivisionError" in rejects[2]["detail"]
+    assert [line["license"] for line in lines_of(tmp_path / "f.jsonl")] == [None, None, "CC BY-NC"]
+    counts = write_figures(open_source(str(folder)), tmp_path / "f.jsonl", licenses=frozenset({"CC BY-NC"}))
+    assert (counts["articles"], counts["licence not wanted"]) == (1, 2)
+
+
+def files(xml: str, metadata: dict[str, Any] | None = None, key: str = "x/y", media: tuple[str, ...] = ()) -> ArticleFiles:
+    return ArticleFiles(key, f"{key}/a.xml", xml.encode(), metadata, media, lambda name: b"")
+
+
+META = "<front><article-meta>{}</article-meta></front>"
+
+
+def test_ids_of_metadata_xml_and_names() -> None:
+    ids = META.format('<article-id pub-id-type="pmc">12</article-id><article-id pub-id-type="pmid">34</article-id>')
+    xml = f"<article>{ids}<body><fig id='a'/></body></article>"
+    line = describe(files(xml, {"pmcid": "PMC7", "version": 3, "pmid": 56}, key="PMC9.1"))
+    assert (line["pmcid"], line["pmc"], line["version"], line["pmid"]) == ("PMC7", "7", 3, "56")
+    line = describe(files(xml, key="PMC9.2"))
+    assert (line["pmcid"], line["pmc"], line["version"], line["pmid"]) == ("PMC12", "12", 2, "34")
+    assert line["figures"][0]["pair_id"] == "34_a"
+    line = describe(files("<article><body><fig id='a'/></body></article>", key="PMC9.2"))
+    assert (line["pmcid"], line["pmid"], line["figures"][0]["pair_id"]) == ("PMC9", None, "PMC9_a")
+    line = describe(files("<article><body><fig id='a'/></body></article>"))
+    assert (line["pmcid"], line["pmc"], line["version"], line["figures"][0]["pair_id"]) == (None, None, None, "x/y_a")
+    assert line["is_historical_ocr"] is None and line["license"] is line["license_source"] is None
+
+
+def test_pair_ids_are_unique() -> None:
+    figures = "".join(f"<fig {attribute}/>" for attribute in ("id='a'", "id='a'", "", "id='a~2'", "id='a'", "", "id='fig-2'"))
+    line = describe(files(f"<article><body>{figures}</body></article>", key="PMC9"))
+    names = [figure["pair_id"].removeprefix("PMC9_") for figure in line["figures"]]
+    assert names == ["a", "a~3", "fig-2", "a~2", "a~4", "fig-5", "fig-2~2"]
+
+
+def test_licences_and_flags_of_metadata() -> None:
+    xml = "<article article-type='research-article'><body/></article>"
+    line = describe(
+        files(xml, {"license_code": "CC BY-NC", "is_retracted": True, "is_historical_ocr": False, "citation": "X."})
+    )
+    assert (line["license"], line["license_source"], line["citation"]) == ("CC BY-NC", "metadata", "X.")
+    assert line["is_retracted"] is True and line["is_historical_ocr"] is False and line["is_manuscript"] is False
+    assert describe(files(xml, {"license_code": "TDM"}))["license"] == "TDM"
+    assert describe(files(xml, {"license_code": "Custom"}))["license"] == "Custom"
+    assert line["figures"] == []
+
+
+def test_pictures(tmp_path: Path) -> None:
+    xml = (
+        '<article xmlns:x="http://www.w3.org/1999/xlink"><body><fig id="a"><alternatives><graphic x:href="a.tif"/>'
+        '<graphic x:href="a.jpg"/></alternatives></fig><fig id="b"><graphic x:href="gone"/></fig></body></article>'
+    )
+    names = ("a.tif", "a.jpg", "a.gif")
+    both, gone = describe(files(xml, key="PMC9.1", media=names))["figures"]
+    assert both["graphic_ref"] == "PMC9.1/a.jpg" and both["pictures"] == ["a.jpg"]
+    assert [graphic["media"] for graphic in both["graphics"]] == ["a.tif", "a.jpg"]
+    assert gone["graphic_ref"] is None and gone["graphics"] == [{"href": "gone", "media": None, "in_alternatives": False}]
+    at_the_top = replace(files(xml, media=names), location="a.xml")
+    assert describe(at_the_top)["figures"][0]["graphic_ref"] == "a.jpg"
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x\udcff.xml").write_bytes(b"<article><body><fig id='a'/></body></article>")
+    write_figures(open_source(str(tmp_path / "in")), tmp_path / "f.jsonl")
+    assert lines_of(tmp_path / "f.jsonl")[0]["location"] == "x\udcff.xml"
+
+
+def test_nothing_to_list(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "PMC1.nxml").write_bytes(b"<article/>")
+    with pytest.raises(UserError, match="no article in this source"):
+        write_figures(open_source(str(tmp_path / "a"), ids=()), tmp_path / "f.jsonl")
+    assert not (tmp_path / "f.jsonl").exists()
