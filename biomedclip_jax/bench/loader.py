@@ -42,7 +42,7 @@ def bench_loader(task: Task, images: Path | None, *, against: bool, turns: int, 
     needed = ("torch", "open_clip", "webdataset", "pandas") if against else ()
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise UserError(
-            f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity,webdataset]'"
+            f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'"
         )
     sides = (DECODING, OURS, OPEN_CLIP) if against else (DECODING, OURS)
     found: dict[str, list[Reply]] = {side: [] for side in sides}
