@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.bench.task import Task, caption_lengths
+from biomedclip_jax.data.cores import core_count
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
@@ -41,9 +42,7 @@ def bench_loader(task: Task, images: Path | None, *, against: bool, turns: int, 
         raise UserError(f"--json {json_file}: no such folder {json_file.parent}")
     needed = ("torch", "open_clip", "webdataset", "pandas") if against else ()
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UserError(
-            f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'"
-        )
+        raise UserError(f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'")
     sides = (DECODING, OURS, OPEN_CLIP) if against else (DECODING, OURS)
     found: dict[str, list[Reply]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +61,7 @@ def describe(task: Task, found: dict[str, list[Reply]]) -> Iterator[str]:
     workers = task.config.data.workers
     yield (
         f"loader: batches of {task.stage.batch_size:,}, {task.image_size} px, {task.lengths} captions, "
-        f"{worker_count()} processors, {'workers as it chooses' if workers is None else f'{workers} workers'}"
+        f"{core_count()} processors, {'workers as it chooses' if workers is None else f'{workers} workers'}"
     )
     for side, replies in found.items():
         rates, cpu = ([reply[name] for reply in replies] for name in (RATE, CPU))
@@ -87,13 +86,6 @@ def _measured(side: str, task: Task) -> Reply:
     if done.returncode != 0:
         raise UserError(f"{side}: its process ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def worker_count() -> int:
-    """Processors that this process may use."""
-    from biomedclip_jax.data.loader import core_count
-
-    return core_count()
 
 
 def make_files(folder: Path, task: Task, images: Path | None = None) -> None:
@@ -123,7 +115,7 @@ def make_files(folder: Path, task: Task, images: Path | None = None) -> None:
 
 def shard_count() -> int:
     """Tars: open_clip wants as many as it has workers."""
-    return max(4, worker_count())
+    return max(4, core_count())
 
 
 def shards(task: Task) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from biomedclip_jax.bench.loader import DECODING, OPEN_CLIP, OURS, TABLE, shard_count, shards, worker_count
+from biomedclip_jax.bench.loader import DECODING, OPEN_CLIP, OURS, TABLE, shard_count, shards
 from biomedclip_jax.bench.task import Task
+from biomedclip_jax.data.cores import core_count
 
 
 def ours(task: Task) -> Generator[int, None, None]:
@@ -44,7 +45,7 @@ def open_clip(task: Task) -> Generator[int, None, None]:
         train_num_samples=100_000_000,
         dataset_resampled=True,
         seed=0,
-        workers=min(worker_count(), shard_count()),
+        workers=min(core_count(), shard_count()),
         batch_size=task.stage.batch_size,
         world_size=1,
     )
@@ -55,7 +56,7 @@ def open_clip(task: Task) -> Generator[int, None, None]:
 def decoding(task: Task, seconds: float) -> dict[str, float]:
     """All processors together decode, crop, resize and tokenise, and throw it away."""
     context = multiprocessing.get_context("spawn")
-    count = worker_count()
+    count = core_count()
     ready, results = context.Barrier(count), context.Queue()
     arguments = (task.to_json(), seconds, ready, results)
     processes = [context.Process(target=_decode, args=(number, *arguments)) for number in range(count)]
@@ -92,7 +93,7 @@ def _decode(number: int, text: str, seconds: float, ready: Any, results: Any) ->
 
 def steady_rate(batches: Iterator[int], seconds: float) -> dict[str, float]:
     """Pairs a second, and processor time a pair, from when the buffers of all workers have been emptied once."""
-    for _ in range(2 * worker_count() + 2):
+    for _ in range(2 * core_count() + 2):
         next(batches)
     start, cpu, rows = time.perf_counter(), _cpu_seconds(), 0
     while time.perf_counter() - start < seconds:

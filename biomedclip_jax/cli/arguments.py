@@ -1,4 +1,4 @@
-"""Arguments that several verbs of `biomedclip data` have."""
+"""What several verbs have in common."""
 
 import argparse
 from collections.abc import Callable
@@ -11,24 +11,32 @@ SOURCE_HELP = (
 IDS_HELP = "only these articles: PMC123 (its best version), PMC123.2, or files of such ids, one a line"
 
 
-def add_action(
-    actions: Any, name: str, run: Callable[[argparse.Namespace], None], description: str, example: str
+def add_verb(
+    verbs: Any, name: str, run: Callable[[argparse.Namespace], None], description: str, example: str, **options: Any
 ) -> argparse.ArgumentParser:
-    """A verb of `data`, with an example in its help."""
-    action = actions.add_parser(
+    """A verb with an example in its help and --debug. options: of argparse."""
+    verb = verbs.add_parser(
         name,
         help=description,
         description=description,
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
     )
-    action.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    action.set_defaults(run=run)
-    return action
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verb.set_defaults(run=run)
+    return verb
 
 
 def count(text: str) -> int:
     """A number of processes and the like, for argparse."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
+    return int(text)
+
+
+def index(text: str) -> int:
+    """A place in a list, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
     return int(text)

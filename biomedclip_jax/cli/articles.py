@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.cli.arguments import IDS_HELP, SOURCE_HELP, add_action, count
+from biomedclip_jax.cli.arguments import IDS_HELP, SOURCE_HELP, add_verb, count
 from biomedclip_jax.errors import UserError
 
 
 def add_fetch(actions: Any) -> None:
-    fetch = add_action(
+    fetch = add_verb(
         actions,
         "fetch",
         _fetch,
@@ -59,7 +59,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 
 def add_figures(actions: Any) -> None:
-    figures = add_action(
+    figures = add_verb(
         actions,
         "figures",
         _figures,
@@ -82,6 +82,7 @@ def add_figures(actions: Any) -> None:
 
 
 def _figures(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.data.cores import core_count
     from biomedclip_jax.data.pmc.selection import read_ids, read_licenses
     from biomedclip_jax.data.pmc.sources import open_source
 
@@ -91,10 +92,10 @@ def _figures(arguments: argparse.Namespace) -> None:
     licenses = read_licenses(arguments.licenses or ["any"])
     source = open_source(arguments.source, ids=ids, licenses=licenses)
     try:
-        from biomedclip_jax.data.pmc.figures_file import default_workers, rejects_name, write_figures
+        from biomedclip_jax.data.pmc.figures_file import rejects_name, write_figures
     except ModuleNotFoundError as error:
         raise UserError(f"reading articles needs more ({error}): pip install 'biomedclip_jax[pmc]'") from error
-    workers = arguments.workers or default_workers()
+    workers = arguments.workers or core_count()
     counts = dict(write_figures(source, arguments.out, licenses=licenses, workers=workers))
     print(f"{arguments.out}: {counts.pop('articles')} articles")
     for name in ("figures", "figures with a picture", "articles without figures"):

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.cli.arguments import IDS_HELP, SOURCE_HELP, add_action, count
+from biomedclip_jax.cli.arguments import IDS_HELP, SOURCE_HELP, add_verb, count
 from biomedclip_jax.errors import UserError
 
 _BEAM_HELP = """Where it runs:
@@ -21,7 +21,7 @@ Killed, or run again: it goes on with the shards that are missing or whose artic
 
 def add_build(actions: Any) -> None:
     """Add `build` to the verbs of `data`."""
-    build = add_action(
+    build = add_verb(
         actions,
         "build",
         _build,

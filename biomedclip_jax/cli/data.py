@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.cli.arguments import add_action, count
+from biomedclip_jax.cli.arguments import add_verb, count
 from biomedclip_jax.cli.articles import add_fetch, add_figures
 from biomedclip_jax.cli.build import add_build
 from biomedclip_jax.errors import UserError
@@ -35,7 +35,7 @@ def add_data(verbs: Any) -> None:
 
 
 def add_preview(actions: Any) -> None:
-    preview = add_action(
+    preview = add_verb(
         actions,
         "preview",
         _preview,
@@ -58,7 +58,7 @@ def _preview(arguments: argparse.Namespace) -> None:
 
 
 def add_convert(actions: Any) -> None:
-    convert = add_action(
+    convert = add_verb(
         actions,
         "convert",
         _convert,
@@ -88,7 +88,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def add_statistics(actions: Any) -> None:
-    statistics = add_action(
+    statistics = add_verb(
         actions,
         "statistics",
         _statistics,
@@ -111,8 +111,8 @@ def add_statistics(actions: Any) -> None:
 
 
 def _statistics(arguments: argparse.Namespace) -> None:
-    import os
 
+    from biomedclip_jax.data.cores import core_count
     from biomedclip_jax.data.pmc.statistics import write_statistics
 
     build = (Path(arguments.source) / "features.json").is_file()
@@ -120,7 +120,7 @@ def _statistics(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.source}: not a build's folder; then --out DIR must say where statistics go")
     out = arguments.out or Path(arguments.source) / "statistics"
     columns = (arguments.image_column, arguments.caption_column)
-    workers = arguments.workers or os.cpu_count() or 1
+    workers = arguments.workers or core_count()
     found = write_statistics(arguments.source, out, arguments.tokenizer, workers, columns)
     print(f"{out / 'index.html'}: {found['pairs']['all']:,} pairs, {found['of which panels']:,} of them panels")
     for unit, numbers in found["caption"].items():

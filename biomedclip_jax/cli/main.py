@@ -4,10 +4,11 @@ import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.cli.arguments import add_verb, count, index
 from biomedclip_jax.cli.data import add_data
 from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import Ended, UserError
@@ -135,18 +136,6 @@ def _plan(arguments: argparse.Namespace) -> None:
     plan(config, arguments.topology, pairs=arguments.pairs, stage=arguments.stage, json_file=arguments.json)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
-    return int(text)
-
-
-def _index(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
-    return int(text)
-
-
 class _TrainHelp(argparse.Action):
     """Help after a config waits until the config is read: its fields are shown too."""
 
@@ -163,20 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(
-        name: str, run: Callable[[argparse.Namespace], None], description: str, example: str, **options: Any
-    ) -> argparse.ArgumentParser:
-        sub = verbs.add_parser(
-            name,
-            help=description,
-            description=description,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            **options,
-        )
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.set_defaults(run=run)
-        return sub
+    verb = functools.partial(add_verb, verbs)
 
     train = verb(
         "train",
@@ -190,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("-h", "--help", nargs=0, action=_TrainHelp, help="show this; after CONFIG, its fields as well")
     train.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
     train.add_argument("--workdir", type=Path, help="the run folder (default: runs/NAME-OF-THE-CONFIG)")
-    train.add_argument("--max-steps", type=_count, metavar="N", help="stop, with a checkpoint, after N updates in total")
+    train.add_argument("--max-steps", type=count, metavar="N", help="stop, with a checkpoint, after N updates in total")
     train.add_argument_group("fields of the config", _FIELDS_HELP)
 
     classify = verb(
@@ -220,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument(
         "--out", type=Path, required=True, metavar="X.npz", help="gets arrays `embeddings` float32 [n, E] and `names` [n]"
     )
-    embed.add_argument("--batch-size", type=_count, default=32, help="images or sentences at once (default: %(default)s)")
+    embed.add_argument("--batch-size", type=count, default=32, help="images or sentences at once (default: %(default)s)")
 
     convert = verb(
         "convert",
@@ -254,10 +230,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KIND:NxN",
         help="v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:16x16, a100:2x8 (hosts x GPUs; 80 GB), h100:8x8, h200:1x8",
     )
-    plan.add_argument("--stage", type=_index, metavar="N", help="only this stage (default: each)")
+    plan.add_argument("--stage", type=index, metavar="N", help="only this stage (default: each)")
     plan.add_argument(
         "--pairs",
-        type=_count,
+        type=count,
         default=13_900_000,
         metavar="N",
         help="training pairs in an epoch (default: %(default)s, PMC-15M)",
@@ -273,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     bench.add_argument("--config", type=Path, help="a Python file that defines `config` (default: exact BiomedCLIP, 8 pairs)")
-    bench.add_argument("--stage", type=_index, default=0, metavar="N", help="which of its stages (default: 0, the first)")
+    bench.add_argument("--stage", type=index, default=0, metavar="N", help="which of its stages (default: 0, the first)")
     bench.add_argument("--batch-size", metavar="N", help="pairs in a step")
     bench.add_argument("--microbatch", metavar="N", help="pairs encoded at once: exact accumulation")
     bench.add_argument("--patch-keep", metavar="SHARE", help="share of the patches that the image tower sees")
@@ -289,8 +265,8 @@ def _parser() -> argparse.ArgumentParser:
         default="full",
         help="captions all as long as can be, or as long as in PMC: median 123 tokens (default: %(default)s)",
     )
-    bench.add_argument("--steps", type=_count, default=5, metavar="N", help="timed calls a turn (default: %(default)s)")
-    bench.add_argument("--turns", type=_count, metavar="N", help="turns of each side (default: 3 on CPU, 2 elsewhere)")
+    bench.add_argument("--steps", type=count, default=5, metavar="N", help="timed calls a turn (default: %(default)s)")
+    bench.add_argument("--turns", type=count, metavar="N", help="turns of each side (default: 3 on CPU, 2 elsewhere)")
     bench.add_argument("--against", choices=["open_clip"], help="the same work in PyTorch, in turns; on one device")
     bench.add_argument("--eager", action="store_true", help="open_clip without torch.compile")
     bench.add_argument("--json", type=Path, metavar="FILE", help="gets every time, and what is printed")

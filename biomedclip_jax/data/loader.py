@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.config import DataConfig, PreprocessConfig
+from biomedclip_jax.data.cores import core_count
 from biomedclip_jax.data.example import ExampleMaker
 from biomedclip_jax.data.mixture import Mixture
 from biomedclip_jax.data.pairs import Pairs, Reject
@@ -29,11 +30,6 @@ Batch = dict[str, np.ndarray]
 _CHUNK = 16  # examples: 10 MB of pixels at 224 px
 _FEW_PAIRS = 4_096  # done by threads before processes have started
 _FEW_CORES = 4  # threads keep so many busy: Pillow lets go of the interpreter while it decodes and resizes
-
-
-def core_count() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ A line holds what Microsoft's BiomedCLIP_data_pipeline writes, under the same na
 """
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -247,8 +246,3 @@ def _line(key: str, files: ArticleFiles | Exception, licenses: frozenset[str] | 
         return {"article": key, "reason": UNREADABLE, "detail": str(error)}
     except Exception as error:  # ours to mend; and millions of other articles wait
         return {"article": key, "reason": OUR_FAULT, "detail": f"{type(error).__name__}: {first_line(error)}"}
-
-
-def default_workers() -> int:
-    """A process for each core that we may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,13 +2,13 @@
 
 import contextlib
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from biomedclip_jax.data.cores import core_count
 from biomedclip_jax.errors import UserError
 
 RUNNERS = {
@@ -58,7 +58,7 @@ class Runner:
             logging.disable(logging.NOTSET)
         flags = [f"--runner={RUNNERS[self.name]}", "--no_save_main_session", *self.options]
         if self.name == "direct":
-            workers = min(self.workers or os.cpu_count() or 1, items)
+            workers = min(self.workers or core_count(), items)
             if workers > 1:
                 flags += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
         return beam, PipelineOptions(flags)
