@@ -14,7 +14,7 @@ _BEAM_HELP = """Where it runs:
     --runner flink    --beam --flink_master=HOST:8081 --environment_type=EXTERNAL --environment_config=localhost:50000
     --runner spark    --beam --job_endpoint=HOST:8099 --environment_type=DOCKER --environment_config=IMAGE
     --runner portable --beam --job_endpoint=HOST:PORT      any job server; --job_endpoint=embed for one in this process
-  IMAGE needs `pip install 'biomedclip_jax[pmc,beam]'`; SOURCE and DEST must then be places that all workers see (s3://, gs://).
+  IMAGE needs `pip install 'biomedclip_jax[beam]'`; SOURCE and DEST must then be places that all workers see (s3://, gs://).
 
 Killed, or run again: it goes on with the shards that are missing or whose articles changed, and ends with the same bytes."""
 
@@ -100,7 +100,7 @@ def _build(arguments: argparse.Namespace) -> None:
         from biomedclip_jax.data.pmc.pairs_of_article import Filters
         from biomedclip_jax.data.pmc.pipeline import Runner
     except ModuleNotFoundError as error:
-        raise UserError(f"a build needs more ({error}): pip install 'biomedclip_jax[pmc,beam]'") from error
+        raise UserError(f"a build needs more ({error}): pip install 'biomedclip_jax[beam]'") from error
     filters = Filters(
         licenses=None if licenses is None else tuple(sorted(licenses)),
         retracted=arguments.retracted,

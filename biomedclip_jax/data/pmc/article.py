@@ -26,6 +26,7 @@ class Paragraph:
     where: str  # "abstract", "body", "back" or "sub-article"
     section: str | None  # title of the nearest section round it
     text: str
+    starts: str = ""  # the first 80 characters without formulas: finds the paragraph in another reading of the article
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def describe(files: ArticleFiles) -> dict[str, Any]:
       own_license: {code, url, text} where the figure states one of its own: then the article's does not hold for it;
       in_sub_article, in_floats_group, fig_group (from 1), group_caption (that group's), nested_in_fig (an id);
       references: {n_xrefs, n_xrefs_outside_paragraphs, n_paragraphs, n_paragraphs_without_sub_articles,
-      paragraphs: {where, section, text}}.
+      paragraphs: {where, section, text, starts (80 characters, without formulas)}}.
 
     Raises UserError for an article that cannot be read.
     """

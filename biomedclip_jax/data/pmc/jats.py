@@ -34,6 +34,7 @@ _NO_RUNNING_TEXT = frozenset({
     "ref-list", "ref", "author-notes",
 })
 _BEFORE_PARAGRAPH = _NO_RUNNING_TEXT | {"td", "th", "title", "label"}
+_STARTS = 80  # characters
 _SECTIONS = frozenset({
     "sec", "app", "app-group", "ack", "abstract", "trans-abstract", "boxed-text", "notes", "glossary", "bio", "fn-group",
 })
@@ -215,4 +216,4 @@ def _paragraph(element: etree._Element) -> Paragraph | None:
     where = "sub-article" if in_sub_article else next((_PARTS[kind] for kind in kinds if kind in _PARTS), "body")
     headings = (child(outer, "title") for outer, kind in zip(around, kinds, strict=True) if kind in _SECTIONS)
     section = next((text_of(heading) for heading in headings if heading is not None), None)
-    return Paragraph(where, section, text_of(element))
+    return Paragraph(where, section, text_of(element), text_of(element, formulas=False)[:_STARTS])

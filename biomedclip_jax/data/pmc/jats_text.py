@@ -33,10 +33,13 @@ def local_name(tag: str) -> str:
     return tag[tag.rfind("}") + 1 :]
 
 
-def text_of(element: etree._Element) -> str:
-    """The element's text by the rule above; "" if it has none. The element itself is never dropped."""
+def text_of(element: etree._Element, *, formulas: bool = True) -> str:
+    """The element's text by the rule above; "" if it has none. The element itself is never dropped.
+
+    Without `formulas` MathML is dropped, too.
+    """
     pieces: list[str] = []
-    _gather(element, pieces)
+    _gather(element, pieces, formulas)
     return one_line("".join(pieces))
 
 
@@ -66,31 +69,31 @@ def caption_parts(caption: etree._Element) -> tuple[str | None, tuple[str, ...]]
             else:
                 paragraphs.append(text_of(child))
         else:
-            _add(child, pieces=loose)
+            _add(child, loose, formulas=True)
         loose.append(child.tail or "")
     close_loose()
     return title, tuple(p for p in paragraphs if p)
 
 
-def _gather(element: etree._Element, pieces: list[str]) -> None:
+def _gather(element: etree._Element, pieces: list[str], formulas: bool) -> None:
     if element.text:
         pieces.append(element.text)
     for child in element:
-        _add(child, pieces)
+        _add(child, pieces, formulas)
         if child.tail:
             pieces.append(child.tail)
 
 
-def _add(element: etree._Element, pieces: list[str]) -> None:
+def _add(element: etree._Element, pieces: list[str], formulas: bool) -> None:
     if not isinstance(element.tag, str):
         return  # a comment or a processing instruction
     name = local_name(element.tag)
-    if name in _DROPPED:
+    if name in _DROPPED or (name == "math" and not formulas):
         if name in _DROPPED_BLOCKS:
             pieces.append(" ")
     elif name in _BLOCKS:
         pieces.append(" ")
-        _gather(element, pieces)
+        _gather(element, pieces, formulas)
         pieces.append(" ")
     else:
-        _gather(element, pieces)
+        _gather(element, pieces, formulas)

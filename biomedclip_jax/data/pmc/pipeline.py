@@ -53,7 +53,7 @@ class Runner:
             import apache_beam as beam
             from apache_beam.options.pipeline_options import PipelineOptions
         except ModuleNotFoundError as error:
-            raise UserError(f"a build runs on Apache Beam ({error}): pip install 'biomedclip_jax[pmc,beam]'") from error
+            raise UserError(f"a build runs on Apache Beam ({error}): pip install 'biomedclip_jax[beam]'") from error
         finally:
             logging.disable(logging.NOTSET)
         flags = [f"--runner={RUNNERS[self.name]}", "--no_save_main_session", *self.options]

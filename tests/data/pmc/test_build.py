@@ -17,8 +17,8 @@ from pmc_corpus import jpeg, picture, write_article, write_corpus
 
 from biomedclip_jax.cli import main
 
-pytest.importorskip("apache_beam", reason="needs: pip install 'biomedclip_jax[pmc,beam]'")
-tfds = pytest.importorskip("tensorflow_datasets", reason="needs: pip install 'biomedclip_jax[pmc,beam]'")
+pytest.importorskip("apache_beam", reason="needs: pip install 'biomedclip_jax[beam]'")
+tfds = pytest.importorskip("tensorflow_datasets", reason="needs: pip install 'biomedclip_jax[beam]'")
 
 
 @pytest.fixture(scope="module")

@@ -51,14 +51,11 @@ def test_the_shared_articles(written: Path, pmc_articles: Path) -> None:
             assert figure["graphic_ref"] == (f"{article['id']}/{media[0]}" if media else None)
             assert figure["pair_id"] == f"{article['pmcid']}_{truth['id']}"
             references = dict(figure["references"])
-            texts = references.pop("paragraphs")
-            starts = truth["references"].pop("paragraphs")
+            references["paragraphs"] = [
+                {name: value for name, value in paragraph.items() if name in ("where", "starts")}
+                for paragraph in references["paragraphs"]
+            ]
             assert references == truth["references"]
-            for paragraph, start in zip(texts, starts, strict=True):
-                assert paragraph["where"] == start["where"]
-                text = iter(paragraph["text"])  # which has the text of formulas besides
-                assert paragraph["text"].startswith(start["starts"][:12])
-                assert all(letter in text for letter in start["starts"].replace(" ", ""))
     pictures = {figure["graphic_ref"] for line in lines_of(written) for figure in line["figures"]} - {None}
     assert len(pictures) == 42 and all((pmc_articles / "cloud" / picture).is_file() for picture in pictures)
 

@@ -18,7 +18,7 @@ from biomedclip_jax.data.pmc.statistics import write_statistics
 from biomedclip_jax.data.pmc.statistics_counts import BuildShard, count, count_part, parts_of
 from biomedclip_jax.errors import UserError
 
-pytest.importorskip("tensorflow_datasets", reason="needs: pip install 'biomedclip_jax[pmc,beam]'")
+pytest.importorskip("tensorflow_datasets", reason="needs: pip install 'biomedclip_jax[beam]'")
 
 # TFDS 4.9.10 asks protobuf in an old way
 pytestmark = pytest.mark.filterwarnings("ignore:label\\(\\) is deprecated:DeprecationWarning")
