@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objective": _FOUNDATION | {"config", "models", "sharding"},
     "data": _FOUNDATION | {"config", "progress"},
     "interop": _FOUNDATION | {"config", "models"},
-    "evaluation": _FOUNDATION | {"config", "models", "data", "interop"},
+    "evaluation": _FOUNDATION | {"config", "sharding", "models", "data", "interop"},
     "pretrained": _FOUNDATION | {"config", "compilation", "models", "data", "interop"},
     "embed": _FOUNDATION | {"data", "pretrained", "progress"},
     "classify_table": _FOUNDATION,
@@ -91,6 +91,7 @@ def test_the_table_has_no_cycle_and_says_what_the_design_says() -> None:
     assert not any("cli" in others for others in MAY_IMPORT.values())
     assert {room for room, others in MAY_IMPORT.items() if "sharding" in others} == {
         "objective",
+        "evaluation",
         "train",
         "bench",
         "planning",

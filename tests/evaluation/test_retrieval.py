@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from biomedclip_jax.evaluation import retrieval
 from biomedclip_jax.evaluation.retrieval import recall
 
 KS = (1, 3, 5)
@@ -32,10 +31,8 @@ def counted(image: np.ndarray, text: np.ndarray, captions: list[str], ks: tuple[
     return found
 
 
-@pytest.mark.parametrize("rows", [4096, 7])
-def test_against_counting(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty pairs, a caption of which stands for several images; also ranked in pieces that do not divide them."""
-    monkeypatch.setattr(retrieval, "_ROWS", rows)
+def test_against_counting() -> None:
+    """Forty pairs, a caption of which stands for several images."""
     rng = np.random.default_rng(0)
     captions = [f"caption {n}" for n in rng.integers(0, 25, 40)]
     embedded = {caption: rng.normal(size=6) for caption in sorted(set(captions))}
