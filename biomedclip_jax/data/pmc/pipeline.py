@@ -2,14 +2,19 @@
 
 import contextlib
 import logging
+import os
 import re
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from biomedclip_jax.data.cores import core_count
 from biomedclip_jax.errors import UserError
+
+_TAIL = 4_000  # bytes
 
 RUNNERS = {
     "direct": "DirectRunner",
@@ -36,7 +41,7 @@ class Runner:
         if not items:
             return
         beam, options = self._options(len(items))
-        with _progress(len(items), done, label):
+        with _progress(len(items), done, label) as stderr, _quiet(stderr, self.name == "direct"):
             try:
                 with beam.Pipeline(options=options) as pipeline:
                     # without the reshuffle all items would be one bundle, and one process would do everything
@@ -61,12 +66,35 @@ class Runner:
             workers = min(self.workers or core_count(), items)
             if workers > 1:
                 flags += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+                flags += ["--default_sdk_harness_log_level=ERROR"]
         return beam, PipelineOptions(flags)
 
 
 @contextlib.contextmanager
-def _progress(total: int, done: Callable[[], int], label: str) -> Iterator[None]:
-    """A bar that looks now and then at what is finished: the same for any runner, wherever it works."""
+def _quiet(stderr: TextIO, on: bool) -> Iterator[None]:
+    """Keeps back what Beam's own worker processes say of their coming and going; an error brings the end of it out."""
+    if not on:
+        yield
+        return
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except UserError:
+            raise
+        except BaseException:
+            kept.seek(max(0, kept.tell() - _TAIL))
+            stderr.write(kept.read().decode(errors="replace"))
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr.fileno(), 2)
+
+
+@contextlib.contextmanager
+def _progress(total: int, done: Callable[[], int], label: str) -> Iterator[TextIO]:
+    """A bar that looks now and then at what is finished: the same for any runner, wherever it works. Gives the terminal."""
     from tqdm import tqdm
 
     stop = threading.Event()
@@ -76,11 +104,14 @@ def _progress(total: int, done: Callable[[], int], label: str) -> Iterator[None]
             bar.n = min(done(), total)
             bar.refresh()
 
-    with tqdm(total=total, desc=label, unit="shard", disable=None) as bar:
+    with (
+        os.fdopen(os.dup(2), "w") as stderr,
+        tqdm(total=total, desc=label, unit="shard", disable=None, file=stderr) as bar,
+    ):
         watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
         watcher.start()
         try:
-            yield
+            yield stderr
             bar.n = total
         finally:
             stop.set()
