@@ -21,10 +21,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": _FOUNDATION,
     "compilation": _FOUNDATION,
     "progress": _FOUNDATION,
+    "stderr": _FOUNDATION,
     "sharding": _FOUNDATION,
     "models": _FOUNDATION | {"config"},
     "objective": _FOUNDATION | {"config", "models", "sharding"},
-    "data": _FOUNDATION | {"config", "progress"},
+    "data": _FOUNDATION | {"config", "progress", "stderr"},
     "interop": _FOUNDATION | {"config", "models"},
     "evaluation": _FOUNDATION | {"config", "sharding", "models", "data", "interop"},
     "pretrained": _FOUNDATION | {"config", "compilation", "models", "data", "interop"},
@@ -34,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"config", "compilation", "progress", "sharding", "models", "objective", "data", "interop", "evaluation", "pretrained"},
 }
 MAY_IMPORT["bench"] = _FOUNDATION | {"config", "sharding", "models", "objective", "data", "interop", "train"}
-MAY_IMPORT["planning"] = _FOUNDATION | {"config", "sharding", "train"}
+MAY_IMPORT["planning"] = _FOUNDATION | {"config", "sharding", "stderr", "train"}
 MAY_IMPORT["cli"] = MAY_IMPORT.keys() - {"cli"}
 MAY_IMPORT["__init__"] = {"errors", "data", "models", "pretrained"}  # what users import, on request
 

@@ -86,7 +86,7 @@ def read_table(path: Path, image_column: str, caption_column: str, label_column:
             if not isinstance(name, str | int | float | None):
                 raise UserError(f"{path}: column {image_column!r} holds no paths of image files but {type(name).__name__}")
             image = path.parent / str(name)
-            captions = _texts(row[caption_column])
+            captions = texts_of(row[caption_column])
             label = _text(row[label_column]) if label_column else None
             if not captions:
                 reason = "caption is empty"
@@ -99,7 +99,7 @@ def read_table(path: Path, image_column: str, caption_column: str, label_column:
                 continue
             references = row.get(REFERENCES)
             images.append(str(name))
-            more = _texts(references) if isinstance(references, list) else ()
+            more = texts_of(references) if isinstance(references, list) else ()
             texts.append(Texts(captions=captions, references=more, label=label))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected a table of image paths and captions") from None
@@ -164,6 +164,6 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _texts(value: object) -> tuple[str, ...]:
+def texts_of(value: object) -> tuple[str, ...]:
     """The texts of a cell that are not empty."""
     return tuple(filter(None, map(_text, value if isinstance(value, list) else [value])))

@@ -19,7 +19,7 @@ import numpy as np
 
 from biomedclip_jax.data.pairs import Pair, Reject, Texts
 from biomedclip_jax.data.shard import IMAGE, JSON, NOTHING, TEXT, Shard, cache_file, index_shard, save_index
-from biomedclip_jax.data.tables import REFERENCES
+from biomedclip_jax.data.tables import REFERENCES, texts_of
 from biomedclip_jax.errors import UserError
 
 _THREADS = 16  # tars that are indexed at once
@@ -66,7 +66,7 @@ class TarPairs:
     def texts(self, index: int) -> Texts:
         fields = self._fields(index)
         found = self._decoded(index) if self._caption_field is None else fields.get(self._caption_field)
-        captions = _texts(found)
+        captions = texts_of(found)
         if not captions:
             raise UserError(f"{self.name(index)}: caption is empty")
         label = None
@@ -75,7 +75,7 @@ class TarPairs:
             if not label:
                 raise UserError(f"{self.name(index)}: no {self._label_field!r} in its .json")
         references = fields.get(REFERENCES)
-        return Texts(captions=captions, references=_texts(references if isinstance(references, list) else []), label=label)
+        return Texts(captions=captions, references=texts_of(references if isinstance(references, list) else []), label=label)
 
     def name(self, index: int) -> str:
         return self._shard(index).name(int(self._parts[index, IMAGE, 0]))
@@ -189,9 +189,3 @@ def _reject(shard: Shard, parts: np.ndarray, row: int, needed: int) -> Reject:
     there = next(position for position, _ in parts[row].tolist() if position != NOTHING)
     reason = f"{_KINDS[missing]} is empty" if empty else f"no {_KINDS[missing]} in this sample"
     return {"row": str(row + 1), "image": shard.name(there), "reason": reason}
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    """A text, or a list of them, without the empty ones."""
-    values = value if isinstance(value, list) else [value]
-    return tuple(text for text in (str(v).strip() for v in values if v is not None) if text)

@@ -1,16 +1,13 @@
 """Devices that are described and not attached. The only file that knows libtpu and the CUDA plugin."""
 
-import contextlib
 import importlib.metadata
 import importlib.util
 import os
-import sys
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.planning.topology import Topology, cuda_target
+from biomedclip_jax.stderr import quiet_stderr
 
 _TPU = {
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask
@@ -29,7 +26,7 @@ def prepare() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     for name, value in _TPU.items():
         os.environ.setdefault(name, value)
-    with _quiet_stderr():
+    with quiet_stderr():
         import jax  # the CUDA plugin says here that it finds no driver
         from jax.experimental.compilation_cache import compilation_cache
     # JAX cannot load a program for other devices from its cache, and looks at this setting only once
@@ -43,7 +40,7 @@ def describe_devices(topology: Topology) -> list[Any]:
     UserError if the compiler for them is not installed, or does not know this size.
     """
     _check_installed(topology)
-    with _quiet_stderr():
+    with quiet_stderr():
         import jax
         from jax.experimental import topologies
 
@@ -72,23 +69,3 @@ def _check_installed(topology: Topology) -> None:
             f"--topology {topology.name}: compiling for it needs {what} (no {'TPU' if tpu else 'GPU, no driver'}): "
             f"pip install '{package}=={version}'"
         )
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keeps back what native code writes to stderr; an exception brings it out."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept:
-        before = os.dup(2)
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except UserError:
-            raise
-        except BaseException:
-            kept.seek(0)
-            os.write(before, kept.read())
-            raise
-        finally:
-            os.dup2(before, 2)
-            os.close(before)

@@ -113,9 +113,9 @@ def _divide(
     works = []
     for place, keys in members.items():
         digest = hashlib.sha256(base.encode())
-        for key in sorted(keys):
+        for key in keys:
             digest.update(f"{key} {source.version(key)}\n".encode())
-        works.append(Work(place, tuple(sorted(keys)), digest.hexdigest()))
+        works.append(Work(place, tuple(keys), digest.hexdigest()))
     return works
 
 

@@ -8,7 +8,7 @@ from biomedclip_jax.data.images import load_image
 from biomedclip_jax.data.pmc.article import ArticleFiles
 from biomedclip_jax.data.pmc.figure_types import figure_type
 from biomedclip_jax.data.pmc.figures_file import OUR_FAULT, UNREADABLE, describe
-from biomedclip_jax.data.pmc.pictures import Picture, encode, make_picture, on_white
+from biomedclip_jax.data.pmc.pictures import Picture, encode, make_picture, on_white, reduce
 from biomedclip_jax.data.pmc.selection import COMMERCIAL, NOT_WANTED, NotWanted, check_license
 from biomedclip_jax.data.pmc.sources import Source
 from biomedclip_jax.errors import UserError, first_line
@@ -54,7 +54,7 @@ def pairs_of_article(source: Source, key: str, filters: Filters) -> list[Pair | 
     try:
         files = source.open(key)
         article = describe(files)
-        check_license(article["license"], None if filters.licenses is None else frozenset(filters.licenses), key)
+        check_license(article["license"], filters.licenses, key)
         if article["is_retracted"] and not filters.retracted:
             return [Reject("article", "retracted", key)]
         if article["is_historical_ocr"] and not filters.historical_ocr:
@@ -134,7 +134,7 @@ def _panels(data: bytes, name: str, whole: dict[str, Any], filters: Filters) -> 
         width, height = panel.size
         if min(width, height) < filters.min_side:
             continue
-        panel.thumbnail((filters.max_side, filters.max_side), reducing_gap=3.0)
+        reduce(panel, filters.max_side)
         yield whole | {
             "image": encode(panel),
             "caption": part.caption,

@@ -40,8 +40,7 @@ def make_picture(data: bytes, name: str, max_side: int, min_side: int) -> Pictur
         raise UserError(f"{name}: {width} x {height} pixels; expected at least {min_side} on the shorter side")
     kept = data if image.format == "JPEG" and image.mode == "RGB" and max(width, height) <= max_side else None
     image = on_white(image)
-    if max(width, height) > max_side:
-        image.thumbnail((max_side, max_side), reducing_gap=3.0)
+    reduce(image, max_side)
     return Picture(kept or encode(image), width, height, hashlib.sha256(data).digest(), look(image))
 
 
@@ -52,6 +51,11 @@ def on_white(image: Image.Image) -> Image.Image:
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("RGB")
     return image.convert("RGB")
+
+
+def reduce(image: Image.Image, max_side: int) -> None:
+    """Make it smaller, in place, if its longer side is above `max_side` pixels."""
+    image.thumbnail((max_side, max_side), reducing_gap=3.0)
 
 
 def encode(image: Image.Image) -> bytes:

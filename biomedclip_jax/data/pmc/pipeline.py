@@ -2,10 +2,8 @@
 
 import contextlib
 import logging
-import os
 import re
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Any, TextIO
 
 from biomedclip_jax.data.cores import core_count
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.stderr import quiet_stderr
 
 _TAIL = 4_000  # bytes
 
@@ -41,7 +40,9 @@ class Runner:
         if not items:
             return
         beam, options = self._options(len(items))
-        with _progress(len(items), done, label) as stderr, _quiet(stderr, self.name == "direct"):
+        # Beam's own worker processes say much of their coming and going
+        quiet = quiet_stderr(_TAIL) if self.name == "direct" else contextlib.nullcontext(sys.stderr)
+        with quiet as stderr, _progress(len(items), done, label, stderr):
             try:
                 with beam.Pipeline(options=options) as pipeline:
                     # without the reshuffle all items would be one bundle, and one process would do everything
@@ -71,30 +72,8 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _quiet(stderr: TextIO, on: bool) -> Iterator[None]:
-    """Keeps back what Beam's own worker processes say of their coming and going; an error brings the end of it out."""
-    if not on:
-        yield
-        return
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept:
-        os.dup2(kept.fileno(), 2)
-        try:
-            yield
-        except UserError:
-            raise
-        except BaseException:
-            kept.seek(max(0, kept.tell() - _TAIL))
-            stderr.write(kept.read().decode(errors="replace"))
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr.fileno(), 2)
-
-
-@contextlib.contextmanager
-def _progress(total: int, done: Callable[[], int], label: str) -> Iterator[TextIO]:
-    """A bar that looks now and then at what is finished: the same for any runner, wherever it works. Gives the terminal."""
+def _progress(total: int, done: Callable[[], int], label: str, stderr: TextIO) -> Iterator[None]:
+    """A bar that looks now and then at what is finished: the same for any runner, wherever it works."""
     from tqdm import tqdm
 
     stop = threading.Event()
@@ -104,14 +83,11 @@ def _progress(total: int, done: Callable[[], int], label: str) -> Iterator[TextI
             bar.n = min(done(), total)
             bar.refresh()
 
-    with (
-        os.fdopen(os.dup(2), "w") as stderr,
-        tqdm(total=total, desc=label, unit="shard", disable=None, file=stderr) as bar,
-    ):
+    with tqdm(total=total, desc=label, unit="shard", disable=None, file=stderr) as bar:
         watcher = threading.Thread(target=watch, args=(bar,), daemon=True)
         watcher.start()
         try:
-            yield stderr
+            yield
             bar.n = total
         finally:
             stop.set()

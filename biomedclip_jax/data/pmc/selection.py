@@ -1,7 +1,7 @@
 """Which articles are asked for: by id, and by licence."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from biomedclip_jax.data.pmc.licenses import license_code
@@ -68,7 +68,7 @@ def read_licenses(given: Sequence[str]) -> frozenset[str] | None:
     return frozenset(codes)
 
 
-def check_license(stated: object, licenses: frozenset[str] | None, article: str) -> None:
+def check_license(stated: object, licenses: Collection[str] | None, article: str) -> None:
     """Raises NotWanted where the licence that is stated for an article is none of `licenses`. None allows all."""
     if licenses is None:
         return

@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,8 @@ def is_built(storage: Storage, work: Work) -> bool:
 
 
 def _state(storage: Storage, place: Place, suffix: str = "json") -> dict[str, Any] | None:
-    name = f"{STATE}/{place.name}.{suffix}"
     try:
-        return storage.read_json(name) if storage.exists(name) else None
+        return storage.read_json(f"{STATE}/{place.name}.{suffix}")
     except (ValueError, FileNotFoundError):
         return None
 
@@ -58,8 +57,8 @@ def build_shard(work: Work, source: Source, filters: Filters, storage: Storage) 
     base = f"{STATE}/{work.place.name}"
     storage.remove(f"{base}.json")
     counts: Counter[str] = Counter()
-    kept: list[Pair] = []  # without their pictures' bytes
-    panels: list[int] = []
+    hashes = _Hashes()
+    licenses: Counter[str] = Counter()
     rejects: list[Reject] = []
     # now, before there are threads: while TFDS is imported it takes over the import statement of all of them
     encode = Encoder(record_features())
@@ -77,34 +76,51 @@ def build_shard(work: Work, source: Source, filters: Filters, storage: Storage) 
                     yield encode(item.fields | {"image": item.picture.jpeg})
                     for panel in item.panels:
                         yield encode(panel)
-                    kept.append(dataclasses.replace(item, picture=dataclasses.replace(item.picture, jpeg=b""), panels=()))
-                    panels.append(len(item.panels))
+                    hashes.add(item)
+                    licenses[item.fields["license"]] += 1
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "records"
-        counts["records"] = write_records(file, encoded())
+        write_records(file, encoded())
         storage.put(file, f"{base}.array_record")
         file = Path(folder) / "hashes"
-        with file.open("wb") as out:
-            out.write(_hashes(kept, panels))
+        hashes.save(file)
         storage.put(file, f"{base}.npz")
     lines = [json.dumps({k: v for k, v in dataclasses.asdict(r).items() if v is not None}, ensure_ascii=False) for r in rejects]
     storage.write(f"{base}.rejects.jsonl", "".join(f"{line}\n" for line in lines).encode())
     rejected = Counter(f"{reject.kind}: {reject.reason}" for reject in rejects)
-    licenses = Counter(pair.fields["license"] for pair in kept)
-    state = {"fingerprint": work.fingerprint, "counts": dict(counts), "pictures": len(kept)}
+    state = {"fingerprint": work.fingerprint, "counts": dict(counts), "pictures": len(hashes.ids)}
     storage.write_json(f"{base}.json", state | {"rejected": dict(sorted(rejected.items())), "licenses": dict(licenses)})
 
 
-def _hashes(kept: Sequence[Pair], panels: Sequence[int]) -> bytes:
-    out = io.BytesIO()
-    count = len(kept)
-    digests = np.frombuffer(b"".join(pair.picture.digest for pair in kept), np.uint8).reshape(count, 32)
-    looks = np.stack([pair.picture.look for pair in kept]) if kept else np.empty((0, 32), np.uint8)
-    ids = np.asarray([pair.fields["pair_id"].encode() for pair in kept], np.bytes_)
-    articles = np.asarray([_number(pair.fields["pmcid"]) for pair in kept], np.int64)
-    np.savez(out, digests=digests, looks=looks, ids=ids, articles=articles, panels=np.asarray(panels, np.int64))
-    return out.getvalue()
+@dataclass(frozen=True)
+class _Hashes:
+    """What is remembered of a shard's pictures, in their order."""
+
+    digests: list[bytes] = field(default_factory=list)
+    looks: list[np.ndarray] = field(default_factory=list)
+    ids: list[bytes] = field(default_factory=list)
+    articles: list[int] = field(default_factory=list)
+    panels: list[int] = field(default_factory=list)
+
+    def add(self, pair: Pair) -> None:
+        self.digests.append(pair.picture.digest)
+        self.looks.append(pair.picture.look)
+        self.ids.append(pair.fields["pair_id"].encode())
+        self.articles.append(_number(pair.fields["pmcid"]))
+        self.panels.append(len(pair.panels))
+
+    def save(self, path: Path) -> None:
+        """See `read_hashes`."""
+        with path.open("wb") as out:  # to a path numpy would add an ending
+            np.savez(
+                out,
+                digests=np.frombuffer(b"".join(self.digests), np.uint8).reshape(-1, 32),
+                looks=np.asarray(self.looks, np.uint8).reshape(-1, 32),
+                ids=np.asarray(self.ids, np.bytes_),
+                articles=np.asarray(self.articles, np.int64),
+                panels=np.asarray(self.panels, np.int64),
+            )
 
 
 def _number(pmcid: str) -> int:

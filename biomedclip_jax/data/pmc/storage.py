@@ -98,12 +98,6 @@ class Storage:
         elif self._remote[0].exists(self._path(name)):
             self._remote[0].rm_file(self._path(name))
 
-    def remove_folder(self, name: str) -> None:
-        if self.is_local:
-            shutil.rmtree(Path(self.root) / name, ignore_errors=True)
-        elif self._remote[0].exists(self._path(name)):
-            self._remote[0].rm(self._path(name), recursive=True)
-
 
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
