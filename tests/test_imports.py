@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objective": _FOUNDATION | {"config", "models", "sharding"},
     "data": _FOUNDATION | {"config", "progress", "stderr"},
     "interop": _FOUNDATION | {"config", "models"},
-    "evaluation": _FOUNDATION | {"config", "sharding", "models", "data", "interop"},
+    "evaluation": _FOUNDATION | {"config", "progress", "sharding", "models", "data", "interop", "pretrained"},
     "pretrained": _FOUNDATION | {"config", "compilation", "models", "data", "interop"},
     "embed": _FOUNDATION | {"data", "pretrained", "progress"},
     "classify_table": _FOUNDATION,

@@ -32,6 +32,14 @@ _ARRAY_KINDS = (
 )
 
 
+class LazyImage:
+    """An image that is read and decoded when it is asked for."""
+
+    def load(self) -> Image.Image:
+        """UserError, which names the image, if it cannot be read."""
+        raise NotImplementedError
+
+
 def find_images(path: str | Path) -> list[Path]:
     """The image files of a folder, sorted, subfolders included; of a file, that file whatever its suffix.
 
@@ -55,7 +63,10 @@ def find_images(path: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def load_image(source: str | Path | bytes | Image.Image | np.ndarray, name: str = "image") -> Image.Image:
+ImageSource = str | Path | bytes | Image.Image | np.ndarray | LazyImage
+
+
+def load_image(source: ImageSource, name: str = "image") -> Image.Image:
     """A decoded image in its own mode. Messages call it by its path, or by `name`.
 
     A path, or the bytes of a file: any common image file (the first frame of several), or DICOM, recognised by content.
@@ -69,6 +80,8 @@ def load_image(source: str | Path | bytes | Image.Image | np.ndarray, name: str 
 
     Raises `UserError`, which names the file and what is wrong with it, for anything that is not one of these.
     """
+    if isinstance(source, LazyImage):
+        return source.load()
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, Image.Image):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from biomedclip_jax.data.images import load_image
+from biomedclip_jax.data.images import LazyImage, load_image
 from biomedclip_jax.errors import UserError
 
 Reject = dict[str, str]  # "row" (from 1), "image" (its name) and "reason" of a record that cannot be used
@@ -61,7 +61,7 @@ class Pairs(Protocol):
 
 
 @dataclass(frozen=True)
-class ImageOf:
+class ImageOf(LazyImage):
     """The image of a pair, read and decoded when it is asked for."""
 
     pairs: Pairs

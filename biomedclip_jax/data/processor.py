@@ -6,15 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from biomedclip_jax.config import BertConfig, ClipTextConfig, PreprocessConfig
-from biomedclip_jax.data.images import load_image, preprocess
-from biomedclip_jax.data.pairs import ImageOf
+from biomedclip_jax.data.images import ImageSource, load_image, preprocess
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
-
-ImageSource = str | Path | bytes | Image.Image | np.ndarray | ImageOf
 
 
 class Processor:
@@ -33,8 +29,7 @@ class Processor:
 
     def image(self, source: ImageSource) -> np.ndarray:
         """float32 [S, S, 3], normalised. UserError names a file that is no image."""
-        image = source.load() if isinstance(source, ImageOf) else load_image(source)
-        return preprocess(image, self.config)
+        return preprocess(load_image(source), self.config)
 
     def images(self, sources: Sequence[ImageSource]) -> np.ndarray:
         """float32 [n, S, S, 3]; decoded on several threads (Pillow lets go of the interpreter while it works)."""
