@@ -7,22 +7,23 @@ import contextlib
 import difflib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.data.pairs import Pair, Reject, Texts
+from biomedclip_jax.data.split_names import names_of
 from biomedclip_jax.data.tables import REFERENCES
 from biomedclip_jax.errors import UserError, first_line
 
-_DEFAULT_NAMES = ("image", "caption")  # may stand for the only feature of its kind
+_DEFAULT_NAMES = ("image", "caption", "label")  # may stand for the only feature of its kind
 
 
 class BuildPairs:
     """The records of a split. A worker process opens the files itself."""
 
-    def __init__(self, folder: Path, split: str, image: str, caption: str, label: str | None):
+    def __init__(self, folder: Path, split: str, image: str, caption: str | None, label: str | None):
         self.rejects: list[Reject] = []
         self._folder = folder
         self._split = split
@@ -45,7 +46,7 @@ class BuildPairs:
         images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
         decoders = {name: tfds.decode.SkipDecoding() for name in images}
         source = builder.as_data_source(self._split, decoders=decoders)
-        named = self._label is not None and isinstance(features[self._label], tfds.features.ClassLabel)
+        named = self._label is not None and _is_class(features[self._label])
         return source, features[self._label].int2str if named else _text
 
     def _record(self, index: int) -> dict[str, Any]:
@@ -69,21 +70,33 @@ class BuildPairs:
         return self._texts(index, self._record(index))
 
     def _texts(self, index: int, record: dict[str, Any]) -> Texts:
-        captions = _texts(record[self._caption])
-        if not captions:
+        captions = () if self._caption is None else _texts(record[self._caption])
+        if not captions and self._caption is not None:
             raise UserError(f"{self.name(index)}: caption is empty")
         label = None if self._label is None else self._source[1](record[self._label])
         references = _texts(record[REFERENCES]) if REFERENCES in record and self._caption != REFERENCES else ()
         return Texts(captions=captions, references=references, label=label)
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the label's classes in their order, where it is a `ClassLabel`."""
+        feature = _builder(self._folder).info.features[self._label]
+        return tuple(feature.names) if _is_class(feature) else None
+
+    @property
+    def files(self) -> list[Path]:
+        """The shards of the split."""
+        return [Path(path) for path in _builder(self._folder).info.splits[self._split.partition("[")[0]].filepaths]
+
     def name(self, index: int) -> str:
         return f"{self._folder}:{self._split}, record {index}"
 
 
-def open_build(folder: Path, split: str | None, image: str, caption: str, label: str | None) -> BuildPairs:
+def open_build(folder: Path, split: str | None, image: str, caption: str | None, label: str | None) -> BuildPairs:
     """A split of the build in `folder`.
 
-    image, caption, label: names of features; "image" and "caption" may also stand for the only one of their kind.
+    image, caption, label: names of features; "image", "caption" and "label" may also stand for the only one of their kind (a
+    label: of the classes). caption, label: None asks for none.
     Raises UserError for a folder without a build, an unknown split or feature (naming those there are), and a shard that is
     missing or short (naming host and path).
     """
@@ -93,7 +106,7 @@ def open_build(folder: Path, split: str | None, image: str, caption: str, label:
     return _opened(_builder(folder), folder, str(folder), split, image, caption, label)
 
 
-def open_tfds(name: str, split: str | None, image: str, caption: str, label: str | None) -> BuildPairs:
+def open_tfds(name: str, split: str | None, image: str, caption: str | None, label: str | None) -> BuildPairs:
     """A split of a data set that TFDS has prepared on this machine. UserError as of `open_build`."""
     tfds = _tfds(name)
     try:
@@ -107,9 +120,10 @@ def open_tfds(name: str, split: str | None, image: str, caption: str, label: str
 
 
 def _opened(
-    builder: Any, folder: Path, source: str, split: str | None, image: str, caption: str, label: str | None
+    builder: Any, folder: Path, source: str, split: str | None, image: str, caption: str | None, label: str | None
 ) -> BuildPairs:
     splits = ", ".join(f"{source}:{name}" for name in builder.info.splits) or "none"
+    split = split and _known_split(split, builder.info.splits)
     if split is None or split.partition("[")[0] not in builder.info.splits:
         missing = "which split is missing" if split is None else f"no split {split!r}"
         raise UserError(f"{source}: {missing}; there are: {splits}")
@@ -125,9 +139,13 @@ def _opened(
     images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
     texts = [name for name, feature in features.items() if _is_text(feature)]
     image = _chosen(source, image, images, "an image", list(features))
-    caption = _chosen(source, caption, texts, "a text", list(features))
+    if caption is not None:
+        caption = _chosen(source, caption, texts, "a text", list(features))
+    classes = [name for name, feature in features.items() if _is_class(feature)]
     if label is not None and label not in features:
-        raise UserError(f"{source}: no feature {label!r}; there are {', '.join(map(repr, features))}")
+        if label not in _DEFAULT_NAMES or len(classes) != 1:
+            raise UserError(f"{source}: no feature {label!r}; there are {', '.join(map(repr, features))}")
+        label = classes[0]
     pairs = BuildPairs(folder, split, image, caption, label)
     try:
         count = len(pairs)
@@ -181,6 +199,18 @@ def _builder(folder: Path) -> Any:
         return tfds.builder_from_directory(str(folder))
     except Exception as error:
         raise UserError(f"{folder}: not a readable build ({first_line(error)})") from error
+
+
+def _known_split(split: str, there: Collection[str]) -> str:
+    """What the build calls the split: "val" where "validation" was meant. The same text if it has no such split."""
+    name, bracket, part = split.partition("[")
+    return next((known for known in names_of(name) if known in there), name) + bracket + part
+
+
+def _is_class(feature: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    return isinstance(feature, tfds.features.ClassLabel)
 
 
 def _is_text(feature: Any) -> bool:

@@ -109,19 +109,17 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     Equal, bit for bit, to open_clip's `image_transform(..., is_train=False)` (open_clip/transform.py) and to
     torchvision's transforms, which it is made of. "nearest", which open_clip lacks, is torchvision's NEAREST.
 
-    Raises `UserError` for an image so elongated that its resized form ("shortest") would not fit into memory.
+    Raises `UserError` for an image so elongated that its resized or padded form would not fit into memory.
     """
     size = config.image_size
+    image = _prepared(image, config)
     resized = image.resize(_resized_size(image.size, config), _RESAMPLING[config.interpolation])
     width, height = resized.size
     if config.resize_mode == "shortest":
         left, top = round((width - size) / 2), round((height - size) / 2)
         resized = resized.crop((left, top, left + size, top + size))
     elif config.resize_mode == "longest":
-        left, top = (size - width) // 2, (size - height) // 2
-        channels = len(resized.getbands())
-        fill = config.fill_color if channels == 1 else (config.fill_color,) * channels
-        resized = ImageOps.expand(resized, (left, top, size - width - left, size - height - top), fill)
+        resized = _padded(resized, size, config.fill_color)
     return _normalised(resized, config)
 
 
@@ -138,6 +136,7 @@ def preprocess_train(
     bicubic whatever `config.interpolation` says, no flip. The crop depends on the state of `generator` and on the
     image's size alone; `extras` are drawn after it.
     """
+    image = _prepared(image, config)
     left, top, width, height = _random_crop(*image.size, crop_scale, generator)
     with quiet_readers():  # Pillow warns of a decompression bomb when a crop is as large
         crop = image.crop((left, top, left + width, top + height))
@@ -224,11 +223,54 @@ def _to_8_bits(values: np.ndarray, name: str | Path) -> np.ndarray:
     return (values >> max(int(values.max()).bit_length() - 8, 0)).astype(np.uint8)
 
 
+def _prepared(image: Image.Image, config: PreprocessConfig) -> Image.Image:
+    """What comes before cropping and resizing: stretching, one channel, a square."""
+    if config.stretch:
+        image = _stretched(image)
+    if config.gray:
+        image = _converted(image, "L")
+    if config.resize_mode == "pad":
+        side = max(config.image_size, *image.size)
+        if side * side > _MAX_RESIZED_PIXELS:
+            raise UserError(f"an image of {image.width} x {image.height} pixels is too large for resize_mode 'pad': crop it")
+        image = _padded(image, side, config.fill_color)
+    return image
+
+
+def _stretched(image: Image.Image) -> Image.Image:
+    """Darkest value to 0, brightest to 255, over all channels together; in the order of hi-ml, which does not round."""
+    if image.mode not in ("L", "RGB", "RGBA"):
+        image = _converted(image, "L" if image.mode in ("1", "LA") else "RGB")
+    values = np.asarray(image, np.float64)
+    values = values - values.min()
+    values /= values.max() or 1.0
+    values *= 255
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    """A copy of the caller's image, if it is not in this mode already."""
+    if image.mode == mode:
+        return image
+    image = image.copy()
+    image.info.pop("transparency", None)  # as in `_to_rgb`
+    return image.convert(mode)
+
+
+def _padded(image: Image.Image, side: int, color: int) -> Image.Image:
+    """A square with the image in its middle."""
+    width, height = image.size
+    left, top = (side - width) // 2, (side - height) // 2
+    channels = len(image.getbands())
+    fill = color if channels == 1 else (color,) * channels
+    return ImageOps.expand(image, (left, top, side - width - left, side - height - top), fill)
+
+
 def _resized_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:
     """(width, height) after resizing. int() and round() are where torchvision and open_clip have them."""
     width, height = size
-    target = config.image_size
-    if config.resize_mode == "squash":
+    target = config.resize_size or config.image_size
+    if config.resize_mode in ("squash", "pad"):
         return target, target
     if config.resize_mode == "longest":
         ratio = max(height / target, width / target)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.data.images import ImageSource
+from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +19,7 @@ class Labelled:
     classes: names, in the order of the labels. images: decoded only when asked for (paths, `LazyImage`s, arrays ...).
     names: what messages and pictures call each image. labels: int64 [n], positions in `classes`.
     fingerprint: changes when an image, or their order, does; embeddings are cached under it.
+    rejects: what was left out when the data were opened, and why.
     """
 
     name: str
@@ -25,6 +28,7 @@ class Labelled:
     names: Sequence[str]
     labels: np.ndarray
     fingerprint: str
+    rejects: tuple[Reject, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,6 +44,25 @@ class Labelled:
             labels=self.labels[chosen],
             fingerprint=fingerprint([self.fingerprint, *map(str, chosen)]),
         )
+
+
+def labelled_files(
+    name: str, classes: Sequence[str], found: Sequence[tuple[Path, int]], rejects: Sequence[Reject] = ()
+) -> Labelled:
+    """Image files, each with the position of its class. UserError if there is none."""
+    if not found:
+        first = f"; the first: {rejects[0]['image']}, {rejects[0]['reason']}" if rejects else ""
+        raise UserError(f"{name}: no usable image, {len(rejects)} left out{first}")
+    paths = [path for path, _ in found]
+    return Labelled(
+        name=name,
+        classes=tuple(classes),
+        images=paths,
+        names=[str(path) for path in paths],
+        labels=np.array([label for _, label in found], np.int64),
+        fingerprint=file_fingerprint(paths),
+        rejects=tuple(rejects),
+    )
 
 
 def fingerprint(parts: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ class Mixture:
         self.weights = tuple(weights)
         self.lengths = [len(source) for source in sources]
         self.rejects: list[Reject] = [reject for source in sources for reject in source.rejects]
-        self._sources = list(sources)
+        self.sources = list(sources)
         self.starts = [0, *accumulate(self.lengths)][:-1]
 
     def __len__(self) -> int:
@@ -34,4 +34,4 @@ class Mixture:
 
     def _find(self, index: int) -> tuple[Pairs, int]:
         number = bisect_right(self.starts, index) - 1
-        return self._sources[number], index - self.starts[number]
+        return self.sources[number], index - self.starts[number]

@@ -31,13 +31,13 @@ def open_pairs(
         opened = [open_pairs(part, *columns) for part, _ in source]
         return opened[0] if len(opened) == 1 else Mixture(opened, [weight for _, weight in source])
     if source.startswith("tfds:"):
-        name, split = _split_of(source.removeprefix("tfds:"))
+        name, split = split_of(source.removeprefix("tfds:"))
         return open_tfds(name, split, *columns)
     if source.endswith(".tar"):
         return open_shards(find_shards(source), caption_column, label_column)
     if Path(source).suffix in TABLE_SUFFIXES and "://" not in source:
         return read_table(Path(source), *columns)
-    folder, split = _split_of(source)
+    folder, split = split_of(source)
     if "://" not in source and Path(folder).is_dir():
         return open_build(Path(folder), split, *columns)
     if "://" in source:
@@ -45,6 +45,7 @@ def open_pairs(
     raise UserError(f"{source}: no such file or folder, or not a source of pairs; expected {SOURCES}")
 
 
-def _split_of(text: str) -> tuple[str, str | None]:
+def split_of(text: str) -> tuple[str, str | None]:
+    """`PLACE:train` in two; None where no split is given."""
     found = _SPLIT.fullmatch(text)
     return (found["place"], found["split"]) if found else (text, None)

@@ -17,7 +17,7 @@ Reject = dict[str, str]  # "row" (from 1), "image" (its name) and "reason" of a 
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """captions: at least one. references: paragraphs that mention the figure. label: the class, where one was asked for."""
+    """captions: at least one, if captions were asked for. references: paragraphs that mention the figure. label: the same."""
 
     captions: tuple[str, ...]
     references: tuple[str, ...] = ()

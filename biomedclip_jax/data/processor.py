@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.config import BertConfig, ClipTextConfig, PreprocessConfig
+from biomedclip_jax.config import PreprocessConfig, TextConfig
 from biomedclip_jax.data.images import ImageSource, load_image, preprocess
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
@@ -16,7 +16,7 @@ from biomedclip_jax.errors import UserError
 class Processor:
     """`images(...)` gives pixels, `tokens(...)` gives token ids. The tokenizer is read when a text is first seen."""
 
-    def __init__(self, config: PreprocessConfig, text: BertConfig | ClipTextConfig, tokenizer: Path):
+    def __init__(self, config: PreprocessConfig, text: TextConfig, tokenizer: Path):
         self.config = config
         self._text = text
         self._folder = tokenizer

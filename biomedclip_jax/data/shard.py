@@ -17,14 +17,14 @@ import numpy as np
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
 
-IMAGE, TEXT, JSON = 0, 1, 2  # the parts of a sample
-PARTS = 3
+IMAGE, TEXT, JSON, CLASS = 0, 1, 2, 3  # the parts of a sample
+PARTS = 4
 NOTHING = -1
-_PART_OF = {"jpg": IMAGE, "jpeg": IMAGE, "png": IMAGE, "webp": IMAGE, "txt": TEXT, "json": JSON}
+_PART_OF = {"jpg": IMAGE, "jpeg": IMAGE, "png": IMAGE, "webp": IMAGE, "txt": TEXT, "json": JSON, "cls": CLASS}
 _BLOCK = 512  # of a tar; a member's header is the block before it
 _REMOTE_BLOCK = 2**23  # bytes that are fetched at once while a remote tar is read through
 _OPEN_FILES = 256  # per process; systems allow 1,024 and more
-_FORMAT = 1  # of the index files
+_FORMAT = 2  # of the index files
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Shard:
 
 
 def index_shard(path: str) -> tuple[Shard, np.ndarray]:
-    """The tar, and int64 [samples, PARTS, 2]: position and size of image, text and JSON, NOTHING where one is missing.
+    """The tar, and int64 [samples, PARTS, 2]: position and size of image, text, JSON and class, NOTHING where one is missing.
 
     UserError, naming host and path, if it is not there, cut short or no tar.
     """

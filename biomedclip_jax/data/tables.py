@@ -79,41 +79,55 @@ def read_table(path: Path, image_column: str, caption_column: str, label_column:
     images: list[str] = []
     texts: list[Texts] = []
     rejects: list[Reject] = []
-    try:
-        for number, row in enumerate(_rows(path, columns), 1):
-            _check_columns(path, columns, row)
-            name = row[image_column]
-            if not isinstance(name, str | int | float | None):
-                raise UserError(f"{path}: column {image_column!r} holds no paths of image files but {type(name).__name__}")
-            image = path.parent / str(name)
-            captions = texts_of(row[caption_column])
-            label = _text(row[label_column]) if label_column else None
-            if not captions:
-                reason = "caption is empty"
-            elif not os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
-                reason = "image file is not there"
-            else:
-                reason = "label is empty" if label == "" else None
-            if reason:
-                rejects.append({"row": str(number), "image": str(image), "reason": reason})
-                continue
-            references = row.get(REFERENCES)
-            images.append(str(name))
-            more = texts_of(references) if isinstance(references, list) else ()
-            texts.append(Texts(captions=captions, references=more, label=label))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a table of image paths and captions") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); save the table as UTF-8") from error
-    except (OSError, csv.Error) as error:  # csv.Error: a quote that is never closed
-        raise UserError(f"{path}: not readable as a table ({error})") from error
+    for number, row in enumerate(table_rows(path, columns, [REFERENCES]), 1):
+        image = image_file(path, row, image_column)
+        captions = texts_of(row[caption_column])
+        label = text_of(row[label_column]) if label_column else None
+        if not captions:
+            reason = "caption is empty"
+        elif not os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
+            reason = "image file is not there"
+        else:
+            reason = "label is empty" if label == "" else None
+        if reason:
+            rejects.append({"row": str(number), "image": str(image), "reason": reason})
+            continue
+        references = row.get(REFERENCES)
+        images.append(str(row[image_column]))
+        more = texts_of(references) if isinstance(references, list) else ()
+        texts.append(Texts(captions=captions, references=more, label=label))
     if not images:
         first = f"; the first: {rejects[0]['image']}, {rejects[0]['reason']}" if rejects else ""
         raise UserError(f"{path}: no usable pair in {len(rejects)} rows{first}")
     return TablePairs(path.parent, images, texts, rejects)
 
 
-def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def table_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a table by column name; each has `columns`, and those of `optional` that are there.
+
+    Raises UserError for a missing file, a missing column (naming those that are there) and what cannot be read.
+    """
+    try:
+        for row in _rows(path, columns, optional):
+            _check_columns(path, columns, row)
+            yield row
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected a table with {', '.join(map(repr, columns))}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); save the table as UTF-8") from error
+    except (OSError, csv.Error) as error:  # csv.Error: a quote that is never closed
+        raise UserError(f"{path}: not readable as a table ({error})") from error
+
+
+def image_file(path: Path, row: Row, column: str) -> Path:
+    """The image that a row of the table at `path` names. UserError for a column of something else."""
+    name = row[column]
+    if not isinstance(name, str | int | float | None):
+        raise UserError(f"{path}: column {column!r} holds no paths of image files but {type(name).__name__}")
+    return path.parent / str(name)
+
+
+def _rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
     if path.suffix == ".jsonl":
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
@@ -129,13 +143,13 @@ def _rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
     elif path.suffix == ".parquet":
-        yield from _parquet_rows(path, columns)
+        yield from _parquet_rows(path, columns, optional)
     else:
         kinds = ", ".join(TABLE_SUFFIXES[:-1])
         raise UserError(f"{path}: unknown kind of table; expected a name that ends in {kinds} or {TABLE_SUFFIXES[-1]}")
 
 
-def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -145,7 +159,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         with path.open("rb") as content, ParquetFile(content) as file:
             there = dict.fromkeys(file.schema_arrow.names)
             _check_columns(path, columns, there)
-            for batch in file.iter_batches(columns=[name for name in there if name in (*columns, REFERENCES)]):
+            for batch in file.iter_batches(columns=[name for name in there if name in (*columns, *optional)]):
                 yield from batch.to_pylist()
     except ArrowException as error:
         raise UserError(f"{path}: not readable as Parquet ({first_line(error)}); write it again") from error
@@ -160,10 +174,11 @@ def _check_columns(path: Path, columns: Sequence[str], row: Row) -> None:
             raise UserError(f"{path}: no column {column!r}; there are {', '.join(map(repr, names))}{hint}")
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """The text of a cell."""
     return "" if value is None else str(value).strip()
 
 
 def texts_of(value: object) -> tuple[str, ...]:
     """The texts of a cell that are not empty."""
-    return tuple(filter(None, map(_text, value if isinstance(value, list) else [value])))
+    return tuple(filter(None, map(text_of, value if isinstance(value, list) else [value])))

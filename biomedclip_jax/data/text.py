@@ -1,5 +1,6 @@
 """Captions to token ids: the tokenizer of a model folder, with open_clip's cleaning before it."""
 
+import gzip
 import html
 import json
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from biomedclip_jax.errors import UserError, first_line
 if TYPE_CHECKING:
     import tokenizers
 
+CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+
 
 def clean_caption(text: str) -> str:
     """Repair broken Unicode, resolve HTML entities, collapse whitespace (open_clip `_clean_whitespace`)."""
@@ -21,15 +24,21 @@ def clean_caption(text: str) -> str:
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
-def _load(folder: Path) -> "tokenizers.Tokenizer":
-    if (folder / "tokenizer.json").is_file():
-        read, file = _from_json, folder / "tokenizer.json"
-    elif (folder / "vocab.txt").is_file():
-        read, file = _from_word_pieces, folder / "vocab.txt"
-    elif (folder / "vocab.json").is_file():
-        read, file = _from_byte_pairs, folder / "vocab.json"
-    else:
-        raise UserError(f"{folder}: no tokenizer here; expected tokenizer.json, vocab.txt, or vocab.json and merges.txt")
+def _load(place: Path) -> "tokenizers.Tokenizer":
+    """place: a folder with a tokenizer's files, or the one file to be read."""
+    readers = {
+        "tokenizer.json": _from_json,
+        "vocab.txt": _from_word_pieces,
+        "vocab.json": _from_byte_pairs,
+        CLIP_VOCABULARY: _from_clip_vocabulary,
+    }
+    files = [place] if place.is_file() else [place / name for name in readers]
+    file = next((file for file in files if file.is_file() and file.name in readers), None)
+    if file is None:
+        raise UserError(
+            f"{place}: no tokenizer here; expected tokenizer.json, vocab.txt, vocab.json and merges.txt, or {CLIP_VOCABULARY}"
+        )
+    read = readers[file.name]
     try:
         return read(file)
     except Exception as error:  # the libraries raise bare Exception, too
@@ -72,6 +81,34 @@ def _from_byte_pairs(file: Path) -> "tokenizers.Tokenizer":
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(file.parent, local_files_only=True).backend_tokenizer
+
+
+def _from_clip_vocabulary(file: Path) -> "tokenizers.Tokenizer":
+    """CLIP's own file: a line of version, then merges, of which `SimpleTokenizer` takes those that make 49,408 tokens."""
+    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
+    from tokenizers.models import BPE
+
+    merges = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1:48_895]
+    # bytes as the printable characters that stand for them, in CLIP's order: those that are printable themselves come first
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
+    start, end = "<start_of_text>", "<end_of_text>"
+    ids = {word: i for i, word in enumerate([*words, start, end])}
+    pairs: list[tuple[str, str]] = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    tokenizer = Tokenizer(BPE(ids, pairs, end_of_word_suffix="</w>", unk_token=None))
+    tokenizer.add_special_tokens([start, end])
+    final_sigma = normalizers.Replace(Regex(r"(?<=\p{L})Σ(?!\p{L})"), "ς")  # as Python lowers it; Lowercase gives "σ"
+    tokenizer.normalizer = normalizers.Sequence([final_sigma, normalizers.Lowercase()])
+    parts = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    split = pre_tokenizers.Split(parts, "removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=[(start, ids[start]), (end, ids[end])]
+    )
+    return tokenizer
 
 
 class Tokenizer:

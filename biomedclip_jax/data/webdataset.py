@@ -1,7 +1,8 @@
-"""Pairs in WebDataset tars, with random access: `key.jpg|jpeg|png|webp`, `key.txt`, and perhaps `key.json`.
+"""Pairs in WebDataset tars, with random access: `key.jpg|jpeg|png|webp`, `key.txt`, and perhaps `key.json` and `key.cls`.
 
-That is open_clip's layout, and BIOMEDICA's. Each tar is read through once; where its members lie is kept in a cache file,
-which counts as long as the tar has the same size and date.
+That is open_clip's layout, and BIOMEDICA's; CLIP_benchmark's has the number of the class in `key.cls`, or a caption
+a line in `key.txt`. Each tar is read through
+once; where its members lie is kept in a cache file, which counts as long as the tar has the same size and date.
 """
 
 import glob
@@ -18,13 +19,15 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.pairs import Pair, Reject, Texts
-from biomedclip_jax.data.shard import IMAGE, JSON, NOTHING, TEXT, Shard, cache_file, index_shard, save_index
-from biomedclip_jax.data.tables import REFERENCES, texts_of
+from biomedclip_jax.data.shard import CLASS, IMAGE, JSON, NOTHING, TEXT, Shard, cache_file, index_shard, save_index
+from biomedclip_jax.data.tables import REFERENCES, text_of, texts_of
 from biomedclip_jax.errors import UserError
 
 _THREADS = 16  # tars that are indexed at once
 _FROM_TXT = "caption"  # any other name: that field of the .json
-_KINDS = {IMAGE: "image (.jpg, .jpeg, .png or .webp)", TEXT: "caption (.txt)", JSON: "fields (.json)"}
+FROM_CLS = "cls"  # a label; any other name: that field of the .json
+_KIND_OF_DATA = "dataset_type.txt"
+_KINDS = {IMAGE: "image (.jpg, .jpeg, .png or .webp)", TEXT: "caption (.txt)", JSON: "fields (.json)", CLASS: "class (.cls)"}
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -41,6 +44,7 @@ class TarPairs:
         file: Path | None,
         rejects: list[Reject],
         fields: tuple[str | None, str | None],
+        by_lines: bool = False,
     ):
         self.rejects = rejects
         self._shards = list(shards)
@@ -48,6 +52,7 @@ class TarPairs:
         self._parts = parts
         self._file = file
         self._caption_field, self._label_field = fields
+        self._by_lines = by_lines
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) if self._file is None else vars(self) | {"_parts": None}
@@ -65,20 +70,30 @@ class TarPairs:
 
     def texts(self, index: int) -> Texts:
         fields = self._fields(index)
-        found = self._decoded(index) if self._caption_field is None else fields.get(self._caption_field)
-        captions = texts_of(found)
-        if not captions:
-            raise UserError(f"{self.name(index)}: caption is empty")
+        captions: tuple[str, ...] = ()
+        if self._caption_field is not None:
+            from_txt = self._caption_field == _FROM_TXT
+            captions = texts_of(self._caption_file(index) if from_txt else fields.get(self._caption_field))
+            if not captions:
+                raise UserError(f"{self.name(index)}: caption is empty")
         label = None
         if self._label_field is not None:
-            label = str(fields.get(self._label_field, "")).strip()
+            from_cls = self._label_field == FROM_CLS
+            label = text_of(self._decoded(index, CLASS) if from_cls else fields.get(self._label_field))
             if not label:
-                raise UserError(f"{self.name(index)}: no {self._label_field!r} in its .json")
+                raise UserError(
+                    f"{self.name(index)}: {'its .cls is empty' if from_cls else f'no {self._label_field!r} in its .json'}"
+                )
         references = fields.get(REFERENCES)
         return Texts(captions=captions, references=texts_of(references if isinstance(references, list) else []), label=label)
 
     def name(self, index: int) -> str:
         return self._shard(index).name(int(self._parts[index, IMAGE, 0]))
+
+    @property
+    def versions(self) -> list[str]:
+        """Of each tar its path or address, and what changes when the tar does."""
+        return [f"{shard.path} {shard.version}" for shard in self._shards]
 
     def _shard(self, index: int) -> Shard:
         return self._shards[bisect_right(self._starts, index) - 1]
@@ -87,11 +102,16 @@ class TarPairs:
         position, size = self._parts[index, part].tolist()
         return self._shard(index).read(position, size)
 
-    def _decoded(self, index: int) -> str:
+    def _decoded(self, index: int, part: int) -> str:
         try:
-            return self._read(index, TEXT).decode("utf-8-sig")
+            return self._read(index, part).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise UserError(f"{self.name(index)}: its caption is not UTF-8 ({error})") from error
+            kind = "caption" if part == TEXT else "class"
+            raise UserError(f"{self.name(index)}: its {kind} is not UTF-8 ({error})") from error
+
+    def _caption_file(self, index: int) -> str | list[str]:
+        text = self._decoded(index, TEXT)
+        return text.splitlines() if self._by_lines else text
 
     def _fields(self, index: int) -> dict[str, Any]:
         if self._parts[index, JSON, 0] == NOTHING:
@@ -139,11 +159,12 @@ def _expand(pattern: str) -> Iterator[str]:
         yield from _expand(pattern[: braces.start()] + choice + pattern[braces.end() :])
 
 
-def open_shards(paths: Sequence[str], caption_field: str = _FROM_TXT, label_field: str | None = None) -> TarPairs:
+def open_shards(paths: Sequence[str], caption_field: str | None = _FROM_TXT, label_field: str | None = None) -> TarPairs:
     """The pairs in these tars.
 
-    caption_field: "caption" means the .txt; any other name that field of the .json, a text or a list of texts. label_field: of
-    the .json. Samples without image or text are left out and listed. Raises UserError for shards that are missing, cut short
+    caption_field: "caption" means the .txt; any other name that field of the .json, a text or a list of texts; None asks for no
+    captions. label_field: "cls" means the .cls; any other name that field of the .json. Samples without what is asked for are
+    left out and listed. Raises UserError for shards that are missing, cut short
     or no tars, naming the first, how many more, and the host; and if nothing is left.
     """
     with ThreadPoolExecutor(min(_THREADS, max(len(paths), 1))) as pool:
@@ -152,8 +173,8 @@ def open_shards(paths: Sequence[str], caption_field: str = _FROM_TXT, label_fiel
         more = f" (and {len(errors) - 1} more of {len(paths)} shards)" if len(errors) > 1 else ""
         raise UserError(f"{errors[0]}{more}")
     opened = [result for result in results if not isinstance(result, UserError)]
-    needed = TEXT if caption_field == _FROM_TXT else JSON
-    complete = [(parts[:, (IMAGE, needed), 1] > 0).all(axis=1) for _, parts in opened]
+    needed = _needed(caption_field, label_field)
+    complete = [(parts[:, needed, 1] > 0).all(axis=1) for _, parts in opened]
     rejects = [
         _reject(shard, parts, row, needed)
         for (shard, parts), mask in zip(opened, complete, strict=True)
@@ -163,17 +184,38 @@ def open_shards(paths: Sequence[str], caption_field: str = _FROM_TXT, label_fiel
     if sum(counts) == 0:
         first = f"; the first: {rejects[0]['image']}, {rejects[0]['reason']}" if rejects else ""
         raise UserError(f"{paths[0]}{' ...' if len(paths) > 1 else ''}: no usable pair in {len(rejects)} samples{first}")
-    file = cache_file(*shards, kind=f"all, with part {needed}")
+    by_lines = _by_lines(paths[0])
+    file = cache_file(*shards, kind=f"all, with parts {needed}")
     if not file.is_file():
         whole = np.concatenate([parts[mask] for (_, parts), mask in zip(opened, complete, strict=True)])
         if not save_index(file, whole):
-            return TarPairs(shards, counts, whole, None, rejects, _fields_of(caption_field, label_field))
+            return TarPairs(shards, counts, whole, None, rejects, (caption_field, label_field), by_lines)
     whole = np.load(file, mmap_mode="r")
-    return TarPairs(shards, counts, whole, file, rejects, _fields_of(caption_field, label_field))
+    return TarPairs(shards, counts, whole, file, rejects, (caption_field, label_field), by_lines)
 
 
-def _fields_of(caption: str, label: str | None) -> tuple[str | None, str | None]:
-    return None if caption == _FROM_TXT else caption, label
+def _by_lines(path: str) -> bool:
+    """Whether a .txt holds a caption a line: CLIP_benchmark says so in a file, beside the tars or a folder up."""
+    folder = Path(path).parent
+    for file in (folder / _KIND_OF_DATA, folder.parent / _KIND_OF_DATA):
+        if "://" not in path and file.is_file():
+            return file.read_text(encoding="utf-8", errors="replace").strip().lower() == "retrieval"
+    return False
+
+
+def have_classes(path: str) -> bool:
+    """Whether the samples of this tar have a .cls. UserError as of `open_shards`."""
+    return bool((index_shard(path)[1][:, CLASS, 1] > 0).any())
+
+
+def _needed(caption_field: str | None, label_field: str | None) -> list[int]:
+    """The parts without which a sample is of no use."""
+    parts = [IMAGE]
+    if caption_field is not None:
+        parts.append(TEXT if caption_field == _FROM_TXT else JSON)
+    if label_field == FROM_CLS:
+        parts.append(CLASS)
+    return parts
 
 
 def _indexed(path: str) -> tuple[Shard, np.ndarray] | UserError:
@@ -183,8 +225,8 @@ def _indexed(path: str) -> tuple[Shard, np.ndarray] | UserError:
         return error
 
 
-def _reject(shard: Shard, parts: np.ndarray, row: int, needed: int) -> Reject:
-    missing = IMAGE if parts[row, IMAGE, 1] <= 0 else needed
+def _reject(shard: Shard, parts: np.ndarray, row: int, needed: list[int]) -> Reject:
+    missing = next(part for part in needed if parts[row, part, 1] <= 0)
     empty = parts[row, missing, 0] != NOTHING
     there = next(position for position, _ in parts[row].tolist() if position != NOTHING)
     reason = f"{_KINDS[missing]} is empty" if empty else f"no {_KINDS[missing]} in this sample"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,23 @@ def test_equal_to_open_clip_on_clips_vocabulary(tmp_path: Path, captions: list[s
     theirs = reference(captions).numpy()
     different = [c for c, a, b in zip(captions, ours, theirs, strict=True) if not np.array_equal(a, b)]
     assert different == []
+
+
+def test_equal_to_open_clip_on_clips_own_file(tmp_path: Path, captions: list[str]) -> None:
+    """The file that OpenAI ships beside its code; alone, and in a folder beside a model's other files."""
+    tokenizer = load_open_clip().tokenizer
+    captions = [*captions, "ΟΔΟΣ ΣΑΣ, Σ2 Σ", "it's I'M we'LL", "<end_of_text> in a <start_of_text> caption", "½ Ⅳ ﬁ ǅ"]
+    theirs = tokenizer.SimpleTokenizer(context_length=77)(captions).numpy()
+    file = Path(tokenizer.default_bpe())
+    different = [
+        c for c, a, b in zip(captions, Tokenizer(file, 77, 0, 49_408)(captions), theirs, strict=True) if (a != b).any()
+    ]
+    assert different == []
+    shutil.copyfile(file, tmp_path / file.name)
+    assert np.array_equal(Tokenizer(tmp_path, 77, 0, 49_408)(captions), theirs)
+    (tmp_path / file.name).write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"bpe_simple_vocab_16e6\.txt\.gz: not a readable tokenizer"):
+        Tokenizer(tmp_path, 77, 0, 49_408)
 
 
 def test_tokenizer_json_is_as_good(tmp_path: Path, vocabulary: Path, captions: list[str]) -> None:

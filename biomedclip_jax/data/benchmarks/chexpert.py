@@ -1,0 +1,118 @@
+"""CheXpert, as a choice among five findings: CheXpert 5x200, and images under the same rule to learn from.
+
+`train.csv` and `valid.csv`: Path, Sex, Age, Frontal/Lateral, AP/PA and 14 findings, each 1.0 present, 0.0 absent, -1.0
+uncertain or empty where the report says nothing. Paths begin with the release's name (CheXpert-v1.0, CheXpert-v1.0-small ...).
+GLoRIA's rule for 5x200 is: frontal, exactly one of the five present, and every other finding but "No Finding" absent, with
+empty read as absent; 200 images of each, drawn without a seed. The 1,000 images are in published lists (`chexpert_5x200.csv`).
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.labelled import Labelled, labelled_files
+from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.tables import table_rows, text_of
+from biomedclip_jax.errors import UserError
+
+FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+_OTHERS = (
+    "Enlarged Cardiomediastinum",
+    "Lung Lesion",
+    "Lung Opacity",
+    "Pneumonia",
+    "Pneumothorax",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+_LISTS = ("chexpert_5x200.csv", "chexpert-5x200.csv", "chexpert-5x200-meta.csv")
+_RELEASES = "CheXpert-v1.0*"
+_UNCERTAIN = {"ignore": -1.0, "zeros": 0.0, "ones": 1.0}
+
+
+def read_chexpert(name: str, where: Path, split: str, classes: Sequence[str], uncertain: str, per_class: int = 200) -> Labelled:
+    """A split; labels are positions in `FIVE`.
+
+    test: the published list, if one of `chexpert_5x200.csv`, `chexpert-5x200.csv`, `chexpert-5x200-meta.csv` lies in `where`;
+        else `per_class` images of each finding by GLoRIA's rule from train.csv with a fixed seed: not the same images.
+    train: the other images of train.csv under that rule, of patients who are not in the test set. validation: of valid.csv.
+    uncertain: what -1.0 counts as: "ignore" (such an image is not taken, GLoRIA's way), "zeros" absent, "ones" present.
+    Images that are not there are in `rejects`. UserError for missing tables and columns, and too few images.
+    """
+    check_split(name, split, ("train", "validation", "test"))
+    if uncertain not in _UNCERTAIN:
+        raise UserError(f"{name}: uncertain = {uncertain!r}; expected one of {', '.join(_UNCERTAIN)}")
+    releases = (where, *sorted(where.glob(_RELEASES)))
+    root = next((each for each in releases if (each / "train").is_dir() or (each / "train.csv").is_file()), where)
+    if split == "validation":
+        chosen = list(_single(existing(root, "valid.csv"), _UNCERTAIN[uncertain]))
+    else:
+        listed = next((folder / file for folder in (where, root) for file in _LISTS if (folder / file).is_file()), None)
+        table = existing(root, "train.csv") if listed is None or split == "train" else None
+        pool = [] if table is None else list(_single(table, _UNCERTAIN[uncertain]))
+        test = _listed(listed) if listed is not None else _drawn(root / "train.csv", pool, per_class)
+        patients = {_patient(path) for path, _ in test}
+        chosen = test if split == "test" else [each for each in pool if _patient(each[0]) not in patients]
+    rejects: list[Reject] = []
+    found: list[tuple[Path, int]] = []
+    for number, (path, label) in enumerate(chosen, 1):
+        image = root / _inside(path)
+        if image.is_file():
+            found.append((image, label))
+        else:
+            rejects.append({"row": str(number), "image": str(image), "reason": "image file is not there"})
+    return labelled_files(name, classes, found, rejects)
+
+
+def _single(path: Path, uncertain: float) -> Iterator[tuple[str, int]]:
+    """(Path, position in `FIVE`) of the rows that fulfil GLoRIA's rule."""
+    for number, row in enumerate(table_rows(path, ["Path", "Frontal/Lateral", *FIVE, *_OTHERS]), 1):
+        if row["Frontal/Lateral"] != "Frontal":
+            continue
+        try:
+            values = np.array([float(text_of(row[finding]) or 0) for finding in (*FIVE, *_OTHERS)])
+        except ValueError as error:
+            raise UserError(f"{path}, row {number}: {error}; expected 1.0, 0.0, -1.0 or nothing for each finding") from None
+        values[values == -1.0] = uncertain
+        if (values != 0).sum() == 1 and (values[: len(FIVE)] == 1).any():
+            yield text_of(row["Path"]), int(values.argmax())
+
+
+def _drawn(table: Path, pool: Sequence[tuple[str, int]], per_class: int) -> list[tuple[str, int]]:
+    generator = np.random.default_rng(0)
+    chosen: list[tuple[str, int]] = []
+    for label, finding in enumerate(FIVE):
+        own = [each for each in pool if each[1] == label]
+        if len(own) < per_class:
+            raise UserError(
+                f"{table}: {len(own)} frontal images with {finding} alone, {per_class} needed; is it the whole train.csv?"
+            )
+        chosen += [own[i] for i in np.sort(generator.choice(len(own), per_class, replace=False))]
+    return chosen
+
+
+def _listed(path: Path) -> list[tuple[str, int]]:
+    rows: list[tuple[str, int]] = []
+    for number, row in enumerate(table_rows(path, ["Path", *FIVE]), 1):
+        present = [label for label, finding in enumerate(FIVE) if text_of(row[finding]) in ("1.0", "1")]
+        if len(present) != 1:
+            raise UserError(
+                f"{path}, row {number}: {len(present)} of the five findings; expected one: is it the list of 5x200?"
+            )
+        rows.append((text_of(row["Path"]), present[0]))
+    return rows
+
+
+def _inside(path: str) -> Path:
+    """CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> train/patient00001/..."""
+    parts = Path(path).parts
+    first = next((number for number, part in enumerate(parts) if part in ("train", "valid")), 1)
+    return Path(*parts[first:])
+
+
+def _patient(path: str) -> str:
+    """CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> patient00001."""
+    return next((part for part in Path(path).parts if part.startswith("patient")), path)
