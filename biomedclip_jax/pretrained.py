@@ -14,13 +14,17 @@ from flax import nnx
 from PIL import Image
 
 from biomedclip_jax.compilation import enable_compilation_cache
-from biomedclip_jax.config import DEFAULT_TEMPLATE, CLIPConfig, ComputeConfig
+from biomedclip_jax.config import DEFAULT_TEMPLATE, BertConfig, CLIPConfig, ComputeConfig
 from biomedclip_jax.data.processor import ImageSource, Processor
 from biomedclip_jax.data.text import used_length
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop import adapters
 from biomedclip_jax.interop.folders import Model, read_model
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.models import CLIP, abstract_model
+from biomedclip_jax.sharding import make_mesh, replicated, rows
+
+_TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
 
 
 class Pretrained:
@@ -31,20 +35,25 @@ class Pretrained:
     config: sizes of the towers
     """
 
-    def __init__(self, loaded: Model, compute: ComputeConfig):
+    def __init__(self, loaded: Model, compute: ComputeConfig, every_device: bool = False):
         self.config: CLIPConfig = loaded.config
         self.processor = Processor(loaded.preprocess, loaded.config.text, loaded.tokenizer)
-        self.params = loaded.params
+        self._mesh = make_mesh(jax.local_devices()) if every_device else None
+        self.params = jax.device_put(loaded.params, replicated(self._mesh)) if self._mesh else loaded.params
         self._graph, _ = abstract_model(loaded.config, compute)
 
         def encode_image(params: dict[str, Any], images: jax.Array) -> jax.Array:
             return nnx.merge(self._graph, params).encode_image(images)
+
+        def image_features(params: dict[str, Any], images: jax.Array) -> jax.Array:
+            return nnx.merge(self._graph, params).image_features(images)
 
         def encode_text(params: dict[str, Any], tokens: jax.Array) -> jax.Array:
             return nnx.merge(self._graph, params).encode_text(tokens)
 
         # parameters cross `jit` as an argument: closed over they would be baked into the program
         self._encode_image = jax.jit(encode_image)
+        self._image_features = jax.jit(image_features)
         self._encode_text = jax.jit(encode_text)
 
     @cached_property
@@ -63,39 +72,48 @@ class Pretrained:
         batch_size: int = 32,
         progress: Callable[[int], object] | None = None,
         on_error: Callable[[int, UserError], object] | None = None,
+        normalize: bool = True,
     ) -> np.ndarray:
         """Unit embeddings, float32 [n, E]. Images are decoded on threads while the device works on those before.
 
         images: paths (JPEG, PNG, TIFF, WebP, GIF, BMP, DICOM), PIL images, or arrays (uint8 or float in [0, 1]).
+        batch_size: images that a device works on at once.
         progress: called with a number of images that are done.
         on_error: called with position and error of an image that cannot be read, which then has no row in the result.
+        normalize: False gives the embeddings before they are made unit length.
         Raises UserError that names the first file that cannot be read, unless `on_error` is given.
         """
         _check_batch_size(batch_size)
         images = _as_list(images, "images")
-        rows: list[np.ndarray] = []
+        encode_batch = self._encode_image if normalize else self._image_features
+        at_once = batch_size * self._devices
+        embeddings = np.empty((len(images), self.config.embed_width), np.float32)
+        running = _Running(embeddings)
         batch: list[np.ndarray] = []
+        taken = 0
 
         def encode() -> None:
-            # one shape, one program: a short last batch is filled up
-            whole = batch_size if len(images) > batch_size else len(batch)
-            rows.append(np.asarray(self._encode_image(self.params, _fill(np.stack(batch), whole)))[: len(batch)])
+            nonlocal taken
+            pixels = self._put(np.stack(batch), at_once if len(images) > at_once else len(batch))
+            running.add(encode_batch(self.params, pixels), np.arange(taken, taken + len(batch)))
+            taken += len(batch)
+            batch.clear()
 
-        for position, pixels in enumerate(_in_order(self.processor.image, images, ahead=2 * batch_size)):
+        for position, pixels in enumerate(_in_order(self.processor.image, images, ahead=2 * at_once)):
             if isinstance(pixels, UserError):
                 if on_error is None:
                     raise pixels
                 on_error(position, pixels)
             else:
                 batch.append(pixels)
-            if len(batch) == batch_size:
+            if len(batch) == at_once:
                 encode()
-                batch.clear()
             if progress is not None:
                 progress(1)
         if batch:
             encode()
-        return np.concatenate(rows) if rows else np.zeros((0, self.config.embed_width), np.float32)
+        running.finish()
+        return embeddings[:taken]
 
     def encode_texts(
         self, texts: Sequence[str], batch_size: int = 64, progress: Callable[[int], object] | None = None
@@ -104,27 +122,30 @@ class Pretrained:
 
         Captions are cut at the tower's context length (256 tokens for BiomedCLIP). Padding is not computed: captions are
         sorted by length, and each batch is as wide as its longest caption, rounded up to 16, 32, 64, ... tokens.
+        batch_size: texts that a device works on at once.
         """
         _check_batch_size(batch_size)
         texts = _as_list(texts, "texts")
         for text in texts:
             if not isinstance(text, str):
                 raise UserError(f"texts: expected sentences, found {type(text).__name__} ({text!r})")
-        if not texts:
-            return np.zeros((0, self.config.embed_width), np.float32)
-        tokens = self.processor.tokens(texts)
-        pad = self.config.text.pad_id
-        order = np.argsort((tokens != pad).sum(axis=1), kind="stable")
+        at_once = batch_size * self._devices
         embeddings = np.empty((len(texts), self.config.embed_width), np.float32)
-        for start in range(0, len(texts), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = tokens[chosen]
-            width = max(16, 1 << (used_length(batch, pad) - 1).bit_length())
-            whole = batch_size if len(texts) > batch_size else len(batch)
-            batch = _fill(batch[:, : min(width, tokens.shape[1])], whole)
-            embeddings[chosen] = np.asarray(self._encode_text(self.params, batch))[: len(chosen)]
-            if progress is not None:
-                progress(len(chosen))
+        running = _Running(embeddings)
+        pad = self.config.text.pad_id
+        whole_width = isinstance(self.config.text, BertConfig) and self.config.text.attend_padding
+        for first in range(0, len(texts), _TEXTS):
+            tokens = self.processor.tokens(texts[first : first + _TEXTS])
+            order = np.argsort((tokens != pad).sum(axis=1), kind="stable")
+            for start in range(0, len(tokens), at_once):
+                chosen = order[start : start + at_once]
+                batch = tokens[chosen]
+                width = tokens.shape[1] if whole_width else max(16, 1 << (used_length(batch, pad) - 1).bit_length())
+                batch = self._put(batch[:, :width], at_once if len(texts) > at_once else len(batch))
+                running.add(self._encode_text(self.params, batch), first + chosen)
+                if progress is not None:
+                    progress(len(chosen))
+        running.finish()
         return embeddings
 
     def classify(self, images: Sequence[ImageSource], labels: Sequence[str], template: str = DEFAULT_TEMPLATE) -> np.ndarray:
@@ -137,6 +158,39 @@ class Pretrained:
         scores = self.logit_scale * (image @ text.T).astype(np.float64)
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+
+    @property
+    def _devices(self) -> int:
+        return 1 if self._mesh is None else self._mesh.size
+
+    def _put(self, array: np.ndarray, count: int) -> jax.Array:
+        """Onto the device, or split over all; filled up to `count` rows or more, as one shape is one program."""
+        missing = -(-count // self._devices) * self._devices - len(array)
+        if missing:
+            array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
+        return jnp.asarray(array) if self._mesh is None else jax.device_put(array, rows(self._mesh))
+
+
+class _Running:
+    """The batch that the device works on while the host makes the next one ready; its rows are stored after that."""
+
+    def __init__(self, embeddings: np.ndarray):
+        self._embeddings = embeddings
+        self._waiting: tuple[jax.Array, np.ndarray] | None = None
+
+    def add(self, result: jax.Array, places: np.ndarray) -> None:
+        """result: what has just been started, one row for each of `places`, and perhaps more."""
+        before, self._waiting = self._waiting, (result, places)
+        self._store(before)
+
+    def finish(self) -> None:
+        """Wait for the last."""
+        self._store(self._waiting)
+
+    def _store(self, waiting: tuple[jax.Array, np.ndarray] | None) -> None:
+        if waiting is not None:
+            result, places = waiting
+            self._embeddings[places] = np.asarray(result)[: len(places)]
 
 
 def prompts(labels: Sequence[str], template: str) -> list[str]:
@@ -155,16 +209,25 @@ def prompts(labels: Sequence[str], template: str) -> list[str]:
     return [template.replace("{}", label) for label in labels]
 
 
-def from_pretrained(source: str | Path, *, dtype: str = "float32") -> Pretrained:
+def from_pretrained(
+    source: str | Path, *, dtype: str = "float32", every_device: bool = False, adapter: str | Path | None = None
+) -> Pretrained:
     """Load a model.
 
-    source: a model folder (open_clip's layout, transformers' CLIP, or our ViT + BERT pair), a run folder, or
-        "hf-hub:org/name" (the only form that uses the network).
+    source: a model folder (open_clip's layout, transformers' CLIP, our ViT + BERT pair, or one of the releases that
+        `interop/folders.py` names), such a release's weight file, a run folder, or "hf-hub:org/name" (the only form
+        that uses the network).
     dtype: "float32", or "bfloat16" on accelerators.
+    every_device: split batches over all devices of this process; by default one does the work.
+    adapter: the `adapter/` folder of a run that fine-tuned this model; it is merged into the weights. Such a folder is also a
+        source itself, as long as the model that it names is still where it was.
     Raises UserError, one line, naming the file or key that is wrong.
     """
     enable_compilation_cache()
-    return Pretrained(load(source), ComputeConfig(dtype=dtype))  # type: ignore[arg-type]
+    model = load(source)
+    if adapter is not None:
+        model = adapters.with_adapter(model, adapters.read_adapter(local_folder(adapter)), source)
+    return Pretrained(model, ComputeConfig(dtype=dtype), every_device)  # type: ignore[arg-type]
 
 
 def load(source: str | Path) -> Model:
@@ -176,6 +239,8 @@ def load(source: str | Path) -> Model:
         from biomedclip_jax.train.export import read_run  # a run that is not finished: its newest checkpoint
 
         return read_run(folder)
+    if (folder / adapters.CONFIG_FILE).is_file():
+        return adapters.read_adapted(folder)
     return read_model(folder)
 
 
@@ -191,11 +256,6 @@ def _as_list(values: Sequence[Any], name: str) -> list[Any]:
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise UserError(f"batch_size = {batch_size}: expected a whole number above 0")
-
-
-def _fill(array: np.ndarray, rows: int) -> jax.Array:
-    missing = rows - len(array)
-    return jnp.asarray(np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array)
 
 
 def _in_order(function: Callable[[Any], Any], items: Sequence[Any], ahead: int) -> Iterator[Any]:

@@ -111,13 +111,15 @@ def as_varying(params: Tree, axes: Tree) -> Tree:
 
 
 def gather_leaves(params: Tree, axes: Tree, first: int = 0, dtype: Any = jnp.float32) -> Tree:
-    """Split parameters -> whole ones, in `dtype`. `first`: leading axes that have been sliced off since `axes` was made.
+    """Split parameters -> whole ones, in `dtype`, or in their own if that is narrower. `first`: leading axes that have been
+    sliced off since `axes` was made.
 
-    They travel in `dtype`; their gradients are summed in float32.
+    They travel in that type; their gradients are summed in float32.
     """
 
     def whole(x: Array, axis: int) -> Array:
-        return x if axis < 0 else _gather(x, axis - first, jnp.dtype(dtype))
+        narrow = min(x.dtype, jnp.dtype(dtype), key=lambda kind: kind.itemsize)
+        return x if axis < 0 else _gather(x, axis - first, narrow)
 
     return jax.tree.map(whole, params, axes)
 

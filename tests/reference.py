@@ -73,3 +73,19 @@ def open_clip_model(
     randomise(reference, seed)
     save_file({k: v.contiguous() for k, v in reference.state_dict().items()}, folder / "open_clip_model.safetensors")
     return reference.eval()
+
+
+def randomise_batch_norm(model: Any, seed: int = 0) -> None:
+    """BatchNorm with running statistics away from 0 and 1, where a mistake would not show, and with scales away from 0,
+    at which residual branches begin.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                size = module.running_mean.shape
+                module.running_mean.copy_(0.2 * torch.randn(size, generator=generator))
+                module.running_var.copy_(0.5 + torch.rand(size, generator=generator))
+                module.weight.copy_(0.5 + torch.rand(size, generator=generator))

@@ -215,3 +215,31 @@ def test_bfloat16_is_near_and_other_types_are_refused(case: Case) -> None:
     assert cosine.min() > 0.99 and cosine.max() < 1 - 1e-9
     with pytest.raises(UserError, match="float16"):
         bc.from_pretrained(case.folder, dtype="float16")
+
+
+def test_every_device(case: Case) -> None:
+    """Split over eight devices, with rows that do not divide evenly and a last batch that is filled up: the same embeddings."""
+    eight = bc.from_pretrained(case.folder, every_device=True)
+    images = pictures(11)
+    assert len(eight.params["logit_scale"].sharding.device_set) == 8
+    assert np.abs(eight.encode_images(images, 1) - case.clip.encode_images(images)).max() <= 1e-6
+    texts = [f"{text} {i}" for i in range(3) for text in TEXTS]
+    assert np.abs(eight.encode_texts(texts, 1) - case.clip.encode_texts(texts)).max() <= 1e-6
+    assert np.abs(eight.classify(images, LABELS) - case.clip.classify(images, LABELS)).max() <= 1e-5
+
+
+def test_texts_are_tokenised_a_part_at_a_time(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = case.clip.encode_texts(TEXTS)
+    monkeypatch.setattr("biomedclip_jax.pretrained._TEXTS", 3)
+    assert np.abs(case.clip.encode_texts(TEXTS, 2) - whole).max() <= 1e-6
+
+
+def test_what_cannot_be_read_may_end_a_batch(case: Case, tmp_path: Path) -> None:
+    """Rows of good images stay in order where the batch that runs is stored after the next was started."""
+    images, bad = pictures(6), []
+    mixed: list[Any] = [tmp_path / "a", *images[:2], tmp_path / "b", *images[2:], tmp_path / "c"]
+    found = case.clip.encode_images(mixed, 2, on_error=lambda position, _: bad.append(position))
+    assert bad == [0, 3, 8] and found.shape == (6, 32)
+    assert np.abs(found - case.clip.encode_images(images)).max() <= 1e-6
+    raw = case.clip.encode_images(images, 2, normalize=False)
+    assert np.abs(raw / np.linalg.norm(raw, axis=1, keepdims=True) - found).max() <= 1e-6

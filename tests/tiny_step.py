@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -25,6 +25,8 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.models import init_params
 from biomedclip_jax.sharding import make_mesh, put_batch
+from biomedclip_jax.train.frozen import stored
+from biomedclip_jax.train.state import optimizer_for
 from biomedclip_jax.train.step import loss_and_gradient
 from biomedclip_jax.train.text_buckets import Buckets
 
@@ -46,6 +48,7 @@ class Way:
     objective: Objective = "softmax"
     trainable: tuple[str, ...] = ("*",)
     model: CLIPConfig = tiny.MODEL
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def plain(self) -> "Way":
@@ -64,7 +67,7 @@ class Way:
             model=self.model,
             preprocess=PreprocessConfig(image_size=self.model.image.image_size),
             optimizer=OptimizerConfig(**optimizer),
-            compute=ComputeConfig(remat=self.remat),
+            compute=ComputeConfig(remat=self.remat, frozen_dtype=self.frozen_dtype),
             sharding=ShardingConfig(self.fsdp, self.gather),
         )
 
@@ -87,14 +90,19 @@ def program(way: Way) -> Any:
 
 def compiled(run: Callable[..., Any], way: Way) -> Any:
     """`run` of parameters and batch, for the devices of this way."""
-    lowered = jax.jit(run).lower(parameters(way.model), put_batch(tiny.batch(ROWS), way.mesh()))
+    lowered = jax.jit(run).lower(kept(way, parameters(way.model)), put_batch(tiny.batch(ROWS), way.mesh()))
     return lowered.compile(QUICKLY)
+
+
+def kept(way: Way, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters as a state has them."""
+    return params if way.frozen_dtype == "float32" else stored(params, way.config(), optimizer_for(way.config()))
 
 
 def result(way: Way, batch: dict[str, np.ndarray] | None = None, params: dict[str, Any] | None = None) -> Result:
     """Loss and gradients of a batch of `ROWS` pairs; of the same one and the same parameters where these are not given."""
     run = program(way)
-    placed = jax.device_put(params or parameters(way.model), run.input_shardings[0][0])
+    placed = jax.device_put(kept(way, params or parameters(way.model)), run.input_shardings[0][0])
     loss, gradients = run(placed, put_batch(batch or tiny.batch(ROWS), way.mesh()))
     return float(loss), {path: np.asarray(leaf) for path, leaf in gradients.items()}
 

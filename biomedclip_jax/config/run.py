@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from biomedclip_jax.config.adapters import PrefixConfig
 from biomedclip_jax.config.checks import check, check_positive
 from biomedclip_jax.config.model import CLIPConfig, PreprocessConfig
 from biomedclip_jax.config.training import AugmentConfig, ComputeConfig, OptimizerConfig, ShardingConfig, Stage
@@ -89,12 +90,14 @@ class TrainConfig:
         for field in ("checkpoint_minutes", "stall_minutes"):
             check(getattr(self, field) > 0, self, field, "minutes above 0")
         check(0 <= self.interpolate <= 1, self, "interpolate", "0 to 1")
+        prefix = any(isinstance(a, PrefixConfig) for a in (self.model.image_adapter, self.model.text_adapter))
+        check(self.interpolate == 1 or not prefix, self, "interpolate", "1 with a prefix, which is no part of the weights")
         same = self.preprocess.image_size == self.model.image.image_size
         check(same, self.preprocess, "image_size", f"model.image.image_size = {self.model.image.image_size}")
         exclusive = self.model_init is None or (self.image_init is None and self.text_init is None)
         check(exclusive, self, "model_init", "None when image_init or text_init is given")
         for stage in self.stages:
-            patch = self.model.image.patch_size
+            patch = self.model.vit.patch_size
             check(self.image_size(stage) % patch == 0, stage, "image_size", f"a multiple of patch_size = {patch}")
             biased = stage.objective != "sigmoid" or self.model.init_logit_bias is not None
             check(biased, stage, "objective", "model.init_logit_bias to be set (SigLIP: -10) for the sigmoid objective")

@@ -13,15 +13,16 @@ Schedule = Literal["cosine", "constant"]
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How the towers compute; changes speed, memory and rounding, never the parameters."""
+    """How the towers compute; changes speed, memory and rounding, never the parameters, but for rounding those frozen."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Remat = "none"  # what the backward pass recomputes in each block: nothing, all but matmuls, everything
     unroll: int = 1  # blocks a loop turn: compile time against speed
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # of kernels and word embeddings that no stage trains
     text_buckets: int = 4  # in training, captions are sorted into this many lengths instead of padded to the longest; 1: off
 
     def __post_init__(self) -> None:
-        check_choices(self, dtype=Literal["float32", "bfloat16"], remat=Remat)
+        check_choices(self, dtype=Literal["float32", "bfloat16"], frozen_dtype=Literal["float32", "bfloat16"], remat=Remat)
         check_positive(self, "unroll", "text_buckets")
 
 

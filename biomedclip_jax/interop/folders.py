@@ -5,25 +5,28 @@
 | open_clip   | open_clip_config.json, open_clip_model.safetensors or open_clip_pytorch_model.bin, tokenizer      |
 | huggingface | CLIP: config.json, model.safetensors, preprocessor_config.json, tokenizer                         |
 | huggingface | else: vision/ and text/ for AutoModel, heads.safetensors, open_clip_config.json, tokenizer in text/ |
+|             | (with a tower that open_clip does not have, such as GPT-2: biomedclip_config.json, see `towers.py`) |
+
+Others are only read, each as it was released: MedCLIP (`medclip.py`), BioViL and BioViL-T (`biovil.py`), and those of
+`released.py`, which are bare weight files: OpenAI's CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP.
 """
 
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
 import numpy as np
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, PreprocessConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, PreprocessConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
-from biomedclip_jax.interop import huggingface, open_clip, open_clip_config
-from biomedclip_jax.interop.layout import Entry, Report, from_params, to_params
-from biomedclip_jax.interop.weights import TensorFile, find_weights, read_weights, write_safetensors, write_torch
+from biomedclip_jax.interop import biovil, huggingface, medclip, open_clip, open_clip_config, released, towers
+from biomedclip_jax.interop.layout import Entry, from_params, to_params
+from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.weights import WEIGHT_FILES, Parts, find_weights, read_weights, write_safetensors, write_torch
 from biomedclip_jax.models import abstract_model
 
 Format = Literal["open_clip", "open_clip-bin", "huggingface"]
@@ -36,64 +39,39 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    released.CLIP_VOCABULARY,
 )
 _HEADS = "heads.safetensors"
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model as it stood in a folder. `params` is a nested dict of float32 arrays (see `models.abstract_model`)."""
-
-    config: CLIPConfig
-    preprocess: PreprocessConfig
-    params: dict[str, Any]
-    tokenizer: Path  # the folder with the tokenizer's files
-    report: Report = dataclasses.field(default_factory=Report)
-    text_model: str = ""  # what open_clip calls BERT: a hub name, or a folder; "" where there is none
-    custom_text: bool = False  # CLIP's own text tower, but under open_clip's "text." prefix
-
-
-class _Parts(TensorFile):
-    """Several files as one, the names of each behind a prefix."""
-
-    def __init__(self, files: dict[str, TensorFile]):
-        self._files = files
-
-    def _find(self, name: str) -> tuple[TensorFile, str]:
-        prefix, _, rest = name.partition(".")
-        return self._files[prefix], rest
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        file, rest = self._find(name)
-        return file.shape(rest)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        file, rest = self._find(name)
-        return file[rest]
-
-    def __contains__(self, name: object) -> bool:
-        prefix, _, rest = str(name).partition(".")
-        return prefix in self._files and rest in self._files[prefix]
-
-    def __iter__(self) -> Iterator[str]:
-        return (f"{prefix}.{name}" for prefix, file in self._files.items() for name in file)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._files.values()))
-
-
 def read_model(folder: Path) -> Model:
-    """A model folder of any kind above. UserError names what is missing, unknown, misshapen or not finite."""
+    """A model folder of any kind above, or one weight file of `released.py`.
+
+    UserError names what is missing, unknown, misshapen or not finite.
+    """
+    if folder.is_file():
+        return released.read_file(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected a model folder, a run folder or hf-hub:org/name")
+    if (folder / towers.CONFIG_FILE).is_file():
+        return towers.read_towers(folder)
     if (folder / "vision" / "config.json").is_file() and (folder / "text" / "config.json").is_file():
         return _read_pair(folder)
     if (folder / open_clip_config.CONFIG_FILE).is_file():
         return _read_open_clip(folder)
+    if image_file := biovil.find_image_file(folder):
+        return biovil.read_biovil(folder, image_file)
     config = folder / "config.json"
     if config.is_file() and huggingface.read_json(config).get("model_type") == "clip":
         return _read_clip(folder)
-    raise UserError(f"{folder}: not a model folder; expected {open_clip_config.CONFIG_FILE}, or config.json of a CLIPModel")
+    if any((folder / name).is_file() for name in WEIGHT_FILES) and medclip.is_medclip(read_weights(find_weights(folder))):
+        return medclip.read_medclip(folder)
+    if (model := released.read_folder(folder)) is not None:
+        return model
+    raise UserError(
+        f"{folder}: not a model folder; expected {open_clip_config.CONFIG_FILE}, config.json of a CLIPModel, or the released "
+        "files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, MedCLIP or BioViL (README, Evaluate)"
+    )
 
 
 def _read_open_clip(folder: Path) -> Model:
@@ -120,7 +98,7 @@ def _read_clip(folder: Path) -> Model:
 
 def _pair_entries(config: CLIPConfig) -> list[Entry]:
     assert isinstance(config.text, BertConfig)
-    vision = huggingface.vit_entries(config.image, "vision.")
+    vision = huggingface.vit_entries(config.vit, "vision.")
     text = huggingface.bert_entries(config.text, "text.")
     return [*vision, *text, *open_clip.head_entries(config, timm=True, text_prefix="text.", prefix="heads.")]
 
@@ -128,11 +106,11 @@ def _pair_entries(config: CLIPConfig) -> list[Entry]:
 def _read_pair(folder: Path) -> Model:
     described = huggingface.read_json(folder / open_clip_config.CONFIG_FILE)
     files = {part: read_weights(find_weights(folder / part)) for part in ("vision", "text")}
-    named_as_open_clip = _Parts({"text": _Parts({"transformer": files["text"]})})
+    named_as_open_clip = Parts({"text": Parts({"transformer": files["text"]})})
     config, preprocess = open_clip_config.read_config(described, named_as_open_clip, folder / "text")
-    tensors = _Parts(files | {"heads": read_weights(folder / _HEADS)})
+    tensors = Parts(files | {"heads": read_weights(folder / _HEADS)})
     ignored = {f"{part}.pooler.*": "pooler: this model reads the last hidden state" for part in files}
-    if not config.image.patch_bias:
+    if not config.vit.patch_bias:
         ignored[f"vision.{huggingface.VIT_PATCH_BIAS}"] = "zeros: this tower has no bias on its patches"
     params, report = to_params(tensors, _pair_entries(config), abstract_model(config)[1], ignored, folder)
     text_model = described["model_cfg"]["text_cfg"]["hf_model_name"]
@@ -150,21 +128,43 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
     names: list[str] = []
     if format != "huggingface":
         write = _write_open_clip
-    elif isinstance(model.config.text, BertConfig):
+    elif isinstance(model.config.text, ClipTextConfig):
+        write = _write_clip
+    elif export_format(model.config) == "open_clip":
         write = _write_pair
     else:
-        write = _write_clip
+        write = _write_towers
+    if model.config != model.config.base and write is not _write_towers:
+        raise UserError(f"{destination}: {open_clip_config.ADAPTERS_REFUSED}")
     write_folder(destination, lambda folder: names.extend(write(model, folder, destination, format)), replace=replace)
     return names
 
 
 def check_writable(config: CLIPConfig) -> None:
-    """UserError if open_clip's format has no place for such a model: better before a training run than after it."""
+    """UserError if open_clip's format has no place for such a model."""
     open_clip_config.write_config(_expressible_config(config), PreprocessConfig(), "", "")
+
+
+def export_format(config: CLIPConfig) -> Format:
+    """The format that a trained model is written in: open_clip's, or "huggingface" if only that has a place for it.
+
+    UserError, open_clip's, if neither has: better before a training run than after it.
+    """
+    try:
+        check_writable(config)
+    except UserError as error:
+        try:
+            towers.check_form(config)
+        except UserError:
+            raise error from None
+        return "huggingface"
+    return "open_clip"
 
 
 def _expressible_config(config: CLIPConfig) -> CLIPConfig:
     image = config.image
+    if not isinstance(image, ViTConfig):
+        return config
     keeps = open_clip_config.timm_name(image) or not image.class_token or not image.position_on_prefix
     return config if keeps else dataclasses.replace(config, image=dataclasses.replace(image, patch_bias=False))
 
@@ -174,14 +174,13 @@ def _expressible(model: Model, format: Format) -> Model:
 
     timm has few image sizes, and CLIP's own ViT has no bias on its patches: there the bias moves into the positions.
     """
-    image = model.config.image
     config = _expressible_config(model.config)
     if config == model.config or format == "huggingface":
         return model
     tower = dict(model.params["image"])
     bias = np.asarray(tower["patch"]["bias"])
     position = np.array(tower["position"])
-    position[image.prefix_tokens :] += bias
+    position[config.vit.prefix_tokens :] += bias
     tower["patch"] = {"kernel": tower["patch"]["kernel"]}
     tower["position"] = jnp.asarray(position)
     return dataclasses.replace(model, config=config, params=model.params | {"image": tower})
@@ -192,6 +191,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _tokenizer_files(model: Model) -> list[Path]:
+    if model.tokenizer.is_file():
+        return [model.tokenizer]
     return [model.tokenizer / name for name in TOKENIZER_FILES if (model.tokenizer / name).is_file()]
 
 
@@ -203,10 +204,11 @@ def _copy_tokenizer(model: Model, folder: Path) -> None:
 def _described(model: Model, destination: Path, text_folder: Path) -> dict[str, Any]:
     # open_clip builds BERT from a hub name or a folder. Keep the hub name; a folder that is gone becomes the one written here.
     name = model.text_model
+    own = [file for file in _tokenizer_files(model) if file.name != released.CLIP_VOCABULARY]  # open_clip has that built in
     gone = not name or (Path(name).is_absolute() and not (Path(name) / "config.json").is_file())
     if isinstance(model.config.text, BertConfig) and gone:
         name = str(text_folder.resolve())
-    tokenizer = name if isinstance(model.config.text, BertConfig) else "tokenizer" if _tokenizer_files(model) else ""
+    tokenizer = name if isinstance(model.config.text, BertConfig) else "tokenizer" if own else ""
     content = open_clip_config.write_config(model.config, model.preprocess, name, tokenizer)
     if model.custom_text:
         content["model_cfg"]["custom_text"] = True
@@ -243,18 +245,25 @@ def _write_pair(model: Model, folder: Path, destination: Path, format: Format) -
     assert isinstance(config.text, BertConfig)
     for part in ("vision", "text"):
         (folder / part).mkdir()
-    _write_json(folder / "vision" / "config.json", huggingface.vit_config_json(config.image))
+    _write_json(folder / "vision" / "config.json", huggingface.vit_config_json(config.vit))
     _write_json(folder / "vision" / "preprocessor_config.json", _preprocessor_json(model.preprocess))
     _write_json(folder / "text" / "config.json", huggingface.bert_config_json(config.text))
     _copy_tokenizer(model, folder / "text")
     _write_json(folder / open_clip_config.CONFIG_FILE, _described(model, destination, destination / "text"))
     tensors = from_params(model.params, _pair_entries(config))
-    tensors.setdefault(f"vision.{huggingface.VIT_PATCH_BIAS}", np.zeros(config.image.width, np.float32))
+    tensors.setdefault(f"vision.{huggingface.VIT_PATCH_BIAS}", np.zeros(config.vit.width, np.float32))
     files = {"vision": "vision/model.safetensors", "text": "text/model.safetensors", "heads": _HEADS}
     for part, file in files.items():
         own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{part}.")}
         write_safetensors(folder / file, own)
     return list(tensors)
+
+
+def _write_towers(model: Model, folder: Path, destination: Path, format: Format) -> list[str]:
+    names = towers.write_towers(model, folder)
+    _write_json(folder / "vision" / "preprocessor_config.json", _preprocessor_json(model.preprocess))
+    _copy_tokenizer(model, folder / "text")
+    return names
 
 
 def _preprocessor_json(config: PreprocessConfig) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.interop.biovil import IMAGE_FILES
 from biomedclip_jax.interop.folders import TOKENIZER_FILES
-from biomedclip_jax.interop.weights import WEIGHT_FILES
+from biomedclip_jax.interop.weights import WEIGHT_FILES, with_shards
 
 _PREFIX = "hf-hub:"
-_DESCRIPTIONS = ("open_clip_config.json", "config.json", "preprocessor_config.json", *TOKENIZER_FILES)
+_DESCRIPTIONS = ("open_clip_config.json", "biomedclip_config.json", "config.json", "preprocessor_config.json", *TOKENIZER_FILES)
 _PARTS = ("", "vision/", "text/")
 _EXAMPLE = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
@@ -31,7 +32,7 @@ def fetch(address: str, *, weights: bool = True) -> Path:
         folder = snapshot()
         for file in WEIGHT_FILES if weights else ():
             # in the order in which `find_weights` looks: a repository often holds the same weights in several forms
-            folder = snapshot(file)
+            folder = snapshot(*with_shards(file), *IMAGE_FILES)
             if any(folder.rglob(file)):
                 break
     except Exception as error:  # the hub's client raises its own, the HTTP library's and the system's errors

@@ -22,7 +22,10 @@ BERT_IGNORED = {
 }
 
 # BERTs of which a checkpoint may come without its config.json, because open_clip asks the hub for it.
-_KNOWN_BERT_BASE = ("BiomedBERT-base", "PubMedBERT-base", "bert-base-uncased")
+_KNOWN_BERTS = {  # by width; their heads are 64 wide
+    768: ("BiomedBERT-base", "PubMedBERT-base", "bert-base-uncased", "Bio_ClinicalBERT"),
+    1024: ("BiomedBERT-large",),
+}
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 _ACTIVATION_NAMES = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
@@ -76,8 +79,8 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
     found = next((f for f in (folder, Path(name)) if _is_bert(f / "config.json")), None)
     if found is not None:
         config = read_json(found / "config.json")
-    elif any(known in name for known in _KNOWN_BERT_BASE) and width == 768:
-        config = {"num_attention_heads": 12}
+    elif any(known in name for known in _KNOWN_BERTS.get(width, ())):
+        config = {"num_attention_heads": width // 64}
     else:
         raise UserError(f"{folder}: the text model's config.json ({name}) is not here; put it into this folder")
     heads = config.get("num_attention_heads")
@@ -101,7 +104,11 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
 
 
 def _is_bert(path: Path) -> bool:
-    return path.is_file() and read_json(path).get("model_type") == "bert"
+    if not path.is_file():
+        return False
+    config = read_json(path)
+    # CXR-BERT is a BERT with a head of its own; BioViL-T's config names the class only
+    return config.get("model_type") in ("bert", "cxr-bert") or "CXRBertModel" in (config.get("architectures") or ())
 
 
 def bert_config_json(config: BertConfig) -> dict[str, Any]:
@@ -239,7 +246,7 @@ def read_clip_config(folder: Path) -> tuple[CLIPConfig, PreprocessConfig]:
 
 def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
     """A `config.json` from which transformers builds this CLIP. UserError if its `CLIPModel` cannot be this model."""
-    image, text = config.image, config.text
+    image, text = config.vit, config.text
     linear = config.image_head == config.text_head == "linear" and not (config.image_head_bias or config.text_head_bias)
     if not isinstance(text, ClipTextConfig) or not image.norm_pre or image.patch_bias or not linear:
         raise UserError("this model has no form in transformers: neither ViT + BERT nor CLIP with linear heads")
@@ -294,7 +301,7 @@ def clip_entries(config: CLIPConfig) -> list[Entry]:
         one("image/position", "vision_model.embeddings.position_embedding.weight"),
         *norm("image/norm_pre", "vision_model.pre_layrnorm"),  # their spelling
         *norm("image/norm", "vision_model.post_layernorm"),
-        *tower("image/", "vision_model.", config.image.depth),
+        *tower("image/", "vision_model.", config.vit.depth),
         *dense("image_head/proj", "visual_projection", bias=False),
         one("text/word", "text_model.embeddings.token_embedding.weight"),
         one("text/position", "text_model.embeddings.position_embedding.weight"),

@@ -1,4 +1,8 @@
-"""Pretrained towers to start a training run from: timm's ViTs and transformers' BERTs (the paper's ImageNet and PubMedBERT)."""
+"""Pretrained towers to start a training run from.
+
+Image: ViTs of timm (the paper's ImageNet), DINOv2s of timm, of transformers and as they were released. Text: BERTs (the
+paper's PubMedBERT), GPT-2s (CLEFT's BioMedLM) and LLaMAs of transformers.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -6,8 +10,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ViTConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, LlamaConfig, TextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop import causal, dinov2
 from biomedclip_jax.interop.folders import read_model
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.huggingface import BERT_IGNORED, bert_entries
@@ -17,6 +22,14 @@ from biomedclip_jax.interop.weights import find_weights, read_weights
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
+# what a run may choose for itself when it starts from a whole model
+_FREE: dict[type, tuple[str, ...]] = {
+    BertConfig: ("context_length", "dropout", "attention_dropout"),
+    ClipTextConfig: (),
+    GPTConfig: ("context_length", "dropout", "embedding_dropout", "attention_dropout"),
+    LlamaConfig: ("context_length",),
+}
+
 
 def _folder(source: str) -> Path:
     folder = local_folder(source)
@@ -25,38 +38,65 @@ def _folder(source: str) -> Path:
     return folder
 
 
-def image_tower(source: str, config: ViTConfig) -> dict[str, Any]:
-    """Parameters of the image tower from a folder in timm's layout. Positions are resized if the image size differs.
+def _weights(source: str) -> Path:
+    """A weight file, given itself (DINOv2 is released as bare .pth files) or by its folder."""
+    return Path(source) if Path(source).is_file() else find_weights(_folder(source))
 
-    UserError names what does not fit the config.
+
+def image_tower(source: str, config: ViTConfig) -> dict[str, Any]:
+    """Parameters of the image tower from a folder or file in the layout of timm, DINOv2 or transformers' DINOv2.
+
+    Positions are resized if the image size differs. UserError names what does not fit the config.
     """
-    path = find_weights(_folder(source))
+    path = _weights(source)
     tensors = read_weights(path)
-    if "pos_embed" not in tensors:
-        raise UserError(f"{path}: no tensor pos_embed; expected a vision transformer in timm's layout")
-    prefix = config.prefix_positions
-    side = round((tensors.shape("pos_embed")[1] - prefix) ** 0.5)
-    stored = dataclasses.replace(config, image_size=side * config.patch_size)
+    ignored = {pattern: "ImageNet's classifier" for pattern in ("head.*", "head_dist.*", "pre_logits.*")} | dinov2.IGNORED
+    name = next((name for name in ("pos_embed", "embeddings.position_embeddings") if name in tensors), None)
+    if name is None:
+        raise UserError(f"{path}: no tensor pos_embed; expected a vision transformer in the layout of timm or DINOv2")
+    dino = name != "pos_embed" or "register_tokens" in tensors
+    # with registers, timm gives no token of the prefix a position, DINOv2 the class token only
+    if dino and config.registers:
+        stored = dataclasses.replace(config, position_on_prefix=True, position_on_registers=False)
+    elif config.registers and not config.position_on_registers:
+        stored = dataclasses.replace(config, position_on_prefix=False, position_on_registers=True)
+    else:
+        stored = config
+    side = round((tensors.shape(name)[1] - stored.prefix_positions) ** 0.5)
+    stored = dataclasses.replace(stored, image_size=side * config.patch_size)
+    entries = timm_entries if not dino else dinov2.own_entries if name == "pos_embed" else dinov2.transformers_entries
     shapes = {"image": abstract_model(CLIPConfig(image=stored))[1]["image"]}
-    ignored = {pattern: "ImageNet's classifier" for pattern in ("head.*", "head_dist.*", "pre_logits.*")}
-    params, _ = to_params(tensors, timm_entries(stored), shapes, ignored, path)
-    tower = params["image"]
-    tower["position"] = resize_positions(tower["position"], prefix, config.image_size // config.patch_size)
+    tower = to_params(tensors, entries(stored), shapes, ignored, path)[0]["image"]
+    prefix = tower["position"][: stored.prefix_positions]
+    grid = resize_positions(tower["position"], len(prefix), config.image_size // config.patch_size)[len(prefix) :]
+    missing = config.prefix_positions - len(prefix)
+    if missing < 0:  # a tower without a position for the class token: it becomes a part of that token
+        tower["class_token"] = tower["class_token"] + prefix[0]
+        prefix = prefix[:0]
+    tower["position"] = jnp.concatenate([prefix, jnp.zeros((max(missing, 0), config.width)), grid])
     return tower
 
 
-def text_tower(source: str, config: BertConfig) -> dict[str, Any]:
-    """Parameters of BERT from a folder in transformers' layout, with or without the "bert." prefix and pretraining heads.
+def text_tower(source: str, config: TextConfig) -> dict[str, Any]:
+    """Parameters of a BERT, GPT-2 or LLaMA from a folder in transformers' layout, bare or under a language model's heads.
 
-    UserError names what does not fit the config.
+    UserError names what does not fit the config; of GPT-2 and LLaMA also what only a config.json beside the weights tells.
     """
-    path = find_weights(_folder(source))
+    if isinstance(config, ClipTextConfig):
+        raise UserError(
+            "text_init: expected a BERT, GPT-2 or LLaMA as text tower; CLIP's own comes with a whole model (model_init)"
+        )
+    path = _weights(source)
     tensors = read_weights(path)
-    prefix = "bert." if "bert.embeddings.word_embeddings.weight" in tensors else ""
     shapes = {"text": abstract_model(CLIPConfig(text=config))[1]["text"]}
-    ignored = {f"{prefix}{pattern}": why for pattern, why in BERT_IGNORED.items()} | {"cls.*": BERT_IGNORED["cls.*"]}
-    params, _ = to_params(tensors, bert_entries(config, prefix), shapes, ignored, path)
-    return params["text"]
+    if isinstance(config, BertConfig):
+        prefix = "bert." if "bert.embeddings.word_embeddings.weight" in tensors else ""
+        ignored = {f"{prefix}{pattern}": why for pattern, why in BERT_IGNORED.items()} | {"cls.*": BERT_IGNORED["cls.*"]}
+        entries = bert_entries(config, prefix)
+    else:
+        causal.check_same_model(path.parent, config)
+        ignored, entries = causal.IGNORED, causal.entries(config, causal.prefix_of(tensors))
+    return to_params(tensors, entries, shapes, ignored, path)[0]["text"]
 
 
 def whole_model(source: str, config: CLIPConfig) -> dict[str, Any]:
@@ -71,12 +111,12 @@ def whole_model(source: str, config: CLIPConfig) -> dict[str, Any]:
         same = dataclasses.replace(same, init_logit_bias=config.init_logit_bias)
         if found.init_logit_bias is None:
             numbers["logit_bias"] = jnp.float32(config.init_logit_bias)
-    if isinstance(same.text, BertConfig) and isinstance(config.text, BertConfig):
-        free = {f: getattr(config.text, f) for f in ("context_length", "dropout", "attention_dropout")}
+    if type(same.text) is type(config.text):
+        free = {name: getattr(config.text, name) for name in _FREE[type(config.text)]}
         same = dataclasses.replace(same, text=dataclasses.replace(same.text, **free))
     if same != config:
         names = [f.name for f in dataclasses.fields(CLIPConfig) if getattr(same, f.name) != getattr(config, f.name)]
         raise UserError(f"{source}: another model than the config asks for; they differ in {', '.join(names)}")
     image = dict(model.params["image"])
-    image["position"] = resize_positions(image["position"], config.image.prefix_positions, size // config.image.patch_size)
+    image["position"] = resize_positions(image["position"], config.vit.prefix_positions, size // config.vit.patch_size)
     return model.params | {"image": image} | numbers

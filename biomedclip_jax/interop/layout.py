@@ -14,7 +14,7 @@ import numpy as np
 
 from biomedclip_jax.errors import UserError
 
-Form = Literal["same", "linear", "patch", "batch1", "batch2"]
+Form = Literal["same", "linear", "patch", "conv", "point", "channels", "batch1", "batch2"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Entry:
 
     Names in one row are joined along the output axis (separate query, key and value become one kernel). Forms:
     "same"; "linear" (PyTorch [out, in] -> [in, out]); "patch" (convolution [D, 3, P, P] -> [P·P·3, D]);
-    "batch1", "batch2" (leading axes of length 1).
+    "conv" (PyTorch [out, in, h, w] -> [h, w, in, out]); "point" (a 1x1 convolution [out, in, 1, 1] -> [in, out]);
+    "channels" ([1, D, 1, 1] -> [D]); "batch1", "batch2" (leading axes of length 1).
     """
 
     path: str
@@ -66,6 +67,12 @@ def _ours(tensor: np.ndarray, form: Form) -> np.ndarray:
         return tensor.T
     if form == "patch":
         return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+    if form == "conv":
+        return tensor.transpose(2, 3, 1, 0)
+    if form == "point":
+        return tensor.reshape(len(tensor), -1).T
+    if form == "channels":
+        return tensor.reshape(-1)
     if form in ("batch1", "batch2"):
         return tensor.reshape(tensor.shape[int(form[-1]) :])
     return tensor
@@ -77,6 +84,12 @@ def _theirs(array: np.ndarray, form: Form) -> np.ndarray:
     if form == "patch":
         side = round((array.shape[0] / 3) ** 0.5)
         return array.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
+    if form == "conv":
+        return array.transpose(3, 2, 0, 1)
+    if form == "point":
+        return array.T[..., None, None]
+    if form == "channels":
+        return array[None, :, None, None]
     if form in ("batch1", "batch2"):
         return array.reshape((1,) * int(form[-1]) + array.shape)
     return array

@@ -4,12 +4,13 @@ Sources: open_clip `transformer.py: VisionTransformer, TextTransformer`, `timm_m
 `vision_transformer.py: VisionTransformer`.
 """
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, ViTConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
 from biomedclip_jax.interop.huggingface import bert_entries
 from biomedclip_jax.interop.layout import Entry, dense, norm, one, stacked
+from biomedclip_jax.interop.resnet import BATCH_COUNTS, resnet_entries
 
 # Keys that carry nothing: buffers of older versions, and arithmetic that the file repeats.
-IGNORED = {
+IGNORED = BATCH_COUNTS | {
     "*.position_ids": "index buffer of older transformers versions",
     "*.token_type_ids": "index buffer of older transformers versions",
     "text.transformer.pooler.*": "BERT's pooler: this model reads the last hidden state",
@@ -24,10 +25,13 @@ IGNORED = {
 def entries(config: CLIPConfig, *, timm: bool, text_prefix: str) -> list[Entry]:
     """Every parameter of the model under open_clip's names.
 
-    timm: the image tower is a timm trunk, else CLIP's own ViT. text_prefix: "text." in a CustomTextCLIP (always with BERT),
-    "" in a plain CLIP.
+    timm: the image tower is a timm trunk, else CLIP's own ViT or ResNet. text_prefix: "text." in a CustomTextCLIP (always
+    with BERT), "" in a plain CLIP.
     """
-    image = timm_entries(config.image, "visual.trunk.") if timm else _clip_vision_entries(config.image)
+    if isinstance(config.image, ResNetConfig):
+        image = resnet_entries(config.image, "visual.")
+    else:
+        image = timm_entries(config.vit, "visual.trunk.") if timm else clip_vision_entries(config.vit)
     return [*image, *_text_entries(config.text, text_prefix), *head_entries(config, timm=timm, text_prefix=text_prefix)]
 
 
@@ -71,7 +75,8 @@ def timm_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> l
     return found
 
 
-def _clip_vision_entries(c: ViTConfig) -> list[Entry]:
+def clip_vision_entries(c: ViTConfig) -> list[Entry]:
+    """CLIP's own ViT under OpenAI's names; its projection is among the heads."""
     found = [
         one("image/patch/kernel", "visual.conv1.weight", "patch"),
         one("image/class_token", "visual.class_embedding"),
@@ -88,6 +93,8 @@ def _clip_vision_entries(c: ViTConfig) -> list[Entry]:
 
 
 def _image_head_entries(config: CLIPConfig, timm: bool, prefix: str) -> list[Entry]:
+    if isinstance(config.image, ResNetConfig):
+        return dense("image_head/proj", f"{prefix}attnpool.c_proj")
     if not timm:
         return [one("image_head/proj/kernel", f"{prefix}proj")]
     if config.image_head == "linear":
@@ -111,7 +118,7 @@ def _text_head_entries(config: CLIPConfig, prefix: str) -> list[Entry]:
     return []
 
 
-def _text_entries(config: BertConfig | ClipTextConfig, prefix: str) -> list[Entry]:
+def _text_entries(config: TextConfig, prefix: str) -> list[Entry]:
     if isinstance(config, BertConfig):
         return bert_entries(config, f"{prefix}transformer.")
     return [

@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, PreprocessConfig, ViTConfig
+from biomedclip_jax.config import (
+    BertConfig,
+    CLIPConfig,
+    ClipTextConfig,
+    ImageConfig,
+    PreprocessConfig,
+    ResNetConfig,
+    ViTConfig,
+)
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.huggingface import bert_config
 from biomedclip_jax.interop.weights import TensorFile
@@ -71,8 +79,10 @@ def vit_from_timm(name: str) -> ViTConfig:
     )
 
 
-def timm_name(config: ViTConfig) -> str | None:
+def timm_name(config: ImageConfig) -> str | None:
     """The timm name of this tower, if it has one."""
+    if not isinstance(config, ViTConfig) or config.pool == "mean_prenorm":
+        return None
     cls = dataclasses.replace(config, pool="cls", norm_after_pool=False) if config.class_token else config
     return next((name for name in _TIMM_NAMES if vit_from_timm(name) == cls), None)
 
@@ -116,7 +126,7 @@ def _positive(cfg: Mapping[str, Any], field: str, default: Any, where: str) -> A
     return value
 
 
-def _vision_config(cfg: Mapping[str, Any], quick: bool, where: str) -> tuple[ViTConfig, dict[str, Any]]:
+def _vision_config(cfg: Mapping[str, Any], quick: bool, where: str) -> tuple[ViTConfig | ResNetConfig, dict[str, Any]]:
     _check_fields(cfg, _VISION_FIELDS, where)
     if "timm_model_name" in cfg:
         vit = vit_from_timm(cfg["timm_model_name"])
@@ -125,9 +135,12 @@ def _vision_config(cfg: Mapping[str, Any], quick: bool, where: str) -> tuple[ViT
         if pool == "avg":  # without a projection timm itself pools, and norms after pooling
             vit = dataclasses.replace(vit, pool="mean", norm_after_pool=proj == "none")
         return vit, {"image_head": proj, "image_head_bias": bool(cfg.get("timm_proj_bias", False))}
-    if not isinstance(cfg.get("layers", 12), int):
-        raise UserError(f"{where}: layers = {cfg['layers']!r}: a ResNet image tower is not supported yet")
     width = _positive(cfg, "width", 768, where)
+    if isinstance(cfg.get("layers"), list):
+        heads = width * 32 // _positive(cfg, "head_width", 64, where)
+        size = _positive(cfg, "image_size", 224, where)
+        resnet = ResNetConfig(size, tuple(cfg["layers"]), stem_width=width, heads=heads)
+        return resnet, {"image_head": "linear", "image_head_bias": True}
     return ViTConfig(
         image_size=_positive(cfg, "image_size", 224, where),
         patch_size=_positive(cfg, "patch_size", 16, where),
@@ -238,24 +251,29 @@ def read_preprocess(cfg: Mapping[str, Any], image_size: int, where: str) -> Prep
 # --- our config -> open_clip_config.json ---------------------------------------------------------------------------
 
 
+ADAPTERS_REFUSED = "this model has adapters beside its weights, for which this format has no place: merge them first"
+
+
 def write_config(config: CLIPConfig, preprocess: PreprocessConfig, text_model: str, tokenizer: str) -> dict[str, Any]:
     """Our configs as the content of `open_clip_config.json`.
 
     `text_model` is what open_clip asks transformers for: a hub name, or a folder with BERT's config.json.
     """
+    _check_expressible(config, preprocess)
     image, text = config.image, config.text
     model: dict[str, Any] = {"embed_dim": config.embed_width}
     if config.init_logit_bias is not None:
         model["init_logit_bias"] = config.init_logit_bias
+    resnet = isinstance(image, ResNetConfig)
     if name := timm_name(image):
-        pool = "avg" if image.pool == "mean" else ""
+        pool = "avg" if config.vit.pool == "mean" else ""
         vision: dict[str, Any] = {"timm_model_name": name, "timm_model_pretrained": False, "timm_pool": pool}
         vision |= {"timm_proj": config.image_head, "image_size": image.image_size}
         if config.image_head_bias:
             vision["timm_proj_bias"] = True
     else:
-        vision = _clip_vision(config)
-        if image.activation == "quick_gelu":
+        vision = _clip_resnet(config, image) if resnet else _clip_vision(config)
+        if not resnet and config.vit.activation == "quick_gelu":
             model["quick_gelu"] = True
     if isinstance(text, BertConfig):
         pooler = next(theirs for theirs, ours in _POOLERS.items() if ours == text.pool)
@@ -263,9 +281,10 @@ def write_config(config: CLIPConfig, preprocess: PreprocessConfig, text_model: s
         text_cfg = {"hf_model_name": text_model, "hf_tokenizer_name": tokenizer, "hf_proj_type": proj}
         text_cfg |= {"hf_pooler_type": pooler, "context_length": text.context_length}
     else:
+        assert isinstance(text, ClipTextConfig)
         text_cfg = _clip_text(config, tokenizer)
         quick = text.activation == "quick_gelu"
-        if not timm_name(image) and quick != model.get("quick_gelu", False):
+        if not name and not resnet and quick != model.get("quick_gelu", False):
             raise UserError("open_clip has one quick_gelu for both towers; this model uses it in one: no open_clip form")
         if quick:
             model["quick_gelu"] = True
@@ -281,8 +300,32 @@ def write_config(config: CLIPConfig, preprocess: PreprocessConfig, text_model: s
     }
 
 
+def _check_expressible(config: CLIPConfig, preprocess: PreprocessConfig) -> None:
+    if config != config.base:
+        raise UserError(ADAPTERS_REFUSED)
+    if not isinstance(config.text, BertConfig | ClipTextConfig):
+        kind = type(config.text).__name__.removesuffix("Config")
+        raise UserError(f"this text tower ({kind}) has no open_clip form: write the model in the huggingface format")
+    if isinstance(config.image, ViTConfig) and config.image.pool == "mean_prenorm":
+        raise UserError("this image tower has no open_clip form: open_clip never pools before the last norm, as CLEFT does")
+    if isinstance(config.text, BertConfig) and config.text.attend_padding:
+        raise UserError("this text tower has no open_clip form: it looks at padding, as PMC-CLIP's does")
+    if config.text_head == "mlp_norm" or (isinstance(config.text, BertConfig) and config.text.pool == "mean_of_three"):
+        raise UserError("this text tower has no open_clip form: open_clip has neither MedCLIP's pooling nor CXR-BERT's head")
+    own = preprocess.resize_size is not None or preprocess.gray or preprocess.stretch
+    if own or preprocess.resize_mode == "pad":
+        raise UserError("this preprocessing has no open_clip form: it resizes to a larger size, pads first, or is gray")
+
+
+def _clip_resnet(config: CLIPConfig, image: ResNetConfig) -> dict[str, Any]:
+    if image.style != "clip" or image.pool != "attention" or config.image_head != "linear" or not config.image_head_bias:
+        raise UserError("this image tower has no open_clip form: of ResNets only CLIP's own, with attention pooling, has one")
+    cfg = {"layers": list(image.blocks), "width": image.stem_width, "image_size": image.image_size}
+    return cfg if image.heads * 64 == image.width else cfg | {"head_width": image.width // image.heads}
+
+
 def _clip_vision(config: CLIPConfig) -> dict[str, Any]:
-    image = config.image
+    image = config.vit
     fits = image.class_token and not image.registers and image.position_on_prefix and not image.patch_bias
     if not fits or config.image_head != "linear" or config.image_head_bias:
         raise UserError("this image tower has no open_clip form: neither a timm name nor CLIP's own ViT with a linear head")

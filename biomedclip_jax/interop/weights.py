@@ -1,8 +1,12 @@
 """Tensors on disk by name: safetensors, and PyTorch's `.bin` and `.pt`, as numpy arrays."""
 
+import json
 import stat
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +16,11 @@ WEIGHT_FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
     "model.safetensors",
+    "model.safetensors.index.json",  # of several files, as transformers splits what is large
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 )
+_INDEX = ".index.json"
 
 
 class TensorFile(Mapping[str, np.ndarray]):
@@ -57,9 +64,10 @@ class SafetensorsFile(TensorFile):
 
 
 class TorchFile(TensorFile):
-    """A PyTorch checkpoint: a state dict, or one under "state_dict" with "module." before names.
+    """A PyTorch checkpoint: a state dict, or one under "state_dict" with "module." before names; or a TorchScript archive.
 
-    Needs torch. Only tensors are unpickled (`weights_only`), so a hostile file cannot run code.
+    A file of one bare tensor has it under the name "tensor". Needs torch. Only tensors and NumPy's numbers are unpickled
+    (`weights_only`), so a hostile file cannot run code; TorchScript archives hold no Python.
     """
 
     def __init__(self, path: Path):
@@ -77,19 +85,26 @@ class TorchFile(TensorFile):
             raise UserError(f"{path}: not a readable PyTorch weights file ({reason}); fetch it again") from error
         if isinstance(state, Mapping) and "state_dict" in state:
             state = state["state_dict"]
+        if isinstance(state, torch.Tensor):
+            state = {"tensor": state}
         if not isinstance(state, Mapping):
             raise UserError(f"{path}: expected a state dict (names to tensors), found {type(state).__name__}")
         self._tensors = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, torch.Tensor)}
 
     @staticmethod
     def _load(torch, path: Path):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files from before torch 1.6 cannot be mapped
-            return torch.load(path, map_location="cpu", weights_only=True)
+        if _is_torchscript(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch.jit is deprecated, the files written with it are not
+                return torch.jit.load(path, map_location="cpu").state_dict()
+        with torch.serialization.safe_globals(_numpy_numbers()):
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # files from before torch 1.6 cannot be mapped
+                return torch.load(path, map_location="cpu", weights_only=True)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        tensor = self._tensors[name]
+        tensor = self._tensors[name].detach()
         return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
     def __contains__(self, name: object) -> bool:
@@ -105,6 +120,95 @@ class TorchFile(TensorFile):
         return len(self._tensors)
 
 
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
+def _numpy_numbers() -> list[Any]:
+    """What training scripts leave beside a state dict, such as the best loss: NumPy scalars, under NumPy 1's and 2's names."""
+    scalar = np.float64(0).__reduce__()[0]
+    names = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    return [*names, np.dtype, *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool"))]
+
+
+class Parts(TensorFile):
+    """Several files as one, the names of each behind a prefix."""
+
+    def __init__(self, files: dict[str, TensorFile]):
+        self._files = files
+
+    def _find(self, name: str) -> tuple[TensorFile, str]:
+        prefix, _, rest = name.partition(".")
+        return self._files[prefix], rest
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        file, rest = self._find(name)
+        return file.shape(rest)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        file, rest = self._find(name)
+        return file[rest]
+
+    def __contains__(self, name: object) -> bool:
+        prefix, _, rest = str(name).partition(".")
+        return prefix in self._files and rest in self._files[prefix]
+
+    def __iter__(self) -> Iterator[str]:
+        return (f"{prefix}.{name}" for prefix, file in self._files.items() for name in file)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._files.values()))
+
+
+class ShardedFile(TensorFile):
+    """The files that an index of transformers names, as one; each is opened when a tensor of it is asked for."""
+
+    def __init__(self, index: Path):
+        try:
+            content = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            self._where = {name: index.parent / file for name, file in content.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{index}: not a readable index of weight files ({first_line(error)}); fetch it again") from error
+        for path in dict.fromkeys(self._where.values()):
+            if not path.is_file():
+                raise UserError(f"{path}: no such file; {index.name} names it: fetch it, too")
+        self._files: dict[Path, TensorFile] = {}
+
+    def _file(self, name: str) -> TensorFile:
+        path = self._where[name]
+        if path not in self._files:
+            self._files[path] = read_weights(path)
+        if name not in self._files[path]:
+            raise UserError(f"{path}: no tensor {name}, which its index names; fetch it again")
+        return self._files[path]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._file(name)[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._where
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._file(name).shape(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+
+def with_shards(name: str) -> tuple[str, ...]:
+    """A name of `WEIGHT_FILES` and, of an index, the pattern of the files that belong to it."""
+    if not name.endswith(_INDEX):
+        return (name,)
+    stem, _, suffix = name.removesuffix(_INDEX).rpartition(".")
+    return name, f"{stem}-*.{suffix}"
+
+
 def find_weights(folder: Path) -> Path:
     """The weight file of a folder; safetensors before PyTorch's pickle."""
     for name in WEIGHT_FILES:
@@ -115,6 +219,8 @@ def find_weights(folder: Path) -> Path:
 
 def read_weights(path: Path) -> TensorFile:
     """Open a weight file by its suffix; tensors are read on demand."""
+    if path.name.endswith(_INDEX):
+        return ShardedFile(path)
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 

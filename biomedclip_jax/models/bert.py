@@ -4,21 +4,33 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from biomedclip_jax.config import BertConfig, ComputeConfig
-from biomedclip_jax.models.transformer import BlockShape, Gather, dropout, layer_norm, linear, run_blocks, stack_blocks
+from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
+from biomedclip_jax.models.adapters import prefix_tokens
+from biomedclip_jax.models.transformer import BlockShape, Gather, dropout, layer_norm, linear, read_blocks, stack_blocks
 
 # Far above any block index, so that the dropout of the embeddings never shares a mask with a block's.
 _EMBEDDING_SITE = 1 << 20
 
 
 class Bert(nnx.Module):
-    """tokens [B, N] -> pooled features [B, D]. Padding is told by `pad_id`; N may be any length up to `positions`."""
+    """tokens [B, N] -> pooled features [B, D]. Padding is told by `pad_id`; N may be any length up to `positions`.
 
-    def __init__(self, config: BertConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
+    With `attend_padding` a caption's features depend on its padding: N is then to be `context_length`.
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        compute: ComputeConfig,
+        rngs: nnx.Rngs,
+        gather: Gather | None = None,
+        adapter: AdapterConfig | None = None,
+    ):
         c = config
         self.config = c
         self.compute = compute
         self.gather = gather
+        self.first_place = prefix_tokens(adapter)  # of the position table
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
@@ -35,6 +47,7 @@ class Bert(nnx.Module):
             dropout=c.dropout,
             attention_dropout=c.attention_dropout,
             longest=c.positions,
+            adapter=adapter,
         )
         self.blocks = stack_blocks(shape, compute, rngs)
         if c.pool == "cls_pooler":
@@ -42,12 +55,22 @@ class Bert(nnx.Module):
 
     def __call__(self, tokens: Array, keys: Array | None = None) -> Array:
         """tokens int32 [B, N]; keys: one an example, turns dropout on."""
+        return self.from_words(self.word[tokens], tokens, keys)
+
+    def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+        """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells what is padding."""
         mask = tokens != self.config.pad_id
-        x = self.word[tokens] + self.position[: tokens.shape[1]] + self.token_type[0]
+        x = words + self.position[self.first_place : self.first_place + tokens.shape[1]] + self.token_type[0]
         x = self.norm(x)
         x = dropout(x, self.config.dropout, keys, _EMBEDDING_SITE)
-        x = run_blocks(self.blocks, x, mask[:, None, None, :], keys, self.compute, self.gather)
-        return self._pool(x, mask[..., None])
+        places = mask[..., None]
+        three = self.config.pool == "mean_of_three"
+        read = (lambda x: _mean(x, places)) if three else lambda x: None
+        seen = None if self.config.attend_padding else mask[:, None, None, :]
+        x, means = read_blocks(self.blocks, x, seen, keys, self.compute, self.gather, read)
+        if three:  # MedCLIP: the outputs of the first, the second and the last block
+            return (means[0] + means[1] + means[-1]) / 3
+        return self._pool(x, places)
 
     def _pool(self, x: Array, mask: Array) -> Array:
         match self.config.pool:
@@ -55,7 +78,11 @@ class Bert(nnx.Module):
                 return x[:, 0]
             case "cls_pooler":
                 return jnp.tanh(self.pooler(x[:, 0]))
-            case "mean":
-                return jnp.where(mask, x, 0).sum(axis=1) / mask.sum(axis=1).astype(x.dtype)
             case "max":
                 return jnp.where(mask, x, -jnp.inf).max(axis=1)
+        return _mean(x, mask)
+
+
+def _mean(x: Array, mask: Array) -> Array:
+    """x [B, N, D] -> [B, D], over the tokens where mask [B, N, 1] is True."""
+    return jnp.where(mask, x, 0).sum(axis=1) / mask.sum(axis=1).astype(x.dtype)

@@ -7,9 +7,24 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig
+from biomedclip_jax.config import (
+    BertConfig,
+    CLIPConfig,
+    ClipTextConfig,
+    ComputeConfig,
+    GPTConfig,
+    LlamaConfig,
+    ResNetConfig,
+    SwinConfig,
+    ViTConfig,
+)
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.clip_text import ClipText
+from biomedclip_jax.models.gpt import GPT
+from biomedclip_jax.models.llama import Llama
+from biomedclip_jax.models.places import PlacesHead
+from biomedclip_jax.models.resnet import ResNet
+from biomedclip_jax.models.swin import Swin
 from biomedclip_jax.models.transformer import Gather, Head
 from biomedclip_jax.models.vit import ViT
 
@@ -42,15 +57,22 @@ class CLIP(nnx.Module):
         """The gathers make the whole weights of a block from split ones (`run_blocks`)."""
         c = config
         self.config = c
-        self.image = ViT(c.image, compute, rngs, image_gather)
-        text = Bert if isinstance(c.text, BertConfig) else ClipText
-        self.text = text(c.text, compute, rngs, text_gather)  # type: ignore[arg-type]
+        image = {ViTConfig: ViT, ResNetConfig: ResNet, SwinConfig: Swin}[type(c.image)]
+        adapted = {} if c.image_adapter is None else {"adapter": c.image_adapter}
+        self.image = image(c.image, compute, rngs, image_gather, **adapted)  # type: ignore[arg-type]
+        text = {BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}[type(c.text)]
+        adapted = {} if c.text_adapter is None else {"adapter": c.text_adapter}
+        self.text = text(c.text, compute, rngs, text_gather, **adapted)  # type: ignore[arg-type]
         e = c.embed_width
         # hidden widths: timm `Mlp(width, 2·embed)`, open_clip `HFTextEncoder` ((width + embed) // 2)
         image_widths = (c.image.width, e) if c.image_head == "linear" else (c.image.width, 2 * e, e)
-        text_widths = (c.text.width, e) if c.text_head == "linear" else (c.text.width, (c.text.width + e) // 2, e)
+        hidden = e if c.text_head == "mlp_norm" else (c.text.width + e) // 2
+        text_widths = (c.text.width, e) if c.text_head == "linear" else (c.text.width, hidden, e)
         image_bias = (c.image_head_bias,) if c.image_head == "linear" else (True, c.image_head_bias)
-        self.image_head = Head(c.image_head, image_widths, image_bias, compute, rngs)
+        if c.image_head.startswith("biovil"):
+            self.image_head = PlacesHead(c.image.width, e, c.image_head == "biovil_t", compute, rngs)
+        else:
+            self.image_head = Head(c.image_head, image_widths, image_bias, compute, rngs)
         self.text_head = Head(c.text_head, text_widths, (c.text_head_bias,) * 2, compute, rngs)
         self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))
         if c.init_logit_bias is not None:
@@ -58,11 +80,19 @@ class CLIP(nnx.Module):
 
     def encode_image(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
         """images float32 [B, S, S, 3], normalised -> unit embeddings [B, E]."""
-        return unit_length(self.image_head(self.image(images, keys, patch_keep)))
+        return unit_length(self.image_features(images, keys, patch_keep))
+
+    def image_features(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
+        """As `encode_image`, before it is made unit length: what linear probes learn from."""
+        return self.image_head(self.image(images, keys, patch_keep)).astype(jnp.float32)
 
     def encode_text(self, tokens: Array, keys: Array | None = None) -> Array:
         """tokens int32 [B, N], padded with the tower's pad id -> unit embeddings [B, E]."""
         return unit_length(self.text_head(self.text(tokens, keys)))
+
+    def encode_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+        """As `encode_text`, of word embeddings float32 [B, N, D] in the place of `tokens`, which still tell padding and end."""
+        return unit_length(self.text_head(self.text.from_words(words, tokens, keys)))
 
 
 def abstract_model(
@@ -82,5 +112,18 @@ def abstract_model(
 
 
 def init_params(config: CLIPConfig, seed: int) -> Params:
-    """Fresh float32 parameters. Pure: jit it with `out_shardings` to make them where they are to live."""
-    return nnx.to_pure_dict(nnx.state(CLIP(config, ComputeConfig(), nnx.Rngs(seed))))
+    """Fresh float32 parameters. Pure: jit it with `out_shardings` to make them where they are to live.
+
+    Adapters change nothing in the other parameters.
+    """
+
+    def fresh(config: CLIPConfig) -> Params:
+        return nnx.to_pure_dict(nnx.state(CLIP(config, ComputeConfig(), nnx.Rngs(seed))))
+
+    def joined(base: Params, adapted: Params) -> Params:
+        return {
+            name: joined(base.get(name, {}), x) if isinstance(x, dict) else base.get(name, x) for name, x in adapted.items()
+        }
+
+    base = fresh(config.base)
+    return base if config.base == config else joined(base, fresh(config))

@@ -1,8 +1,7 @@
 """Attention, MLP and block, in the pre-norm form of ViT and CLIP and in the post-norm form of BERT; scanned over depth.
 
 Parameters are float32. Matrix products run in the compute dtype; LayerNorm, softmax and residual sums of their inputs are
-taken in float32 where it matters (see DESIGN section 5). Dropout is keyed by *example*: `keys` is an array of B keys, from
-which each site derives its own, so that a caption's mask does not depend on where in which batch it stands.
+taken in float32 where it matters (see DESIGN section 5). Dropout is keyed by example (`dropout.py`).
 """
 
 from collections.abc import Callable
@@ -13,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
-from jax.extend.random import threefry2x32_p
 
-from biomedclip_jax.config import Activation, ComputeConfig
-from biomedclip_jax.models.dense import product
+from biomedclip_jax.config import Activation, AdapterConfig, ComputeConfig, PrefixConfig
+from biomedclip_jax.models.adapters import Prefix, block_linear
+from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.dropout import attention_dropout, dropout
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -36,6 +36,8 @@ class BlockShape:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     longest: int = 0  # tokens of the longest sequence; needed with attention_dropout
+    inverse_layer_scale: bool = False  # scores of block i, counted from 1, are divided by i (BioMedLM)
+    adapter: AdapterConfig | None = None
 
 
 @jax.custom_jvp
@@ -65,97 +67,49 @@ def layer_norm(width: int, eps: float, compute: ComputeConfig, rngs: nnx.Rngs) -
     return nnx.LayerNorm(width, epsilon=eps, dtype=jnp.dtype(compute.dtype), use_fast_variance=False, rngs=rngs)
 
 
-def linear(d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs, *, bias: bool = True) -> nnx.Linear:
-    """Dense layer, kernel [in, out] (the transpose of PyTorch's).
-
-    Initial variance 1 / (3·in): that of PyTorch's default, 0.021² at width 768 (BERT and ViT-B use 0.02²).
-    """
-    init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "truncated_normal")
-    dtype = jnp.dtype(compute.dtype)
-    return nnx.Linear(d_in, d_out, use_bias=bias, dtype=dtype, kernel_init=init, dot_general=product, rngs=rngs)
-
-
-def _keeps(keys: Array, site: int, rate: float, counters: Array) -> Array:
-    """Which draws are kept: bool [B, 4, ...] for B keys and counters uint32 [...], each kept with probability 1 - rate.
-
-    One threefry block of 64 bits gives four draws of 16 bits; a draw is a function of key, site, counter and lane alone.
-    """
-
-    def one(key: Array) -> Array:
-        k1, k2 = jax.random.key_data(jax.random.fold_in(key, site))
-        k1, k2, high = (jnp.broadcast_to(x, counters.shape) for x in (k1, k2, jnp.uint32(0)))
-        a, b = threefry2x32_p.bind(k1, k2, high, counters)
-        return jnp.stack([a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16]) >= jnp.uint32(round(rate * (1 << 16)))
-
-    return jax.vmap(one)(keys)
-
-
-def _dropped(x: Array, keep: Array, rate: float) -> Array:
-    kept = max(1, (1 << 16) - round(rate * (1 << 16))) / (1 << 16)
-    return jnp.where(keep, x * jnp.asarray(1 / kept, x.dtype), 0)
-
-
-def dropout(x: Array, rate: float, keys: Array | None, site: int) -> Array:
-    """Inverted dropout of x [B, N, D] with one key an example; `site` tells the places inside a block apart.
-
-    The mask of a token does not depend on N: the same caption has the same mask however long it is padded.
-    """
-    if keys is None or rate == 0:
-        return x
-    b, n, d = x.shape
-    quarter = -(-d // 4)
-    counters = jnp.arange(n * quarter, dtype=jnp.uint32).reshape(n, quarter)
-    keep = _keeps(keys, site, rate, counters).transpose(0, 2, 1, 3).reshape(b, n, 4 * quarter)[..., :d]
-    return _dropped(x, keep, rate)
-
-
-def attention_dropout(weights: Array, rate: float, keys: Array | None, longest: int) -> Array:
-    """Inverted dropout of attention weights [B, H, N, N], N at most `longest`; the mask does not depend on N either."""
-    if keys is None or rate == 0:
-        return weights
-    b, heads, n, _ = weights.shape
-    quarter = -(-heads // 4)
-    group, row, column = jnp.ogrid[:quarter, :n, :n]
-    counters = ((group * longest + row) * longest + column).astype(jnp.uint32)
-    keep = _keeps(keys, 0, rate, counters).reshape(b, 4 * quarter, n, n)[:, :heads]
-    return _dropped(weights, keep, rate)
-
-
 class Attention(nnx.Module):
     """Multi-head self-attention; queries, keys and values from one fused kernel [D, 3D], in this order."""
 
     def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
-        self.qkv = linear(shape.width, 3 * shape.width, compute, rngs)
-        self.out = linear(shape.width, shape.width, compute, rngs)
+        adapter = shape.adapter
+        self.qkv = block_linear("attention/qkv", shape.width, 3 * shape.width, adapter, compute, rngs)
+        self.out = block_linear("attention/out", shape.width, shape.width, adapter, compute, rngs)
+        self.prefix = Prefix(adapter, shape.width, rngs) if isinstance(adapter, PrefixConfig) else None
         self.heads = shape.heads
         self.dropout = shape.attention_dropout
-        self.longest = shape.longest
+        self.longest = shape.longest + (adapter.tokens if isinstance(adapter, PrefixConfig) else 0)
+        self.inverse_layer_scale = shape.inverse_layer_scale
 
-    def __call__(self, x: Array, mask: Array | None, keys: Array | None) -> Array:
-        """x [B, N, D]; mask bool, broadcastable to [B, H, N, N], True where a token may be looked at."""
+    def __call__(self, x: Array, mask: Array | None, keys: Array | None, index: Array) -> Array:
+        """x [B, N, D]; mask bool, broadcastable to [B, H, N, N], True where a token may be looked at; index: of the block."""
         b, n, d = x.shape
         # [3, B, H, N, K] in one transposition: on CPU the products then run on contiguous heads
-        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).transpose(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x, keys, index).reshape(b, n, 3, self.heads, d // self.heads).transpose(2, 0, 3, 1, 4)
+        if self.prefix is not None:
+            k, v, mask = self.prefix(k, v, mask)
         q = q * jnp.asarray((d // self.heads) ** -0.5, q.dtype)  # a power of two for K = 64, and fewer numbers than the scores
         scores = jnp.einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
+        if self.inverse_layer_scale:
+            scores = scores / (index + 1)
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1)
         weights = attention_dropout(weights, self.dropout, keys, self.longest).astype(x.dtype)
         y = jnp.einsum("bhnm,bhmk->bhnk", weights, v)  # turned afterwards: as one einsum, CPU multiplies it transposed
-        return self.out(y.transpose(0, 2, 1, 3).reshape(b, n, d))
+        return self.out(y.transpose(0, 2, 1, 3).reshape(b, n, d), keys, index)
 
 
 class MLP(nnx.Module):
     """Two dense layers with an activation between."""
 
     def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
-        self.fc1 = linear(shape.width, shape.mlp_width, compute, rngs)
-        self.fc2 = linear(shape.mlp_width, shape.width, compute, rngs)
+        self.fc1 = block_linear("mlp/fc1", shape.width, shape.mlp_width, shape.adapter, compute, rngs)
+        self.fc2 = block_linear("mlp/fc2", shape.mlp_width, shape.width, shape.adapter, compute, rngs)
         self.activation: Activation = shape.activation
 
-    def __call__(self, x: Array) -> Array:
-        return self.fc2(activate(self.fc1(x), self.activation))
+    def __call__(self, x: Array, keys: Array | None = None, index: Array | int = 0) -> Array:
+        """x [B, ..., D]; keys and index, of the block, are for adapters."""
+        return self.fc2(activate(self.fc1(x, keys, index), self.activation), keys, index)
 
 
 class Block(nnx.Module):
@@ -173,12 +127,12 @@ class Block(nnx.Module):
         self.layer_scale = shape.layer_scale
         self.dropout = shape.dropout
 
-    def __call__(self, x: Array, mask: Array | None, keys: Array | None) -> Array:
+    def __call__(self, x: Array, mask: Array | None, keys: Array | None, index: Array) -> Array:
         if self.pre_norm:
-            x = x + self._branch(self.attention(self.norm1(x), mask, keys), keys, 1)
-            return x + self._branch(self.mlp(self.norm2(x)), keys, 2)
-        x = self.norm1(x + self._branch(self.attention(x, mask, keys), keys, 1))
-        return self.norm2(x + self._branch(self.mlp(x), keys, 2))
+            x = x + self._branch(self.attention(self.norm1(x), mask, keys, index), keys, 1)
+            return x + self._branch(self.mlp(self.norm2(x), keys, index), keys, 2)
+        x = self.norm1(x + self._branch(self.attention(x, mask, keys, index), keys, 1))
+        return self.norm2(x + self._branch(self.mlp(x, keys, index), keys, 2))
 
     def _branch(self, y: Array, keys: Array | None, site: int) -> Array:
         if self.layer_scale:
@@ -186,15 +140,14 @@ class Block(nnx.Module):
         return dropout(y, self.dropout, keys, site)
 
 
+def stacked(make: Callable[[nnx.Rngs], Any], depth: int, rngs: nnx.Rngs) -> Any:
+    """`depth` modules as one whose parameters carry a leading axis L. make: one of them."""
+    return nnx.split_rngs(splits=depth)(nnx.vmap(make, in_axes=0, out_axes=0))(rngs)
+
+
 def stack_blocks(shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs) -> Block:
-    """`depth` blocks as one module whose parameters carry a leading axis L."""
-
-    @nnx.split_rngs(splits=shape.depth)
-    @nnx.vmap(in_axes=0, out_axes=0)
-    def make(rngs: nnx.Rngs) -> Block:
-        return Block(shape, compute, rngs)
-
-    return make(rngs)
+    """The blocks of a tower as one module (`stacked`)."""
+    return stacked(lambda rngs: Block(shape, compute, rngs), shape.depth, rngs)
 
 
 def _keep_all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
@@ -217,40 +170,62 @@ def remat(body: Callable, compute: ComputeConfig, gathers: bool) -> Callable:
 
 
 def run_blocks(
-    blocks: Block, x: Array, mask: Array | None, keys: Array | None, compute: ComputeConfig, gather: Gather | None = None
+    blocks: Any, x: Array, mask: Array | None, keys: Array | None, compute: ComputeConfig, gather: Gather | None = None
 ) -> Array:
     """x [B, N, D] through the stacked blocks, as one `lax.scan`: compile time does not grow with depth.
 
+    blocks: `stacked` modules that are called as a `Block` is, with (x, mask, keys, index).
+
     gather: makes the whole weights of one block from split ones, just before they are used, in the backward pass again.
     """
+    return read_blocks(blocks, x, mask, keys, compute, gather, lambda x: None)[0]
+
+
+def read_blocks(
+    blocks: Any,
+    x: Array,
+    mask: Array | None,
+    keys: Array | None,
+    compute: ComputeConfig,
+    gather: Gather | None,
+    read: Callable[[Array], Any],
+) -> tuple[Array, Any]:
+    """As `run_blocks`, and read(x) after each block, stacked [L, ...]."""
     graph, state = nnx.split(blocks)
     depth = jax.tree.leaves(state)[0].shape[0]
 
-    def body(x: Array, layer: tuple) -> tuple[Array, None]:
+    def body(x: Array, layer: tuple) -> tuple[Array, Any]:
         weights, index = layer
         layer_keys = None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
         if gather is not None:
             weights = gather(nnx.to_pure_dict(weights))
-        return nnx.merge(graph, weights)(x, mask, layer_keys), None
+        x = nnx.merge(graph, weights)(x, mask, layer_keys, index)
+        return x, read(x)
 
-    return lax.scan(remat(body, compute, gather is not None), x, (state, jnp.arange(depth)), unroll=compute.unroll)[0]
+    return lax.scan(remat(body, compute, gather is not None), x, (state, jnp.arange(depth)), unroll=compute.unroll)
 
 
 class Head(nnx.Module):
-    """From pooled features to the joint space: one dense layer, two with an exact GELU between, or nothing."""
+    """From pooled features to the joint space: one dense layer, two with an exact GELU between, or nothing.
+
+    "mlp_norm" has a LayerNorm after the GELU, too (CXR-BERT).
+    """
 
     def __init__(self, kind: str, widths: tuple[int, ...], biases: tuple[bool, ...], compute: ComputeConfig, rngs: nnx.Rngs):
-        """widths = (in, out) for "linear", (in, hidden, out) for "mlp", anything for "none"; biases one a layer."""
+        """widths = (in, out) for "linear", (in, hidden, out) for "mlp" and "mlp_norm"; biases one a layer."""
         self.kind = kind
         if kind == "linear":
             self.proj = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
-        elif kind == "mlp":
+        elif kind in ("mlp", "mlp_norm"):
             self.fc1 = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
             self.fc2 = linear(widths[1], widths[2], compute, rngs, bias=biases[1])
+        if kind == "mlp_norm":
+            self.norm = layer_norm(widths[1], 1e-12, compute, rngs)
 
     def __call__(self, x: Array) -> Array:
         if self.kind == "linear":
             return self.proj(x)
-        if self.kind == "mlp":
-            return self.fc2(activate(self.fc1(x), "gelu"))
-        return x
+        if self.kind == "none":
+            return x
+        x = activate(self.fc1(x), "gelu")
+        return self.fc2(self.norm(x) if self.kind == "mlp_norm" else x)

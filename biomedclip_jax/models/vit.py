@@ -9,11 +9,12 @@ from einops import rearrange
 from flax import nnx
 from jax import Array
 
-from biomedclip_jax.config import ComputeConfig, ViTConfig
+from biomedclip_jax.config import AdapterConfig, ComputeConfig, ViTConfig
 from biomedclip_jax.models.transformer import BlockShape, Gather, layer_norm, linear, run_blocks, stack_blocks
 
 # Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's embeddings.
 _PATCH_DRAW = (1 << 20) + 1
+_ADAPTER_DRAW = (1 << 20) + 2
 
 
 def kept_patches(patches: int, patch_keep: float) -> int:
@@ -37,11 +38,19 @@ def resize_positions(positions: Array, prefix: int, size: int) -> Array:
 class ViT(nnx.Module):
     """images [B, S, S, 3] -> pooled features [B, D]."""
 
-    def __init__(self, config: ViTConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
+    def __init__(
+        self,
+        config: ViTConfig,
+        compute: ComputeConfig,
+        rngs: nnx.Rngs,
+        gather: Gather | None = None,
+        adapter: AdapterConfig | None = None,
+    ):
         c = config
         self.config = c
         self.compute = compute
         self.gather = gather
+        self.adapted = adapter is not None
         normal = nnx.initializers.truncated_normal(0.02)
         self.patch = linear(c.patch_size**2 * 3, c.width, compute, rngs, bias=c.patch_bias)
         if c.class_token:
@@ -53,17 +62,29 @@ class ViT(nnx.Module):
         if c.norm_pre:
             self.norm_pre = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
         shape = BlockShape(
-            c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps, True, layer_scale=c.layer_scale
+            c.width,
+            c.heads,
+            c.mlp_width,
+            c.depth,
+            c.activation,
+            c.layer_norm_eps,
+            True,
+            layer_scale=c.layer_scale,
+            adapter=adapter,
         )
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
 
     def __call__(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
-        """images float32 [B, S, S, 3], normalised; keys: one an example, needed when patch_keep < 1."""
+        """images float32 [B, S, S, 3], normalised; keys: one an example, for patch_keep < 1 and an adapter's dropout."""
         x = self._embed(images, keys, patch_keep)
         if self.config.norm_pre:
             x = self.norm_pre(x)
-        x = run_blocks(self.blocks, x, None, None, self.compute, self.gather)
+        if not self.adapted:
+            keys = None
+        elif keys is not None:  # for an adapter's dropout; a caption's masks are drawn from the keys themselves
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, _ADAPTER_DRAW))(keys)
+        x = run_blocks(self.blocks, x, None, keys, self.compute, self.gather)
         return self._pool(x)
 
     def _embed(self, images: Array, keys: Array | None, patch_keep: float) -> Array:
@@ -92,13 +113,14 @@ class ViT(nnx.Module):
             tokens.append(self.registers[...])
         if tokens:
             first = jnp.concatenate(tokens).astype(dtype)
-            if c.position_on_prefix:
-                first = first + positions[:prefix]
+            first = first.at[:prefix].add(positions[:prefix])
             x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], *first.shape)), x], axis=1)
         return x
 
     def _pool(self, x: Array) -> Array:
         c = self.config
+        if c.pool == "mean_prenorm":
+            return x.mean(axis=1)
         if c.pool == "cls":
             return self.norm(x[:, 0])  # the norm works on each token alone: one is enough
         if c.norm_after_pool:

@@ -11,6 +11,7 @@ from biomedclip_jax.planning.estimate import ASSUMED_UTILISATION, Estimate
 from biomedclip_jax.planning.hlo import Collective
 from biomedclip_jax.planning.topology import GIB, Topology
 from biomedclip_jax.train.schedule import stage_steps
+from biomedclip_jax.train.state import parameter_count, trained_groups
 from biomedclip_jax.train.text_buckets import Buckets, token_share
 
 
@@ -71,6 +72,9 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
         f"image {config.image_size(stage)}, {stage.patch_keep:.0%} of the patches, remat {config.compute.remat}, "
         f"fsdp {config.sharding.fsdp}",
     )
+    trained = trained_groups(config, plan.number)
+    if sum(trained.values()) < parameter_count(config.model):
+        row("trained numbers", ", ".join(f"{name} {count:,}" for name, count in trained.items()))
     if plan.buckets:
         groups = ", ".join(f"{b.rows} x {b.length}" for b in plan.buckets)
         share = token_share(plan.buckets, config.model.text.context_length)

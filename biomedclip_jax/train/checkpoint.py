@@ -49,8 +49,8 @@ class Checkpoints:
         metrics = None if step is None else self._manager.metrics(step)
         return step if metrics is not None and metrics["held_out_loss"] < _NOT_EVALUATED else None
 
-    def save(self, step: int, state: State, about: dict[str, int], held_out_loss: float | None = None) -> None:
-        """Write the state after `step` updates; returns before the writing is done. about: numbers to keep beside it.
+    def save(self, step: int, state: State, about: dict[str, Any], held_out_loss: float | None = None) -> None:
+        """Write the state after `step` updates; returns before the writing is done. about: what to keep beside it.
 
         UserError where an earlier checkpoint could not be written, as on a full disk.
         """
@@ -71,8 +71,9 @@ class Checkpoints:
         except Exception as error:
             raise self._not_written(first_line(error)) from error
 
-    def about(self, step: int) -> dict[str, int]:
-        """What was kept beside the state: image_size (of the stage; the position table has it) and pairs (of the data)."""
+    def about(self, step: int) -> dict[str, Any]:
+        """What was kept beside the state: image_size (of the stage; the position table has it), pairs (of the data), and
+        frozen (fingerprint of the parameters that are not in the checkpoint) where there are such."""
         return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
 
     def restore(self, step: int, abstract: State) -> State:

@@ -8,11 +8,14 @@ import jax
 
 from biomedclip_jax.config import TrainConfig, from_json
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.adapters import Adapter
 from biomedclip_jax.interop.folders import Model
 from biomedclip_jax.interop.hub import local_folder
+from biomedclip_jax.models.adapters import merged_config
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints
-from biomedclip_jax.train.state import abstract_state, exported_params, optimizer_for
+from biomedclip_jax.train.frozen import sources
+from biomedclip_jax.train.state import exported_params, learned_params, optimizer_for, restored_state
 from biomedclip_jax.train.step import State
 
 CONFIG = "config.json"
@@ -32,7 +35,23 @@ def model_of(state: State, config: TrainConfig, workdir: Path, image_size: int) 
     """The model in a state, ready to be written as a folder."""
     preprocess = dataclasses.replace(config.preprocess, image_size=image_size)
     params = exported_params(state, config, image_size)
-    return Model(config.model_at(image_size), preprocess, params, tokenizer_folder(config, workdir))
+    return Model(merged_config(config.model_at(image_size)), preprocess, params, tokenizer_folder(config, workdir))
+
+
+def adapter_of(state: State, config: TrainConfig, workdir: Path, image_size: int) -> Adapter | None:
+    """What the adapters in a state have learned; None where the model has none, and where `interpolate` mixes the weights."""
+    if config.model == config.model.base or config.interpolate < 1:
+        return None
+    preprocess = dataclasses.replace(config.preprocess, image_size=image_size)
+    learned, base = learned_params(state, config, optimizer_for(config))
+    tokenizer = _lasting(in_workdir(config.data.tokenizer, workdir))
+    begun_from = {beginning: _lasting(source) for beginning, source in sources(config).items()}
+    return Adapter(config.model_at(image_size), preprocess, learned, base, config.compute.frozen_dtype, begun_from, tokenizer)
+
+
+def _lasting(source: str) -> str:
+    """The source as it is found from any working directory."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 def read_config(workdir: Path) -> TrainConfig:
@@ -52,9 +71,8 @@ def read_run(workdir: Path) -> Model:
         step = checkpoints.latest
         if step is None:
             raise UserError(f"{workdir}: this run has no checkpoint yet; let `biomedclip train` go on for a while")
-        size = checkpoints.about(step)["image_size"]
         mesh = make_mesh(jax.local_devices()[:1])
-        state = checkpoints.restore(step, abstract_state(config, size, optimizer_for(config), mesh))
+        state, size, _ = restored_state(checkpoints, step, config, optimizer_for(config), mesh)
     finally:
         checkpoints.close()
     return model_of(state, config, workdir, size)

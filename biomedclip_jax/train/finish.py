@@ -8,7 +8,8 @@ import numpy as np
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.data.pairs import ImageOf, Pairs
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.report import loss_curve, retrieval_gallery
+from biomedclip_jax.evaluation.gallery import Found, images_of_captions
+from biomedclip_jax.evaluation.report import loss_curve
 from biomedclip_jax.evaluation.retrieval import recall
 from biomedclip_jax.evaluation.zero_shot import accuracy
 from biomedclip_jax.pretrained import from_pretrained, prompts
@@ -47,6 +48,7 @@ def evaluate(config: TrainConfig, workdir: Path, pairs: Pairs | None, metrics: l
 def _gallery(path: Path, images: list[ImageOf], captions: list[str], image: np.ndarray, text: np.ndarray, seed: int) -> None:
     different = list(dict.fromkeys(captions))
     rows = [different[i] for i in np.random.default_rng(seed).permutation(len(different))[:_GALLERY_ROWS]]
-    scores = np.stack([text[captions.index(caption)] @ image.T for caption in rows])
+    found = Found.by("", text[[captions.index(caption) for caption in rows]], image)
     right = [{i for i, other in enumerate(captions) if other == caption} for caption in rows]
-    retrieval_gallery(path, rows, lambda i: images[i].load(), scores, right)
+    title = "Held-out captions and the four images found first for each; the right one, if it is there, framed in yellow"
+    images_of_captions(path, rows, [found], lambda i: images[i].load(), right, title)

@@ -15,15 +15,17 @@ from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
-from biomedclip_jax.interop.folders import check_writable, write_model
+from biomedclip_jax.interop.adapters import write_adapter
+from biomedclip_jax.interop.folders import export_format, write_model
+from biomedclip_jax.models.adapters import merged_config
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train import hosts
-from biomedclip_jax.train.export import CONFIG, in_workdir, model_of, tokenizer_folder
+from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
 from biomedclip_jax.train.finish import evaluate
 from biomedclip_jax.train.held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train.rejects import Rejects
 from biomedclip_jax.train.run import Run
-from biomedclip_jax.train.state import optimizer_for, parameter_count
+from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
 from biomedclip_jax.train.step import check_stage
 from biomedclip_jax.train.stop_listener import StopListener
 from biomedclip_jax.train.together import is_first, say
@@ -57,7 +59,7 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
     optimizer = optimizer_for(config)
     for stage in config.stages:
         check_stage(stage, jax.device_count())
-        check_writable(config.model_in(stage))
+        export_format(merged_config(config.model_in(stage)))
     start = time.perf_counter()
     if config.prepare is not None and is_first():
         config.prepare(workdir)
@@ -76,6 +78,8 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
         f"{jax.device_count()} x {jax.devices()[0].device_kind}"
         f"{'' if jax.process_count() == 1 else f' in {jax.process_count()} processes'}"
     )
+    if shapes[0] != shapes[1]:
+        say("trained: " + ", ".join(f"{name} {count:,}" for name, count in trained_groups(config).items()))
 
     if is_first():
         write_text(workdir / CONFIG, to_json(config))
@@ -95,8 +99,11 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
         say(f"stopped after {run.step} of {run.total} steps; the same command without --max-steps goes on")
         return None
     trained = model_of(run.state, config, workdir, run.image_size)
+    adapter = adapter_of(run.state, config, workdir, run.image_size)
     if is_first():
-        write_model(trained, workdir / "model", replace=True)
+        if adapter is not None:
+            write_adapter(adapter, workdir / "adapter", replace=True)
+        write_model(trained, workdir / "model", export_format(trained.config), replace=True)
         results = evaluate(config, workdir, held_out, run.metrics.lines)
         results["seconds"] = round(run.seconds_before + time.perf_counter() - start, 1)
         write_text(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
@@ -106,7 +113,7 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
 
 def _essence(config: TrainConfig) -> TrainConfig:
     """The config without what may change from one part of a run to the next: it decides speed or memory, not the result."""
-    compute = ComputeConfig(dtype=config.compute.dtype)
+    compute = ComputeConfig(dtype=config.compute.dtype, frozen_dtype=config.compute.frozen_dtype)
     stages = tuple(dataclasses.replace(stage, microbatch=None) for stage in config.stages)
     free = ("log_every", "evaluate_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "stall_minutes")
     default = {f.name: f.default for f in dataclasses.fields(config) if f.name in free}

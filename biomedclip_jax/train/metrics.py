@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from biomedclip_jax.config import CLIPConfig, Stage
+from biomedclip_jax.config import CLIPConfig, LlamaConfig, Stage
 from biomedclip_jax.models.vit import kept_patches
 from biomedclip_jax.progress import progress_bar
 from biomedclip_jax.train.text_buckets import Buckets
@@ -28,17 +28,21 @@ _PEAK = {
 def flops_per_pair(model: CLIPConfig, stage: Stage, buckets: Buckets = ()) -> float:
     """Floating-point operations to train on one pair: 3 x the forward matrix products (nothing for recomputation).
 
-    A tower of L blocks on N tokens: L·(8·N·D² + 4·N·D·F + 4·N²·D). Text counts at the lengths that are computed: those of
-    the buckets, or padded.
+    A tower of L blocks on N tokens: L·(8·N·D² + 4·N·D·F + 4·N²·D); in a LLaMA 6·N·D·F, and less where keys are shared. Text
+    counts at the lengths that are computed: those of the buckets, or padded.
     """
 
     def tower(config: Any, tokens: int) -> float:
         d, f = config.width, config.mlp_width
-        return config.depth * (8 * tokens * d * d + 4 * tokens * d * f + 4 * tokens * tokens * d)
+        matrices = 4 * d * d + 2 * d * f
+        if isinstance(config, LlamaConfig):
+            matrices = 2 * d * d + 2 * d * d * config.key_value_heads // config.heads + 3 * d * f
+        return config.depth * (2 * tokens * matrices + 4 * tokens * tokens * d)
 
-    kept = kept_patches(model.image.patches, stage.patch_keep)
-    embed = 2 * kept * 3 * model.image.patch_size**2 * model.image.width
-    image = embed + tower(model.image, kept + model.image.prefix_tokens)
+    vit = model.vit
+    kept = kept_patches(vit.patches, stage.patch_keep)
+    embed = 2 * kept * 3 * vit.patch_size**2 * vit.width
+    image = embed + tower(vit, kept + vit.prefix_tokens)
     groups = [(b.rows, b.length) for b in buckets] or [(1, model.text.context_length)]
     text = sum(rows * tower(model.text, length) for rows, length in groups) / sum(rows for rows, _ in groups)
     return 3 * (image + text)

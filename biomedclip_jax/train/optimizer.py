@@ -15,15 +15,17 @@ from jax import Array
 from biomedclip_jax.config import OptimizerConfig, Stage
 from biomedclip_jax.train.selection import Flat, check_patterns, chosen, matches
 
-_DECAYED = ("kernel", "word", "position", "token_type", "class_token", "registers")
+_DECAYED = ("kernel", "word", "position", "token_type", "class_token", "registers", "virtual_keys", "virtual_values")
+_LOW_RANK = ("lora_a", "lora_b")  # perhaps after the name of a part: query_lora_a
 
 
 def decays(paths: Sequence[str]) -> dict[str, bool]:
-    """True where weight decay applies: matrices and embeddings, by name. Biases, norms and the temperature have none.
+    """True where weight decay applies: matrices and embeddings, by name. Biases, norms, factors of adapters
+    and the temperature have none.
 
     The rule is open_clip's (`train/main.py`: ndim below 2, bn, ln, bias, logit_scale are left out) applied to timm and BERT.
     """
-    return {path: path.rsplit("/", 1)[-1] in _DECAYED for path in paths}
+    return {path: path.rsplit("/", 1)[-1] in _DECAYED or path.endswith(_LOW_RANK) for path in paths}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -14,10 +14,11 @@ from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train.checkpoint import Checkpoints
+from biomedclip_jax.train.frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train.held_out import HeldOut
 from biomedclip_jax.train.metrics import Clock, MetricsFile, Progress, flops_per_pair
 from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps
-from biomedclip_jax.train.state import abstract_state, at_image_size, new_state, optimizer_for
+from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for, restored_state
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.stop_listener import StopListener
 from biomedclip_jax.train.text_buckets import Buckets, caption_lengths, plan_buckets, token_share
@@ -64,6 +65,7 @@ class Run:
         if not self._restore():
             self.image_size = config.image_size(config.stages[0])
             self.state = new_state(config, self.image_size, self.optimizer, self.mesh)
+            self.frozen = frozen_fingerprint(self.state["params"], config, self.optimizer)
         self.metrics = MetricsFile(workdir / "metrics.jsonl", self.step, write=is_first())
         self.seconds_before = self.metrics.lines[-1]["seconds"] if self.metrics.lines else 0.0
         self.progress = Progress(self.total, self.step, show=is_first())
@@ -74,9 +76,9 @@ class Run:
             error = None
             try:
                 about = self.checkpoints.about(step)
-                self.image_size = about["image_size"]
-                shapes = abstract_state(self.config, self.image_size, self.optimizer, self.mesh)
-                self.state = self.checkpoints.restore(step, shapes)
+                self.state, self.image_size, self.frozen = restored_state(
+                    self.checkpoints, step, self.config, self.optimizer, self.mesh
+                )
             except (UserError, jax.errors.JaxRuntimeError):
                 raise  # not the checkpoint's fault
             except Exception as damage:  # Orbax raises bare Exception, too
@@ -184,11 +186,13 @@ class Run:
 
     def _save(self, held_out_loss: float | None = None) -> None:
         self.watchdog.busy("saving")
-        self.checkpoints.save(self.step, self.state, self._about(), held_out_loss)
+        state = self.state if self.frozen is None else without_frozen(self.state, self.config, self.optimizer)
+        self.checkpoints.save(self.step, state, self._about(), held_out_loss)
         self.saved, self.asked = time.monotonic(), False
 
-    def _about(self) -> dict[str, int]:
-        return {"image_size": self.image_size, "pairs": len(self.loader.pairs)}
+    def _about(self) -> dict[str, Any]:
+        about: dict[str, Any] = {"image_size": self.image_size, "pairs": len(self.loader.pairs)}
+        return about if self.frozen is None else about | {"frozen": self.frozen}
 
     def _evaluate(self, number: int) -> None:
         assert self.held_out is not None

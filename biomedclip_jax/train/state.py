@@ -7,21 +7,25 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, TrainConfig
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.config import CLIPConfig, TrainConfig
 from biomedclip_jax.interop import initial
+from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.layout import flatten, nest
 from biomedclip_jax.models import abstract_model, init_params
+from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import replicated, state_shardings
+from biomedclip_jax.train.checkpoint import Checkpoints
+from biomedclip_jax.train.frozen import check_frozen, frozen_fingerprint, made_again, stored, without_frozen
 from biomedclip_jax.train.optimizer import Optimizer, make_optimizer
+from biomedclip_jax.train.selection import Flat
 from biomedclip_jax.train.step import State, state_of
 
 
 def abstract_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: Mesh) -> State:
     """Shapes, dtypes and shardings of the state in a stage with this image size."""
     shapes = abstract_model(config.model_at(image_size))[1]
-    state = jax.eval_shape(lambda params: state_of(params, config, optimizer), shapes)
+    state = jax.eval_shape(lambda params: state_of(stored(params, config, optimizer), config, optimizer), shapes)
     return jax.tree.map(
         lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), state, state_shardings(state, mesh)
     )
@@ -31,7 +35,7 @@ def new_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: 
     """The state that a run starts from: fresh or pretrained parameters, an empty optimizer, step 0."""
     abstract = abstract_state(config, image_size, optimizer, mesh)
     lying = jax.tree.map(lambda x: x.sharding, abstract)
-    params = starting_params(config, image_size, lying["params"])
+    params = stored(starting_params(config, image_size, lying["params"]), config, optimizer)
     # a copy of its own for the moving average: the two are donated apart
     return jax.jit(lambda p: jax.tree.map(jnp.copy, state_of(p, config, optimizer)), out_shardings=lying)(params)
 
@@ -39,27 +43,55 @@ def new_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: 
 def starting_params(config: TrainConfig, image_size: int, shardings: dict[str, Any]) -> dict[str, Any]:
     """Fresh or pretrained parameters. They are a function of the config alone."""
     model = config.model_at(image_size)
+    # first: what does not fit is said before anything is compiled
     if config.model_init is not None:
-        return jax.device_put(initial.whole_model(config.model_init, model), shardings)
-    towers = _pretrained_towers(config, model)  # first: what does not fit is said before anything is compiled
-    params = jax.jit(init_params, static_argnums=(0, 1), out_shardings=shardings)(model, config.seed)
-    return params | jax.device_put(towers, {tower: shardings[tower] for tower in towers})
+        given = flatten(initial.whole_model(config.model_init, model.base))
+    else:
+        given = flatten(_pretrained_towers(config, model))
+    lying = flatten(shardings)
+    rest = {path: lies for path, lies in lying.items() if path not in given}
+
+    def fresh() -> Flat:
+        params = flatten(init_params(model, config.seed))
+        return {path: params[path] for path in rest}
+
+    made = jax.jit(fresh, out_shardings=rest)() if rest else {}
+    given = jax.device_put(given, {path: lying[path] for path in given})
+    return nest({path: given[path] if path in given else made[path] for path in lying})
+
+
+def restored_state(
+    checkpoints: Checkpoints, step: int, config: TrainConfig, optimizer: Optimizer, mesh: Mesh
+) -> tuple[State, int, str | None]:
+    """(the state after `step` updates, its image size, fingerprint of what is not in checkpoints or None).
+
+    UserError where the pretrained weights of a run are no longer what they were.
+    """
+    about = checkpoints.about(step)
+    size, expected = about["image_size"], about.get("frozen")
+    abstract = abstract_state(config, size, optimizer, mesh)
+    if expected is None:
+        return checkpoints.restore(step, abstract), size, None
+    saved = checkpoints.restore(step, without_frozen(abstract, config, optimizer))
+    lying = jax.tree.map(lambda x: x.sharding, abstract["params"])
+    start = stored(starting_params(config, size, lying), config, optimizer)
+    check_frozen(frozen_fingerprint(start, config, optimizer), expected, config)
+    flat, own = flatten(start), flatten(saved["params"])
+    return saved | {"params": nest({path: own.get(path, leaf) for path, leaf in flat.items()})}, size, expected
 
 
 def _pretrained_towers(config: TrainConfig, model: CLIPConfig) -> dict[str, Any]:
     towers = {}
     if config.image_init is not None:
-        towers["image"] = initial.image_tower(config.image_init, model.image)
+        towers["image"] = initial.image_tower(config.image_init, model.vit)
     if config.text_init is not None:
-        if not isinstance(model.text, BertConfig):
-            raise UserError("text_init: only a BERT text tower can start from pretrained weights")
         towers["text"] = initial.text_tower(config.text_init, model.text)
     return towers
 
 
 def at_image_size(state: State, config: TrainConfig, image_size: int) -> State:
     """The same state with the position table, and Adam's moments and the average of it, for another image size."""
-    image, mesh = config.model.image, state["step"].sharding.mesh
+    image, mesh = config.model.vit, state["step"].sharding.mesh
 
     def resized(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         place = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -79,19 +111,37 @@ def at_image_size(state: State, config: TrainConfig, image_size: int) -> State:
 
 
 def exported_params(state: State, config: TrainConfig, image_size: int) -> dict[str, Any]:
-    """The parameters that a run hands over, whole on each device: the moving average where there is one, else the weights;
-    with `TrainConfig.interpolate` below 1 mixed with the starting weights.
+    """The parameters that a run hands over, float32, whole on each device: the moving average where there is one, else the
+    weights, with adapters merged into them; with `TrainConfig.interpolate` below 1 mixed with the starting weights.
 
     `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones.
     """
     params = nest(flatten(state["params"]) | state.get("ema", {}))
     whole = replicated(state["step"].sharding.mesh)
     share = config.interpolate
+
+    def plain(params: dict[str, Any]) -> dict[str, Any]:
+        return jax.tree.map(lambda x: x.astype(jnp.float32), merged(config.model, params)[1])
+
     if share == 1:
-        return jax.jit(lambda p: p, out_shardings=whole)(params)
+        return jax.jit(plain, out_shardings=whole)(params)
     start = starting_params(config, image_size, jax.tree.map(lambda x: x.sharding, params))
-    mix = jax.jit(lambda a, b: jax.tree.map(lambda x, y: share * x + (1 - share) * y, a, b), out_shardings=whole)
-    return mix(params, start)
+
+    def mix(trained: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
+        return jax.tree.map(lambda x, y: share * x + (1 - share) * y, plain(trained), plain(start))
+
+    return jax.jit(mix, out_shardings=whole)(params, start)
+
+
+def learned_params(state: State, config: TrainConfig, optimizer: Optimizer) -> tuple[Flat, str]:
+    """What a run with adapters hands over in its adapter folder: {path: array}, the moving average where there is one, whole
+    on each device; and the fingerprint of the parameters that are not there.
+    """
+    flat = flatten(state["params"])
+    still = set(made_again(list(flat), config, optimizer))
+    learned = {path: leaf for path, leaf in (flat | state.get("ema", {})).items() if path not in still}
+    learned = jax.jit(lambda leaves: leaves, out_shardings=replicated(state["step"].sharding.mesh))(learned)
+    return learned, fingerprint({path: flat[path] for path in still})
 
 
 def optimizer_for(config: TrainConfig) -> Optimizer:
@@ -103,3 +153,14 @@ def parameter_count(model: CLIPConfig, paths: Sequence[str] | None = None) -> in
     """Numbers in the parameters of a model, or in those at `paths`."""
     leaves = flatten(abstract_model(model)[1])
     return sum(leaves[path].size for path in (leaves if paths is None else paths))
+
+
+def trained_groups(config: TrainConfig, stage: int | None = None) -> dict[str, int]:
+    """Numbers that a stage trains, or any stage, by group: {"text adapter": 2621440, "text_head": 1311232, ...}."""
+    optimizer = optimizer_for(config)
+    leaves = flatten(abstract_model(config.model)[1])
+    groups: dict[str, int] = {}
+    for path in optimizer.all_trained() if stage is None else optimizer.trained(stage):
+        name = path.partition("/")[0] + (" adapter" if is_adapter(path) else "")
+        groups[name] = groups.get(name, 0) + leaves[path].size
+    return dict(sorted(groups.items()))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, Stage
+from biomedclip_jax.config import BertConfig, CLIPConfig, GPTConfig, LlamaConfig, Stage
+from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.models import abstract_model
 from biomedclip_jax.train.metrics import Clock, MetricsFile, flops_per_pair, peak_flops
 
 
@@ -21,6 +23,18 @@ def test_work_follows_text_length() -> None:
     short = dataclasses.replace(CLIPConfig(), text=BertConfig(context_length=128))
     stage = Stage(8, steps=1)
     assert 0.6 < flops_per_pair(short, stage) / flops_per_pair(CLIPConfig(), stage) < 0.75
+
+
+@pytest.mark.parametrize("text", [GPTConfig(), LlamaConfig(), LlamaConfig(key_value_heads=8)])
+def test_work_of_causal_towers(text: GPTConfig | LlamaConfig) -> None:
+    """Two operations a weight and token, and 4·N²·D for the attention, counted here on the shapes of the parameters."""
+    model = CLIPConfig(text=text, text_head="linear")
+    blocks = flatten(abstract_model(model)[1]["text"]["blocks"])
+    weights = sum(leaf.size for path, leaf in blocks.items() if path.endswith("kernel"))
+    tokens = text.context_length
+    forward = 2 * tokens * weights + 4 * tokens**2 * text.width * text.depth
+    image = flops_per_pair(CLIPConfig(), stage := Stage(8, steps=1)) - 3 * 12 * (256 * 24 * 768**2 + 4 * 256**2 * 768)
+    assert flops_per_pair(model, stage) == pytest.approx(image + 3 * forward)
 
 
 def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:

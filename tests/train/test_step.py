@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, parameters, program, result
+from tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, kept, parameters, program, result
 
-from biomedclip_jax.config import ClipTextConfig, Stage, TrainConfig
+from biomedclip_jax.config import ClipTextConfig, IA3Config, LoRAConfig, PrefixConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.sharding import as_varying, put_batch
 from biomedclip_jax.train import step
 from biomedclip_jax.train.optimizer import Optimizer
@@ -75,6 +76,47 @@ def test_the_gradient_of_some_parameters_is_that_of_all() -> None:
         *("text_head/fc1/kernel", "text_head/fc2/kernel", "image/blocks/attention", "text/word", "logit_scale"),
     }
     assert_same(found, result(way.plain))
+
+
+# --- adapters on a frozen base ---------------------------------------------------------------------------------------
+
+LOW_RANK = LoRAConfig(rank=40, targets=("attention/qkv", "mlp/*"))  # no array of it has the size of a kernel
+WITH_LORA = dataclasses.replace(tiny.MODEL, image_adapter=LOW_RANK, text_adapter=LOW_RANK)
+WITH_OTHERS = dataclasses.replace(tiny.MODEL, image_adapter=PrefixConfig(tokens=3), text_adapter=IA3Config())
+LEARNING = ("*lora*", "*prefix*", "*ia3", "*_head", "logit_scale")
+LORA_WAYS = {
+    "microbatches": Way(microbatches=4, model=WITH_LORA, trainable=(LEARNING[0], *LEARNING[3:])),
+    "split by layer": Way(fsdp=2, microbatches=2, remat="dots", model=WITH_LORA, trainable=(LEARNING[0], *LEARNING[3:])),
+    "gathered once, other kinds": Way(fsdp=4, gather="step", model=WITH_OTHERS, trainable=LEARNING[1:]),
+}
+
+
+@pytest.mark.parametrize("way", LORA_WAYS.values(), ids=LORA_WAYS)
+def test_adapters_learn_the_same_however_the_work_is_split(way: Way) -> None:
+    found = result(way)
+    assert {path for path in parameter_paths(way) if is_adapter(path)} < found[1].keys()
+    assert_same(found, result(way.plain))
+
+
+def parameter_paths(way: Way) -> list[str]:
+    return list(flatten(parameters(way.model)))
+
+
+def test_frozen_matrices_are_gathered_but_have_no_gradient() -> None:
+    way = LORA_WAYS["split by layer"]
+    found = collectives_in_loops(program(way).as_text())
+    of_adapters = {32 * 40, 40 * 96, 40 * 64}
+    assert {n for kind, sizes in found for n in sizes if kind == "all-gather"} == of_adapters | {32 * 96, 32 * 32, 32 * 64}
+    assert {n for kind, sizes in found for n in sizes if kind == "reduce-scatter"} == {n // 2 for n in of_adapters}
+
+
+def test_a_frozen_base_in_bfloat16_is_the_rounded_base() -> None:
+    way = dataclasses.replace(LORA_WAYS["split by layer"], frozen_dtype="bfloat16")
+    halves = flatten(kept(way, parameters(way.model)))
+    assert {path.rpartition("/")[2] for path, x in halves.items() if x.dtype == jnp.bfloat16} == {"kernel", "word"}
+    assert all(x.dtype == jnp.float32 for path, x in halves.items() if path in result(way)[1])
+    same = nest({path: np.asarray(x, np.float32) for path, x in halves.items()})
+    assert_same(result(way), result(way.plain, params=same))
 
 
 # --- captions in buckets --------------------------------------------------------------------------------------------

@@ -1,0 +1,22 @@
+"""A model in memory, as it was read from a folder or file and as it can be written again."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.config import CLIPConfig, PreprocessConfig
+from biomedclip_jax.interop.layout import Report
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it stood in a folder. `params` is a nested dict of float32 arrays (see `models.abstract_model`)."""
+
+    config: CLIPConfig
+    preprocess: PreprocessConfig
+    params: dict[str, Any]
+    tokenizer: Path  # the folder with the tokenizer's files, or its one file
+    report: Report = dataclasses.field(default_factory=Report)
+    text_model: str = ""  # what open_clip calls BERT: a hub name, or a folder; "" where there is none
+    custom_text: bool = False  # CLIP's own text tower, but under open_clip's "text." prefix

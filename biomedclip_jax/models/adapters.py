@@ -1,0 +1,221 @@
+"""LoRA, AdaLoRA's final form, (IA)³ and prefix tuning in the blocks of a tower, and their merging into the weights.
+
+An adapter's parameters stand beside the layer's own, with names of their own: `text/blocks/attention/qkv/lora_a` beside
+`.../kernel`, `query_lora_a` where only the queries of the fused layer are adapted. So `Stage.trainable = ("*lora*",)` means
+them and nothing else. The sizes are those of PEFT, transposed: A [in, R], B [R, out].
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from biomedclip_jax.config import AdaLoRAConfig, AdapterConfig, CLIPConfig, ComputeConfig, IA3Config, LoRAConfig, PrefixConfig
+from biomedclip_jax.config.adapters import LAYERS, PARTS
+from biomedclip_jax.models.dense import linear, product
+from biomedclip_jax.models.dropout import dropout
+
+LowRankConfig = LoRAConfig | AdaLoRAConfig
+
+_NAMES = ("lora_a", "lora_b", "lora_e", "ia3", "virtual_keys", "virtual_values")
+_FIRST_SITE = 3  # of dropout; 0 to 2 are the block's own
+
+
+def is_adapter(path: str) -> bool:
+    """Whether the parameter at this path belongs to an adapter."""
+    return path.endswith(_NAMES)
+
+
+def adapted_parts(layer: str, names: tuple[str, ...]) -> dict[str, int | None]:
+    """What of a dense layer has an adapter: {prefix of its parameters: third of the output}; {"": None}: all of it."""
+    if layer in names:
+        return {"": None}
+    thirds = PARTS if layer == "attention/qkv" else {}
+    return {f"{part.rpartition('/')[2]}_": third for part, third in thirds.items() if part in names}
+
+
+class BlockLinear(nnx.Linear):
+    """A dense layer of a block. Its adapter, where it has one, looks at the example's keys and the block's index, too."""
+
+    def __call__(self, x: Array, keys: Array | None = None, index: Array | int = 0) -> Array:  # pyright: ignore
+        return super().__call__(x)
+
+
+class LowRankLinear(BlockLinear):
+    """x·W + b + scale · dropout(x)·A·B, or ·A·diag(e)·B. Never a matrix of W's size; one mask for all parts of a layer."""
+
+    def adapt(self, layer: str, parts: dict[str, int | None], adapter: LowRankConfig, rngs: nnx.Rngs) -> None:
+        """Add the parameters. As in PEFT: LoRA's A is uniform within ±1/sqrt(in), B zero; AdaLoRA's normal, its e zero."""
+        self.parts = tuple(parts.items())
+        self.site = _FIRST_SITE + LAYERS.index(layer)
+        self.rate = adapter.dropout
+        self.scale = scale_of(adapter)
+        self.ranks: dict[str, tuple[int, ...]] = {}
+        for prefix, part in parts.items():
+            d_out = self.out_features if part is None else self.out_features // 3
+            if isinstance(adapter, LoRAConfig):
+                bound = self.in_features**-0.5
+                a = jax.random.uniform(rngs.params(), (self.in_features, adapter.rank), minval=-bound, maxval=bound)
+                b = jnp.zeros((adapter.rank, d_out))
+            else:
+                ranks = adapter.ranks_of(_part_name(layer, prefix))
+                rank = adapter.rank if ranks is None else max(1, *ranks)
+                a, b = (0.02 * jax.random.normal(rngs.params(), s) for s in ((self.in_features, rank), (rank, d_out)))
+                setattr(self, f"{prefix}lora_e", nnx.Param(jnp.zeros(rank)))
+                if ranks is not None:
+                    self.ranks = self.ranks | {prefix: ranks}
+            setattr(self, f"{prefix}lora_a", nnx.Param(a))
+            setattr(self, f"{prefix}lora_b", nnx.Param(b))
+
+    def __call__(self, x: Array, keys: Array | None = None, index: Array | int = 0) -> Array:
+        y = super().__call__(x)
+        x = dropout(x.astype(y.dtype), self.rate, keys, self.site)
+        added = {}
+        for prefix, part in self.parts:
+            narrow = product(x, getattr(self, f"{prefix}lora_a")[...].astype(y.dtype))
+            e = getattr(self, f"{prefix}lora_e", None)
+            if e is not None:
+                narrow = narrow * _kept(e[...], self.ranks.get(prefix), index).astype(y.dtype)
+            added[part] = product(narrow, getattr(self, f"{prefix}lora_b")[...].astype(y.dtype))
+        return y + _whole(added, jnp.zeros_like) * jnp.asarray(self.scale, y.dtype)
+
+
+class ScaledLinear(BlockLinear):
+    """(x·in)·W·out with one trained vector, of ones at first, either before or after."""
+
+    def adapt(self, parts: dict[str, int | None], before: bool) -> None:
+        """Add the parameters; before: of the input."""
+        self.parts = tuple(parts.items())
+        self.before = before
+        for prefix, part in parts.items():
+            width = self.in_features if before else self.out_features if part is None else self.out_features // 3
+            setattr(self, f"{prefix}ia3", nnx.Param(jnp.ones(width)))
+
+    def __call__(self, x: Array, keys: Array | None = None, index: Array | int = 0) -> Array:
+        factors = {part: getattr(self, f"{prefix}ia3")[...] for prefix, part in self.parts}
+        factor = _whole(factors, jnp.ones_like)
+        if self.before:
+            return super().__call__(x * factor.astype(x.dtype))
+        y = super().__call__(x)
+        return y * factor.astype(y.dtype)
+
+
+class Prefix(nnx.Module):
+    """Trained keys and values [T, D] before those of the tokens; PEFT begins with N(0, 1), too."""
+
+    def __init__(self, config: PrefixConfig, width: int, rngs: nnx.Rngs):
+        self.virtual_keys = nnx.Param(jax.random.normal(rngs.params(), (config.tokens, width)))
+        self.virtual_values = nnx.Param(jax.random.normal(rngs.params(), (config.tokens, width)))
+
+    def __call__(self, keys: Array, values: Array, mask: Array | None) -> tuple[Array, Array, Array | None]:
+        """keys, values [B, H, N, K] -> [B, H, T + N, K]; every token looks at the prefix, whatever the mask says."""
+        b, heads, _, k = keys.shape
+
+        def extended(x: Array, prefix: Array) -> Array:
+            first = prefix.reshape(-1, heads, k).transpose(1, 0, 2).astype(x.dtype)
+            return jnp.concatenate([jnp.broadcast_to(first, (b, *first.shape)), x], axis=2)
+
+        if mask is not None:
+            mask = jnp.pad(mask, ((0, 0),) * (mask.ndim - 1) + ((len(self.virtual_keys), 0),), constant_values=True)
+        return extended(keys, self.virtual_keys[...]), extended(values, self.virtual_values[...]), mask
+
+
+def block_linear(
+    layer: str, d_in: int, d_out: int, adapter: AdapterConfig | None, compute: ComputeConfig, rngs: nnx.Rngs
+) -> BlockLinear:
+    """The dense layer `layer` (a name of `config.adapters.LAYERS`) of a block, with what `adapter` has for it."""
+    if isinstance(adapter, LoRAConfig | AdaLoRAConfig) and (parts := adapted_parts(layer, adapter.layers)):
+        low_rank = linear(d_in, d_out, compute, rngs, kind=LowRankLinear)
+        low_rank.adapt(layer, parts, adapter, rngs)
+        return low_rank
+    if isinstance(adapter, IA3Config):
+        parts, before = adapted_parts(layer, adapter.scaled_outputs), layer in adapter.scaled_inputs
+        if parts or before:
+            scaled = linear(d_in, d_out, compute, rngs, kind=ScaledLinear)
+            scaled.adapt(parts or {"": None}, before)
+            return scaled
+    return linear(d_in, d_out, compute, rngs, kind=BlockLinear)
+
+
+def scale_of(adapter: LowRankConfig) -> float:
+    """What the product of A and B is multiplied by."""
+    return adapter.alpha / (adapter.rank if isinstance(adapter, LoRAConfig) else adapter.rank + 1e-5)  # PEFT's epsilon
+
+
+def prefix_tokens(adapter: AdapterConfig | None) -> int:
+    """Trained keys before those of the tokens."""
+    return adapter.tokens if isinstance(adapter, PrefixConfig) else 0
+
+
+def _part_name(layer: str, prefix: str) -> str:
+    return f"attention/{prefix[:-1]}" if prefix else layer
+
+
+def _kept(e: Array, ranks: tuple[int, ...] | None, index: Array | int) -> Array:
+    """AdaLoRA's λ [R] of a block, or [L, R] with the index of each: those that the search removed are zero, and stay so."""
+    if ranks is None:
+        return e
+    return jnp.where(jnp.arange(e.shape[-1]) < jnp.asarray(ranks)[index][..., None], e, 0)
+
+
+def _whole(parts: dict[int | None, Array], other: Any) -> Array:
+    """Thirds of a layer's output put together, `other` (zeros or ones) where there is none; or the one array for all of it."""
+    one = next(iter(parts.values()))
+    if None in parts:
+        return one
+    blank = other(one)
+    return jnp.concatenate([parts[third] if third in parts else blank for third in range(3)], axis=-1)
+
+
+# --- merging --------------------------------------------------------------------------------------------------------
+
+
+def merged(config: CLIPConfig, params: dict[str, Any]) -> tuple[CLIPConfig, dict[str, Any]]:
+    """The same function with LoRA, AdaLoRA and (IA)³ in the weights, float32, and the config without them.
+
+    W + scale·A·B, or W and b times the vector. A prefix has no place in the weights and stays. Pure: it can be jitted.
+    """
+    params = dict(params)
+    without = merged_config(config)
+    for tower in ("image", "text"):
+        adapter = getattr(config, f"{tower}_adapter")
+        if adapter is None or isinstance(adapter, PrefixConfig):
+            continue
+        blocks = dict(params[tower]["blocks"])
+        for layer in LAYERS:
+            group, name = layer.split("/")
+            blocks[group] = blocks[group] | {name: _merged_layer(layer, blocks[group][name], adapter)}
+        params[tower] = params[tower] | {"blocks": blocks}
+    return without, params
+
+
+def merged_config(config: CLIPConfig) -> CLIPConfig:
+    """The config of the model when `merged` has put into the weights what has a place in them."""
+    left = {f"{t}_adapter": getattr(config, f"{t}_adapter") for t in ("image", "text")}
+    return dataclasses.replace(config, **{name: a if isinstance(a, PrefixConfig) else None for name, a in left.items()})
+
+
+def _merged_layer(layer: str, leaves: dict[str, Array], adapter: AdapterConfig) -> dict[str, Array]:
+    """leaves: of one layer, stacked [L, ...]."""
+    own = {name: leaf for name, leaf in leaves.items() if not is_adapter(name)}
+    if own.keys() == leaves.keys():
+        return own
+    kernel = own["kernel"].astype(jnp.float32)
+    if isinstance(adapter, IA3Config):
+        parts = adapted_parts(layer, adapter.scaled_outputs)
+        if not parts:
+            return own | {"kernel": kernel * leaves["ia3"][..., None]}
+        factor = _whole({part: leaves[f"{prefix}ia3"] for prefix, part in parts.items()}, jnp.ones_like)
+        return own | {"kernel": kernel * factor[:, None], "bias": own["bias"] * factor}
+    assert isinstance(adapter, LoRAConfig | AdaLoRAConfig)
+    added = {}
+    for prefix, part in adapted_parts(layer, adapter.layers).items():
+        a, b = leaves[f"{prefix}lora_a"], leaves[f"{prefix}lora_b"]
+        if isinstance(adapter, AdaLoRAConfig):
+            ranks = adapter.ranks_of(_part_name(layer, prefix))
+            a = a * _kept(leaves[f"{prefix}lora_e"], ranks, jnp.arange(len(a)))[:, None]
+        added[part] = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return own | {"kernel": kernel + jnp.float32(scale_of(adapter)) * _whole(added, jnp.zeros_like)}

@@ -1,0 +1,160 @@
+"""The Swin image tower (version 1): attention inside windows, which move by half a window from block to block.
+
+Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A place attends to the places of its
+window only, with a learned bias for each relative position. In every second block the map is rolled by half a window
+first; places that came together only by rolling round the border are then masked from each other.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax import Array, lax
+
+from biomedclip_jax.config import ComputeConfig, SwinConfig
+from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, layer_norm, linear, remat
+
+_FAR = -100.0  # added to the scores of masked pairs; transformers has this number, not minus infinity
+
+
+def relative_positions(window: int) -> np.ndarray:
+    """int32 [window², window²]: for each pair of places in a window, the row of the bias table [(2·window - 1)², H]."""
+    places = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)
+    down, right = places[:, :, None] - places[:, None, :] + (window - 1)
+    return (down * (2 * window - 1) + right).astype(np.int32)
+
+
+def shifted_mask(side: int, window: int, shift: int) -> np.ndarray:
+    """float32 [windows, window², window²]: 0 where two places of a rolled window are neighbours in the image, else -100."""
+    # three strips a side: whole windows, the last window's own places, and those that were rolled in from the other border
+    strip = np.zeros(side, np.int32)
+    strip[-window:-shift] = 1
+    strip[-shift:] = 2
+    region = rearrange(3 * strip[:, None] + strip, "(r a) (c b) -> (r c) (a b)", a=window, b=window)
+    return np.where(region[:, :, None] == region[:, None, :], 0, _FAR).astype(np.float32)
+
+
+class WindowAttention(nnx.Module):
+    """Multi-head self-attention inside each window of a map [B, S, S, D]; one fused kernel [D, 3D] for query, key, value."""
+
+    def __init__(self, shape: BlockShape, window: int, compute: ComputeConfig, rngs: nnx.Rngs):
+        self.qkv = linear(shape.width, 3 * shape.width, compute, rngs)
+        self.out = linear(shape.width, shape.width, compute, rngs)
+        normal = nnx.initializers.truncated_normal(0.02)
+        self.position = nnx.Param(normal(rngs.params(), ((2 * window - 1) ** 2, shape.heads)))
+        self.heads = shape.heads
+        self.window = window
+
+    def __call__(self, x: Array, mask: np.ndarray | None) -> Array:
+        """x [B, S, S, D]; mask float32 [windows, N, N] is added to the scores, N = window²."""
+        b, side, _, d = x.shape
+        w, rows = self.window, side // self.window
+        pattern = "b (r i) (c j) (t h k) -> t (b r c) h (i j) k"
+        q, k, v = rearrange(self.qkv(x), pattern, i=w, j=w, t=3, h=self.heads)
+        q = q * jnp.asarray((d // self.heads) ** -0.5, q.dtype)
+        scores = jnp.einsum("whnk,whmk->whnm", q, k, preferred_element_type=jnp.float32)
+        bias = self.position[...][relative_positions(w)].transpose(2, 0, 1)  # [H, N, N]
+        if mask is None:
+            scores = scores + bias
+        else:
+            added = bias + mask[:, None]  # [windows, H, N, N]
+            scores = (scores.reshape(b, -1, *scores.shape[1:]) + added).reshape(scores.shape)
+        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+        y = jnp.einsum("whnm,whmk->whnk", weights, v)
+        return self.out(rearrange(y, "(b r c) h (i j) k -> b (r i) (c j) (h k)", b=b, r=rows, i=w))
+
+
+class SwinBlock(nnx.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)), on a map [B, S, S, D]."""
+
+    def __init__(self, shape: BlockShape, window: int, compute: ComputeConfig, rngs: nnx.Rngs):
+        self.norm1 = layer_norm(shape.width, shape.layer_norm_eps, compute, rngs)
+        self.attention = WindowAttention(shape, window, compute, rngs)
+        self.norm2 = layer_norm(shape.width, shape.layer_norm_eps, compute, rngs)
+        self.mlp = MLP(shape, compute, rngs)
+
+    def __call__(self, x: Array, shift: int, mask: np.ndarray | None) -> Array:
+        y = self.norm1(x)
+        if shift:
+            y = jnp.roll(self.attention(jnp.roll(y, (-shift, -shift), (1, 2)), mask), (shift, shift), (1, 2))
+        else:
+            y = self.attention(y, None)
+        x = x + y
+        return x + self.mlp(self.norm2(x))
+
+
+class SwinStage(nnx.Module):
+    """The blocks at one resolution, stacked and scanned in pairs: one with windows at rest, one with windows moved."""
+
+    def __init__(
+        self, side: int, width: int, depth: int, heads: int, config: SwinConfig, compute: ComputeConfig, rngs: nnx.Rngs
+    ):
+        self.compute = compute
+        self.side = side
+        self.window = min(config.window, side)
+        mlp_width = config.mlp_ratio * width
+        shape = BlockShape(width, heads, mlp_width, depth, config.activation, config.layer_norm_eps, pre_norm=True)
+
+        @nnx.split_rngs(splits=depth)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def make(rngs: nnx.Rngs) -> SwinBlock:
+            return SwinBlock(shape, self.window, compute, rngs)
+
+        self.blocks = make(rngs)
+
+    def __call__(self, x: Array) -> Array:
+        # a map of one window has nowhere to move it
+        shift = self.window // 2 if self.side > self.window else 0
+        mask = shifted_mask(self.side, self.window, shift) if shift else None
+        graph, state = nnx.split(self.blocks)
+        pairs = jax.tree.map(lambda a: a.reshape(-1, 2, *a.shape[1:]), state)
+
+        def body(x: Array, pair: nnx.State) -> tuple[Array, None]:
+            at_rest, moved = (nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], pair)) for i in range(2))
+            return moved(at_rest(x, 0, None), shift, mask), None
+
+        return lax.scan(remat(body, self.compute, False), x, pairs, unroll=self.compute.unroll)[0]
+
+
+class PatchMerging(nnx.Module):
+    """[B, S, S, D] -> [B, S/2, S/2, 2D]: the four places of each square side by side, LayerNorm, one dense layer."""
+
+    def __init__(self, width: int, eps: float, compute: ComputeConfig, rngs: nnx.Rngs):
+        self.norm = layer_norm(4 * width, eps, compute, rngs)
+        self.reduce = linear(4 * width, 2 * width, compute, rngs, bias=False)
+
+    def __call__(self, x: Array) -> Array:
+        # the column of the square varies slowest: upper left, lower left, upper right, lower right
+        return self.reduce(self.norm(rearrange(x, "b (h p) (w q) d -> b h w (q p d)", p=2, q=2)))
+
+
+class Swin(nnx.Module):
+    """images [B, S, S, 3] -> pooled features [B, D]: the mean of all places after the last LayerNorm."""
+
+    def __init__(self, config: SwinConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
+        """gather: split weights are not supported here; there for symmetry with the other towers."""
+        c = config
+        self.config = c
+        self.compute = compute
+        self.patch = linear(c.patch_size**2 * 3, c.first_width, compute, rngs)
+        self.norm_patch = layer_norm(c.first_width, c.layer_norm_eps, compute, rngs)
+        for i, (depth, heads) in enumerate(zip(c.depths, c.heads, strict=True)):
+            side, width = c.patches_a_side >> i, c.first_width << i
+            setattr(self, f"stage{i}", SwinStage(side, width, depth, heads, c, compute, rngs))
+            if i + 1 < len(c.depths):
+                setattr(self, f"merge{i}", PatchMerging(width, c.layer_norm_eps, compute, rngs))
+        self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
+
+    def __call__(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
+        """images float32 [B, S, S, 3], normalised. All windows must be full: no patch can be dropped, `keys` is unused."""
+        assert patch_keep == 1, "a Swin transformer cannot drop patches"
+        c = self.config
+        images = images.astype(self.compute.dtype)
+        x = rearrange(images, "b (h p) (w q) c -> b h w (p q c)", p=c.patch_size, q=c.patch_size)
+        x = self.norm_patch(self.patch(x))
+        for i in range(len(c.depths)):
+            x = getattr(self, f"stage{i}")(x)
+            if i + 1 < len(c.depths):
+                x = getattr(self, f"merge{i}")(x)
+        return self.norm(x).mean(axis=(1, 2))

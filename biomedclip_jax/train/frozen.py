@@ -1,0 +1,67 @@
+"""What no stage of a run trains: how it is stored, and why it is not in checkpoints.
+
+Parameters that a pretrained tower or model brings and that are never trained are made again when a run goes on. Beside a
+checkpoint stands their fingerprint, so that other weights under the same name are noticed.
+"""
+
+from typing import Any
+
+from biomedclip_jax.config import TrainConfig
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.adapters import rounded
+from biomedclip_jax.interop.fingerprint import fingerprint
+from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.models.adapters import is_adapter
+from biomedclip_jax.train.optimizer import Optimizer
+from biomedclip_jax.train.selection import Flat
+
+POSITIONS = "image/position"  # changes with the image size, also where it is not trained
+
+State = dict[str, Any]
+
+
+def stored(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> dict[str, Any]:
+    """The parameters as the state has them: those that no stage trains in `ComputeConfig.frozen_dtype`."""
+    trained = set(optimizer.all_trained())
+    flat = flatten(params)
+    still = {path: leaf for path, leaf in flat.items() if path not in trained}
+    return nest(flat | rounded(still, config.compute.frozen_dtype))
+
+
+def sources(config: TrainConfig) -> dict[str, str]:
+    """{beginning of a path: folder or hub address} of the pretrained weights that a run starts from."""
+    given = {"": config.model_init, "image/": config.image_init, "text/": config.text_init}
+    return {beginning: source for beginning, source in given.items() if source is not None}
+
+
+def made_again(paths: list[str], config: TrainConfig, optimizer: Optimizer) -> list[str]:
+    """The parameters that checkpoints do not have: pretrained, and not trained by any stage."""
+    trained, pretrained = set(optimizer.all_trained()), tuple(sources(config))
+    still = [path for path in paths if path not in trained and not is_adapter(path) and path != POSITIONS]
+    return [path for path in still if pretrained and path.startswith(pretrained)]
+
+
+def without_frozen(state: State, config: TrainConfig, optimizer: Optimizer) -> State:
+    """The state as a checkpoint has it; the state itself where nothing is left out."""
+    flat = flatten(state["params"])
+    left_out = set(made_again(list(flat), config, optimizer))
+    if not left_out:
+        return state
+    return state | {"params": nest({path: leaf for path, leaf in flat.items() if path not in left_out})}
+
+
+def frozen_fingerprint(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> str | None:
+    """Of what is not in checkpoints; None where everything is."""
+    flat: Flat = flatten(params)
+    paths = made_again(list(flat), config, optimizer)
+    return fingerprint({path: flat[path] for path in paths}) if paths else None
+
+
+def check_frozen(found: str | None, expected: str, config: TrainConfig) -> None:
+    """UserError if the pretrained weights are not those that the run began with."""
+    if found != expected:
+        names = ", ".join(sources(config).values())
+        raise UserError(
+            f"{names}: these are not the weights that this run began with (fingerprint {found}, expected {expected}), and its "
+            "checkpoints do not have what it never trains; bring them back, or choose another --workdir"
+        )

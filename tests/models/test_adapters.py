@@ -1,0 +1,258 @@
+"""Adapters inside the towers: what they compute, what they start as, where they stand, and what merging makes of them."""
+
+import dataclasses
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+
+from biomedclip_jax.config import (
+    AdaLoRAConfig,
+    AdapterConfig,
+    CLIPConfig,
+    ClipTextConfig,
+    ComputeConfig,
+    GPTConfig,
+    IA3Config,
+    LlamaConfig,
+    LoRAConfig,
+    PrefixConfig,
+    ResNetConfig,
+    from_json,
+    to_json,
+)
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.models import abstract_model, init_params
+from biomedclip_jax.models.adapters import is_adapter, merged
+
+SIZES = {"vocab_size": 50, "width": 32, "depth": 2, "heads": 4, "mlp_width": 64}
+TEXTS = {
+    "BERT": dataclasses.replace(tiny.MODEL.text, positions=16),
+    "CLIP": ClipTextConfig(context_length=8, **SIZES),
+    "GPT": GPTConfig(context_length=8, positions=16, pad_id=0, **SIZES),
+}
+LORA = LoRAConfig(rank=4, dropout=0.5, targets=("attention/qkv", "mlp/*"))
+ADAPTERS: dict[str, AdapterConfig] = {
+    "LoRA": LORA,
+    "LoRA of parts": LoRAConfig(rank=4, targets=("attention/query", "attention/value", "attention/out")),
+    "AdaLoRA": AdaLoRAConfig(rank=4, targets=("attention/key", "mlp/fc1"), ranks=(("attention/key", (3, 0)),)),
+    "IA3": IA3Config(),
+    "IA3 of parts": IA3Config(outputs=("attention/key", "attention/value"), inputs=("attention/out", "mlp/fc2")),
+    "prefix": PrefixConfig(tokens=3),
+}
+
+
+def model(adapter: AdapterConfig, text: str = "BERT") -> CLIPConfig:
+    return dataclasses.replace(tiny.MODEL, text=TEXTS[text], image_adapter=adapter, text_adapter=adapter)
+
+
+@functools.cache
+def moved(config: CLIPConfig) -> dict[str, Any]:
+    """Parameters as training leaves them: nothing is still 0 or 1."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), init_params(config, 0))
+
+
+def run(function: Any, *arguments: Any) -> Any:
+    """function(*arguments), compiled with LLVM's optimizations off: half the time, and the same program."""
+    return jax.jit(function).lower(*arguments).compile({"xla_backend_optimization_level": 0})(*arguments)
+
+
+def embeddings(config: CLIPConfig, params: dict[str, Any], keys: jax.Array | None = None) -> tuple[np.ndarray, np.ndarray]:
+    graph, _ = abstract_model(config)
+    batch = tiny.batch(4)
+
+    def encode(params: dict[str, Any]) -> Any:
+        clip = nnx.merge(graph, params)
+        return clip.encode_image(batch["images"], keys), clip.encode_text(batch["tokens"], keys)
+
+    image, text = run(encode, params)
+    return np.asarray(image), np.asarray(text)
+
+
+def difference(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> list[float]:
+    return [float(np.abs(x - y).max()) for x, y in zip(a, b, strict=True)]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_adapters_begin_as_nothing_and_change_nothing_else(text: str) -> None:
+    plain = init_params(model(LORA, text).base, 0)
+    expected = embeddings(model(LORA, text).base, plain)
+    for name in ("LoRA", "AdaLoRA", "IA3"):
+        config = model(ADAPTERS[name], text)
+        params = init_params(config, 0)
+        flat, own = flatten(params), flatten(plain)
+        assert {path for path in flat if not is_adapter(path)} == own.keys()
+        assert all(np.array_equal(flat[path], leaf) for path, leaf in own.items()), "fresh weights do not depend on adapters"
+        assert difference(embeddings(config, params), expected) == [0.0, 0.0], name
+    prefixed = embeddings(model(ADAPTERS["prefix"], text), init_params(model(ADAPTERS["prefix"], text), 0))
+    assert min(difference(prefixed, expected)) > 1e-3, "a prefix is never nothing"
+
+
+MERGED = [(name, "GPT" if name == "LoRA" else "BERT") for name in ADAPTERS if name != "prefix"] + [("IA3", "CLIP")]
+
+
+@pytest.mark.parametrize(("name", "text"), MERGED)
+def test_merged_weights_are_the_same_function(name: str, text: str) -> None:
+    config = model(ADAPTERS[name], text)
+    params = moved(config)
+    plain, weights = merged(config, params)
+    assert plain == config.base and jax.tree.structure(weights) == jax.tree.structure(init_params(config.base, 0))
+    found, expected = embeddings(plain, weights), embeddings(config, params)
+    assert max(difference(found, expected)) <= 1e-6
+    base = nest({path: leaf for path, leaf in flatten(params).items() if not is_adapter(path)})
+    assert min(difference(embeddings(plain, base), expected)) > 1e-2, "the adapter does something"
+
+
+def test_merging_is_the_sum_to_the_last_bit() -> None:
+    config = model(LORA)
+    params = moved(config)
+    found = flatten(merged(config, params)[1])
+    flat = flatten(params)
+    for path, kernel in found.items():
+        layer, _, name = path.rpartition("/")
+        if name == "kernel" and f"{layer}/lora_a" in flat:
+            a, b = flat[f"{layer}/lora_a"], flat[f"{layer}/lora_b"]
+            product = jnp.stack([jnp.matmul(x, y, precision="highest") for x, y in zip(a, b, strict=True)])
+            assert np.array_equal(kernel, flat[path] + np.float32(32 / 4) * np.asarray(product)), path
+            assert not np.array_equal(kernel, flat[path])
+        else:
+            assert np.array_equal(kernel, flat[path]), path
+    assert sum("lora_a" in path for path in flat) == 2 * 3
+
+
+def test_a_prefix_stays() -> None:
+    config = dataclasses.replace(model(ADAPTERS["prefix"]), image_adapter=LORA)
+    params = moved(config)
+    plain, weights = merged(config, params)
+    assert (plain.image_adapter, plain.text_adapter) == (None, config.text_adapter)
+    assert {p for p in flatten(weights) if is_adapter(p)} == {
+        f"text/blocks/attention/prefix/virtual_{x}" for x in ("keys", "values")
+    }
+    assert max(difference(embeddings(plain, weights), embeddings(config, params))) <= 1e-6
+
+
+def test_ranks_that_were_removed_do_nothing_and_learn_nothing() -> None:
+    config = model(ADAPTERS["AdaLoRA"])
+    params = moved(config)
+    names = [f"text/blocks/attention/qkv/key_lora_{x}" for x in "aeb"]
+    flat = flatten(params)
+    assert [flat[name].shape for name in names] == [(2, 32, 3), (2, 3), (2, 3, 32)]
+    changed = flat | {names[1]: flat[names[1]] + np.array([[0, 0, 0], [5, 5, 5]], np.float32)}
+    assert difference(embeddings(config, nest(changed)), embeddings(config, params)) == [0.0, 0.0]
+    graph, _ = abstract_model(config)
+
+    def total(leaves: dict[str, Any]) -> jax.Array:
+        return jnp.sum(nnx.merge(graph, nest(flat | leaves)).encode_text(tiny.batch(4)["tokens"]) ** 3)
+
+    gradient = run(jax.grad(total), {name: flat[name] for name in names})
+    for name, leaf in gradient.items():
+        assert np.abs(leaf[0]).max() > 0 and not np.abs(leaf[1]).any(), name
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_dropout_of_an_adapter_is_keyed_by_example(text: str) -> None:
+    still = {"dropout": 0.0, "attention_dropout": 0.0} | ({"embedding_dropout": 0.0} if text == "GPT" else {})
+    quiet = TEXTS[text] if text == "CLIP" else dataclasses.replace(TEXTS[text], **still)
+    config = dataclasses.replace(model(LORA), text=quiet)
+    params, keys = moved(config), jax.vmap(jax.random.key)(jnp.arange(4))
+    found = embeddings(config, params, keys)
+    assert min(difference(found, embeddings(config, params))) > 1e-3, "without keys there is none"
+    other = embeddings(config, params, keys.at[2].set(jax.random.key(9)))
+    for a, b in zip(found, other, strict=True):
+        assert (np.abs(a - b).max(axis=1) > 1e-3).tolist() == [False, False, True, False]
+
+
+def test_captions_may_be_padded_with_a_prefix_too() -> None:
+    tokens = tiny.batch(4)["tokens"]
+    tokens[:, 5:] = 0
+    for text in ("BERT", "GPT"):
+        config = model(ADAPTERS["prefix"], text)
+        graph, _ = abstract_model(config)
+        keys = jax.vmap(jax.random.key)(jnp.arange(4))
+
+        def encode(params: dict[str, Any], graph: Any = graph, keys: jax.Array = keys) -> Any:
+            clip = nnx.merge(graph, params)
+            return clip.encode_text(tokens, keys), clip.encode_text(tokens[:, :6], keys)
+
+        whole, cut = run(encode, moved(config))
+        assert np.abs(whole - cut).max() <= 1e-6, text
+
+
+def test_no_matrix_of_a_frozen_weight_is_made_for_training() -> None:
+    """In the compiled gradient of the adapters nothing has a kernel's size but kernels that are read."""
+    config = dataclasses.replace(model(LoRAConfig(rank=4, dropout=0.0)), image_adapter=None)
+    graph, _ = abstract_model(config, ComputeConfig())
+    flat = flatten(init_params(config, 0))
+
+    def loss(moving: dict[str, Any], rest: dict[str, Any], tokens: Any) -> jax.Array:
+        return nnx.merge(graph, nest(rest | moving)).encode_text(tokens).sum()
+
+    tokens = tiny.batch(5)["tokens"]  # 40 tokens: no sum over them has a kernel's size by accident
+
+    def products(pattern: str) -> list[str]:
+        moving = {path: leaf for path, leaf in flat.items() if re.search(pattern, path)}
+        rest = {path: leaf for path, leaf in flat.items() if path not in moving}
+        text = jax.jit(jax.grad(loss)).lower(moving, rest, tokens).compile().as_text()
+        return re.findall(r"= (f32\[[\d,]*\]\S*) dot\(", text)
+
+    kernel = r"f32\[(32,96|96,32|32,64|64,32|32,32)\]"
+    assert any(re.match(kernel, shape) for shape in products("kernel")), "the control: when the weights are trained"
+    found = products("lora")
+    assert len(found) > 10 and not any(re.match(kernel, shape) for shape in found)
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("adapter", "count"),
+    [(LoRAConfig(), 2_621_440), (IA3Config(), 573_440), (PrefixConfig(), 3_276_800)],
+    ids=["LoRA", "IA3", "prefix"],
+)
+def test_clefts_counts(adapter: AdapterConfig, count: int) -> None:
+    """On BioMedLM, as PEFT 0.6.2 counts them (shared facts, cleft_and_evaluation.md section 1.4)."""
+    config = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True, text_adapter=adapter)
+    leaves = flatten(abstract_model(config)[1])
+    assert sum(leaf.size for path, leaf in leaves.items() if is_adapter(path)) == count
+    assert sum(leaf.size for path, leaf in leaves.items() if path.startswith("text/") and not is_adapter(path)) == 2_594_247_680
+    assert sum(leaf.size for path, leaf in leaves.items() if path.startswith("text_head")) == 1_311_232
+
+
+def test_ordinary_models_are_as_they_were() -> None:
+    config = CLIPConfig()
+    assert config.base == config and not any(map(is_adapter, flatten(abstract_model(config)[1])))
+
+
+# --- configs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
+def test_a_config_comes_back_from_json(adapter: AdapterConfig) -> None:
+    assert from_json(to_json(model(adapter))) == model(adapter)
+
+
+def test_what_cannot_work_is_said() -> None:
+    with pytest.raises(UserError, match=r"LoRAConfig\.targets = \('qkv',\): expected patterns of attention/qkv"):
+        LoRAConfig(targets=("qkv",))
+    with pytest.raises(UserError, match="either attention/qkv or parts of it"):
+        LoRAConfig(targets=("attention/*", "attention/key"))
+    with pytest.raises(UserError, match=r"AdaLoRAConfig\.ranks.*0 to rank = 2"):
+        AdaLoRAConfig(rank=2, ranks=(("attention/qkv", (3, 1)),))
+    with pytest.raises(UserError, match="ranks of 2 numbers, one a block"):
+        model(AdaLoRAConfig(ranks=(("attention/qkv", (3, 1, 1)),)))
+    with pytest.raises(UserError, match=r"IA3Config\.inputs.*not in outputs"):
+        IA3Config(outputs=("mlp/fc2",))
+    with pytest.raises(UserError, match=r"text_adapter.*tokens \+ context_length = 8 at most positions = 16"):
+        model(PrefixConfig(tokens=9))
+    with pytest.raises(UserError, match="only a vision transformer"):
+        CLIPConfig(image=ResNetConfig(), image_adapter=LoRAConfig(), embed_width=2048, image_head="none")
+    with pytest.raises(UserError, match="a LLaMA cannot have one"):
+        CLIPConfig(text=LlamaConfig(), text_adapter=LoRAConfig())
