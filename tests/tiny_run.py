@@ -14,7 +14,7 @@ from reference import write_vocabulary
 from biomedclip_jax.config import DataConfig, OptimizerConfig, PreprocessConfig, Stage, TrainConfig
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints
-from biomedclip_jax.train.state import abstract_state, optimizer_for
+from biomedclip_jax.train.state import optimizer_for, restored_state
 from biomedclip_jax.train.step import State
 
 STEPS = (3, 2, 3)
@@ -74,7 +74,6 @@ def final_state(run: TrainConfig, workdir: Path) -> tuple[int, State]:
     checkpoints = Checkpoints(workdir)
     step = checkpoints.latest
     assert step is not None
-    size = checkpoints.about(step)["image_size"]
-    state = checkpoints.restore(step, abstract_state(run, size, optimizer_for(run), make_mesh()))
+    state, _, _ = restored_state(checkpoints, step, run, optimizer_for(run), make_mesh())
     checkpoints.close()
     return step, state

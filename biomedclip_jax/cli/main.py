@@ -10,6 +10,7 @@ from typing import Any
 
 from biomedclip_jax.cli.arguments import add_verb, count, index
 from biomedclip_jax.cli.data import add_data
+from biomedclip_jax.cli.evaluate import add_evaluate
 from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import Ended, UserError
 
@@ -213,6 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or ViT + BERT for AutoModel "
         "(default: %(default)s)",
     )
+    add_evaluate(verbs)
     add_data(verbs)
 
     plan = verb(

@@ -11,6 +11,8 @@ from biomedclip_jax.data.labelled import fingerprint
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
 
+_SMALL = 10_000_000  # bytes: tokenizers have less, weights more
+
 
 class Candidate:
     """`clip` is loaded on first use: an evaluation whose embeddings are all known never loads it."""
@@ -24,7 +26,8 @@ class Candidate:
     @cached_property
     def clip(self) -> Pretrained:
         """The model."""
-        return from_pretrained(self._folder)
+        # a processor is one device, unless it plays several: then they have no more cores together
+        return from_pretrained(self._folder, every_device=jax.default_backend() != "cpu")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -35,8 +38,13 @@ class Candidate:
         elif (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
             leaves = jax.tree.leaves_with_path(self.clip.params)
             return fingerprint(f"{jax.tree_util.keystr(path)} {_digest_of(np.asarray(leaf))}" for path, leaf in leaves)
-        files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.is_file())
-        return fingerprint(f"{path.relative_to(folder.parent)} {_digest_of_file(path)}" for path in files)
+        if folder.is_file():  # and what belongs to it: its tokenizer, the text tower of PMC-CLIP's three files
+            beside = sorted(path for path in folder.parent.iterdir() if path.is_file() and path != folder)
+            files = [folder, *(path for path in beside if path.stat().st_size < _SMALL or path.name.startswith("text_"))]
+            folder = folder.parent
+        else:
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return fingerprint(f"{path.relative_to(folder)} {_digest_of_file(path)}" for path in files)
 
 
 def _digest_of(array: np.ndarray) -> str:

@@ -1,26 +1,38 @@
-"""Embeddings, made once: kept on disk by what they depend on, the model, its preprocessing and the data."""
+"""Embeddings, made once: kept on disk by what they depend on, the model, its preprocessing and the data.
 
+They are read memory-mapped: 725,739 pairs of 512 numbers are 1.5 GB a side, for each model.
+"""
+
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from biomedclip_jax.data.images import ImageSource
 from biomedclip_jax.data.labelled import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.files import write_file
+from biomedclip_jax.files import write_folder, write_text
+from biomedclip_jax.models import unit_length
 from biomedclip_jax.progress import progress_bar
 
-_FORMAT = "1"  # raise it when the same model would embed the same image otherwise
+_FORMAT = "3"  # raise it when the same model would embed the same image otherwise
+_ROWS, _FEATURES, _ERRORS, _VALUE = "rows.npy", "features.npy", "errors.json", "value.json"
+_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """rows: unit length, float32 [m, E], of the images that could be read. kept: int64 [m], their positions among all."""
+    """rows: unit length, float32 [m, E], of the images that could be read. kept: int64 [m], their positions among all.
+
+    features: the same before they are made unit length, which is what probes learn from.
+    """
 
     rows: np.ndarray
+    features: np.ndarray
     kept: np.ndarray
     errors: dict[int, str]  # position -> why it could not be read
 
@@ -34,41 +46,70 @@ class Embeddings:
 
     def images(self, candidate: Candidate, images: Sequence[ImageSource], data_fingerprint: str) -> ImageEmbeddings:
         """Of `images`, which `data_fingerprint` stands for. What cannot be read is in `errors`; UserError if nothing can."""
-        path = self._path("image", candidate, data_fingerprint)
-        if path is not None and path.is_file():
-            with np.load(path) as stored:
-                errors = dict(zip(stored["bad"].tolist(), stored["reasons"].tolist(), strict=True))
-                return ImageEmbeddings(stored["rows"], stored["kept"], errors)
+        folder = self._folder("image", candidate, data_fingerprint)
+        if folder is not None and folder.is_dir():
+            return _read_images(folder, len(images))
         found: dict[int, UserError] = {}
         with progress_bar(len(images), f"image ({candidate.name})") as bar:
-            rows = candidate.clip.encode_images(images, self._batch_size, bar.update, found.__setitem__)
+            features = candidate.clip.encode_images(images, self._batch_size, bar.update, found.__setitem__, normalize=False)
         if len(found) == len(images):
             raise UserError(f"none of the {len(images)} images can be read; the first: {next(iter(found.values()), '')}")
-        kept = np.array([i for i in range(len(images)) if i not in found], np.int64)
         errors = {position: str(error) for position, error in found.items()}
-        if path is not None:
-            bad, reasons = np.array(list(errors), np.int64), np.array(list(errors.values()), np.str_)
-            write_file(path, lambda partial: _save(partial, rows=rows, kept=kept, bad=bad, reasons=reasons))
-        return ImageEmbeddings(rows, kept, errors)
+        if folder is None:
+            return ImageEmbeddings(_unit(features), features, _all_but(errors, len(images)), errors)
+
+        def write(partial: Path) -> None:
+            np.save(partial / _FEATURES, features)
+            rows = np.lib.format.open_memmap(partial / _ROWS, "w+", np.float32, features.shape)
+            _unit(features, rows)
+            rows.flush()
+            write_text(partial / _ERRORS, json.dumps(errors))
+
+        write_folder(folder, write, replace=True)
+        return _read_images(folder, len(images))
 
     def texts(self, candidate: Candidate, texts: Sequence[str]) -> np.ndarray:
         """float32 [n, E], unit length."""
-        path = self._path("text", candidate, fingerprint(texts))
-        if path is not None and path.is_file():
-            with np.load(path) as stored:
-                return stored["rows"]
+        folder = self._folder("text", candidate, fingerprint(texts)) if texts else None
+        if folder is not None and folder.is_dir():
+            return np.load(folder / _ROWS, mmap_mode="r")
         with progress_bar(len(texts), f"text ({candidate.name})", show=len(texts) > 1_000) as bar:
             rows = candidate.clip.encode_texts(texts, progress=bar.update)
-        if path is not None:
-            write_file(path, lambda partial: _save(partial, rows=rows))
-        return rows
+        if folder is None:
+            return rows
+        write_folder(folder, lambda partial: np.save(partial / _ROWS, rows), replace=True)
+        return np.load(folder / _ROWS, mmap_mode="r")
 
-    def _path(self, kind: str, candidate: Candidate, data: str) -> Path | None:
+    def logit_scale(self, candidate: Candidate) -> float:
+        """exp of the learned temperature; kept too, or the model would be loaded for this one number."""
+        folder = self._folder("logit_scale", candidate, "")
+        if folder is not None and folder.is_dir():
+            return json.loads((folder / _VALUE).read_text())
+        value = candidate.clip.logit_scale
+        if folder is not None:
+            write_folder(folder, lambda partial: write_text(partial / _VALUE, json.dumps(value)), replace=True)
+        return value
+
+    def _folder(self, kind: str, candidate: Candidate, data: str) -> Path | None:
         if self._cache is None:
             return None
-        return self._cache / f"{kind}-{fingerprint([_FORMAT, kind, candidate.fingerprint, data])}.npz"
+        return self._cache / f"{kind}-{fingerprint([_FORMAT, kind, candidate.fingerprint, data])}"
 
 
-def _save(path: Path, **arrays: np.ndarray) -> None:
-    with path.open("wb") as file:  # given a name, numpy would append ".npz" to it
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+def _read_images(folder: Path, count: int) -> ImageEmbeddings:
+    errors = {int(position): reason for position, reason in json.loads((folder / _ERRORS).read_text()).items()}
+    rows, features = (np.load(folder / name, mmap_mode="r") for name in (_ROWS, _FEATURES))
+    return ImageEmbeddings(rows, features, _all_but(errors, count), errors)
+
+
+def _all_but(errors: dict[int, str], count: int) -> np.ndarray:
+    return np.setdiff1d(np.arange(count, dtype=np.int64), np.array(list(errors), np.int64), assume_unique=True)
+
+
+def _unit(features: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """Each row of unit length, into `rows` where it is given; a part at a time, for there may be gigabytes."""
+    rows = np.empty(features.shape, np.float32) if rows is None else rows
+    for start in range(0, len(features), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        rows[part] = np.asarray(unit_length(jnp.asarray(features[part])))
+    return rows

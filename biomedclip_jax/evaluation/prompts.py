@@ -1,13 +1,19 @@
-"""What a class is called in words: the sentences whose embeddings stand for it."""
+"""What a class is called in words: the sentences whose embeddings stand for it, built in or from a user's YAML file."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.files import write_text
 
-Aggregation = Literal["mean", "max", "single"]
+Aggregation = Literal["mean", "max", "single", "gloria"]
+
+# What BiomedCLIP's paper has for most of its sets, and what gives its numbers. `classify` has the model card's sentence.
+DEFAULT_TEMPLATES = ("a photo of {}", "{} presented in image")
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,11 @@ class Prompts:
                 raise UserError(f"template {template!r}: expected {{}} where the class goes, as in 'a photo of {{}}'")
         return Prompts(tuple(tuple(template.replace("{}", name) for template in templates) for name in classes))
 
+    @staticmethod
+    def default(classes: Sequence[str]) -> "Prompts":
+        """For data without published prompts: the class's name in words, in `DEFAULT_TEMPLATES`."""
+        return Prompts.from_templates([in_words(name) for name in classes], DEFAULT_TEMPLATES)
+
     @property
     def flat(self) -> list[str]:
         """All sentences, class by class."""
@@ -35,3 +46,102 @@ class Prompts:
         for own in self.sentences:
             ends.append(ends[-1] + len(own))
         return [slice(a, b) for a, b in pairwise(ends)]
+
+
+def in_words(name: str) -> str:
+    """A folder's or a column's name of a class as it is said: "lung_n" is "lung n"."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def read_prompts(path: Path, classes: Sequence[str]) -> Prompts:
+    """The prompts of a YAML file that `write_prompts` has begun:
+
+        templates: ["a photo of {}"]       # by default DEFAULT_TEMPLATES
+        classes:                           # by default each class's name in words
+          lung_aca: lung adenocarcinoma    # a phrase, which goes into each template
+          lung_n: [a slide of healthy lung, no tumour in this lung]     # or whole sentences, used as they are
+
+    classes: names, in the order of the labels. Raises UserError for a file that is no such YAML, a template without {}, and a
+    class that is missing or not one of `classes`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); expected YAML with prompts"
+        ) from error
+    content = load_yaml(path, text)
+    if not isinstance(content, dict) or not content or not content.keys() <= {"templates", "classes"}:
+        keys = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path}: expected the keys 'templates' and 'classes', found {keys or 'nothing'}")
+    templates = content.get("templates", list(DEFAULT_TEMPLATES))
+    if not isinstance(templates, list) or not templates or not all(isinstance(each, str) for each in templates):
+        raise UserError(f"{path}: templates: expected a list of sentences in quotes, such as ['a photo of {{}}']")
+    words = _words_of_classes(path, content.get("classes"), classes)
+    try:
+        sentences = [
+            Prompts.from_templates([word], templates).sentences[0] if isinstance(word, str) else tuple(word) for word in words
+        ]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return Prompts(tuple(sentences))
+
+
+def _words_of_classes(path: Path, given: Any, classes: Sequence[str]) -> list[str | list[str]]:
+    """What the file has for each class: a phrase, or sentences."""
+    if given is None:
+        return [in_words(name) for name in classes]
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: classes: expected a line 'name: phrase' for each, found {type(given).__name__}")
+    if odd := [key for key in given if isinstance(key, bool) or key is None]:
+        raise UserError(f"{path}: classes: a name that YAML reads as true, false or nothing ({odd[0]}); put it in quotes")
+    words = {str(key): value for key, value in given.items()}
+    for name in words:
+        if name not in classes:
+            nearest = difflib.get_close_matches(name, classes, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise UserError(f"{path}: unknown class {name!r}{hint}; expected {', '.join(map(repr, classes))}")
+    for name in classes:
+        value = words.get(name)
+        sentences = value if isinstance(value, list) else [value]
+        if not sentences or not all(isinstance(each, str) and each.strip() for each in sentences):
+            problem = "missing" if name not in words else f"{value!r} is neither a phrase nor a list of sentences"
+            raise UserError(f"{path}: class {name!r}: {problem}; expected words for each class")
+    return [words[name] for name in classes]
+
+
+def write_prompts(path: Path, classes: Sequence[str], templates: Sequence[str] = (), prompts: Prompts | None = None) -> None:
+    """A file for `read_prompts`, to be edited. prompts: whole sentences, in place of phrases in templates.
+
+    UserError if it cannot be written.
+    """
+    chosen = list(templates) or list(DEFAULT_TEMPLATES)
+    words: Mapping[str, str | list[str]] = {
+        name: in_words(name) if prompts is None else list(prompts.sentences[label]) for label, name in enumerate(classes)
+    }
+    head = (
+        "# templates: sentences with {} where the class goes.\n"
+        "# classes: a phrase that goes into them, or a list of whole sentences that are used as they are.\n"
+    )
+    content = {"templates": chosen, "classes": words} if prompts is None else {"classes": words}
+    write_text(path, head + _yaml(path).safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+
+
+def load_yaml(name: object, text: str) -> Any:
+    """The content of a YAML file. UserError, which names it and the line, if it is none."""
+    yaml = _yaml(name)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not readable"
+        raise UserError(f"{name}{line}: not YAML ({problem}); put texts with : or {{}} in quotes") from error
+
+
+def _yaml(name: object) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise UserError(f"{name}: reading YAML needs pyyaml: pip install 'biomedclip_jax[evaluate]'") from None
+    return yaml

@@ -12,65 +12,114 @@ from jax.sharding import PartitionSpec as P
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.sharding import AXES, BATCH, make_mesh, replicated, rows
 
-_BLOCK = 2_048  # rows and columns of a tile: 16 MiB of scores
+_TEXTS = 2**17  # that lie on the devices at a time: 256 MiB at width 512
 
 
-def ranks(image: np.ndarray, text: np.ndarray, own: np.ndarray, block: int = _BLOCK) -> tuple[np.ndarray, np.ndarray]:
+def ranks(image: np.ndarray, text: np.ndarray, own: np.ndarray, block: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """How many texts score better than the best right one, for each image; and the same of images, for each text.
 
     image: unit embeddings float32 [I, E]. text: [T, E]. own: int [P, 2], the pairs (image, text) that belong together; an image
     may have several texts and a text several images. Of equal scores the wrong ones count as better: a constant model gets no
     credit. Returns int32 [I] and [T], 0 is the best; T and I where nothing belongs to a row.
+    block: rows and columns of a tile; by default what suits the device.
     Raises UserError where an embedding is not finite: no score is better than NaN, and all would seem found.
-    Both directions come from one pass, 2 I T E operations, on the devices of this process; memory is that of the embeddings.
+    Both directions come from one pass, 2 I T E operations, on the devices of this process. The embeddings may be memory-mapped;
+    beside them this takes little. It is quick where the texts are in the order of their images: the scores of `own` come first,
+    from the tiles in which they lie.
     """
-    for name, embeddings in (("image", image), ("text", text)):
-        if not np.isfinite(embeddings).all():
-            bad = int((~np.isfinite(embeddings)).any(axis=1).argmax())
-            raise UserError(f"{name} embedding {bad} is not finite; is the model, or its input, broken?")
+    _check_finite(image, text)
     mesh = make_mesh(jax.local_devices())
-    high, wide = _block(len(image), mesh.size, block), _block(len(text), 1, block)
+    block = block or _block_of(mesh)
+    high, wide = _size(len(image), mesh.size, block), _size(len(text), 1, block)
     scores = _own_scores(image, text, own, high, wide)
     best_image, best_text = np.full(len(image), -np.inf, np.float32), np.full(len(text), -np.inf, np.float32)
     np.maximum.at(best_image, own[:, 0], scores)
     np.maximum.at(best_text, own[:, 1], scores)
 
-    tiles = jax.device_put(_blocks(text, wide), replicated(mesh))
-    best_tiles = jax.device_put(_blocks(best_text, wide), replicated(mesh))
-    count = _counter(mesh, len(text))
-    over_image, over_text = [], np.zeros(len(tiles) * wide, np.int64)
-    for start in range(0, len(image), high * mesh.size):
-        part = slice(start, start + high * mesh.size)
-        queries = _blocks(image[part], high * mesh.size)[0]
-        best = _blocks(best_image[part], high * mesh.size)[0]
-        used = np.arange(len(queries)) < len(image) - start
-        queries, best, used = (jax.device_put(array, rows(mesh)) for array in (queries, best, used))
-        of_image, of_text = count(queries, best, used, tiles, best_tiles)
-        over_image.append(np.asarray(of_image))
-        over_text += np.asarray(of_text).ravel()
-    found = np.concatenate(over_image)[: len(image)], over_text[: len(text)]
+    over_image, over_text = np.zeros(len(image), np.int64), np.zeros(len(text), np.int64)
+    tiles = -(-len(text) // wide)
+    chunks = -(-tiles * wide // max(_TEXTS, wide))
+    at_once = wide * -(-tiles // chunks)  # the same for each: one shape, one program
+    for start in range(0, len(text), at_once):
+        here = slice(start, start + at_once)
+        of_image, of_text = _counts(mesh, image, best_image, text[here], best_text[here], high, wide, at_once)
+        over_image += of_image
+        over_text[here] += of_text
     # the right ones were counted with the others; they have the same scores there, from the same product
+    found = over_image, over_text
     for over, best, side in zip(found, (best_image, best_text), (0, 1), strict=True):
         np.subtract.at(over, own[:, side], (scores >= best[own[:, side]]).astype(over.dtype))
     return found[0].astype(np.int32), found[1].astype(np.int32)
 
 
-def _block(count: int, devices: int, most: int) -> int:
+def _check_finite(image: np.ndarray, text: np.ndarray) -> None:
+    for name, embeddings in (("image", image), ("text", text)):
+        for start in range(0, len(embeddings), _TEXTS):
+            bad = ~np.isfinite(embeddings[start : start + _TEXTS]).all(axis=1)
+            if bad.any():
+                raise UserError(f"{name} embedding {start + bad.argmax()} is not finite; is the model, or its input, broken?")
+
+
+def _block_of(mesh: Mesh) -> int:
+    """A processor's cache should hold a tile of scores, 4 MiB; other devices want larger products."""
+    return 1_024 if mesh.devices.flat[0].platform == "cpu" else 4_096
+
+
+def _size(count: int, devices: int, most: int) -> int:
     """Rows of a tile: `most`, or less where that would be mostly padding."""
     return min(most, 1 << max(3, (-(-count // devices) - 1).bit_length()))
 
 
-def _blocks(array: np.ndarray, size: int) -> np.ndarray:
-    """[n, ...] to [m, size, ...], filled up with zeros."""
-    count = max(1, -(-len(array) // size))
-    padded = np.zeros((count * size, *array.shape[1:]), array.dtype)
+def _filled(array: np.ndarray, size: int) -> np.ndarray:
+    """[n, ...] to [size, ...], filled up with zeros."""
+    if len(array) == size:
+        return array
+    padded = np.zeros((size, *array.shape[1:]), array.dtype)
     padded[: len(array)] = array
-    return padded.reshape(count, size, *array.shape[1:])
+    return padded
+
+
+def _counts(
+    mesh: Mesh,
+    image: np.ndarray,
+    best_image: np.ndarray,
+    text: np.ndarray,
+    best_text: np.ndarray,
+    high: int,
+    wide: int,
+    size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many of these texts reach the best score of each image, int64 [I], and of all images that of each of these texts."""
+    count = _counter(mesh)
+    tiles = jax.device_put(_filled(text, size).reshape(-1, wide, text.shape[1]), replicated(mesh))
+    best_tiles = jax.device_put(_filled(best_text, size).reshape(-1, wide), replicated(mesh))
+    over_image, over_text = np.zeros(len(image), np.int64), np.zeros(size, np.int64)
+    part = high * mesh.size
+
+    def collect(start: int, of_image: Array, of_text: Array) -> None:
+        over_image[start : start + part] = np.asarray(of_image)[: len(image) - start]
+        np.add(over_text, np.asarray(of_text).ravel(), out=over_text)
+
+    running = None  # one part is being counted while the next is made ready
+    for start in range(0, len(image), part):
+        here = slice(start, start + part)
+        queries, best = (jax.device_put(_filled(array[here], part), rows(mesh)) for array in (image, best_image))
+        counting = start, *count(queries, best, tiles, best_tiles)
+        if running is not None:
+            collect(*running)
+        running = counting
+    if running is not None:
+        collect(*running)
+    # what was filled up with zeros scores exactly 0
+    over_image -= (size - len(text)) * (best_image <= 0)
+    over_text -= -len(image) % part * (_filled(best_text, size) <= 0)
+    return over_image, over_text[: len(text)]
 
 
 def _tile(queries: Array, keys: Array) -> Array:
     """float32 [R, C]."""
-    return lax.dot_general(queries, keys, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+    scores = lax.dot_general(queries, keys, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+    return lax.optimization_barrier(scores)  # fused with what follows it the product might round differently
 
 
 @jax.jit
@@ -91,29 +140,25 @@ def _own_scores(image: np.ndarray, text: np.ndarray, own: np.ndarray, high: int,
         top, left = own[group[0], 0] // high * high, own[group[0], 1] // wide * wide
         place = np.zeros((2, most), np.int32)
         place[:, : len(group)] = own[group].T - [[top], [left]]
-        queries, keys = _blocks(image[top : top + high], high)[0], _blocks(text[left : left + wide], wide)[0]
+        queries, keys = _filled(image[top : top + high], high), _filled(text[left : left + wide], wide)
         scores[group] = np.asarray(_some_of_tile(queries, keys, place[0], place[1]))[: len(group)]
     return scores
 
 
 @functools.lru_cache(maxsize=8)
-def _counter(mesh: Mesh, texts: int):
-    """jit of (queries [Q, E], best [Q], used [Q], tiles [n, C, E], best of tiles [n, C]) -> counts int32 [Q], [n, C]."""
+def _counter(mesh: Mesh):
+    """jit of (queries [Q, E], best [Q], tiles [n, C, E], best of tiles [n, C]) -> counts int32 [Q], [n, C]."""
 
-    def count(queries: Array, best: Array, used: Array, tiles: Array, best_tiles: Array) -> tuple[Array, Array]:
-        wide = tiles.shape[1]
-
-        def over(total: Array, tile: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-            number, keys, best_keys = tile
-            there = used[:, None] & (number * wide + jnp.arange(wide) < texts)[None]
+    def count(queries: Array, best: Array, tiles: Array, best_tiles: Array) -> tuple[Array, Array]:
+        def over(total: Array, tile: tuple[Array, Array]) -> tuple[Array, Array]:
+            keys, best_keys = tile
             scores = _tile(queries, keys)
-            of_queries = (scores >= best[:, None]) & there
-            of_keys = (scores >= best_keys[None]) & there
-            return total + of_queries.sum(axis=1, dtype=jnp.int32), of_keys.sum(axis=0, dtype=jnp.int32)
+            of_keys = (scores >= best_keys[None]).sum(axis=0, dtype=jnp.int32)
+            return total + (scores >= best[:, None]).sum(axis=1, dtype=jnp.int32), of_keys
 
         none = lax.pcast(jnp.zeros(len(queries), jnp.int32), AXES, to="varying")
-        total, of_tiles = lax.scan(over, none, (jnp.arange(len(tiles)), tiles, best_tiles))
+        total, of_tiles = lax.scan(over, none, (tiles, best_tiles))
         return total, lax.psum(of_tiles, AXES)
 
-    specs = (BATCH, BATCH, BATCH, P(), P())
+    specs = (BATCH, BATCH, P(), P())
     return jax.jit(jax.shard_map(count, mesh=mesh, in_specs=specs, out_specs=(BATCH, P())))

@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
 RESULTS = "results.json"
@@ -21,7 +22,7 @@ class Result:
     intervals: of some metrics, the 95 % interval.
     settings: what else the numbers depend on: prompts, aggregation, shots, seed, selection.
     details: what does not fit in a table: recall of each class, the search of a learning rate, differences to other models.
-    pictures: PNG files, relative to the folder of results.json; title by file.
+    pictures: {file: title} of PNG files; the file is relative to the folder of results.json.
     """
 
     model: str
@@ -39,6 +40,35 @@ class Result:
         extra = {"intervals": self.intervals, "settings": self.settings, "details": self.details, "pictures": self.pictures}
         known = {"model": self.model, "task": self.task, "dataset": self.dataset, "n": self.n}
         return known | self.metrics | {name: value for name, value in extra.items() if value}
+
+    @staticmethod
+    def of_row(row: dict[str, Any]) -> "Result":
+        """The result that `row` was made of."""
+        names = [each.name for each in fields(Result)]
+        own = {name: value for name, value in row.items() if name in names}
+        own["intervals"] = {name: tuple(interval) for name, interval in row.get("intervals", {}).items()}
+        return Result(**own, metrics={name: value for name, value in row.items() if name not in names})
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The rows of `results.json` in `folder`; none if there is none. UserError if it is not one of ours."""
+    path = folder / RESULTS
+    try:
+        return [Result.of_row(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"{path}: not a table of results ({error}); give another folder with --out, or remove it") from error
+
+
+def merged(old: Sequence[Result], new: Sequence[Result]) -> list[Result]:
+    """The rows of both; of one model, task, data set and budget of labels only the new one."""
+
+    def what(row: Result) -> tuple[str, ...]:
+        return row.model, row.task, row.dataset, str(row.settings.get("budget"))
+
+    replaced = {what(row) for row in new}
+    return [row for row in old if what(row) not in replaced] + list(new)
 
 
 def write_results(folder: Path, results: Sequence[Result]) -> None:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.ranks import ranks
+from biomedclip_jax.evaluation.ranks import _TEXTS, _counter, ranks
+from biomedclip_jax.sharding import make_mesh
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -77,12 +78,34 @@ def test_a_broken_model_finds_nothing() -> None:
 
 def test_memory_is_that_of_the_embeddings() -> None:
     """The compiled count of 8 x 16,384 queries and 131,072 keys holds tiles, not the 64 GiB of all scores."""
-    from biomedclip_jax.evaluation.ranks import _BLOCK, _counter
-    from biomedclip_jax.sharding import make_mesh
-
+    block = 2_048
     mesh = make_mesh(jax.local_devices())
-    queries = 8 * _BLOCK
-    shapes = [((queries, 64), np.float32), ((queries,), np.float32), ((queries,), bool), ((64, _BLOCK, 64), np.float32)]
-    arguments = [jax.ShapeDtypeStruct(*shape) for shape in [*shapes, ((64, _BLOCK), np.float32)]]
-    memory = _counter(mesh, 131_072).lower(*arguments).compile().memory_analysis()
-    assert memory is not None and memory.temp_size_in_bytes < 8 * 4 * _BLOCK * _BLOCK * 4
+    queries, tiles = 8 * block, _TEXTS // block
+    shapes = [(queries, 64), (queries,), (tiles, block, 64), (tiles, block)]
+    arguments = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    memory = _counter(mesh).lower(*arguments).compile().memory_analysis()
+    assert memory is not None and memory.temp_size_in_bytes < 8 * 4 * block * block * 4
+
+
+def test_texts_in_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that lie on the devices a few tiles at a time, the last part shorter than the others, and scores below zero."""
+    rng = np.random.default_rng(3)
+    image, text = unit(rng.normal(size=(100, 24))), unit(rng.normal(size=(90, 24)))
+    own = np.stack([rng.permutation(100)[:60], rng.permutation(90)[:60]], axis=1)
+    expected = from_the_matrix(image, text, own)
+    worst = from_the_matrix(image, -image[:90], np.repeat(np.arange(90)[:, None], 2, axis=1))
+    monkeypatch.setattr("biomedclip_jax.evaluation.ranks._TEXTS", 32)
+    assert tuple(side.tolist() for side in ranks(image, text, own, 8)) == expected
+    found = ranks(image, -image[:90], np.repeat(np.arange(90)[:, None], 2, axis=1), 8)
+    assert tuple(side.tolist() for side in found) == worst
+
+
+def test_one_device_and_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    image, own = unit(rng.normal(size=(333, 48))), np.repeat(np.arange(333)[:, None], 2, axis=1)
+    text = unit(image + 0.5 * rng.normal(size=image.shape))
+    eight = ranks(image, text, own, 16)
+    one = jax.local_devices()[:1]
+    monkeypatch.setattr(jax, "local_devices", lambda: one)
+    for ours, theirs in zip(ranks(image, text, own, 16), eight, strict=True):
+        assert ours.tolist() == theirs.tolist() and len(set(ours.tolist())) > 20

@@ -1,0 +1,229 @@
+"""`biomedclip evaluate`: tables of the paper, and the same numbers for models and data of one's own."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from biomedclip_jax.evaluation.candidates import Candidate
+    from biomedclip_jax.evaluation.methods import Method
+    from biomedclip_jax.evaluation.run import Options
+
+_TASKS = ("retrieval", "zero-shot", "probe", "finetune", "all")
+_PROBES = ("linear-probe", "logistic-regression", "tip-adapter", "tip-adapter-f", "coop", "cocoop", "biomedcoop")
+_DATA_HELP = (
+    "a benchmark by name (--list shows them), where --data-root says or as NAME=FOLDER; or your own: a folder of class "
+    "folders, a table (.csv, .tsv, .jsonl, .parquet) with image and caption or label columns, tars, a build and its split "
+    "(FOLDER:test), tfds:NAME:test; as NAME=PLACE, it gets that name in the tables"
+)
+_MODEL_HELP = "a model folder, a file of weights, a run folder, hf-hub:org/name; as NAME=MODEL, named so in the tables"
+_DESCRIPTION = """Measure models on data, side by side: results.json, results.md, pictures and one report.html in OUT.
+
+  retrieval   image to text and text to image recall at 1, 5, 10 and median rank, exact, over all pairs
+  zero-shot   classification by sentences: accuracy, balanced accuracy, macro F1, AUROC, average precision, calibration
+  probe       learning from few labels on frozen towers: ELEVATER's linear probe and others (--methods)
+  finetune    the same budgets of labels, the whole image tower trained
+  all         each of them that fits the data"""
+
+
+def add_evaluate(verbs: Any) -> None:
+    """Add `evaluate` to the verbs of the command."""
+    verb = add_verb(
+        verbs,
+        "evaluate",
+        _evaluate,
+        "Measure models on retrieval, zero-shot and few labels: tables, pictures, a report.",
+        "biomedclip evaluate all runs/quickstart --data runs/quickstart/data/held_out.csv"
+        " --train runs/quickstart/data/train.csv --out report\n"
+        "  biomedclip evaluate zero-shot biomedclip/ ViT-B-32.pt --data pcam lc25000-lung --data-root /data --out table",
+    )
+    verb.description = _DESCRIPTION
+    verb.add_argument("task", nargs="?", choices=_TASKS, metavar="TASK", help=" | ".join(_TASKS))
+    verb.add_argument(
+        "models", nargs="*", metavar="MODEL", help="a model folder, a run folder, hf-hub:org/name; as NAME=MODEL named so"
+    )
+    verb.add_argument("--data", nargs="+", metavar="SOURCE", help=_DATA_HELP)
+    verb.add_argument("--out", type=Path, metavar="DIR", help="gets the results; those of earlier evaluations in it are kept")
+    verb.add_argument(
+        "--list", action="store_true", help="list the benchmarks by name: images, classes, published number; then end"
+    )
+    verb.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keeps embeddings, so that each is made once (default: OUT/embeddings)"
+    )
+    verb.add_argument("--batch-size", type=count, default=32, metavar="N", help="images at once (default: %(default)s)")
+    verb.add_argument("--seed", type=int, default=0, help="of resamples and galleries (default: %(default)s)")
+    verb.add_argument("--resamples", type=count, default=1_000, metavar="N", help="of the bootstrap (default: %(default)s)")
+
+    data = verb.add_argument_group("data")
+    data.add_argument("--data-root", type=Path, metavar="DIR", help="holds the folders of the benchmarks")
+    data.add_argument("--image-column", default="image", metavar="NAME", help="default: %(default)s")
+    data.add_argument("--caption-column", default="caption", metavar="NAME", help="default: %(default)s")
+    data.add_argument("--label-column", default="label", metavar="NAME", help="default: %(default)s")
+
+    retrieval = verb.add_argument_group("retrieval")
+    retrieval.add_argument(
+        "--approximate",
+        choices=["faiss", "approx_max_k"],
+        help="besides the exact numbers those of an approximate search, and how many of the exact neighbours it finds",
+    )
+
+    words = verb.add_argument_group("zero-shot")
+    words.add_argument("--prompts", type=Path, metavar="FILE.yaml", help="templates and words for the classes")
+    words.add_argument(
+        "--write-prompts", type=Path, metavar="FILE.yaml", help="write the prompts in use there, to be edited; then end"
+    )
+    words.add_argument(
+        "--aggregate",
+        choices=["mean", "max", "single", "gloria"],
+        default="mean",
+        help="how sentences become a class's score: their mean embedding, the best, the first, GLoRIA's rule (default: mean)",
+    )
+
+    few = verb.add_argument_group("probe and finetune")
+    few.add_argument(
+        "--train", metavar="SOURCE", help="labelled images to learn from; benchmarks and folders with train/ have their own"
+    )
+    few.add_argument(
+        "--methods",
+        nargs="+",
+        choices=_PROBES,
+        default=["linear-probe"],
+        metavar="METHOD",
+        help=f"of probe: {', '.join(_PROBES)}",
+    )
+    few.add_argument(
+        "--labels", nargs="+", metavar="N|N%", help="shots per class, shares of all labels (default: 5 20 50 1%% 10%% 100%%)"
+    )
+    few.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
+    few.add_argument(
+        "--selection",
+        choices=["last", "best_test_epoch"],
+        default="last",
+        help="which epoch counts: the last, or, as ELEVATER publishes, the one best on the test set (default: %(default)s)",
+    )
+    few.add_argument(
+        "--search",
+        choices=["none", "small", "full"],
+        default="small",
+        help="of finetune: learning rates and weight decays tried",
+    )
+    few.add_argument("--microbatch", type=count, metavar="N", help="of finetune: images at once, where 64 do not fit")
+    few.add_argument("--sentences", type=Path, metavar="FILE", help="of biomedcoop: as --prompts, several for each class")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.list:
+        _list()
+        return
+    from biomedclip_jax.evaluation.sources import Columns, parse_source
+
+    if arguments.task is None:
+        raise UserError(f"TASK: expected one of {', '.join(_TASKS)}")
+    if not arguments.data:
+        raise UserError("--data: expected at least one source (biomedclip evaluate --help)")
+    columns = Columns(image=arguments.image_column, caption=arguments.caption_column, label=arguments.label_column)
+    sources = [parse_source(text, arguments.data_root, arguments.train, columns, arguments.prompts) for text in arguments.data]
+    if arguments.write_prompts is not None:
+        _write_prompts(arguments.write_prompts, sources)
+        return
+    if not arguments.models:
+        raise UserError("MODEL: expected at least one model folder, run folder or hf-hub:org/name")
+    if arguments.out is None:
+        raise UserError("--out DIR: expected a folder for the results")
+    names = [source.name for source in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--data: two sources are called {name!r}; name one otherwise, as in other={name}")
+    from biomedclip_jax.evaluation.embeddings import Embeddings
+    from biomedclip_jax.evaluation.run import TASKS, evaluate
+
+    tasks = TASKS if arguments.task == "all" else (arguments.task,)
+    embeddings = Embeddings(arguments.cache or arguments.out / "embeddings", arguments.batch_size)
+    evaluate(tasks, _candidates(arguments.models), sources, _options(arguments), embeddings, arguments.out)
+    print(f"{arguments.out}: results.json, results.md, report.html")
+
+
+def _candidates(models: Sequence[str]) -> "list[Candidate]":
+    from biomedclip_jax.evaluation.candidates import Candidate
+
+    found = []
+    for text in models:
+        name, equals, source = text.partition("=")
+        found.append(Candidate(source, name) if equals else Candidate(text))
+    names = [candidate.name for candidate in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two models are called {name!r}; name them, as in first={found[names.index(name)].source}")
+    return found
+
+
+def _options(arguments: argparse.Namespace) -> "Options":
+    from biomedclip_jax.evaluation.few_labels import BUDGETS
+    from biomedclip_jax.evaluation.few_shot import Budget
+    from biomedclip_jax.evaluation.finetune import FineTune
+    from biomedclip_jax.evaluation.run import Options
+
+    return Options(
+        aggregate=arguments.aggregate,
+        approximate=arguments.approximate,
+        probes=[_probe(name, arguments) for name in arguments.methods],
+        finetune=FineTune(search=arguments.search, microbatch=arguments.microbatch, selection=arguments.selection),
+        budgets=[Budget.parse(text) for text in arguments.labels] if arguments.labels else BUDGETS,
+        seeds=arguments.seeds,
+        resamples=arguments.resamples,
+        seed=arguments.seed,
+    )
+
+
+def _probe(name: str, arguments: argparse.Namespace) -> "Method":
+    from biomedclip_jax.evaluation.linear_probe import LinearProbe
+    from biomedclip_jax.evaluation.logistic_regression import LogisticRegressionProbe
+    from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
+    from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOp
+    from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
+    from biomedclip_jax.evaluation.prompt_learning.tip_adapter import TipAdapter, TipAdapterF
+
+    if name == "linear-probe":
+        return LinearProbe(selection=arguments.selection)
+    if name == "biomedcoop":
+        if arguments.sentences is None:
+            raise UserError(
+                "--methods biomedcoop: expected --sentences FILE with sentences for each class, as BiomedCoOp had GPT-4 write"
+            )
+        return BiomedCoOp(sentences=arguments.sentences)
+    others = {
+        "logistic-regression": LogisticRegressionProbe,
+        "tip-adapter": TipAdapter,
+        "tip-adapter-f": TipAdapterF,
+        "coop": CoOp,
+        "cocoop": CoCoOp,
+    }
+    return others[name]()
+
+
+def _list() -> None:
+    from biomedclip_jax.evaluation.benchmarks import benchmarks
+
+    for name, row in benchmarks().items():
+        images = row.splits.get("test")
+        paper = next((f"{100 * value.value:.2f} {value.metric}, {value.model}" for value in row.paper), "")
+        print(
+            f"{name:28s} {row.title:40s} {f'{images:,}' if images else '?':>8s} images  {len(row.classes):2d} classes  {paper}"
+        )
+
+
+def _write_prompts(path: Path, sources: Sequence[Any]) -> None:
+    from biomedclip_jax.evaluation.prompts import write_prompts
+
+    if len(sources) != 1:
+        raise UserError(f"--write-prompts: expected one --data source, not {len(sources)}; their classes differ")
+    source = sources[0]
+    if source.known is not None:
+        source.known.write_prompts(path)
+    else:
+        write_prompts(path, source.labelled("test").classes)
+    print(f"{path}: edit, and give it with --prompts")

@@ -1,0 +1,165 @@
+"""Public benchmarks: `benchmarks.yaml` as objects, and their images."""
+
+import difflib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedclip_jax.data.benchmarks.chexpert import read_chexpert
+from biomedclip_jax.data.benchmarks.files import NotOnDisk
+from biomedclip_jax.data.benchmarks.lc25000 import read_lc25000
+from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
+from biomedclip_jax.data.benchmarks.pcam import read_pcam
+from biomedclip_jax.data.benchmarks.rsna import read_rsna
+from biomedclip_jax.data.benchmarks.tcga_til import read_tcga_til
+from biomedclip_jax.data.labelled import Labelled
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.prompts import Prompts, load_yaml, write_prompts
+
+_TABLE = "benchmarks.yaml"
+_READERS: dict[str, Callable[..., Labelled]] = {
+    "chexpert": read_chexpert,
+    "lc25000": read_lc25000,
+    "medmnist": read_medmnist,
+    "pcam": read_pcam,
+    "rsna": read_rsna,
+    "tcga_til": read_tcga_til,
+}
+
+
+@dataclass(frozen=True)
+class PaperValue:
+    """A published number, as a fraction. source: where it stands. setting: what else it depends on."""
+
+    model: str
+    task: str
+    metric: str
+    value: float
+    source: str
+    setting: str = ""
+    approximate: bool = False  # read off a bar
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A row of the table.
+
+    classes: phrases, in the order of the labels. templates: with {} for the class. sentences: of each class, where the
+    published prompts are no templates. prompts_source: whose words these are. metric: the published one, a name as in
+    results.json. splits: images of each, None where not known. paper: published values. notes: what readers must know.
+    fetch, terms, layout: where the files come from, under which conditions, and how they lie in a folder named `folder`.
+    """
+
+    name: str
+    title: str
+    reader: str
+    folder: str
+    classes: tuple[str, ...]
+    templates: tuple[str, ...]
+    prompts_source: str
+    metric: str
+    splits: Mapping[str, int | None]
+    fetch: str
+    terms: str
+    layout: tuple[str, ...]
+    sentences: tuple[tuple[str, ...], ...] | None = None
+    paper: tuple[PaperValue, ...] = ()
+    notes: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> Prompts:
+        """The published prompts, or those that stand for them (`prompts_source`)."""
+        return Prompts(self.sentences) if self.sentences else Prompts.from_templates(self.classes, self.templates)
+
+    def write_prompts(self, path: Path) -> None:
+        """The prompts as a file to edit, for `read_prompts`. UserError if it cannot be written."""
+        write_prompts(path, self.classes, self.templates, self.prompts if self.sentences else None)
+
+
+def benchmarks() -> Mapping[str, Benchmark]:
+    """All, by name."""
+    return _table()
+
+
+def benchmark(name: str) -> Benchmark:
+    """UserError, with the nearest name, for one that is not in the table."""
+    table = _table()
+    if name not in table:
+        nearest = [known for known in table if known.startswith(name)] or difflib.get_close_matches(name, table, n=1)
+        hint = f", did you mean {nearest[0]!r}?" if nearest else ""
+        shown = ", ".join(known for known in table if not known.rpartition("-")[2].isdecimal())
+        raise UserError(f"{name}: no benchmark of this name{hint}; there are {shown}")
+    return table[name]
+
+
+def load_benchmark(name: str, where: Path, split: str = "test", **options: Any) -> Labelled:
+    """The images of a benchmark, decoded only when asked for.
+
+    where: its folder, or one that holds the folders of several (`Benchmark.folder`). options: in place of those of the table;
+    see the reader in data/benchmarks/. Raises UserError: for files that are not there, one that says what to fetch from where,
+    under which terms, and the layout expected; else what is wrong with which file.
+    """
+    known = benchmark(name)
+    inside = where / known.folder
+    place = inside if inside.is_dir() else where
+    if split not in known.splits:
+        raise UserError(f"{name}: no split {split!r}; there are: {', '.join(known.splits)}")
+    try:
+        return _READERS[known.reader](name, place, split, known.classes, **{**known.options, **options})
+    except NotOnDisk as error:
+        fetch = f"{known.title} is to be fetched by hand: {known.fetch} (terms: {known.terms})"
+        raise UserError(f"{error}. {fetch}; expected in {where} or {inside}: {', '.join(known.layout)}") from None
+
+
+@cache
+def _table() -> dict[str, Benchmark]:
+    source = files("biomedclip_jax.evaluation") / _TABLE
+    rows: dict[str, dict[str, Any]] = load_yaml(_TABLE, source.read_text(encoding="utf-8"))
+    found: dict[str, Benchmark] = {}
+    for name, row in rows.items():
+        if name.startswith("."):
+            continue
+        row = dict(row)
+        for size in row.pop("sizes", [None]):
+            own = name if size in (None, 28) else f"{name}-{size}"
+            found[own] = _row(own, row, size)
+    return found
+
+
+def _row(name: str, row: dict[str, Any], size: int | None) -> Benchmark:
+    values: dict[str, Any] = dict(row, name=name, prompts_source=row["prompts"])
+    del values["prompts"]
+    sample, sentences = values.pop("sample", None), values.get("sentences")
+    if sentences is not None:
+        values["sentences"] = tuple(_combined(parts, sample) for parts in sentences)
+    if size is not None:
+        file = {"{flag}": row["options"]["flag"], "{_size}": "" if size == 28 else f"_{size}"}
+        values["options"] = {**row["options"], "size": size}
+        values["title"] += f", {size} pixels"
+        values["fetch"] = _filled(row["fetch"], file)
+        values["layout"] = [_filled(line, file) for line in row["layout"]]
+    values["paper"] = tuple(PaperValue(**each) for each in values.get("paper", ()))
+    for key in ("classes", "templates", "layout"):
+        values[key] = tuple(values[key])
+    return Benchmark(**values)
+
+
+def _combined(parts: Sequence[Sequence[str]], sample: int | None) -> tuple[str, ...]:
+    """Each first part with each second ..., in words; `sample` of them, drawn with seed 0."""
+    whole = [" ".join(filter(None, words)) for words in itertools.product(*parts)]
+    if sample is None or sample >= len(whole):
+        return tuple(whole)
+    return tuple(whole[i] for i in np.sort(np.random.default_rng(0).choice(len(whole), sample, replace=False)))
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for mark, value in values.items():
+        text = text.replace(mark, value)
+    return text

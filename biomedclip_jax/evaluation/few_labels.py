@@ -1,0 +1,159 @@
+"""Learning from few labels: models x methods x budgets of labels, each over several seeds, and their learning curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedclip_jax.data.labelled import Labelled
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.candidates import Candidate
+from biomedclip_jax.evaluation.drawing import picture_file
+from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.few_shot import Budget, Split, split
+from biomedclip_jax.evaluation.learning_curves import Curve, draw_learning_curves
+from biomedclip_jax.evaluation.methods import FewShot, Method, Part, softmax
+from biomedclip_jax.evaluation.metrics import classification_metrics, majority_metrics, sklearn_metrics
+from biomedclip_jax.evaluation.prompts import Prompts
+from biomedclip_jax.evaluation.results import Result
+from biomedclip_jax.progress import progress_bar
+
+BUDGETS = (
+    Budget(shots=5),
+    Budget(shots=20),
+    Budget(shots=50),
+    Budget(fraction=0.01),
+    Budget(fraction=0.1),
+    Budget(fraction=1.0),
+)
+SEEDS = (0, 1, 2)
+
+
+def few_labels(
+    candidates: Sequence[Candidate],
+    train: Labelled,
+    test: Labelled,
+    prompts: Prompts,
+    methods: Sequence[Method],
+    embeddings: Embeddings,
+    folder: Path,
+    *,
+    dataset: str,
+    budgets: Sequence[Budget] = BUDGETS,
+    seeds: Sequence[int] = SEEDS,
+    metric: str = "accuracy",
+    search_shots: int | None = None,
+) -> list[Result]:
+    """One result for each candidate, method and budget, and a picture of them all in `folder` (that of results.json).
+
+    metrics: means over the seeds, of `classification_metrics` on all of `test`; `majority_*` beside them. details: `spread`,
+        the standard deviation over the seeds (n - 1), where there are several; `runs`, one object a seed, with its metrics and
+        what the method chose; `zero_shot`, the same model's metrics without labels. A budget of all labels leaves nothing to
+        draw and has the first seed alone, as in ELEVATER.
+    metric: what the picture shows. search_shots: see `few_shot.split`.
+    Raises UserError, before the first training, where the classes of `train`, `test` and `prompts` differ, or a budget cannot
+    be drawn from `train`.
+    """
+    sklearn_metrics()  # before hours of work
+    _check(train, test, prompts)
+    results: list[Result] = []
+    picture = picture_file("few-labels", dataset, *(method.name for method in methods))
+    curves: list[Curve] = []
+    constant: dict[str, float] = {}
+    for candidate in candidates:
+        known, unread = _readable(embeddings, candidate, train)
+        tested, unread_test = _readable(embeddings, candidate, test)
+        draws = {budget: _draws(known, len(train.classes), budget, seeds, search_shots) for budget in budgets}
+        text = class_embeddings(embeddings.texts(candidate, prompts.flat), prompts)
+        zero_shot = classification_metrics(tested.labels, softmax(embeddings.logit_scale(candidate) * (tested.unit @ text.T)))
+        constant = majority_metrics(tested.labels)
+        with progress_bar(len(methods) * sum(map(len, draws.values())), f"training ({candidate.name})") as bar:
+            for method in methods:
+                own = []
+                for budget, splits in draws.items():
+                    runs = []
+                    for seed, at in splits.items():
+                        parts = (known.subset(at.given), known.subset(at.train), known.subset(at.validation), tested)
+                        runs.append(_run(method, FewShot(candidate, embeddings, prompts, text, *parts, seed)))
+                        bar.update(1)
+                    result = _result(candidate, method, dataset, budget, runs, len(tested))
+                    result.metrics.update(constant)
+                    result.details.update({"zero_shot": zero_shot})
+                    result.pictures[picture] = f"{dataset}: {metric.replace('_', ' ')} by the number of labels"
+                    if unread or unread_test:
+                        result.details["left_out"] = unread + unread_test
+                    own.append(result)
+                results += own
+                curves.append(_curve(own, metric, zero_shot))
+    draw_learning_curves(folder / picture, dataset, metric, curves, constant.get(f"majority_{metric}"))
+    return results
+
+
+def class_embeddings(text: np.ndarray, prompts: Prompts) -> np.ndarray:
+    """Zero-shot weights, float32 [C, E]: of the sentences' unit embeddings the mean of each class, made unit length."""
+    means = np.stack([text[own].mean(axis=0) for own in prompts.by_class()])
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+
+
+def _check(train: Labelled, test: Labelled, prompts: Prompts) -> None:
+    if train.classes != test.classes:
+        raise UserError(
+            f"{train.name} has the classes {', '.join(train.classes)}, {test.name} has {', '.join(test.classes)}; "
+            "expected the same ones in the same order"
+        )
+    if len(prompts.sentences) != len(train.classes):
+        raise UserError(f"prompts of {len(prompts.sentences)} classes for {len(train.classes)}: expected some for each class")
+
+
+def _readable(embeddings: Embeddings, candidate: Candidate, data: Labelled) -> tuple[Part, list[dict[str, str]]]:
+    """The images that can be read, and those that cannot, with the reason."""
+    found = embeddings.images(candidate, data.images, data.fingerprint)
+    if not np.isfinite(found.features).all():
+        bad = data.names[int(found.kept[(~np.isfinite(found.features)).any(axis=1).argmax()])]
+        raise UserError(f"{candidate.name}: the embedding of {bad} is not finite; is the model, or the image, broken?")
+    left_out = [{"image": data.names[position], "reason": reason} for position, reason in found.errors.items()]
+    return Part(data.subset(found.kept), found.rows, found.features), left_out
+
+
+def _draws(known: Part, classes: int, budget: Budget, seeds: Sequence[int], search_shots: int | None) -> dict[int, Split]:
+    """By seed."""
+    try:
+        used = seeds[:1] if budget.fraction == 1 else seeds
+        return {seed: split(known.labels, classes, budget, seed, search_shots) for seed in used}
+    except UserError as error:
+        raise UserError(f"{known.data.name}: {error}") from None
+
+
+def _run(method: Method, task: FewShot) -> dict[str, Any]:
+    predicted = method(task)
+    metrics = classification_metrics(task.test.labels, predicted.probabilities)
+    return {"seed": task.seed, "labels": len(task.given), "metrics": metrics, "chosen": predicted.settings}
+
+
+def _result(
+    candidate: Candidate, method: Method, dataset: str, budget: Budget, runs: list[dict[str, Any]], tested: int
+) -> Result:
+    names = runs[0]["metrics"]
+    values = {name: [run["metrics"][name] for run in runs] for name in names}
+    details: dict[str, Any] = {"runs": runs}
+    if len(runs) > 1:
+        details["spread"] = {name: float(np.std(each, ddof=1)) for name, each in values.items()}
+    # what every run chose alike is a setting; what they chose each for themselves stands with the runs
+    alike = {name: value for name, value in runs[0]["chosen"].items() if all(run["chosen"].get(name) == value for run in runs)}
+    return Result(
+        model=candidate.name,
+        task=method.name,
+        dataset=dataset,
+        n=tested,
+        metrics={name: float(np.mean(each)) for name, each in values.items()},
+        settings=alike | {"budget": str(budget), "labels": runs[0]["labels"], "seeds": [run["seed"] for run in runs]},
+        details=details,
+    )
+
+
+def _curve(results: Sequence[Result], metric: str, zero_shot: dict[str, float]) -> Curve:
+    points = sorted(
+        (row.settings["labels"], row.metrics[metric], row.details.get("spread", {}).get(metric, 0.0)) for row in results
+    )
+    return Curve(results[0].model, results[0].task, tuple(points), zero_shot[metric])

@@ -1,0 +1,126 @@
+"""Which labels a method may learn from: shots per class or a share of all, and the part of them that validates.
+
+The sampling rules are those of ELEVATER (Computer-Vision-in-the-Wild/Elevater_Toolkit_IC, `evaluation/feature.py`, with
+`sample_few_shot_subset` of vision-datasets 0.2.17), to the image: the same images in the same file order give the same shots.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from biomedclip_jax.errors import UserError
+
+VALIDATION = 0.2  # of each class
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How many labels there are: `shots` images of each class, or a `fraction` of the images of each class."""
+
+    shots: int | None = None
+    fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.shots is None) == (self.fraction is None):
+            raise UserError("a budget of labels: expected either shots per class or a fraction of all labels")
+        if self.shots is not None and self.shots < 1:
+            raise UserError(f"shots = {self.shots}: expected a whole number above 0")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise UserError(f"fraction of the labels = {self.fraction}: expected above 0, at most 1")
+
+    def __str__(self) -> str:
+        return f"{self.shots} per class" if self.shots is not None else f"{100 * (self.fraction or 0):g} %"
+
+    @staticmethod
+    def parse(text: str) -> "Budget":
+        """ "5" is 5 shots per class, "10%" a tenth of all labels. UserError for anything else."""
+        try:
+            if text.strip().endswith("%"):
+                return Budget(fraction=float(text.strip()[:-1]) / 100)
+            return Budget(shots=int(text))
+        except ValueError:
+            raise UserError(f"labels = {text!r}: expected shots per class (5), or a share of all labels (10%)") from None
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Positions in the training set, int64. given: all labels of the budget. train, validation: for choosing settings.
+
+    The final training uses `given`: `train` and `validation` together, except that one shot per class borrows a second image
+    for validation, which `given` leaves out.
+    """
+
+    given: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def split(labels: np.ndarray, classes: int, budget: Budget, seed: int, search_shots: int | None = None) -> Split:
+    """The images of a budget, drawn with `seed`, and their deterministic division into train and validation.
+
+    labels: int64 [n], in file order. search_shots: settings are chosen on so many images of each class at most (ELEVATER:
+        10,000 for PCam with all labels).
+    One shot is ELEVATER's: two images of each class are drawn, one validates, and the final training has the other alone.
+    Raises UserError where a class has no image at all, or no image remains to train on.
+    """
+    missing = np.setdiff1d(np.arange(classes), labels)
+    if len(missing):
+        raise UserError(f"the training set has no image of class {int(missing[0])}; expected some of each of the {classes}")
+    given = _drawn(labels, budget, seed)
+    searched = given
+    if search_shots is not None and np.bincount(labels[given]).max() > search_shots:
+        searched = given[shots(labels[given], search_shots, seed)]
+    validates = first_of_each_class(labels[searched])
+    train, validation = searched[~validates], searched[validates]
+    if not len(train):
+        raise UserError(f"{budget}: {len(given)} labels leave none to train on beside those that validate; give more labels")
+    return Split(train if budget.shots == 1 else given, train, validation)
+
+
+def _drawn(labels: np.ndarray, budget: Budget, seed: int) -> np.ndarray:
+    if budget.shots is not None:
+        return shots(labels, max(2, budget.shots), seed)
+    assert budget.fraction is not None
+    if budget.fraction == 1:
+        return np.arange(len(labels))
+    return share(labels, budget.fraction, seed)
+
+
+def shots(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions of `count` images of each class (all where there are fewer), in the shuffled order in which they are met."""
+    return _first_in_shuffle(labels, np.full(labels.max() + 1, count), seed)
+
+
+def share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """The same of a fraction of each class, rounded up, of two images at least: one must validate.
+
+    Of one seed, smaller shares are parts of greater ones.
+    """
+    counts = np.bincount(labels)
+    # without the rounding first, 0.07 * 100 = 7.000000000000001 is 8 images
+    wanted = np.ceil(np.round(counts * fraction, 6)).astype(np.int64)
+    return _first_in_shuffle(labels, np.maximum(wanted, 2), seed)
+
+
+def _first_in_shuffle(labels: np.ndarray, wanted: np.ndarray, seed: int) -> np.ndarray:
+    order = list(range(len(labels)))
+    random.Random(seed).shuffle(order)  # Python's own generator, as vision-datasets has it
+    shuffled = np.array(order)
+    return shuffled[_place_in_class(labels[shuffled]) < wanted[labels[shuffled]]]
+
+
+def first_of_each_class(labels: np.ndarray, fraction: float = VALIDATION) -> np.ndarray:
+    """bool [n]: ELEVATER's validation images, the first ceil(20 %) of each class in the order given. No chance in it."""
+    wanted = np.array([math.ceil(count * fraction) for count in np.bincount(labels)])
+    return _place_in_class(labels) < wanted[labels]
+
+
+def _place_in_class(labels: np.ndarray) -> np.ndarray:
+    """How many images of the same class come before each."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(labels))[:-1]])
+    place = np.empty(len(labels), np.int64)
+    place[order] = np.arange(len(labels)) - starts[labels[order]]
+    return place

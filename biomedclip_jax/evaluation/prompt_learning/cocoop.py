@@ -1,0 +1,74 @@
+"""CoCoOp, conditional context optimization (Zhou et al., 2022, arXiv 2203.05557): the learned vectors move with the image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jax import Array
+
+from biomedclip_jax.config import CLIPConfig
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.methods import FewShot, Prediction
+from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, Layout
+from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
+from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, conditioned_logits
+from biomedclip_jax.evaluation.prompt_learning.prompted import encode_conditioned
+from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
+
+
+@dataclass(frozen=True)
+class CoCoOpObjective:
+    """Cross-entropy. trained: "context" and the network (`prompted.meta_net`); frozen: "params", "tokens", "slots"."""
+
+    model: CLIPConfig
+
+    def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
+        """See `training.Objective`."""
+        layout = Layout(frozen["tokens"], frozen["slots"])
+        texts = encode_conditioned(self.model, frozen["params"], layout, trained, images)
+        return cross_entropy(conditioned_logits(images, texts, frozen["params"]["logit_scale"]), labels, weights)
+
+
+@dataclass(frozen=True)
+class CoCoOp:
+    """Vectors from "a photo of a", plus what a small network makes of the image; SGD 2e-3, batch 1, 10 epochs.
+
+    Each image has prompts of its own, so that a test set of n images costs n x classes passes through the text tower.
+    """
+
+    context: ContextConfig = ContextConfig(start="a photo of a")
+    recipe: Recipe = Recipe(epochs=10, batch_size=1)
+
+    @property
+    def name(self) -> str:
+        """See `Method`."""
+        return "cocoop"
+
+    def learn(self, task: FewShot) -> LearnedPrompts:
+        """From all images of `task.given`, with the settings of the last epoch."""
+        if self.context.class_specific:
+            raise UserError("context class_specific = True: CoCoOp's vectors are shared by all classes; leave it out")
+        clip, given = task.candidate.clip, task.given
+        frozen, start = prepare(task, self.context)
+        rng = np.random.default_rng([task.seed, 2])
+        start |= initial_meta_net(clip.config.embed_width, clip.config.text.width, rng)
+        arrays, _ = fit(CoCoOpObjective(clip.config), self.recipe, start, frozen, given.unit, given.labels, task.seed)
+        return LearnedPrompts("cocoop", given.data.classes, self.context, arrays)
+
+    def __call__(self, task: FewShot) -> Prediction:
+        """See `Method`."""
+        return predict(self.learn(task), task, self.recipe)
+
+
+def initial_meta_net(embed_width: int, word_width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Linear(E, E/16), ReLU, Linear(E/16, D), drawn as PyTorch does: uniform within 1 / sqrt(inputs), biases too."""
+    hidden = max(1, embed_width // 16)
+
+    def draw(inputs: int, *shape: int) -> np.ndarray:
+        return rng.uniform(-(inputs**-0.5), inputs**-0.5, shape).astype(np.float32)
+
+    return {
+        "hidden_kernel": draw(embed_width, embed_width, hidden),
+        "hidden_bias": draw(embed_width, hidden),
+        "out_kernel": draw(hidden, hidden, word_width),
+        "out_bias": draw(hidden, word_width),
+    }

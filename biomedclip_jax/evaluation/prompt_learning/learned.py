@@ -1,0 +1,143 @@
+"""Prompts that were learned: to classify with, to keep in a file, to use for other classes."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from biomedclip_jax.config import BertConfig, CLIPConfig
+from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, Layout, make_layout
+from biomedclip_jax.evaluation.prompt_learning.prompted import TOKENS_AT_ONCE, encode_conditioned, encode_prompts
+from biomedclip_jax.files import write_file
+from biomedclip_jax.models.clip import Params, logits
+from biomedclip_jax.pretrained import Pretrained
+
+_HEADER = "biomedclip_prompts"
+
+PromptMethod = Literal["coop", "cocoop", "biomedcoop"]
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedPrompts:
+    """What a method learned for these classes, to be used with the model that it was learned on.
+
+    arrays: float32: "context" [n, D], or [C, n, D] if class-specific; CoCoOp's network besides, "hidden_kernel", "hidden_bias",
+    "out_kernel", "out_bias".
+    """
+
+    method: PromptMethod
+    classes: tuple[str, ...]
+    context: ContextConfig
+    arrays: dict[str, np.ndarray]
+
+    def scores(self, clip: Pretrained, images: np.ndarray) -> np.ndarray:
+        """Logits float32 [n, C] of unit image embeddings [n, E]: exp(logit_scale) times the cosine similarities."""
+        layout = layout_for(clip, self.classes, self.context)
+        if self.method != "cocoop":
+            return np.asarray(_scores(clip.config, clip.params, layout, self.arrays, np.asarray(images)))
+        # each image has prompts of its own: as many images at a time as keep the tower busy
+        images, size = np.asarray(images), max(1, TOKENS_AT_ONCE // layout.tokens.size)
+        parts = np.split(images, range(size, len(images), size))
+        filled = [np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)]) for part in parts]
+        found = [np.asarray(_conditioned_scores(clip.config, clip.params, layout, self.arrays, part)) for part in filled]
+        return np.concatenate(found)[: len(images)]
+
+    def text_embeddings(self, clip: Pretrained) -> np.ndarray:
+        """Zero-shot weights: unit embeddings float32 [C, E]. UserError for CoCoOp, whose prompts depend on the image."""
+        if self.method == "cocoop":
+            raise UserError("prompts of CoCoOp are another for each image; they have scores, but no text embeddings")
+        layout = layout_for(clip, self.classes, self.context)
+        return np.asarray(_encode(clip.config, clip.params, layout, self.arrays))
+
+    def with_classes(self, classes: Sequence[str]) -> "LearnedPrompts":
+        """The same learned vectors before other names. UserError if each class has vectors of its own."""
+        if self.context.class_specific:
+            raise UserError(
+                "class-specific prompts are learned for their own classes; learn shared ones to use them for others"
+            )
+        return dataclasses.replace(self, classes=tuple(classes))
+
+    def save(self, path: Path, clip: Pretrained) -> None:
+        """One safetensors file; its header names the method, the classes and the model `clip` that they were learned on."""
+        header = {
+            "method": self.method,
+            "classes": list(self.classes),
+            "context": dataclasses.asdict(self.context),
+            "model": model_fingerprint(clip),
+        }
+        from safetensors.numpy import save_file
+
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
+        write_file(path, lambda partial: save_file(arrays, partial, metadata={_HEADER: json.dumps(header)}))
+
+
+def load_prompts(path: Path, clip: Pretrained) -> LearnedPrompts:
+    """Prompts from the file that `LearnedPrompts.save` wrote.
+
+    Raises UserError if the file is missing or no such file, or was learned on a model with other weights than `clip`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header: dict[str, Any] = json.loads((file.metadata() or {})[_HEADER])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        learned = LearnedPrompts(header["method"], tuple(header["classes"]), ContextConfig(**header["context"]), arrays)
+        known = header["model"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a file of learned prompts ({first_line(error)}); give one that LearnedPrompts.save wrote"
+        ) from error
+    if known != (here := model_fingerprint(clip)):
+        raise UserError(
+            f"{path}: learned on a model with other weights ({known[:12]}, this one is {here[:12]}); "
+            "give the model that they were learned on, or learn them again"
+        )
+    return learned
+
+
+def layout_for(clip: Pretrained, classes: Sequence[str], context: ContextConfig) -> Layout:
+    """The prompts of these classes as this model's text tower takes them."""
+    text = clip.config.text
+    least = text.context_length if isinstance(text, BertConfig) and text.attend_padding else 0
+    return make_layout(classes, context, clip.processor.tokenizer, least)
+
+
+def model_fingerprint(clip: Pretrained) -> str:
+    """A hash of all weights; files of other kinds, or another folder, change nothing."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(clip.params):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.ascontiguousarray(np.asarray(leaf, np.float32)).data)
+    return digest.hexdigest()
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _encode(config: CLIPConfig, params: Params, layout: Layout, arrays: Params) -> Array:
+    return encode_prompts(config, params, layout, arrays["context"])
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _scores(config: CLIPConfig, params: Params, layout: Layout, arrays: Params, images: Array) -> Array:
+    return logits(images, encode_prompts(config, params, layout, arrays["context"]), params["logit_scale"])
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _conditioned_scores(config: CLIPConfig, params: Params, layout: Layout, arrays: Params, images: Array) -> Array:
+    texts = encode_conditioned(config, params, layout, arrays, images)
+    return conditioned_logits(images, texts, params["logit_scale"])
+
+
+def conditioned_logits(images: Array, texts: Array, logit_scale: Array) -> Array:
+    """float32 [B, C] of images [B, E] and the texts that belong to each, [B, C, E]."""
+    return jnp.exp(logit_scale) * jnp.einsum("be,bce->bc", images, texts, precision=lax.Precision.HIGHEST)

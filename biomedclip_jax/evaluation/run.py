@@ -1,0 +1,141 @@
+"""`biomedclip evaluate`: which tasks fit which data, one after the other, and everything written after each of them."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from biomedclip_jax.data.pairs_fingerprint import pairs_fingerprint
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.approximate import Method as Approximate
+from biomedclip_jax.evaluation.candidates import Candidate
+from biomedclip_jax.evaluation.clip_benchmark_format import write_clip_benchmark
+from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.few_labels import few_labels
+from biomedclip_jax.evaluation.few_shot import Budget
+from biomedclip_jax.evaluation.methods import Method
+from biomedclip_jax.evaluation.prompts import Aggregation
+from biomedclip_jax.evaluation.published import published
+from biomedclip_jax.evaluation.results import Result, merged, read_results, write_results
+from biomedclip_jax.evaluation.results_page import write_results_page
+from biomedclip_jax.evaluation.retrieval import retrieval
+from biomedclip_jax.evaluation.sources import Source
+from biomedclip_jax.evaluation.tables import markdown, tables
+from biomedclip_jax.evaluation.zero_shot import zero_shot
+from biomedclip_jax.files import write_text
+
+Task = Literal["retrieval", "zero-shot", "probe", "finetune"]
+TASKS: tuple[Task, ...] = ("retrieval", "zero-shot", "probe", "finetune")
+_PCAM_SEARCH_SHOTS = 10_000  # ELEVATER searches on so many images of each class where PCam is learned whole
+_HEADLINES = (
+    *("accuracy", "balanced_accuracy", "auroc", "majority_accuracy"),
+    *(f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """approximate: None is exact. probes: the methods of "probe"; finetune: that of "finetune"."""
+
+    aggregate: Aggregation
+    approximate: Approximate | None
+    probes: Sequence[Method]
+    finetune: Method
+    budgets: Sequence[Budget]
+    seeds: Sequence[int]
+    resamples: int
+    seed: int
+
+
+def evaluate(
+    tasks: Sequence[Task],
+    candidates: Sequence[Candidate],
+    sources: Sequence[Source],
+    options: Options,
+    embeddings: Embeddings,
+    out: Path,
+) -> list[Result]:
+    """Every task on every source, and what is written of it in `out`, after each: results.json, results.md, report.html,
+    pictures and, under clip_benchmark/, CLIP_benchmark's JSON. Rows of earlier evaluations there are kept.
+
+    With one task, data that do not fit it are a UserError; with several, a task that does not fit is named on stderr.
+    """
+    found = read_results(out)
+    new: list[Result] = []
+    for source in sources:
+        for task in tasks:
+            try:
+                results = _run(task, candidates, source, options, embeddings, out)
+            except UserError as error:
+                if len(tasks) == 1:
+                    raise
+                print(f"{source.name}: no {task}: {error}", file=sys.stderr)
+                continue
+            found, new = merged(found, results), new + results
+            _write(out, found)
+            for result in results:
+                print(_line(result))
+    if not new:
+        raise UserError(f"nothing could be evaluated: none of the tasks ({', '.join(tasks)}) fits the data")
+    return new
+
+
+def _run(
+    task: Task, candidates: Sequence[Candidate], source: Source, options: Options, embeddings: Embeddings, out: Path
+) -> list[Result]:
+    if task == "retrieval":
+        pairs = source.pairs()
+        return retrieval(
+            candidates,
+            pairs,
+            pairs_fingerprint(pairs),
+            embeddings,
+            out,
+            dataset=source.name,
+            approximate=options.approximate,
+            resamples=options.resamples,
+            seed=options.seed,
+        )
+    test = source.labelled("test")
+    prompts = source.prompts(test.classes)
+    if task == "zero-shot":
+        return zero_shot(
+            candidates,
+            test,
+            prompts,
+            embeddings,
+            out,
+            dataset=source.name,
+            aggregate=options.aggregate,
+            resamples=options.resamples,
+            seed=options.seed,
+        )
+    methods = options.probes if task == "probe" else [options.finetune]
+    return few_labels(
+        candidates,
+        source.labelled("train"),
+        test,
+        prompts,
+        methods,
+        embeddings,
+        out,
+        dataset=source.name,
+        budgets=options.budgets,
+        seeds=options.seeds,
+        search_shots=_PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None,
+    )
+
+
+def _write(out: Path, results: Sequence[Result]) -> None:
+    shown = tables(results, published)
+    write_results(out, results)
+    write_text(out / "results.md", markdown(shown))
+    write_clip_benchmark(out / "clip_benchmark", results)
+    write_results_page(out, results, shown)
+
+
+def _line(result: Result) -> str:
+    shown = [f"{name} {result.metrics[name]:.4f}" for name in _HEADLINES if name in result.metrics]
+    budget = f", {result.settings['budget']}" if "budget" in result.settings else ""
+    return f"{result.task} {result.dataset}{budget} ({result.n:,}): {result.model}: {'  '.join(shown)}"

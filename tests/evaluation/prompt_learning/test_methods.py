@@ -1,0 +1,156 @@
+"""The methods as the table of few labels calls them; learned prompts on disk and for other classes."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from few_shot_task import CLASSES, make_candidate, make_task
+
+import biomedclip_jax as bc
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.methods import FewShot
+from biomedclip_jax.evaluation.prompt_learning import (
+    BiomedCoOp,
+    CoCoOp,
+    ContextConfig,
+    CoOp,
+    LearnedPrompts,
+    Recipe,
+    base_to_novel,
+    load_prompts,
+)
+
+FAST = Recipe(epochs=25, batch_size=8, learning_rate=0.1, warmup_epochs=0)
+METHODS = {
+    "coop": CoOp(ContextConfig(3), recipe=FAST),
+    "cocoop": CoCoOp(ContextConfig("a photo of a"), recipe=FAST),
+    "biomedcoop": BiomedCoOp(recipe=FAST),
+}
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> FewShot:
+    return make_task(make_candidate(tmp_path_factory.mktemp("model")))
+
+
+@pytest.fixture(scope="module")
+def learned(task: FewShot) -> dict[str, LearnedPrompts]:
+    return {name: method.learn(task) for name, method in METHODS.items()}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_it_learns_and_says_how(name: str, task: FewShot, learned: dict[str, LearnedPrompts]) -> None:
+    prediction = METHODS[name](task)
+    found = prediction.probabilities
+    assert METHODS[name].name == name
+    assert found.shape == (40, 4) and found.dtype == np.float64 and np.allclose(found.sum(axis=1), 1)
+    zero_shot = ((task.test.unit @ task.text.T).argmax(axis=1) == task.test.labels).mean()
+    assert (found.argmax(axis=1) == task.test.labels).mean() > zero_shot + 0.1
+    again = learned[name].scores(task.candidate.clip, task.test.unit)
+    assert np.array_equal(found.argmax(axis=1), again.argmax(axis=1)), "the same task gives the same prediction"
+    assert {"context", "epochs", "learning_rate", "selection"} <= prediction.settings.keys()
+    json.dumps(prediction.settings)
+
+
+def test_towers_stay_as_they_were(task: FewShot, learned: dict[str, LearnedPrompts]) -> None:
+    assert learned
+    fresh = bc.from_pretrained(task.candidate.source)
+    assert np.array_equal(fresh.encode_texts(["chest ray"]), task.candidate.clip.encode_texts(["chest ray"]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_saved_prompts_come_back_whole(name: str, task: FewShot, learned: dict[str, LearnedPrompts], tmp_path: Path) -> None:
+    clip, prompts = task.candidate.clip, learned[name]
+    prompts.save(tmp_path / "prompts.safetensors", clip)
+    assert [path.name for path in tmp_path.iterdir()] == ["prompts.safetensors"]
+    # a copy of the model in another folder is the same model
+    back = load_prompts(tmp_path / "prompts.safetensors", bc.from_pretrained(task.candidate.source))
+    assert (back.method, back.classes, back.context) == (name, CLASSES, prompts.context)
+    assert np.array_equal(back.scores(clip, task.test.unit), prompts.scores(clip, task.test.unit))
+
+
+def test_prompts_of_another_model_are_refused(task: FewShot, learned: dict[str, LearnedPrompts], tmp_path: Path) -> None:
+    path = tmp_path / "prompts.safetensors"
+    learned["coop"].save(path, task.candidate.clip)
+    other = make_candidate(tmp_path / "other", seed=1).clip
+    with pytest.raises(UserError, match="learned on a model with other weights") as error:
+        load_prompts(path, other)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    for content in (b"", b"not safetensors at all", None):
+        if content is None:
+            from safetensors.numpy import save_file
+
+            save_file({"context": np.zeros(3, np.float32)}, path)
+        else:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match="not a file of learned prompts"):
+            load_prompts(path, task.candidate.clip)
+    with pytest.raises(UserError, match="not a file of learned prompts"):
+        load_prompts(tmp_path / "nowhere", task.candidate.clip)
+
+
+def test_text_embeddings_are_zero_shot_weights(task: FewShot, learned: dict[str, LearnedPrompts]) -> None:
+    clip = task.candidate.clip
+    weights = learned["coop"].text_embeddings(clip)
+    assert np.allclose(np.linalg.norm(weights, axis=1), 1, atol=1e-6)
+    scores = learned["coop"].scores(clip, task.test.unit)
+    assert np.abs(clip.logit_scale * task.test.unit @ weights.T - scores).max() <= 1e-4
+    with pytest.raises(UserError, match="another for each image"):
+        learned["cocoop"].text_embeddings(clip)
+
+
+def test_vectors_that_start_from_a_phrase_are_that_sentence(task: FewShot) -> None:
+    """No training at all: the prompt is the text, and all of the way through the tower says so."""
+    clip = task.candidate.clip
+    table = np.asarray(clip.params["text"]["word"])
+    ids = clip.processor.tokens(["a photo of a"])[0]
+    untrained = LearnedPrompts("coop", CLASSES, ContextConfig("a photo of a"), {"context": table[ids[ids != 0][1:-1]]})
+    expected = clip.encode_texts([f"a photo of a {name}." for name in CLASSES])
+    assert np.abs(untrained.text_embeddings(clip) - expected).max() <= 1e-6
+
+
+def test_published_epochs_follow_the_shots(task: FewShot) -> None:
+    for shots, epochs in ((1, 50), (2, 100), (4, 100), (5, 200), (6, 200)):
+        few = dataclasses.replace(task, given=task.given.subset(np.arange(4 * shots)))
+        assert CoOp()._recipe(few) == Recipe(epochs=epochs, batch_size=32, learning_rate=2e-3)
+    assert CoCoOp().recipe == Recipe(epochs=10, batch_size=1, learning_rate=2e-3)
+    assert BiomedCoOp().recipe == Recipe(epochs=100, batch_size=4, learning_rate=2.5e-3)
+
+
+def test_sentences_of_ones_own(task: FewShot, tmp_path: Path) -> None:
+    path = tmp_path / "sentences.yaml"
+    path.write_text(json.dumps({"classes": {name: [f"{name} {i}" for i in "abc"] for name in CLASSES}}))
+    method = dataclasses.replace(METHODS["biomedcoop"], sentences=path, kdsp=20.0)
+    assert method(task).settings["sentences"] == str(path)
+    own = method.learn(task).arrays["context"]
+    assert np.abs(own - dataclasses.replace(method, sentences=None).learn(task).arrays["context"]).max() > 1e-3
+    path.write_text(json.dumps({"classes": {name: [f"{name} one"] * (1 + len(name) % 2) for name in CLASSES}}))
+    with pytest.raises(UserError, match="different numbers of prompts"):
+        BiomedCoOp(sentences=path).learn(task)
+    path.write_text(json.dumps({"classes": {name: [f"{name} one"] for name in CLASSES[1:]}}))
+    with pytest.raises(UserError, match="chest ray"):
+        BiomedCoOp(sentences=path).learn(task)
+
+
+def test_base_to_novel(task: FewShot, tmp_path: Path) -> None:
+    path = tmp_path / "sentences.yaml"
+    path.write_text(json.dumps({"classes": {name: [f"{name} one", f"{name} two"] for name in CLASSES}}))
+    result = base_to_novel(dataclasses.replace(METHODS["biomedcoop"], sentences=path), task)
+    metrics = result.metrics
+    base, novel = metrics["base_accuracy"], metrics["novel_accuracy"]
+    assert metrics["harmonic_mean"] == pytest.approx(2 * base * novel / (base + novel))
+    assert base > metrics["zero_shot_base_accuracy"] and result.n == 40
+    assert result.settings["base_classes"] == 2 and result.settings["images"] == 12
+    own = task.test.labels >= 2
+    zero_shot = (task.test.unit[own] @ task.text[2:].T).argmax(axis=1) + 2 == task.test.labels[own]
+    assert metrics["zero_shot_novel_accuracy"] == pytest.approx(zero_shot.mean())
+
+
+def test_class_specific_prompts_know_no_other_classes(task: FewShot) -> None:
+    own = CoOp(ContextConfig(2, class_specific=True), recipe=dataclasses.replace(FAST, epochs=1))
+    with pytest.raises(UserError, match="learned for their own classes"):
+        base_to_novel(own, task)
+    with pytest.raises(UserError, match="shared by all classes"):
+        CoCoOp(ContextConfig(2, class_specific=True)).learn(task)
