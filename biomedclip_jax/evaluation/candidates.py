@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from biomedclip_jax.data.labelled import fingerprint
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
 
@@ -18,10 +19,17 @@ class Candidate:
     """`clip` is loaded on first use: an evaluation whose embeddings are all known never loads it."""
 
     def __init__(self, source: str, name: str | None = None):
-        """source: what `from_pretrained` takes. name: what tables call it; by default the last part of the source."""
+        """source: what `from_pretrained` takes. name: what tables call it; by default the last part of the source.
+
+        UserError if it is not there.
+        """
         self.source = source
         self.name = name or Path(source.removeprefix("hf-hub:")).name or source
         self._folder = local_folder(source)
+        if not self._folder.exists():
+            raise UserError(
+                f"{source}: no such model; expected a model folder, a file of weights, a run folder or hf-hub:org/name"
+            )
 
     @cached_property
     def clip(self) -> Pretrained:

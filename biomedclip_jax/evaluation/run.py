@@ -59,25 +59,30 @@ def evaluate(
     """Every task on every source, and what is written of it in `out`, after each: results.json, results.md, report.html,
     pictures and, under clip_benchmark/, CLIP_benchmark's JSON. Rows of earlier evaluations there are kept.
 
-    With one task, data that do not fit it are a UserError; with several, a task that does not fit is named on stderr.
+    Data that cannot be had, or do not fit a task, are named on stderr and the others go on. In the end they are a UserError,
+    unless they were only asked whether they fit (several tasks, of which one did).
     """
     found = read_results(out)
     new: list[Result] = []
+    failed: dict[str, UserError] = {}
     for source in sources:
         for task in tasks:
             try:
                 results = _run(task, candidates, source, options, embeddings, out)
             except UserError as error:
-                if len(tasks) == 1:
+                if len(tasks) == len(sources) == 1:
                     raise
                 print(f"{source.name}: no {task}: {error}", file=sys.stderr)
+                failed.setdefault(source.name, error)
                 continue
             found, new = merged(found, results), new + results
             _write(out, found)
             for result in results:
                 print(_line(result))
-    if not new:
-        raise UserError(f"nothing could be evaluated: none of the tasks ({', '.join(tasks)}) fits the data")
+    done = {result.dataset for result in new}
+    missing = [name for name in failed if len(tasks) == 1 or name not in done]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(sources)} data sets could not be evaluated: {', '.join(missing)}; see above")
     return new
 
 

@@ -166,8 +166,8 @@ def _whole(parts: dict[int | None, Array], other: Any) -> Array:
     one = next(iter(parts.values()))
     if None in parts:
         return one
-    blank = other(one)
-    return jnp.concatenate([parts[third] if third in parts else blank for third in range(3)], axis=-1)
+    blank: Array = other(one)
+    return jnp.concatenate([parts.get(third, blank) for third in range(3)], axis=-1)
 
 
 # --- merging --------------------------------------------------------------------------------------------------------

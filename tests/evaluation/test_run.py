@@ -138,5 +138,16 @@ def test_what_is_missing_is_said(model: Path, data: Path, tmp_path: Path, capsys
     assert "no column 'kind'" in failure(capsys, "zero-shot", model, "--data", csv, "--label-column", "kind", *out)
     assert "expected --sentences FILE" in failure(capsys, "probe", model, "--data", csv, "--methods", "biomedcoop", *out)
     assert "labels = 'x'" in failure(capsys, "probe", model, "--data", csv, "--labels", "x", *out)
-    assert "no such" in failure(capsys, "zero-shot", tmp_path / "nowhere", "--data", csv, *out)
+    assert "no such model" in failure(capsys, "zero-shot", tmp_path / "nowhere", "--data", csv, *out)
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_what_is_there_is_measured_where_something_is_missing(
+    model: Path, data: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    sources = [f"pcam={tmp_path}", data / "test.csv", f"gone={data / 'gone.csv'}"]
+    assert run("zero-shot", model, "--data", *sources, "--out", tmp_path / "out", "--resamples", 10) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("pcam: no zero-shot: ") and said[1].startswith("gone: no zero-shot: ")
+    assert said[2] == "biomedclip evaluate: 2 of 3 data sets could not be evaluated: pcam, gone; see above"
+    assert [row["dataset"] for row in rows(tmp_path / "out")] == ["test"]

@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 from tiny_run import TOTAL, config, final_state, make_data, read_lines
 
-from biomedclip_jax.config import IA3Config, LoRAConfig, OptimizerConfig, PrefixConfig, Stage, TrainConfig
+from biomedclip_jax.config import (
+    CLIPConfig,
+    GPTConfig,
+    IA3Config,
+    LoRAConfig,
+    OptimizerConfig,
+    PrefixConfig,
+    Stage,
+    TrainConfig,
+)
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.folders import read_model, write_model
 from biomedclip_jax.interop.layout import flatten, nest
@@ -190,6 +199,12 @@ def test_trained_groups(data: Path, base: Path, capsys: pytest.CaptureFixture[st
         "text_head": 768 * 640 + 640 * 512,
     }
     assert parameter_count(run.model.base) == 195_902_721 and sum(groups.values()) == 1_802_241
+    # CLEFT's: 3.93 million numbers of the language model's side are trained (shared facts, cleft_and_evaluation.md, 1.4)
+    cleft = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True, text_adapter=LoRAConfig())
+    stages = (Stage(64, steps=1, trainable=("*lora*", "text_head")), Stage(64, steps=1, trainable=("text_head",)))
+    both = dataclasses.replace(run, model=cleft, stages=stages)
+    assert trained_groups(both) == trained_groups(both, 0) == {"text adapter": 2_621_440, "text_head": 1_311_232}
+    assert trained_groups(both, 1) == {"text_head": 1_311_232}
     loop.train(learning(data, base), tmp_path, max_steps=1)
     assert "\ntrained: image adapter 1,024, logit_scale 1, text adapter 320, text_head 1,152\n" in capsys.readouterr().out
 

@@ -329,10 +329,10 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     assert "no such folder" in message("text_init", "nowhere")
 
 
-def test_only_a_bert_has_pretrained_text(tmp_path: Path) -> None:
+def test_clips_own_text_tower_has_no_pretrained_text(tmp_path: Path) -> None:
     bert_folder(tmp_path / "bert")
     text = ClipTextConfig(vocab_size=60, context_length=8, width=32, depth=1, heads=4, mlp_width=64)
-    with pytest.raises(UserError, match="text_init: only a BERT"):
+    with pytest.raises(UserError, match="text_init: expected a BERT, GPT-2 or LLaMA"):
         start(config(dataclasses.replace(SMALL, text=text), text_init=str(tmp_path / "bert")))
 
 
