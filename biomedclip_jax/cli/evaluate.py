@@ -68,7 +68,7 @@ def add_evaluate(verbs: Any) -> None:
     retrieval.add_argument(
         "--approximate",
         choices=["faiss", "approx_max_k"],
-        help="besides the exact numbers those of an approximate search, and how many of the exact neighbours it finds",
+        help="an approximate search instead, as the paper; how many of the exact neighbours it finds is measured",
     )
 
     words = verb.add_argument_group("zero-shot")

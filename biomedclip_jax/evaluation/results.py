@@ -62,10 +62,10 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def merged(old: Sequence[Result], new: Sequence[Result]) -> list[Result]:
-    """The rows of both; of one model, task, data set and budget of labels only the new one."""
+    """The rows of both; of one model, task, data set, search and budget of labels only the new one."""
 
     def what(row: Result) -> tuple[str, ...]:
-        return row.model, row.task, row.dataset, str(row.settings.get("budget"))
+        return row.model, row.task, row.dataset, str(row.settings.get("search")), str(row.settings.get("budget"))
 
     replaced = {what(row) for row in new}
     return [row for row in old if what(row) not in replaced] + list(new)

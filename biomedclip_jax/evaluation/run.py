@@ -143,4 +143,5 @@ def _write(out: Path, results: Sequence[Result]) -> None:
 def _line(result: Result) -> str:
     shown = [f"{name} {result.metrics[name]:.4f}" for name in _HEADLINES if name in result.metrics]
     budget = f", {result.settings['budget']}" if "budget" in result.settings else ""
+    budget += f", {result.settings['search']}" if "search" in result.settings else ""
     return f"{result.task} {result.dataset}{budget} ({result.n:,}): {result.model}: {'  '.join(shown)}"

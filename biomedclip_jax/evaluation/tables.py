@@ -78,15 +78,24 @@ def _retrieval(results: Sequence[Result], published: Published) -> list[Table]:
         head = ("model", *(f"{way} R@{k}" for way in ("image to text", "text to image") for k in (1, 5, 10)))
         head += ("median rank, image to text", "text to image")
         ranks = ("image_to_text_median_rank", "text_to_image_median_rank")
-        body = [
-            (row.model, *(_cell(row, metric) for metric in _RECALLS), *(f"{row.metrics[rank]:g}" for rank in ranks))
-            for row in rows
-        ]
+        body = []
+        for row in rows:
+            median = [f"{row.metrics[rank]:g}" if rank in row.metrics else "-" for rank in ranks]
+            body.append((_searched(row), *(_cell(row, metric) for metric in _RECALLS), *median))
         for whose, metrics in published("retrieval", dataset):
             body.append((whose, *(_percent(metrics.get(metric)) for metric in _RECALLS), "-", "-"))
         note = "Percent, with 95 % bootstrap intervals."
         made.append(Table(f"Retrieval: {dataset}, {rows[0].n:,} images", head, tuple(body), note))
     return made
+
+
+def _searched(result: Result) -> str:
+    """The model's name, and of an approximate search how many of the exact neighbours it found."""
+    measured = result.details.get("recall_against_exact")
+    if measured is None:
+        return result.model
+    shares = [100 * measured[way]["recall_at_10"] for way in ("image_to_text", "text_to_image")]
+    return f"{result.model}, {result.settings['search']} (finds {shares[0]:.1f} and {shares[1]:.1f} % of the nearest ten)"
 
 
 def _zero_shot(results: Sequence[Result], published: Published) -> list[Table]:
