@@ -112,10 +112,14 @@ def _zero_shot(results: Sequence[Result], published: Published) -> list[Table]:
 
 
 def _differences(results: Sequence[Result]) -> list[Table]:
-    """Pairs of models on the same resamples: whether a difference is more than chance."""
+    """Pairs of models on the same resamples, each pair once: whether a difference is more than chance."""
     body = []
+    seen: set[tuple[str, str, str]] = set()
     for result in results:
         for other, metrics in result.details.get("differences", {}).items():
+            seen.add((result.dataset, result.model, other))
+            if (result.dataset, other, result.model) in seen:
+                continue
             for metric, (difference, low, high, *_) in metrics.items():
                 if metric == "accuracy":
                     cell = f"{100 * difference:+.2f} ({100 * low:+.1f} to {100 * high:+.1f})"
