@@ -179,3 +179,10 @@ def test_the_moving_average_follows_what_moved() -> None:
 def test_a_pattern_that_means_nothing_is_named(config: OptimizerConfig, stages: list[Stage], message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_optimizer(config, stages, list(flatten(abstract_model(tiny.MODEL)[1])))
+
+
+def test_low_rank_matrices_and_prefixes_decay_and_factors_do_not() -> None:
+    qkv = "text/blocks/attention/qkv"
+    decayed = {f"{qkv}/lora_a", f"{qkv}/query_lora_b", "text/blocks/attention/prefix/virtual_keys"}
+    still = {f"{qkv}/lora_e", f"{qkv}/key_ia3", "text/blocks/mlp/fc2/ia3"}
+    assert decays(sorted(decayed | still)) == {path: path in decayed for path in sorted(decayed | still)}
