@@ -7,6 +7,7 @@ from typing import Any
 from biomedclip_jax.cli.arguments import add_verb, count
 from biomedclip_jax.cli.articles import add_fetch, add_figures
 from biomedclip_jax.cli.build import add_build
+from biomedclip_jax.cli.captions import add_captions
 from biomedclip_jax.errors import UserError
 
 _PAIRS_HELP = (
@@ -31,6 +32,7 @@ def add_data(verbs: Any) -> None:
     add_build(actions)
     add_preview(actions)
     add_convert(actions)
+    add_captions(actions)
     add_statistics(actions)
 
 

@@ -280,6 +280,8 @@ class PreprocessConfig:
     resize_size: with "shortest", the short side before the crop, if it is not `image_size` (BioViL: 512, of which 480).
     gray: through one channel (Pillow's mode "L") before anything is resized; the pixels still have three, all alike.
     stretch: darkest and brightest value of the image become 0 and 255 first (hi-ml's `remap_to_uint8`).
+    square_size: after `gray`, the long side is made so long by averaging areas, and black added to a square (CLEFT: 256).
+    otsu_crop: after that, the image is cut to the box around what is brighter than Otsu's threshold (CLEFT).
     """
 
     image_size: int = 224
@@ -291,9 +293,13 @@ class PreprocessConfig:
     resize_size: int | None = None
     gray: bool = False
     stretch: bool = False
+    square_size: int | None = None
+    otsu_crop: bool = False
 
     def __post_init__(self) -> None:
         check_positive(self, "image_size")
+        if self.square_size is not None:
+            check_positive(self, "square_size")
         check_choices(self, interpolation=Interpolation, resize_mode=ResizeMode)
         for field in ("mean", "std"):
             values = getattr(self, field)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from biomedclip_jax.config import AugmentConfig, PreprocessConfig
 from biomedclip_jax.data.augment import augment
 from biomedclip_jax.data.dicom import DICOM_SUFFIXES, is_dicom, load_dicom, one_line, quiet_readers
+from biomedclip_jax.data.otsu import in_square, otsu_cropped
 from biomedclip_jax.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", *DICOM_SUFFIXES)
@@ -224,11 +225,15 @@ def _to_8_bits(values: np.ndarray, name: str | Path) -> np.ndarray:
 
 
 def _prepared(image: Image.Image, config: PreprocessConfig) -> Image.Image:
-    """What comes before cropping and resizing: stretching, one channel, a square."""
+    """What comes before cropping and resizing: stretching, one channel, a small square, no dark border, a large square."""
     if config.stretch:
         image = _stretched(image)
     if config.gray:
         image = _converted(image, "L")
+    if config.square_size is not None:
+        image = in_square(image if image.mode == "L" else _converted(image, "RGB"), config.square_size)
+    if config.otsu_crop:
+        image = otsu_cropped(image if image.mode == "L" else _converted(image, "RGB"))
     if config.resize_mode == "pad":
         side = max(config.image_size, *image.size)
         if side * side > _MAX_RESIZED_PIXELS:

@@ -8,9 +8,7 @@ from biomedclip_jax.data.class_names import classes_of
 from biomedclip_jax.data.labelled import Labelled, labelled_files
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.split_names import require_whole, split_there
-from biomedclip_jax.data.tables import image_file, table_rows, text_of
-
-SPLIT_COLUMN = "split"
+from biomedclip_jax.data.tables import SPLIT_COLUMN, image_file, table_rows, text_of
 
 
 def open_labelled_table(

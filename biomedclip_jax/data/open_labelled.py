@@ -15,9 +15,9 @@ from biomedclip_jax.data.webdataset import find_shards
 from biomedclip_jax.errors import UserError
 
 LABELLED_SOURCES = (
-    "a folder of class folders (perhaps below train/, validation/ and test/), a table (.csv, .tsv, .jsonl, .parquet) with an "
-    "image and a label column, tars (shards/*.tar, or the folder above their splits, as CLIP_benchmark writes it), a build "
-    "(FOLDER or FOLDER:test) or a TFDS data set (tfds:NAME or tfds:NAME:test)"
+    "a folder of class folders (perhaps below train/, validation/ and test/), a table (.csv, .tsv, .jsonl, .parquet; a split "
+    "of it: pairs.csv:test) with an image and a label column, tars (shards/*.tar, or the folder above their splits, as "
+    "CLIP_benchmark writes it), a build (FOLDER or FOLDER:test) or a TFDS data set (tfds:NAME or tfds:NAME:test)"
 )
 
 _HINT = "give the folder above train/ and test/"
@@ -52,6 +52,8 @@ def open_labelled(
         return open_labelled_table(path, split, image_column, label_column, classes)
     if not path.is_dir():
         folder, own = split_of(source)
+        if own and Path(folder).suffix in TABLE_SUFFIXES:
+            return open_labelled_table(Path(folder), own, image_column, label_column, classes)
         if own is None or not Path(folder).is_dir():
             raise UserError(f"{source}: no such file or folder, or no source of labels; expected {LABELLED_SOURCES}")
         path, split = Path(folder), own

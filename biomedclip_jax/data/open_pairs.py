@@ -12,8 +12,8 @@ from biomedclip_jax.data.webdataset import find_shards, open_shards
 from biomedclip_jax.errors import UserError
 
 SOURCES = (
-    "a table (.csv, .tsv, .jsonl, .parquet), tars (shards/{00000..00009}.tar or shards/*.tar), the split of a build "
-    "(FOLDER:train) or of a TFDS data set (tfds:NAME:train)"
+    "a table (.csv, .tsv, .jsonl, .parquet; pairs.csv:train for those rows whose column 'split' says so), tars "
+    "(shards/{00000..00009}.tar or shards/*.tar), the split of a build (FOLDER:train) or of a TFDS data set (tfds:NAME:train)"
 )
 _SPLIT = re.compile(r"(?P<place>.+?):(?P<split>[A-Za-z_]\w*(\[[^\]]*\])?)")  # of 10 %: train[:10%]
 
@@ -38,6 +38,8 @@ def open_pairs(
     if Path(source).suffix in TABLE_SUFFIXES and "://" not in source:
         return read_table(Path(source), *columns)
     folder, split = split_of(source)
+    if split and Path(folder).suffix in TABLE_SUFFIXES and "://" not in source:
+        return read_table(Path(folder), *columns, split)
     if "://" not in source and Path(folder).is_dir():
         return open_build(Path(folder), split, *columns)
     if "://" in source:

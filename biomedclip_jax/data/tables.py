@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.pairs import Pair, Reject, Texts
+from biomedclip_jax.data.split_names import names_of
 from biomedclip_jax.errors import UserError, first_line
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SPLIT_COLUMN = "split"
 REFERENCES = "references"  # the column, if there is one, of paragraphs that mention the figure
 
 Row = dict[str, Any]
@@ -68,18 +70,25 @@ class TablePairs:
         return str(self._folder / self._images[index][0])
 
 
-def read_table(path: Path, image_column: str, caption_column: str, label_column: str | None = None) -> TablePairs:
+def read_table(
+    path: Path, image_column: str, caption_column: str, label_column: str | None = None, split: str | None = None
+) -> TablePairs:
     """Read a table. Rows without a caption, a label or an image file that is there are left out and listed in `rejects`.
 
     A caption may be a text or, in JSON lines and Parquet, a list of texts. A column `references` that holds lists is read too.
+    split: only the rows whose column `split` says so, under any of its names; without it all rows.
     Raises UserError for a missing file, a missing column (naming those that are there), an encoding other than UTF-8, and
     a table of which nothing is left.
     """
-    columns = [image_column, caption_column, *([label_column] if label_column else [])]
+    columns = [image_column, caption_column, *([label_column] if label_column else []), *([SPLIT_COLUMN] if split else [])]
+    wanted, there = names_of(split) if split else (), dict[str, None]()
     images: list[str] = []
     texts: list[Texts] = []
     rejects: list[Reject] = []
     for number, row in enumerate(table_rows(path, columns, [REFERENCES]), 1):
+        if split and (own := text_of(row[SPLIT_COLUMN])).lower() not in wanted:
+            there[own] = None
+            continue
         image = image_file(path, row, image_column)
         captions = texts_of(row[caption_column])
         label = text_of(row[label_column]) if label_column else None
@@ -97,6 +106,8 @@ def read_table(path: Path, image_column: str, caption_column: str, label_column:
         more = texts_of(references) if isinstance(references, list) else ()
         texts.append(Texts(captions=captions, references=more, label=label))
     if not images:
+        if split and not rejects:
+            raise UserError(f"{path}: no split {split!r}; there are: {', '.join(filter(None, there)) or 'none'}")
         first = f"; the first: {rejects[0]['image']}, {rejects[0]['reason']}" if rejects else ""
         raise UserError(f"{path}: no usable pair in {len(rejects)} rows{first}")
     return TablePairs(path.parent, images, texts, rejects)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.benchmarks.chexpert import read_chexpert
+from biomedclip_jax.data.benchmarks.embed import read_embed
 from biomedclip_jax.data.benchmarks.files import NotOnDisk
 from biomedclip_jax.data.benchmarks.lc25000 import read_lc25000
 from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
@@ -25,6 +26,7 @@ from biomedclip_jax.evaluation.prompts import Prompts, load_yaml, write_prompts
 _TABLE = "benchmarks.yaml"
 _READERS: dict[str, Callable[..., Labelled]] = {
     "chexpert": read_chexpert,
+    "embed": read_embed,
     "lc25000": read_lc25000,
     "medmnist": read_medmnist,
     "pcam": read_pcam,

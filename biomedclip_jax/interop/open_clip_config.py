@@ -313,8 +313,11 @@ def _check_expressible(config: CLIPConfig, preprocess: PreprocessConfig) -> None
     if config.text_head == "mlp_norm" or (isinstance(config.text, BertConfig) and config.text.pool == "mean_of_three"):
         raise UserError("this text tower has no open_clip form: open_clip has neither MedCLIP's pooling nor CXR-BERT's head")
     own = preprocess.resize_size is not None or preprocess.gray or preprocess.stretch
+    own = own or preprocess.square_size is not None or preprocess.otsu_crop
     if own or preprocess.resize_mode == "pad":
-        raise UserError("this preprocessing has no open_clip form: it resizes to a larger size, pads first, or is gray")
+        raise UserError(
+            "this preprocessing has no open_clip form: it resizes to a larger size, pads or crops first, or is gray"
+        )
 
 
 def _clip_resnet(config: CLIPConfig, image: ResNetConfig) -> dict[str, Any]:

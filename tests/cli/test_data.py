@@ -86,7 +86,7 @@ def test_what_argparse_says(capsys: pytest.CaptureFixture[str], arguments: list[
     assert ended.value.code == 2 and message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("action", ["fetch", "figures", "preview", "convert"])
+@pytest.mark.parametrize("action", ["fetch", "figures", "preview", "convert", "captions"])
 def test_help_has_an_example_that_parses(capsys: pytest.CaptureFixture[str], action: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["data", action, "--help"])

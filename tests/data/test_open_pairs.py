@@ -25,6 +25,7 @@ def table(folder: Path, name: str, captions: list[str]) -> str:
         ("gs://b/s/0.tar", "open_shards", ["gs://b/s/0.tar"]),
         ("a/t.tsv", "read_table", Path("a/t.tsv")),
         ("t.parquet", "read_table", Path("t.parquet")),
+        ("a/t.csv:train", "read_table", Path("a/t.csv")),
         (".:train", "open_build", Path(".")),
         (".:train[:10%]", "open_build", Path(".")),
         (".", "open_build", Path(".")),

@@ -44,6 +44,20 @@ def test_the_published_prompts() -> None:
         assert benchmark(name).prompts == Prompts.from_templates(classes.split("; "), templates)
 
 
+def test_the_words_of_cleft() -> None:
+    """RSNA's pneumothorax is theirs, and stays in a row of its own."""
+    start = "this is a chest x ray of a patient with"
+    row = benchmark("chexpert-5x200-cleft")
+    assert tuple(own[0] for own in row.prompts.sentences) == tuple(f"{start} {name}" for name in row.classes)
+    assert row.classes == tuple(finding.lower() for finding in row.options["findings"])
+    assert sorted(row.options["findings"]) == list(FIVE)
+    assert benchmark("rsna-cleft-released").prompts.flat == [f"{start} no findings", f"{start} pneumothorax"]
+    assert [each.name for each in ALL if any("pneumothorax" in own for own in each.prompts.flat)] == [
+        "rsna-cleft-released",
+        *(each.name for each in ALL if each.options.get("flag") == "chestmnist"),
+    ]
+
+
 def test_the_published_values() -> None:
     found = {
         (row.name, each.model): each.value

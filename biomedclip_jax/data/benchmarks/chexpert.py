@@ -33,8 +33,16 @@ _RELEASES = "CheXpert-v1.0*"
 _UNCERTAIN = {"ignore": -1.0, "zeros": 0.0, "ones": 1.0}
 
 
-def read_chexpert(name: str, where: Path, split: str, classes: Sequence[str], uncertain: str, per_class: int = 200) -> Labelled:
-    """A split; labels are positions in `FIVE`.
+def read_chexpert(
+    name: str,
+    where: Path,
+    split: str,
+    classes: Sequence[str],
+    uncertain: str,
+    per_class: int = 200,
+    findings: Sequence[str] = FIVE,
+) -> Labelled:
+    """A split; labels are positions in `findings`, which are the five in any order.
 
     test: the published list, if one of `chexpert_5x200.csv`, `chexpert-5x200.csv`, `chexpert-5x200-meta.csv` lies in `where`;
         else `per_class` images of each finding by GLoRIA's rule from train.csv with a fixed seed: not the same images.
@@ -45,26 +53,36 @@ def read_chexpert(name: str, where: Path, split: str, classes: Sequence[str], un
     check_split(name, split, ("train", "validation", "test"))
     if uncertain not in _UNCERTAIN:
         raise UserError(f"{name}: uncertain = {uncertain!r}; expected one of {', '.join(_UNCERTAIN)}")
-    releases = (where, *sorted(where.glob(_RELEASES)))
-    root = next((each for each in releases if (each / "train").is_dir() or (each / "train.csv").is_file()), where)
+    root = release_root(where)
     if split == "validation":
         chosen = list(_single(existing(root, "valid.csv"), _UNCERTAIN[uncertain]))
     else:
-        listed = next((folder / file for folder in (where, root) for file in _LISTS if (folder / file).is_file()), None)
+        listed = published_list(where, root)
         table = existing(root, "train.csv") if listed is None or split == "train" else None
         pool = [] if table is None else list(_single(table, _UNCERTAIN[uncertain]))
         test = _listed(listed) if listed is not None else _drawn(root / "train.csv", pool, per_class)
-        patients = {_patient(path) for path, _ in test}
-        chosen = test if split == "test" else [each for each in pool if _patient(each[0]) not in patients]
+        patients = {patient_of(path) for path, _ in test}
+        chosen = test if split == "test" else [each for each in pool if patient_of(each[0]) not in patients]
     rejects: list[Reject] = []
     found: list[tuple[Path, int]] = []
     for number, (path, label) in enumerate(chosen, 1):
-        image = root / _inside(path)
+        image = root / inside_release(path)
         if image.is_file():
-            found.append((image, label))
+            found.append((image, findings.index(FIVE[label])))
         else:
             rejects.append({"row": str(number), "image": str(image), "reason": "image file is not there"})
     return labelled_files(name, classes, found, rejects)
+
+
+def release_root(where: Path) -> Path:
+    """The folder with train.csv or train/: `where`, or that of a release in it."""
+    releases = (where, *sorted(where.glob(_RELEASES)))
+    return next((each for each in releases if (each / "train").is_dir() or (each / "train.csv").is_file()), where)
+
+
+def published_list(where: Path, root: Path) -> Path | None:
+    """The list of 5x200's images, if there is one."""
+    return next((folder / file for folder in (where, root) for file in _LISTS if (folder / file).is_file()), None)
 
 
 def _single(path: Path, uncertain: float) -> Iterator[tuple[str, int]]:
@@ -106,13 +124,13 @@ def _listed(path: Path) -> list[tuple[str, int]]:
     return rows
 
 
-def _inside(path: str) -> Path:
+def inside_release(path: str) -> Path:
     """CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> train/patient00001/..."""
     parts = Path(path).parts
     first = next((number for number, part in enumerate(parts) if part in ("train", "valid")), 1)
     return Path(*parts[first:])
 
 
-def _patient(path: str) -> str:
+def patient_of(path: str) -> str:
     """CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> patient00001."""
     return next((part for part in Path(path).parts if part.startswith("patient")), path)

@@ -80,6 +80,12 @@ def test_drawn_by_the_rule(folder: Path) -> None:
     assert read(folder, "validation").labels.tolist() == [0, 1, 2, 3, 4]
 
 
+def test_the_findings_in_another_order(folder: Path) -> None:
+    order = ("Atelectasis", "Edema", "Cardiomegaly", "Pleural Effusion", "Consolidation")
+    own, other = read(folder), read_chexpert("x", folder, "test", order, uncertain="ignore", per_class=2, findings=order)
+    assert own.names == other.names and [FIVE[i] for i in own.labels] == [order[i] for i in other.labels]
+
+
 def test_the_published_list_is_preferred(folder: Path) -> None:
     lines = [f",{HEADER},Report Impression"]
     lines += [f'{n},{line(n, **only(n % 5))},"\n1. no pneumothorax, {n}.\n"' for n in (19, 7)]
