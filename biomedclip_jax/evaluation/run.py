@@ -119,7 +119,7 @@ def _run(
     methods = options.probes if task == "probe" else [options.finetune]
     return few_labels(
         candidates,
-        source.labelled("train"),
+        source.labelled("train", test.classes),
         test,
         prompts,
         methods,
