@@ -209,9 +209,10 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("destination", type=Path, help="the folder to write; must not be there yet, or be empty")
     convert.add_argument(
         "--format",
-        choices=["open_clip", "open_clip-bin", "huggingface"],
+        choices=["open_clip", "open_clip-bin", "huggingface", "cleft"],
         default="open_clip",
-        help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or ViT + BERT for AutoModel "
+        help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or both towers for AutoModel; "
+        "cleft: a checkpoint for XYPB/CLEFT "
         "(default: %(default)s)",
     )
     add_evaluate(verbs)

@@ -8,7 +8,7 @@
 |             | (with a tower that open_clip does not have, such as GPT-2: biomedclip_config.json, see `towers.py`) |
 
 Others are only read, each as it was released: MedCLIP (`medclip.py`), BioViL and BioViL-T (`biovil.py`), and those of
-`released.py`, which are bare weight files: OpenAI's CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP.
+`released.py`, which are bare weight files: OpenAI's CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, CLEFT.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, PreprocessConfig, ViTConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, PreprocessConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
-from biomedclip_jax.interop import biovil, huggingface, medclip, open_clip, open_clip_config, released, towers
+from biomedclip_jax.interop import biovil, causal, cleft, huggingface, medclip, open_clip, open_clip_config, released, towers
 from biomedclip_jax.interop.layout import Entry, from_params, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.weights import WEIGHT_FILES, Parts, find_weights, read_weights, write_safetensors, write_torch
 from biomedclip_jax.models import abstract_model
 
-Format = Literal["open_clip", "open_clip-bin", "huggingface"]
+Format = Literal["open_clip", "open_clip-bin", "huggingface", "cleft"]
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -70,7 +70,7 @@ def read_model(folder: Path) -> Model:
         return model
     raise UserError(
         f"{folder}: not a model folder; expected {open_clip_config.CONFIG_FILE}, config.json of a CLIPModel, or the released "
-        "files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, MedCLIP or BioViL (README, Evaluate)"
+        "files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, CLEFT, MedCLIP or BioViL (README, Evaluate)"
     )
 
 
@@ -126,7 +126,10 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
         raise UserError(f"format {format!r}: expected one of {', '.join(get_args(Format))}")
     model = _expressible(model, format)
     names: list[str] = []
-    if format != "huggingface":
+    if format == "cleft":
+        cleft.check_form(model.config, destination)
+        write = _write_cleft
+    elif format != "huggingface":
         write = _write_open_clip
     elif isinstance(model.config.text, ClipTextConfig):
         write = _write_clip
@@ -134,7 +137,7 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
         write = _write_pair
     else:
         write = _write_towers
-    if model.config != model.config.base and write is not _write_towers:
+    if model.config != model.config.base and write not in (_write_towers, _write_cleft):
         raise UserError(f"{destination}: {open_clip_config.ADAPTERS_REFUSED}")
     write_folder(destination, lambda folder: names.extend(write(model, folder, destination, format)), replace=replace)
     return names
@@ -175,7 +178,7 @@ def _expressible(model: Model, format: Format) -> Model:
     timm has few image sizes, and CLIP's own ViT has no bias on its patches: there the bias moves into the positions.
     """
     config = _expressible_config(model.config)
-    if config == model.config or format == "huggingface":
+    if config == model.config or format in ("huggingface", "cleft"):
         return model
     tower = dict(model.params["image"])
     bias = np.asarray(tower["patch"]["bias"])
@@ -257,6 +260,14 @@ def _write_pair(model: Model, folder: Path, destination: Path, format: Format) -
         own = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{part}.")}
         write_safetensors(folder / file, own)
     return list(tensors)
+
+
+def _write_cleft(model: Model, folder: Path, destination: Path, format: Format) -> list[str]:
+    names = cleft.write_cleft(model, folder / "cleft.ckpt")
+    assert isinstance(model.config.text, GPTConfig)
+    _write_json(folder / "config.json", causal.config_json(model.config.text))
+    _copy_tokenizer(model, folder)
+    return names
 
 
 def _write_towers(model: Model, folder: Path, destination: Path, format: Format) -> list[str]:

@@ -6,6 +6,7 @@
 | PubMedCLIP  | PubMedCLIP_ViT32.pth, PubMedCLIP_RN50.pth, PubMedCLIP_RN50x4.pth | the same                     |
 | UniMed-CLIP | unimed-clip-vit-b16.pt, unimed_clip_vit_l14_base_text_encoder.pt | vocab.txt of BiomedBERT      |
 | PMC-CLIP    | checkpoint.pt, or image_encoder(resnet50).pth and two more       | vocab.txt of PubMedBERT      |
+| CLEFT       | a Lightning checkpoint, *.ckpt                                   | tokenizer.json of BioMedLM   |
 
 A tokenizer.json in the place of these, or CLIP's vocab.json and merges.txt, will do. Open-PMC-18M needs no entry: it is
 released in open_clip's layout, with BiomedCLIP's architecture.
@@ -14,6 +15,7 @@ released in open_clip's layout, with BiomedCLIP's architecture.
 from pathlib import Path
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.cleft import read_cleft
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.openai_clip import is_openai_clip, read_openai_clip
 from biomedclip_jax.interop.pmc_clip import find_image_file, is_pmc_clip, read_pmc_clip, read_three_files
@@ -22,7 +24,7 @@ from biomedclip_jax.interop.weights import read_weights
 
 CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
-_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 _OF_CLIP = (CLIP_VOCABULARY, "tokenizer.json", "vocab.json")
 _OF_BERT = ("vocab.txt", "tokenizer.json")
 _CLIP_SOURCE = f"{CLIP_VOCABULARY} from https://github.com/openai/CLIP/raw/main/clip/{CLIP_VOCABULARY}"
@@ -33,6 +35,8 @@ def read_file(path: Path) -> Model:
     """The model in one weight file of the table above. UserError if it is of another kind, or without its tokenizer."""
     if path.suffix not in _SUFFIXES:
         raise UserError(f"{path}: not a model; expected a folder, or a weight file ending in {', '.join(_SUFFIXES)}")
+    if path.suffix == ".ckpt":
+        return read_cleft(path)
     if path == find_image_file(path.parent):
         return read_three_files(path, _tokenizer(path, _OF_BERT, _BERT_SOURCE))
     tensors = read_weights(path)
