@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from biomedclip_jax.evaluation.run import Options
 
 _TASKS = ("retrieval", "zero-shot", "probe", "finetune", "all")
-_PROBES = ("linear-probe", "logistic-regression", "tip-adapter", "tip-adapter-f", "coop", "cocoop", "biomedcoop")
+_PROBES = (
+    "linear-probe",
+    "logistic-regression",
+    "tip-adapter",
+    "tip-adapter-f",
+    "coop",
+    "cocoop",
+    "biomedcoop",
+    "context-prompts",
+)
 _DATA_HELP = (
     "a benchmark by name (--list shows them), where --data-root says or as NAME=FOLDER; or your own: a folder of class "
     "folders, a table (.csv, .tsv, .jsonl, .parquet) with image and caption or label columns, tars, a build and its split "
@@ -183,6 +192,7 @@ def _probe(name: str, arguments: argparse.Namespace) -> "Method":
     from biomedclip_jax.evaluation.linear_probe import LinearProbe
     from biomedclip_jax.evaluation.logistic_regression import LogisticRegressionProbe
     from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
+    from biomedclip_jax.evaluation.prompt_learning.cleft import ContextPrompts
     from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOp
     from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
     from biomedclip_jax.evaluation.prompt_learning.tip_adapter import TipAdapter, TipAdapterF
@@ -201,6 +211,7 @@ def _probe(name: str, arguments: argparse.Namespace) -> "Method":
         "tip-adapter-f": TipAdapterF,
         "coop": CoOp,
         "cocoop": CoCoOp,
+        "context-prompts": ContextPrompts,
     }
     return others[name]()
 

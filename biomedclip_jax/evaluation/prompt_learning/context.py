@@ -22,6 +22,7 @@ class ContextConfig:
     """What is learned of a prompt "[v1] [v2] ... name."; the fields are CoOp's N_CTX or CTX_INIT, CSC, CLASS_TOKEN_POSITION.
 
     start: how many vectors, drawn from N(0, 0.02²), or the words that they start from, such as "a photo of a".
+    vectors: how many, where they start from words: the words are said again until there are so many (CLEFT: 30).
     class_specific: vectors of its own for each class, where otherwise all classes share them.
     position: where the name of the class stands: after the vectors, between their halves, or before them.
     """
@@ -29,11 +30,14 @@ class ContextConfig:
     start: int | str = 16
     class_specific: bool = False
     position: Position = "end"
+    vectors: int | None = None
 
     def __post_init__(self) -> None:
         wrong = self.start < 1 if isinstance(self.start, int) else not self.start.strip()
         if wrong:
             raise UserError(f"context start = {self.start!r}: expected a number of vectors above 0, or words to start from")
+        if self.vectors is not None and (self.vectors < 1 or isinstance(self.start, int)):
+            raise UserError(f"context vectors = {self.vectors!r}: expected a number above 0, and words as start")
         if self.position not in get_args(Position):
             choices = ", ".join(map(repr, get_args(Position)))
             raise UserError(f"context position = {self.position!r}: expected one of {choices}")
@@ -64,15 +68,26 @@ def _ends(tokenizer: Tokenizer) -> tuple[int, int]:
     return int(ends[0]), int(ends[1])
 
 
+def _has_no_ends(tokenizer: Tokenizer) -> bool:
+    return bool((_ids(tokenizer, "") == tokenizer.pad_id).all())
+
+
 def _body(tokenizer: Tokenizer, text: str) -> np.ndarray:
     """Ids of a text as it stands inside a sentence: after another word, without the ends."""
     before = len(_ids(tokenizer, _PLACEHOLDER)) - 1
     return _ids(tokenizer, f"{_PLACEHOLDER} {text}")[before:-1]
 
 
+def _inner(tokenizer: Tokenizer, text: str) -> np.ndarray:
+    """Ids without the ends, where the tokenizer gives any."""
+    return _ids(tokenizer, text) if _has_no_ends(tokenizer) else _ids(tokenizer, text)[1:-1]
+
+
 def context_length(config: ContextConfig, tokenizer: Tokenizer) -> int:
     """How many vectors are learned. UserError if no name fits beside them."""
-    count = config.start if isinstance(config.start, int) else len(_ids(tokenizer, config.start)) - 2
+    count = config.start if isinstance(config.start, int) else config.vectors or len(_inner(tokenizer, config.start))
+    if _has_no_ends(tokenizer):
+        return count  # before the text, beyond its context length
     most = tokenizer.context_length - 3
     if count > most:
         raise UserError(f"{count} learned vectors: this text tower takes at most {most} beside a name of one token")
@@ -83,9 +98,12 @@ def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenize
     """Start token, learned vectors and the name of the class in the order asked for, ".", end token.
 
     What does not fit into the tower's context length is cut from the end of the name, never from the learned vectors.
-    least: prompts are padded to this length, where padding matters to the tower.
+    least: prompts are padded to this length, where padding matters to the tower. For a tokenizer without start and end tokens
+    (GPT-2) see `_prepended`.
     """
     count = context_length(config, tokenizer)
+    if _has_no_ends(tokenizer):
+        return _prepended(names, config, tokenizer, count)
     start, end = _ends(tokenizer)
     placeholder = int(_ids(tokenizer, _PLACEHOLDER)[1])
     learned = np.arange(count)
@@ -112,13 +130,30 @@ def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenize
     return Layout(tokens, slots)
 
 
+def _prepended(names: Sequence[str], config: ContextConfig, tokenizer: Tokenizer, count: int) -> Layout:
+    """Learned vectors, then the name as it stands after another word, padded to the context length: CLEFT's second stage."""
+    if config.position != "end":
+        raise UserError(f"context position = {config.position!r}: this text tower reads from left to right; expected 'end'")
+    tokens = np.full((len(names), count + tokenizer.context_length), tokenizer.pad_id, np.int32)
+    slots = np.full(tokens.shape, -1, np.int32)
+    slots[:, :count] = np.arange(count)
+    skipped = len(_ids(tokenizer, _PLACEHOLDER))
+    tokens[:, :count] = _ids(tokenizer, _PLACEHOLDER)[0]
+    for row, name in zip(tokens, names, strict=True):
+        if not in_words(name):
+            raise UserError(f"class {name!r}: expected a name in words to put into a prompt")
+        body = _ids(tokenizer, f"{_PLACEHOLDER} {in_words(name)}")[skipped:]
+        row[count : count + len(body)] = body
+    return Layout(tokens, slots)
+
+
 def initial_context(
     config: ContextConfig, classes: int, tokenizer: Tokenizer, table: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """The vectors before any training, float32 [n, D] or, if `class_specific`, [C, n, D]. table: word embeddings [V, D]."""
     count = context_length(config, tokenizer)
     if isinstance(config.start, str):
-        vectors = np.asarray(table)[_ids(tokenizer, config.start)[1:-1]]
+        vectors = np.asarray(table)[np.resize(_inner(tokenizer, config.start), count)]
         return np.repeat(vectors[None], classes, axis=0) if config.class_specific else vectors
     shape = (classes, count, table.shape[1]) if config.class_specific else (count, table.shape[1])
     return rng.normal(0, 0.02, shape).astype(np.float32)

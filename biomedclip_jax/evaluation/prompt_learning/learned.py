@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.config import BertConfig, CLIPConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, GPTConfig
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, Layout, make_layout
 from biomedclip_jax.evaluation.prompt_learning.prompted import TOKENS_AT_ONCE, encode_conditioned, encode_prompts
@@ -110,7 +110,10 @@ def layout_for(clip: Pretrained, classes: Sequence[str], context: ContextConfig)
     """The prompts of these classes as this model's text tower takes them."""
     text = clip.config.text
     least = text.context_length if isinstance(text, BertConfig) and text.attend_padding else 0
-    return make_layout(classes, context, clip.processor.tokenizer, least)
+    layout = make_layout(classes, context, clip.processor.tokenizer, least)
+    if isinstance(text, GPTConfig) and layout.tokens.shape[1] > text.positions:
+        raise UserError(f"prompts of {layout.tokens.shape[1]} tokens: this text tower has {text.positions} positions")
+    return layout
 
 
 def model_fingerprint(clip: Pretrained) -> str:
