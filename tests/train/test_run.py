@@ -1,4 +1,3 @@
-
 """What a run does between its updates: evaluation, checkpoints of three kinds, signals, and resuming in other circumstances."""
 
 import dataclasses
