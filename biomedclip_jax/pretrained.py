@@ -233,15 +233,21 @@ def from_pretrained(
 def load(source: str | Path) -> Model:
     """The model behind a name: hub address, run folder or model folder."""
     folder = local_folder(source)
-    if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
-        if (folder / "model").is_dir():
-            return read_model(folder / "model")
+    if (of_run := model_folder(folder)) is None:
         from biomedclip_jax.train.export import read_run  # a run that is not finished: its newest checkpoint
 
         return read_run(folder)
+    folder = of_run
     if (folder / adapters.CONFIG_FILE).is_file():
         return adapters.read_adapted(folder)
     return read_model(folder)
+
+
+def model_folder(path: Path) -> Path | None:
+    """Where the model's files are: of a run folder its `model/`, None if the run is not finished; else the path itself."""
+    if (path / "metrics.jsonl").is_file() or (path / "checkpoints").is_dir():
+        return path / "model" if (path / "model").is_dir() else None
+    return path
 
 
 def _as_list(values: Sequence[Any], name: str) -> list[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from biomedclip_jax.data.class_names import classes_of
-from biomedclip_jax.data.images import IMAGE_SUFFIXES
+from biomedclip_jax.data.images import IMAGE_SUFFIXES, images_below
 from biomedclip_jax.data.labelled import Labelled, labelled_files
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.split_names import SPLITS, names_of, require_whole, split_there
@@ -32,7 +32,7 @@ def open_class_folders(folder: Path, split: str = "test", classes: Sequence[str]
     names = classes_of(folder, (path.name for each in roots for path in _folders(each)), classes)
     found: list[tuple[Path, int]] = []
     rejects: list[Reject] = []
-    for number, path in enumerate(_images(root), 1):
+    for number, path in enumerate(images_below(root), 1):
         inside = path.relative_to(root).parts
         if len(inside) > 1:
             found.append((path, names.index(inside[0])))
@@ -51,13 +51,3 @@ def has_class_folders(folder: Path) -> bool:
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _images(root: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-        and path.is_file()
-    )

@@ -52,16 +52,21 @@ def find_images(path: str | Path) -> list[Path]:
         return [root]
     if not root.is_dir():
         raise UserError(f"{root}: no such file or folder")
-    found = [
+    found = images_below(root)
+    if not found:
+        raise UserError(f"{root}: no image in this folder or below it; looked for {' '.join(IMAGE_SUFFIXES)}")
+    return found
+
+
+def images_below(root: Path) -> list[Path]:
+    """The image files of a folder, as `find_images` finds them; there may be none."""
+    return sorted(
         candidate
         for candidate in root.rglob("*")
         if candidate.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in candidate.relative_to(root).parts)
         and candidate.is_file()
-    ]
-    if not found:
-        raise UserError(f"{root}: no image in this folder or below it; looked for {' '.join(IMAGE_SUFFIXES)}")
-    return sorted(found)
+    )
 
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray | LazyImage

@@ -1,6 +1,7 @@
 """Images of known classes: the contract between readers of labelled data and the tasks that need labels."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,20 @@ def labelled_files(
         fingerprint=file_fingerprint(paths),
         rejects=tuple(rejects),
     )
+
+
+def files_there(
+    rows: Iterable[tuple[str, Path, int]],
+) -> tuple[list[tuple[Path, int]], list[Reject]]:
+    """Rows (number, image file, position of its class) for `labelled_files`: the usable ones, and those without their file."""
+    found: list[tuple[Path, int]] = []
+    rejects: list[Reject] = []
+    for number, image, label in rows:
+        if os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
+            found.append((image, label))
+        else:
+            rejects.append({"row": number, "image": str(image), "reason": "image file is not there"})
+    return found, rejects
 
 
 def fingerprint(parts: Iterable[str]) -> str:

@@ -1,11 +1,10 @@
 """A table of image files and their classes: CSV, TSV, JSON lines or Parquet."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from biomedclip_jax.data.class_names import classes_of
-from biomedclip_jax.data.labelled import Labelled, labelled_files
+from biomedclip_jax.data.labelled import Labelled, files_there, labelled_files
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.split_names import require_whole, split_there
 from biomedclip_jax.data.tables import SPLIT_COLUMN, image_file, table_rows, text_of
@@ -36,12 +35,5 @@ def open_labelled_table(
         require_whole(path, split, f"add a column {SPLIT_COLUMN!r} with train, validation or test")
         wanted = ""
     names = classes_of(path, (label for _, _, label, _ in rows), classes)
-    found: list[tuple[Path, int]] = []
-    for number, image, label, own in rows:
-        if own != wanted:
-            continue
-        if os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
-            found.append((image, names.index(label)))
-        else:
-            rejects.append({"row": number, "image": str(image), "reason": "image file is not there"})
-    return labelled_files(str(path), names, found, rejects)
+    found, gone = files_there((number, image, names.index(label)) for number, image, label, own in rows if own == wanted)
+    return labelled_files(str(path), names, found, rejects + gone)

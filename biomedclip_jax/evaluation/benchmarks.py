@@ -13,7 +13,7 @@ import numpy as np
 
 from biomedclip_jax.data.benchmarks.chexpert import read_chexpert
 from biomedclip_jax.data.benchmarks.embed import read_embed
-from biomedclip_jax.data.benchmarks.files import NotOnDisk
+from biomedclip_jax.data.benchmarks.files import NotOnDisk, check_split
 from biomedclip_jax.data.benchmarks.lc25000 import read_lc25000
 from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
 from biomedclip_jax.data.benchmarks.pcam import read_pcam
@@ -85,14 +85,9 @@ class Benchmark:
         write_prompts(path, self.classes, self.templates, self.prompts if self.sentences else None)
 
 
-def benchmarks() -> Mapping[str, Benchmark]:
-    """All, by name."""
-    return _table()
-
-
 def benchmark(name: str) -> Benchmark:
     """UserError, with the nearest name, for one that is not in the table."""
-    table = _table()
+    table = benchmarks()
     if name not in table:
         nearest = [known for known in table if known.startswith(name)] or difflib.get_close_matches(name, table, n=1)
         hint = f", did you mean {nearest[0]!r}?" if nearest else ""
@@ -111,8 +106,7 @@ def load_benchmark(name: str, where: Path, split: str = "test", **options: Any) 
     known = benchmark(name)
     inside = where / known.folder
     place = inside if inside.is_dir() else where
-    if split not in known.splits:
-        raise UserError(f"{name}: no split {split!r}; there are: {', '.join(known.splits)}")
+    check_split(name, split, tuple(known.splits))
     try:
         return _READERS[known.reader](name, place, split, known.classes, **{**known.options, **options})
     except NotOnDisk as error:
@@ -121,7 +115,8 @@ def load_benchmark(name: str, where: Path, split: str = "test", **options: Any) 
 
 
 @cache
-def _table() -> dict[str, Benchmark]:
+def benchmarks() -> Mapping[str, Benchmark]:
+    """All, by name."""
     source = files("biomedclip_jax.evaluation") / _TABLE
     rows: dict[str, dict[str, Any]] = load_yaml(_TABLE, source.read_text(encoding="utf-8"))
     found: dict[str, Benchmark] = {}

@@ -5,12 +5,13 @@ from functools import cached_property
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from biomedclip_jax.data.labelled import fingerprint
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.fingerprint import fingerprint as parameters_fingerprint
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.pretrained import Pretrained, from_pretrained
+from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.pretrained import Pretrained, from_pretrained, model_folder
 
 _SMALL = 10_000_000  # bytes: tokenizers have less, weights more
 
@@ -40,12 +41,9 @@ class Candidate:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything in the model's files, or of the parameters of a run that has no model folder yet."""
-        folder = self._folder
-        if (folder / "model").is_dir():
-            folder = folder / "model"
-        elif (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
-            leaves = jax.tree.leaves_with_path(self.clip.params)
-            return fingerprint(f"{jax.tree_util.keystr(path)} {_digest_of(np.asarray(leaf))}" for path, leaf in leaves)
+        folder = model_folder(self._folder)
+        if folder is None:
+            return parameters_fingerprint(flatten(self.clip.params))
         if folder.is_file():  # and what belongs to it: its tokenizer, the text tower of PMC-CLIP's three files
             beside = sorted(path for path in folder.parent.iterdir() if path.is_file() and path != folder)
             files = [folder, *(path for path in beside if path.stat().st_size < _SMALL or path.name.startswith("text_"))]
@@ -53,10 +51,6 @@ class Candidate:
         else:
             files = sorted(path for path in folder.rglob("*") if path.is_file())
         return fingerprint(f"{path.relative_to(folder)} {_digest_of_file(path)}" for path in files)
-
-
-def _digest_of(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def _digest_of_file(path: Path) -> str:

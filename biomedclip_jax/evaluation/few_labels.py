@@ -15,7 +15,7 @@ from biomedclip_jax.evaluation.few_shot import Budget, Split, split
 from biomedclip_jax.evaluation.learning_curves import Curve, draw_learning_curves
 from biomedclip_jax.evaluation.methods import FewShot, Method, Part, softmax
 from biomedclip_jax.evaluation.metrics import classification_metrics, majority_metrics, sklearn_metrics
-from biomedclip_jax.evaluation.prompts import Prompts
+from biomedclip_jax.evaluation.prompts import Prompts, class_embeddings
 from biomedclip_jax.evaluation.results import Result
 from biomedclip_jax.progress import progress_bar
 
@@ -88,12 +88,6 @@ def few_labels(
                 curves.append(_curve(own, metric, zero_shot))
     draw_learning_curves(folder / picture, dataset, metric, curves, constant.get(f"majority_{metric}"))
     return results
-
-
-def class_embeddings(text: np.ndarray, prompts: Prompts) -> np.ndarray:
-    """Zero-shot weights, float32 [C, E]: of the sentences' unit embeddings the mean of each class, made unit length."""
-    means = np.stack([text[own].mean(axis=0) for own in prompts.by_class()])
-    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def _check(train: Labelled, test: Labelled, prompts: Prompts) -> None:

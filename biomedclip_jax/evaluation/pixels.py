@@ -3,9 +3,8 @@
 import dataclasses
 import os
 import tempfile
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -31,14 +30,8 @@ def decoded(images: Sequence[ImageSource], names: Sequence[str], config: Preproc
         pixels[position] = np.rint(preprocess(image, plain) * 255).astype(np.uint8)
 
     with ThreadPoolExecutor() as pool, progress_bar(len(images), "image (decoded)") as bar:
-        waiting: deque[Future] = deque(pool.submit(fill, position) for position in range(len(images)))
-        try:
-            while waiting:
-                waiting.popleft().result()
-                bar.update(1)
-        except UserError:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for _ in pool.map(fill, range(len(images))):  # an error cancels those that have not begun
+            bar.update(1)
     return pixels
 
 

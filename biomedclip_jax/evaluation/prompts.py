@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
@@ -46,6 +48,15 @@ class Prompts:
         for own in self.sentences:
             ends.append(ends[-1] + len(own))
         return [slice(a, b) for a, b in pairwise(ends)]
+
+
+def class_embeddings(text: np.ndarray, prompts: Prompts, *, first: bool = False) -> np.ndarray:
+    """Zero-shot weights, float32 [C, E]: of the sentences' unit embeddings the mean of each class, made unit length.
+
+    text: of `prompts.flat` [sentences, E]. first: of the first sentence of each class alone.
+    """
+    means = np.stack([(text[own][:1] if first else text[own]).mean(axis=0) for own in prompts.by_class()])
+    return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 
 def in_words(name: str) -> str:

@@ -64,7 +64,7 @@ def evaluate(
     """
     found = read_results(out)
     new: list[Result] = []
-    failed: dict[str, UserError] = {}
+    failed: list[str] = []
     for source in sources:
         for task in tasks:
             try:
@@ -73,14 +73,14 @@ def evaluate(
                 if len(tasks) == len(sources) == 1:
                     raise
                 print(f"{source.name}: no {task}: {error}", file=sys.stderr)
-                failed.setdefault(source.name, error)
+                failed.append(source.name)
                 continue
             found, new = merged(found, results), new + results
             _write(out, found)
             for result in results:
                 print(_line(result))
     done = {result.dataset for result in new}
-    missing = [name for name in failed if len(tasks) == 1 or name not in done]
+    missing = [name for name in dict.fromkeys(failed) if len(tasks) == 1 or name not in done]
     if missing:
         raise UserError(f"{len(missing)} of {len(sources)} data sets could not be evaluated: {', '.join(missing)}; see above")
     return new
@@ -142,6 +142,5 @@ def _write(out: Path, results: Sequence[Result]) -> None:
 
 def _line(result: Result) -> str:
     shown = [f"{name} {result.metrics[name]:.4f}" for name in _HEADLINES if name in result.metrics]
-    budget = f", {result.settings['budget']}" if "budget" in result.settings else ""
-    budget += f", {result.settings['search']}" if "search" in result.settings else ""
-    return f"{result.task} {result.dataset}{budget} ({result.n:,}): {result.model}: {'  '.join(shown)}"
+    about = "".join(f", {result.settings[name]}" for name in ("budget", "search") if name in result.settings)
+    return f"{result.task} {result.dataset}{about} ({result.n:,}): {result.model}: {'  '.join(shown)}"

@@ -76,20 +76,18 @@ def parse_source(
 
     UserError for a name that is neither a benchmark nor anything on this machine.
     """
-    columns = columns or Columns()
-    name, equals, place = text.partition("=")
-    if not equals and name in benchmarks():
-        if root is None:
-            raise UserError(
-                f"{name}: where is it? Say --data {name}=FOLDER, or --data-root DIR with {benchmark(name).folder}/ in it"
-            )
-        return Source(name=name, where=str(root), known=benchmark(name), prompts_file=prompts)
-    if equals and name in benchmarks():
-        return Source(name=name, where=place, known=benchmark(name), prompts_file=prompts)
-    if not equals and "/" not in text and "." not in text and ":" not in text and not Path(text).exists():
-        benchmark(text)  # raises, with the nearest name
-    shown = name if equals else _name_of(text)
-    return Source(name=shown, where=place if equals else text, train=train, columns=columns, prompts_file=prompts)
+    name, named, place = text.partition("=")
+    if (known := benchmarks().get(name)) is not None:
+        if not named:
+            if root is None:
+                raise UserError(f"{name}: where is it? Say --data {name}=FOLDER, or --data-root DIR with {known.folder}/ in it")
+            place = str(root)
+        return Source(name=name, where=place, known=known, prompts_file=prompts)
+    if not named:
+        if not set(text) & set("/.:") and not Path(text).exists():
+            benchmark(text)  # raises, with the nearest name
+        name, place = _name_of(text), text
+    return Source(name=name, where=place, train=train, columns=columns or Columns(), prompts_file=prompts)
 
 
 def _name_of(place: str) -> str:

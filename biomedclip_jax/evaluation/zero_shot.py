@@ -20,7 +20,7 @@ from biomedclip_jax.evaluation.metrics import (
     metrics_per_class,
     sklearn_metrics,
 )
-from biomedclip_jax.evaluation.prompts import Aggregation, Prompts
+from biomedclip_jax.evaluation.prompts import Aggregation, Prompts, class_embeddings
 from biomedclip_jax.evaluation.results import Result
 from biomedclip_jax.evaluation.zero_shot_pictures import draw
 
@@ -130,9 +130,7 @@ def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Ag
             return best
         spread = best.std(axis=0)
         return (best - best.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    chosen = [text[own][:1] if aggregate == "single" else text[own] for own in prompts.by_class()]
-    mean = np.stack([own.mean(axis=0) for own in chosen])
-    return image @ (mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)).T
+    return image @ class_embeddings(text, prompts, first=aggregate == "single").T
 
 
 def accuracy(image: np.ndarray, prompt: np.ndarray, labels: Sequence[str], truth: Sequence[str]) -> dict[str, float]:

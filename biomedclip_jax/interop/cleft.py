@@ -113,18 +113,6 @@ def read_context(path: Path) -> np.ndarray:
     return np.asarray(tensors[name], np.float32)
 
 
-def context_layout(tokens: np.ndarray, count: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` learned vectors before each text, as `evaluation.prompt_learning.context.Layout`: (tokens, slots), int32.
-
-    tokens: int32 [C, N]. CLEFT pads names to its whole context length N, and "first_eos" takes a text that fills N for cut.
-    A name is tokenised as it stands after another word, with the space before it.
-    """
-    before = np.full((len(tokens), count), 0 if pad_id else 1, np.int32)  # any token that is no padding
-    slots = np.tile(np.arange(count, dtype=np.int32), (len(tokens), 1))
-    after = np.full(tokens.shape, -1, np.int32)
-    return np.concatenate([before, tokens.astype(np.int32)], axis=1), np.concatenate([slots, after], axis=1)
-
-
 def _blocks_of(table: np.ndarray, depth: int) -> dict[str, np.ndarray]:
     """PEFT's prefix [T, 2·L·D] as keys and values [T, D] of each block."""
     split = table.reshape(len(table), depth, 2, -1)

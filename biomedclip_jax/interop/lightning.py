@@ -7,7 +7,7 @@ from typing import Any
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
-from biomedclip_jax.interop.weights import TorchFile
+from biomedclip_jax.interop.weights import TorchFile, save_torch
 
 _VERSION = "2.1.2"  # of the layout: Lightning asks for one, and adapts what is older
 
@@ -71,11 +71,4 @@ def write_lightning(path: Path, state: Mapping[str, Any], hyper_parameters: Mapp
     tensors = {name: x if isinstance(x, torch.Tensor) else torch.from_numpy(x.copy()) for name, x in state.items()}
     content = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": _VERSION, "state_dict": tensors}
     content["hyper_parameters"] = dict(hyper_parameters)
-
-    def write(partial: Path) -> None:
-        try:
-            torch.save(content, partial)
-        except RuntimeError as error:  # a full disk: torch hides what the system said
-            raise OSError(str(error).partition("\n")[0]) from error
-
-    write_file(path, write)
+    write_file(path, lambda partial: save_torch(partial, content))

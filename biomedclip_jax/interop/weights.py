@@ -241,7 +241,14 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     except ImportError:
         raise UserError(f"{path.name}: writing a .bin file needs torch: pip install 'biomedclip_jax[torch]'") from None
     state = {name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()}
+    save_torch(path, state)
+
+
+def save_torch(path: Path, content: Any) -> None:
+    """`torch.save`, with an OSError where the disk is full: torch hides what the system said."""
+    import torch
+
     try:
-        torch.save(state, path)
-    except RuntimeError as error:  # a full disk: torch hides what the system said
+        torch.save(content, path)
+    except RuntimeError as error:
         raise OSError(str(error).partition("\n")[0]) from error

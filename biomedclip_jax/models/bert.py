@@ -6,10 +6,8 @@ from jax import Array
 
 from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
 from biomedclip_jax.models.adapters import prefix_tokens
-from biomedclip_jax.models.transformer import BlockShape, Gather, dropout, layer_norm, linear, read_blocks, stack_blocks
-
-# Far above any block index, so that the dropout of the embeddings never shares a mask with a block's.
-_EMBEDDING_SITE = 1 << 20
+from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, linear, read_blocks, stack_blocks
 
 
 class Bert(nnx.Module):
@@ -36,18 +34,8 @@ class Bert(nnx.Module):
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
         self.token_type = nnx.Param(normal(rngs.params(), (c.token_types, c.width)))
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
-        shape = BlockShape(
-            c.width,
-            c.heads,
-            c.mlp_width,
-            c.depth,
-            c.activation,
-            c.layer_norm_eps,
-            pre_norm=False,
-            dropout=c.dropout,
-            attention_dropout=c.attention_dropout,
-            longest=c.positions,
-            adapter=adapter,
+        shape = block_shape(
+            c, pre_norm=False, adapter=adapter, dropout=c.dropout, attention_dropout=c.attention_dropout, longest=c.positions
         )
         self.blocks = stack_blocks(shape, compute, rngs)
         if c.pool == "cls_pooler":
@@ -62,7 +50,7 @@ class Bert(nnx.Module):
         mask = tokens != self.config.pad_id
         x = words + self.position[self.first_place : self.first_place + tokens.shape[1]] + self.token_type[0]
         x = self.norm(x)
-        x = dropout(x, self.config.dropout, keys, _EMBEDDING_SITE)
+        x = dropout(x, self.config.dropout, keys, EMBEDDING_SITE)
         places = mask[..., None]
         three = self.config.pool == "mean_of_three"
         read = (lambda x: _mean(x, places)) if three else lambda x: None

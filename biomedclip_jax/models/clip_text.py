@@ -5,7 +5,7 @@ from flax import nnx
 from jax import Array
 
 from biomedclip_jax.config import AdapterConfig, ClipTextConfig, ComputeConfig
-from biomedclip_jax.models.transformer import BlockShape, Gather, layer_norm, run_blocks, stack_blocks
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 
 class ClipText(nnx.Module):
@@ -26,9 +26,7 @@ class ClipText(nnx.Module):
         self.word = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(nnx.initializers.normal(0.01)(rngs.params(), (c.context_length, c.width)))
         self.adapted = adapter is not None
-        shape = BlockShape(
-            c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps, pre_norm=True, adapter=adapter
-        )
+        shape = block_shape(c, pre_norm=True, adapter=adapter)
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
 

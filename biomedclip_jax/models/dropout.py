@@ -8,6 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.random import threefry2x32_p
 
+# Far above any block index, so that the dropout of a text tower's embeddings never shares a mask with a block's.
+EMBEDDING_SITE = 1 << 20
+
 
 def _keeps(keys: Array, site: int, rate: float, counters: Array) -> Array:
     """Which draws are kept: bool [B, 4, ...] for B keys and counters uint32 [...], each kept with probability 1 - rate.

@@ -6,10 +6,8 @@ from jax import Array
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, GPTConfig
 from biomedclip_jax.models.adapters import prefix_tokens
 from biomedclip_jax.models.causal import pooled, seen, text_lengths, with_end
-from biomedclip_jax.models.transformer import BlockShape, Gather, dropout, layer_norm, run_blocks, stack_blocks
-
-# Far above any block index, as in `bert.py`; a model has one text tower, so the sites never meet.
-_EMBEDDING_SITE = 1 << 20
+from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 
 class GPT(nnx.Module):
@@ -31,19 +29,14 @@ class GPT(nnx.Module):
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
-        shape = BlockShape(
-            c.width,
-            c.heads,
-            c.mlp_width,
-            c.depth,
-            c.activation,
-            c.layer_norm_eps,
+        shape = block_shape(
+            c,
             pre_norm=True,
+            adapter=adapter,
             dropout=c.dropout,
             attention_dropout=c.attention_dropout,
             longest=c.positions,
             inverse_layer_scale=c.inverse_layer_scale,
-            adapter=adapter,
         )
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
@@ -60,7 +53,7 @@ class GPT(nnx.Module):
         """
         n = tokens.shape[1]
         places = self.position[self.first_place : self.first_place + n]
-        x = dropout(words + places, self.config.embedding_dropout, keys, _EMBEDDING_SITE)
+        x = dropout(words + places, self.config.embedding_dropout, keys, EMBEDDING_SITE)
         lengths = text_lengths(tokens, self.config.pad_id)
         x = run_blocks(self.blocks, x.astype(self.compute.dtype), seen(lengths, n), keys, self.compute, self.gather)
         return self.norm(pooled(x, lengths, self.config))  # the norm works on each token alone: one is enough

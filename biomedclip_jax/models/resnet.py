@@ -13,7 +13,7 @@ from jax import Array, lax
 
 from biomedclip_jax.config import ComputeConfig, ResNetConfig
 from biomedclip_jax.models.dense import product
-from biomedclip_jax.models.transformer import Gather, linear, remat
+from biomedclip_jax.models.transformer import Gather, linear, remat, stacked
 
 _EXPANSION = 4  # a block gives 4 x the channels of its 3x3 convolution
 
@@ -92,13 +92,8 @@ class ResNetStage(nnx.Module):
         self.first = Bottleneck(d_in, d, stride, True, config, compute, rngs)
         self.rest = depth - 1
         if self.rest:
-
-            @nnx.split_rngs(splits=self.rest)
-            @nnx.vmap(in_axes=0, out_axes=0)
-            def make(rngs: nnx.Rngs) -> Bottleneck:
-                return Bottleneck(d * _EXPANSION, d, 1, False, config, compute, rngs)
-
-            self.blocks = make(rngs)
+            width = d * _EXPANSION
+            self.blocks = stacked(lambda rngs: Bottleneck(width, d, 1, False, config, compute, rngs), self.rest, rngs)
 
     def __call__(self, x: Array) -> Array:
         x = self.first(x)

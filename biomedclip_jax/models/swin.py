@@ -13,7 +13,7 @@ from flax import nnx
 from jax import Array, lax
 
 from biomedclip_jax.config import ComputeConfig, SwinConfig
-from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, layer_norm, linear, remat
+from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, layer_norm, linear, remat, stacked
 
 _FAR = -100.0  # added to the scores of masked pairs; transformers has this number, not minus infinity
 
@@ -95,13 +95,7 @@ class SwinStage(nnx.Module):
         self.window = min(config.window, side)
         mlp_width = config.mlp_ratio * width
         shape = BlockShape(width, heads, mlp_width, depth, config.activation, config.layer_norm_eps, pre_norm=True)
-
-        @nnx.split_rngs(splits=depth)
-        @nnx.vmap(in_axes=0, out_axes=0)
-        def make(rngs: nnx.Rngs) -> SwinBlock:
-            return SwinBlock(shape, self.window, compute, rngs)
-
-        self.blocks = make(rngs)
+        self.blocks = stacked(lambda rngs: SwinBlock(shape, self.window, compute, rngs), depth, rngs)
 
     def __call__(self, x: Array) -> Array:
         # a map of one window has nowhere to move it

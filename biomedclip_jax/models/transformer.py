@@ -40,6 +40,13 @@ class BlockShape:
     adapter: AdapterConfig | None = None
 
 
+def block_shape(config: Any, *, pre_norm: bool, adapter: AdapterConfig | None, **more: Any) -> BlockShape:
+    """Of a tower's config: the sizes that every one has; more: other fields of `BlockShape`."""
+    c = config
+    sizes = (c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps)
+    return BlockShape(*sizes, pre_norm=pre_norm, adapter=adapter, **more)
+
+
 @jax.custom_jvp
 def exact_gelu(x: Array) -> Array:
     """x·Φ(x), with Φ by the error function."""

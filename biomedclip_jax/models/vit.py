@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, ViTConfig
-from biomedclip_jax.models.transformer import BlockShape, Gather, layer_norm, linear, run_blocks, stack_blocks
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, linear, run_blocks, stack_blocks
 
 # Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's embeddings.
 _PATCH_DRAW = (1 << 20) + 1
@@ -61,17 +61,7 @@ class ViT(nnx.Module):
         self.position = nnx.Param(normal(rngs.params(), (rows, c.width)))
         if c.norm_pre:
             self.norm_pre = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
-        shape = BlockShape(
-            c.width,
-            c.heads,
-            c.mlp_width,
-            c.depth,
-            c.activation,
-            c.layer_norm_eps,
-            True,
-            layer_scale=c.layer_scale,
-            adapter=adapter,
-        )
+        shape = block_shape(c, pre_norm=True, adapter=adapter, layer_scale=c.layer_scale)
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
 

@@ -9,7 +9,7 @@ from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.data.pairs import ImageOf, Pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.gallery import Found, images_of_captions
-from biomedclip_jax.evaluation.report import loss_curve
+from biomedclip_jax.evaluation.loss_curve import loss_curve
 from biomedclip_jax.evaluation.retrieval import recall
 from biomedclip_jax.evaluation.zero_shot import accuracy
 from biomedclip_jax.pretrained import from_pretrained, prompts

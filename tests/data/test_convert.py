@@ -19,9 +19,7 @@ SOURCE = {"csv": "pairs.csv", "jsonl": "pairs.jsonl", "parquet": "pairs.parquet"
 KINDS = tuple(SOURCE)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clip_benchmark_peer import png
 from PIL import Image
 
 from biomedclip_jax.data.images import load_image
@@ -15,16 +16,11 @@ from biomedclip_jax.data.labelled import Labelled
 from biomedclip_jax.data.open_labelled import open_labelled
 from biomedclip_jax.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def picture(number: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (8, 6), number).save(out, "PNG")
-    return out.getvalue()
+    return png(Image.new("L", (8, 6), number))
 
 
 def shades(found: Labelled) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from clip_benchmark_peer import png
 from PIL import Image
 
 from biomedclip_jax.data.build_writer import BuildWriter
@@ -14,16 +15,11 @@ from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import Pair, Pairs, Subset, with_readable_texts
 from biomedclip_jax.data.pairs_fingerprint import pairs_fingerprint
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def picture(number: int) -> bytes:
-    out = io.BytesIO()
-    Image.new("L", (8, 6), number).save(out, "PNG")
-    return out.getvalue()
+    return png(Image.new("L", (8, 6), number))
 
 
 CAPTIONS = [f"caption {i}" for i in range(4)]

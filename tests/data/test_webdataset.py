@@ -21,11 +21,7 @@ from biomedclip_jax.errors import UserError
 HOST = socket.gethostname()
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def picture(number: int) -> bytes:

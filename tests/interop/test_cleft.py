@@ -13,9 +13,9 @@ from flax import nnx
 import biomedclip_jax as bc
 from biomedclip_jax.config import CLIPConfig, GPTConfig, IA3Config, LoRAConfig, PrefixConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.prompt_learning.context import Layout
+from biomedclip_jax.evaluation.prompt_learning.context import prepended
 from biomedclip_jax.evaluation.prompt_learning.prompted import encode_prompts
-from biomedclip_jax.interop.cleft import context_layout, read_cleft, read_context, write_cleft
+from biomedclip_jax.interop.cleft import read_cleft, read_context, write_cleft
 from biomedclip_jax.interop.cleft_layout import KNOWN, VIT, entries
 from biomedclip_jax.interop.folders import Format, read_model, write_model
 from biomedclip_jax.interop.layout import flatten
@@ -116,7 +116,7 @@ def test_second_stage(tmp_path: Path) -> None:
     assert context.shape == (30, 64)
     assert model.report.ignored["text_encoder_q.model.prompt_encoder.default.embedding.weight"].startswith("learned context")
     assert np.array_equal(context, theirs.text_encoder_q.model.prompt_encoder.default.embedding.weight.detach().numpy())
-    layout = Layout(*context_layout(captions(), 30, PAD))
+    layout = prepended(captions(), 30, PAD)
     found = jax.jit(lambda x: encode_prompts(model.config, model.params, layout, x))(context)
     assert np.abs(np.asarray(found) - their_texts(theirs, captions())).max() <= 1e-5
     write_cleft(model, tmp_path / "again.ckpt", like=path)

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
-from biomedclip_jax.data.labelled import Labelled, labelled_files
-from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.labelled import Labelled, files_there, labelled_files
 from biomedclip_jax.data.tables import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
@@ -63,15 +62,8 @@ def read_chexpert(
         test = _listed(listed) if listed is not None else _drawn(root / "train.csv", pool, per_class)
         patients = {patient_of(path) for path, _ in test}
         chosen = test if split == "test" else [each for each in pool if patient_of(each[0]) not in patients]
-    rejects: list[Reject] = []
-    found: list[tuple[Path, int]] = []
-    for number, (path, label) in enumerate(chosen, 1):
-        image = root / inside_release(path)
-        if image.is_file():
-            found.append((image, findings.index(FIVE[label])))
-        else:
-            rejects.append({"row": str(number), "image": str(image), "reason": "image file is not there"})
-    return labelled_files(name, classes, found, rejects)
+    rows = ((root / inside_release(path), findings.index(FIVE[label])) for path, label in chosen)
+    return labelled_files(name, classes, *files_there((str(number), *row) for number, row in enumerate(rows, 1)))
 
 
 def release_root(where: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
 from biomedclip_jax.data.label_captions import Empty, code_of, packaged_captions
-from biomedclip_jax.data.labelled import Labelled, labelled_files
+from biomedclip_jax.data.labelled import Labelled, files_there, labelled_files
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.tables import Row, table_rows, text_of
 from biomedclip_jax.errors import UserError
@@ -73,10 +73,8 @@ def read_embed(
     if split == "test" and per_class is not None:
         labels = [position for _, position in pool]
         pool = [pool[i] for i in drawn(labels, per_class)]
-    found = [each for each in pool if each[0].is_file()]
-    gone = [image for image, _ in pool if not image.is_file()]
-    rejects += [{"row": "", "image": str(image), "reason": "image file is not there"} for image in gone]
-    return labelled_files(name, classes, found, rejects)
+    found, gone = files_there(("", *each) for each in pool)
+    return labelled_files(name, classes, found, rejects + gone)
 
 
 def drawn(labels: Sequence[object], per_class: int, seed: int = 0) -> list[int]:

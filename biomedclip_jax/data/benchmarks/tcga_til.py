@@ -10,7 +10,7 @@ from pathlib import Path
 
 from biomedclip_jax.data.benchmarks.files import NotOnDisk
 from biomedclip_jax.data.images import find_images
-from biomedclip_jax.data.labelled import Labelled, labelled_files
+from biomedclip_jax.data.labelled import Labelled, files_there, labelled_files
 from biomedclip_jax.data.split_names import names_of
 from biomedclip_jax.data.tables import image_file, table_rows, text_of
 from biomedclip_jax.errors import UserError
@@ -39,15 +39,12 @@ def read_tcga_til(name: str, where: Path, split: str, classes: Sequence[str], ca
 
 
 def _table(name: str, path: Path, split: str, classes: Sequence[str]) -> Labelled:
-    found, rejects = [], []
+    rows: list[tuple[str, Path, int]] = []
     for number, row in enumerate(table_rows(path, ["path", "label"], ["split"]), 1):
         label, own, image = text_of(row["label"]).lower(), text_of(row.get("split")), image_file(path, row, "path")
         if (own or "test").lower() not in names_of(split):
             continue
         if label not in _NEGATIVE + _POSITIVE:
             raise UserError(f"{path}, row {number}: label {label!r}; expected 0 or none, 1 or til")
-        if image.is_file():
-            found.append((image, int(label in _POSITIVE)))
-        else:
-            rejects.append({"row": str(number), "image": str(image), "reason": "image file is not there"})
-    return labelled_files(name, classes, found, rejects)
+        rows.append((str(number), image, int(label in _POSITIVE)))
+    return labelled_files(name, classes, *files_there(rows))

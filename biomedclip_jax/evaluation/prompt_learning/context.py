@@ -99,21 +99,20 @@ def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenize
 
     What does not fit into the tower's context length is cut from the end of the name, never from the learned vectors.
     least: prompts are padded to this length, where padding matters to the tower. For a tokenizer without start and end tokens
-    (GPT-2) see `_prepended`.
+    (GPT-2) see `_prepended_names`.
     """
     count = context_length(config, tokenizer)
     if _has_no_ends(tokenizer):
-        return _prepended(names, config, tokenizer, count)
+        return _prepended_names(names, config, tokenizer, count)
     start, end = _ends(tokenizer)
     placeholder = int(_ids(tokenizer, _PLACEHOLDER)[1])
     learned = np.arange(count)
     rows: list[tuple[np.ndarray, np.ndarray]] = []
     for name in names:
-        if not in_words(name):
-            raise UserError(f"class {name!r}: expected a name in words to put into a prompt")
-        body = _body(tokenizer, in_words(name) + ".")[: tokenizer.context_length - count - 2]
+        spoken = _spoken(name)
+        body = _body(tokenizer, spoken + ".")[: tokenizer.context_length - count - 2]
         # of the name alone: a class is as many tokens long as its own name has
-        length = min(len(_body(tokenizer, in_words(name))), len(body))
+        length = min(len(_body(tokenizer, spoken)), len(body))
         before = {"end": count, "middle": count // 2, "front": 0}[config.position]
         ids = np.concatenate([[start], np.full(count, placeholder), body, [end]])
         slots = np.concatenate([[-1], learned, np.full(len(body) + 1, -1)])
@@ -130,21 +129,33 @@ def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenize
     return Layout(tokens, slots)
 
 
-def _prepended(names: Sequence[str], config: ContextConfig, tokenizer: Tokenizer, count: int) -> Layout:
-    """Learned vectors, then the name as it stands after another word, padded to the context length: CLEFT's second stage."""
+def prepended(tokens: np.ndarray, count: int, pad_id: int) -> Layout:
+    """`count` learned vectors before each text, as CLEFT's second stage has them. tokens: int32 [C, N].
+
+    CLEFT pads names to its whole context length N, and "first_eos" takes a text that fills N for cut.
+    """
+    before = np.full((len(tokens), count), 0 if pad_id else 1, np.int32)  # any token that is no padding
+    slots = np.tile(np.arange(count, dtype=np.int32), (len(tokens), 1))
+    after = np.full(tokens.shape, -1, np.int32)
+    return Layout(np.concatenate([before, tokens], axis=1, dtype=np.int32), np.concatenate([slots, after], axis=1))
+
+
+def _prepended_names(names: Sequence[str], config: ContextConfig, tokenizer: Tokenizer, count: int) -> Layout:
+    """The same of names, each as it stands after another word, with the space before it."""
     if config.position != "end":
         raise UserError(f"context position = {config.position!r}: this text tower reads from left to right; expected 'end'")
-    tokens = np.full((len(names), count + tokenizer.context_length), tokenizer.pad_id, np.int32)
-    slots = np.full(tokens.shape, -1, np.int32)
-    slots[:, :count] = np.arange(count)
+    tokens = np.full((len(names), tokenizer.context_length), tokenizer.pad_id, np.int32)
     skipped = len(_ids(tokenizer, _PLACEHOLDER))
-    tokens[:, :count] = _ids(tokenizer, _PLACEHOLDER)[0]
     for row, name in zip(tokens, names, strict=True):
-        if not in_words(name):
-            raise UserError(f"class {name!r}: expected a name in words to put into a prompt")
-        body = _ids(tokenizer, f"{_PLACEHOLDER} {in_words(name)}")[skipped:]
-        row[count : count + len(body)] = body
-    return Layout(tokens, slots)
+        body = _ids(tokenizer, f"{_PLACEHOLDER} {_spoken(name)}")[skipped:]
+        row[: len(body)] = body
+    return prepended(tokens, count, tokenizer.pad_id)
+
+
+def _spoken(name: str) -> str:
+    if not in_words(name):
+        raise UserError(f"class {name!r}: expected a name in words to put into a prompt")
+    return in_words(name)
 
 
 def initial_context(

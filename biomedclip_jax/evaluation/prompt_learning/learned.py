@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, Layout, make_layout
 from biomedclip_jax.evaluation.prompt_learning.prompted import TOKENS_AT_ONCE, encode_conditioned, encode_prompts
 from biomedclip_jax.files import write_file
+from biomedclip_jax.interop.fingerprint import fingerprint
+from biomedclip_jax.interop.layout import flatten
 from biomedclip_jax.models.clip import Params, logits
 from biomedclip_jax.pretrained import Pretrained
 
@@ -73,7 +74,7 @@ class LearnedPrompts:
             "method": self.method,
             "classes": list(self.classes),
             "context": dataclasses.asdict(self.context),
-            "model": model_fingerprint(clip),
+            "model": fingerprint(flatten(clip.params)),
         }
         from safetensors.numpy import save_file
 
@@ -98,7 +99,7 @@ def load_prompts(path: Path, clip: Pretrained) -> LearnedPrompts:
         raise UserError(
             f"{path}: not a file of learned prompts ({first_line(error)}); give one that LearnedPrompts.save wrote"
         ) from error
-    if known != (here := model_fingerprint(clip)):
+    if known != (here := fingerprint(flatten(clip.params))):
         raise UserError(
             f"{path}: learned on a model with other weights ({known[:12]}, this one is {here[:12]}); "
             "give the model that they were learned on, or learn them again"
@@ -114,15 +115,6 @@ def layout_for(clip: Pretrained, classes: Sequence[str], context: ContextConfig)
     if isinstance(text, GPTConfig) and layout.tokens.shape[1] > text.positions:
         raise UserError(f"prompts of {layout.tokens.shape[1]} tokens: this text tower has {text.positions} positions")
     return layout
-
-
-def model_fingerprint(clip: Pretrained) -> str:
-    """A hash of all weights; files of other kinds, or another folder, change nothing."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree.leaves_with_path(clip.params):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.ascontiguousarray(np.asarray(leaf, np.float32)).data)
-    return digest.hexdigest()
 
 
 @functools.partial(jax.jit, static_argnames="config")

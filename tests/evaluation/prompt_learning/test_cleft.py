@@ -12,13 +12,12 @@ from prompt_reference import unit_rows
 from biomedclip_jax import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.few_labels import class_embeddings
 from biomedclip_jax.evaluation.methods import FewShot
 from biomedclip_jax.evaluation.prompt_learning.cleft import ContextPrompts
 from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, initial_context, make_layout
 from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, load_prompts
 from biomedclip_jax.evaluation.prompt_learning.training import Recipe
-from biomedclip_jax.evaluation.prompts import Prompts
+from biomedclip_jax.evaluation.prompts import Prompts, class_embeddings
 
 WORDS = ("X", *dict.fromkeys(" ".join(["a photo of this is", *CLASSES]).split()))
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers for it

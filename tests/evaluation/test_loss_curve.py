@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.report import loss_curve
+from biomedclip_jax.evaluation.loss_curve import loss_curve
 
 
 def opened(path: Path) -> np.ndarray:
