@@ -9,6 +9,8 @@ Sigmoid (SigLIP, arXiv 2303.15343; open_clip `SigLipLoss`), with a learnt bias b
 
     loss = 1/B · Σ_i Σ_j log(1 + exp(-z_ij·(s·u_i·v_j + b)))
 
+"softmax_sum" is twice "softmax", the two directions added up (CLEFT's released code). Of classes: see `class_loss`.
+
 The share of a device is its own rows against the columns of all devices. Its scores exist only for one block of rows at a
 time, in the forward pass and, computed again, in the backward pass: memory grows with B, not with B². No collective happens
 inside the blocks: embeddings are gathered once before, and the transpose of the gather brings their gradients home.
@@ -19,10 +21,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array, lax
 
 from biomedclip_jax.config import Objective
-from biomedclip_jax.sharding import all_rows, first_row
+from biomedclip_jax.sharding import all_rows, device_count, first_row
 
 _BLOCK_SCORES = 1 << 24  # scores of one block of rows: 64 MiB in float32
 _MOST_ROWS = 1024
@@ -56,21 +59,41 @@ def blockwise_loss(objective: Objective, image: Array, text: Array, params: dict
     if objective == "sigmoid":
         return _sigmoid_rows(image, text, diagonal, scale, params["logit_bias"], block) / len(image)
     both = _softmax_rows(image, text, diagonal, scale, block) + _softmax_rows(text, image, diagonal, scale, block)
-    return both / (2 * len(image))
+    return both / (_directions(objective) * len(image))
+
+
+def class_loss(objective: Objective, image: Array, classes: Array, labels: Array, logit_scale: Array) -> Array:
+    """Mean loss of images against all classes, by exp(logit_scale) times the cosine.
+
+    image: float32 [B, E], classes: [C, E], unit length. labels: bool [B, C]. "classification": cross-entropy, of images with
+    one label. "multilabel": the binary cross-entropy of each class, their mean (torch's `BCEWithLogitsLoss`).
+    """
+    scores = jnp.exp(logit_scale) * _product(image, classes.T)
+    if objective == "classification":
+        return optax.losses.softmax_cross_entropy(scores, labels.astype(scores.dtype)).mean()
+    return optax.losses.sigmoid_binary_cross_entropy(scores, labels).mean()
 
 
 # --- one device's share ---------------------------------------------------------------------------------------------
 
 
 def local_loss(
-    objective: Objective, image: Array, text: Array, params: dict[str, Any], text_rows: Array | None = None
+    objective: Objective,
+    image: Array,
+    text: Array,
+    params: dict[str, Any],
+    text_rows: Array | None = None,
+    negatives: int | None = None,
 ) -> Array:
     """This device's share of a loss over all devices, inside `jax.shard_map`: the shares add up to the whole.
 
     image, text: float32 [B / devices, E], unit length. params: logit_scale (the logarithm) and for "sigmoid" logit_bias,
     device-varying. text_rows: int32 [B / devices], the pairs (rows of the whole batch) that the rows of `text` belong to,
     where these are not the device's own in order; each pair of the batch must be on exactly one device.
+    negatives: the mean of the losses of groups of so many consecutive pairs, a divisor of B / devices; nothing is gathered.
     """
+    if negatives is not None:
+        return _loss_of_groups(objective, image, text, params, negatives) / device_count()
     here = len(image)
     pairs = first_row(here) + jnp.arange(here)
     scale = jnp.exp(params["logit_scale"])
@@ -85,7 +108,17 @@ def local_loss(
     if objective == "sigmoid":
         return _sigmoid_rows(image, texts, captions, scale, params["logit_bias"], block) / batch
     both = _softmax_rows(image, texts, captions, scale, block) + _softmax_rows(text, all_rows(image), text_rows, scale, block)
-    return both / (2 * batch)
+    return both / (_directions(objective) * batch)
+
+
+def _loss_of_groups(objective: Objective, image: Array, text: Array, params: dict[str, Any], negatives: int) -> Array:
+    images, texts = (x.reshape(-1, negatives, x.shape[1]) for x in (image, text))
+    return jax.vmap(lambda u, v: blockwise_loss(objective, u, v, params))(images, texts).mean()
+
+
+def _directions(objective: Objective) -> int:
+    """How many directions the sum of the losses of both is divided by."""
+    return 1 if objective == "softmax_sum" else 2
 
 
 def _block(columns: int) -> int:

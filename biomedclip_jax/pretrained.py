@@ -1,11 +1,10 @@
 """A trained model in the hands of its user: images and sentences in, unit embeddings and probabilities out."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import dataclasses
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +17,32 @@ from biomedclip_jax.config import DEFAULT_TEMPLATE, BertConfig, CLIPConfig, Comp
 from biomedclip_jax.data.processor import ImageSource, Processor
 from biomedclip_jax.data.text import used_length
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop import adapters
+from biomedclip_jax.interop import adapters, fingerprint
 from biomedclip_jax.interop.folders import Model, read_model
 from biomedclip_jax.interop.hub import local_folder
+from biomedclip_jax.interop.layout import flatten
 from biomedclip_jax.models import CLIP, abstract_model
+from biomedclip_jax.overlap import Running, in_order
 from biomedclip_jax.sharding import make_mesh, replicated, rows
 
 _TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
+
+
+class ClassPrompts(Protocol):
+    """What `classify` asks of learned prompts; `biomedclip_jax.load_prompts` gives such."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names."""
+        ...
+
+    def with_classes(self, classes: Sequence[str]) -> "ClassPrompts":
+        """The same for other names."""
+        ...
+
+    def scores(self, clip: "Pretrained", images: np.ndarray) -> np.ndarray:
+        """Logits [n, C] of unit image embeddings [n, E]."""
+        ...
 
 
 class Pretrained:
@@ -66,6 +84,11 @@ class Pretrained:
         """exp of the learned temperature: 85.2323 for the public BiomedCLIP weights."""
         return float(np.exp(np.float64(self.params["logit_scale"])))
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits of the parameters: other weights have others."""
+        return fingerprint.fingerprint(flatten(self.params))
+
     def encode_images(
         self,
         images: Sequence[ImageSource],
@@ -88,7 +111,7 @@ class Pretrained:
         encode_batch = self._encode_image if normalize else self._image_features
         at_once = batch_size * self._devices
         embeddings = np.empty((len(images), self.config.embed_width), np.float32)
-        running = _Running(embeddings)
+        running = Running(embeddings)
         batch: list[np.ndarray] = []
         taken = 0
 
@@ -99,7 +122,7 @@ class Pretrained:
             taken += len(batch)
             batch.clear()
 
-        for position, pixels in enumerate(_in_order(self.processor.image, images, ahead=2 * at_once)):
+        for position, pixels in enumerate(in_order(self.processor.image, images, ahead=2 * at_once)):
             if isinstance(pixels, UserError):
                 if on_error is None:
                     raise pixels
@@ -131,7 +154,7 @@ class Pretrained:
                 raise UserError(f"texts: expected sentences, found {type(text).__name__} ({text!r})")
         at_once = batch_size * self._devices
         embeddings = np.empty((len(texts), self.config.embed_width), np.float32)
-        running = _Running(embeddings)
+        running = Running(embeddings)
         pad = self.config.text.pad_id
         whole_width = isinstance(self.config.text, BertConfig) and self.config.text.attend_padding
         for first in range(0, len(texts), _TEXTS):
@@ -148,14 +171,29 @@ class Pretrained:
         running.finish()
         return embeddings
 
-    def classify(self, images: Sequence[ImageSource], labels: Sequence[str], template: str = DEFAULT_TEMPLATE) -> np.ndarray:
+    def classify(
+        self,
+        images: Sequence[ImageSource],
+        labels: Sequence[str] | None = None,
+        template: str | None = None,
+        *,
+        prompts: ClassPrompts | None = None,
+    ) -> np.ndarray:
         """Zero-shot probabilities, float32 [n, labels]; each row sums to 1.
 
-        labels: at least two. template: a sentence with {} where the label goes. Wrong ones raise UserError.
+        labels: at least two. template: a sentence with {} where the label goes, DEFAULT_TEMPLATE if there are no `prompts`.
+        prompts: learned ones, from `load_prompts`, in place of a template; labels: theirs, unless others are given.
+        Wrong ones raise UserError, class-specific prompts with other labels too.
         """
-        text = self.encode_texts(prompts(labels, template))
-        image = self.encode_images(images)
-        scores = self.logit_scale * (image @ text.T).astype(np.float64)
+        if prompts is None:
+            text = self.encode_texts(_sentences(labels, template))
+            scores = self.logit_scale * (self.encode_images(images) @ text.T).astype(np.float64)
+        else:
+            if template is not None:
+                raise UserError(f"template {template!r}: learned prompts stand in its place; give one of the two")
+            if labels is not None:
+                prompts = prompts.with_classes(check_labels(labels))
+            scores = prompts.scores(self, self.encode_images(images)).astype(np.float64)
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -171,30 +209,22 @@ class Pretrained:
         return jnp.asarray(array) if self._mesh is None else jax.device_put(array, rows(self._mesh))
 
 
-class _Running:
-    """The batch that the device works on while the host makes the next one ready; its rows are stored after that."""
-
-    def __init__(self, embeddings: np.ndarray):
-        self._embeddings = embeddings
-        self._waiting: tuple[jax.Array, np.ndarray] | None = None
-
-    def add(self, result: jax.Array, places: np.ndarray) -> None:
-        """result: what has just been started, one row for each of `places`, and perhaps more."""
-        before, self._waiting = self._waiting, (result, places)
-        self._store(before)
-
-    def finish(self) -> None:
-        """Wait for the last."""
-        self._store(self._waiting)
-
-    def _store(self, waiting: tuple[jax.Array, np.ndarray] | None) -> None:
-        if waiting is not None:
-            result, places = waiting
-            self._embeddings[places] = np.asarray(result)[: len(places)]
-
-
 def prompts(labels: Sequence[str], template: str) -> list[str]:
     """The template filled in for each label. UserError for labels or a template that cannot work."""
+    labels = check_labels(labels)
+    if "{}" not in template:
+        raise UserError(f"template {template!r}: expected {{}} where the label goes, as in {DEFAULT_TEMPLATE!r}")
+    return [template.replace("{}", label) for label in labels]
+
+
+def _sentences(labels: Sequence[str] | None, template: str | None) -> list[str]:
+    if labels is None:
+        raise UserError("labels: none given; expected at least two to choose between, or learned prompts")
+    return prompts(labels, DEFAULT_TEMPLATE if template is None else template)
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """The labels. UserError for some that cannot be chosen between."""
     labels = _as_list(labels, "labels")
     if len(labels) < 2:
         raise UserError(f"labels: {len(labels)} given; expected at least two to choose between")
@@ -204,9 +234,7 @@ def prompts(labels: Sequence[str], template: str) -> list[str]:
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UserError(f"labels: {twice!r} is given twice; expected different ones")
-    if "{}" not in template:
-        raise UserError(f"template {template!r}: expected {{}} where the label goes, as in {DEFAULT_TEMPLATE!r}")
-    return [template.replace("{}", label) for label in labels]
+    return labels
 
 
 def from_pretrained(
@@ -224,14 +252,14 @@ def from_pretrained(
     Raises UserError, one line, naming the file or key that is wrong.
     """
     enable_compilation_cache()
-    model = load(source)
+    return Pretrained(load(source, adapter), ComputeConfig(dtype=dtype), every_device)  # type: ignore[arg-type]
+
+
+def load(source: str | Path, adapter: str | Path | None = None) -> Model:
+    """The model behind a name: hub address, run folder or model folder; with an adapter merged into it, if one is given."""
     if adapter is not None:
-        model = adapters.with_adapter(model, adapters.read_adapter(local_folder(adapter)), source)
-    return Pretrained(model, ComputeConfig(dtype=dtype), every_device)  # type: ignore[arg-type]
-
-
-def load(source: str | Path) -> Model:
-    """The model behind a name: hub address, run folder or model folder."""
+        learned, base = adapters.read_adapter(local_folder(adapter)), load(source)
+        return dataclasses.replace(adapters.with_adapter(base, learned, source), report=base.report)
     folder = local_folder(source)
     if (of_run := model_folder(folder)) is None:
         from biomedclip_jax.train.export import read_run  # a run that is not finished: its newest checkpoint
@@ -262,22 +290,3 @@ def _as_list(values: Sequence[Any], name: str) -> list[Any]:
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise UserError(f"batch_size = {batch_size}: expected a whole number above 0")
-
-
-def _in_order(function: Callable[[Any], Any], items: Sequence[Any], ahead: int) -> Iterator[Any]:
-    """function(item) for each item, in order, worked out on threads at most `ahead` items early; a UserError is a value."""
-
-    def attempt(item: Any) -> Any:
-        try:
-            return function(item)
-        except UserError as error:
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        waiting: deque[Future] = deque()
-        for item in items:
-            waiting.append(pool.submit(attempt, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -100,6 +100,11 @@ def first_row(here: int) -> Array:
     return lax.axis_index(AXES) * here
 
 
+def device_count() -> int:
+    """Devices of the mesh."""
+    return lax.axis_size(AXES)
+
+
 def all_rows(x: Array) -> Array:
     """[b, ...] on each device -> [B, ...] on every device. Its transpose sums and scatters the gradient back."""
     return lax.all_gather(x, AXES, tiled=True)

@@ -1,4 +1,4 @@
-"""CLEFT by its own composition, small and with random weights: DINOv2 by timm's blocks, GPT-2 by transformers, PEFT."""
+"""CLEFT by its own composition, small, with random weights: DINOv2 by timm's blocks, GPT-2 or LLaMA by transformers, PEFT."""
 
 import functools
 from pathlib import Path
@@ -16,6 +16,10 @@ PEFT: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("Lora", {"r": 8, "lora_alpha": 32, "lora_dropout": 0.1, "fan_in_fan_out": True}),
     "ia3": ("IA3", {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"], "fan_in_fan_out": True}),
     "prefix": ("PrefixTuning", {"num_virtual_tokens": 20}),
+}
+OF_LLAMA: dict[str, dict[str, Any]] = {  # of its feed-forward modules for (IA)³ none is among the targets
+    "lora": {"r": 8, "lora_alpha": 32, "lora_dropout": 0.1},
+    "ia3": {"target_modules": ["q_proj", "v_proj"], "feedforward_modules": []},
 }
 
 
@@ -63,22 +67,32 @@ def local_head(width: int) -> Any:
     return head
 
 
-def reference_model(kind: str | None) -> Any:
+def language_model(llm_type: str) -> Any:
+    import transformers
+
+    ends = {"bos_token_id": PAD, "eos_token_id": PAD, "tie_word_embeddings": False, "initializer_range": 0.3}
+    described: Any = ends | {"attn_implementation": "eager", "vocab_size": 60}
+    if llm_type == "llama":
+        described |= {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "max_position_embeddings": 128}
+        heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**described, **heads))
+    described |= {"n_positions": 128, "n_embd": 64, "n_layer": 3, "n_head": 4, "scale_attn_by_inverse_layer_idx": True}
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**described))
+
+
+def reference_model(kind: str | None, llm_type: str = "gpt") -> Any:
     """`model_cleft.py: CLEFT` with random weights, in eval mode."""
     load_open_clip()
     import peft
     import torch
-    import transformers
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": 60, "n_positions": 128, "n_embd": 64, "n_layer": 3, "n_head": 4, "initializer_range": 0.3}
-    ends = {"bos_token_id": PAD, "eos_token_id": PAD, "scale_attn_by_inverse_layer_idx": True, "tie_word_embeddings": False}
-    described: Any = sizes | ends | {"attn_implementation": "eager"}
-    language: Any = transformers.GPT2LMHeadModel(transformers.GPT2Config(**described))
+    language: Any = language_model(llm_type)
     language.lm_head = torch.nn.Identity()
     randomise(language)
     if kind:
         name, settings = PEFT[kind]
+        settings = OF_LLAMA.get(kind, settings) if llm_type == "llama" else settings
         language = peft.get_peft_model(language, getattr(peft, f"{name}Config")(task_type="CAUSAL_LM", **settings))
         with torch.no_grad():
             for parameter in language.parameters():

@@ -15,7 +15,7 @@ from reference import load_open_clip
 
 from biomedclip_jax import objective
 from biomedclip_jax.config import Objective
-from biomedclip_jax.objective import blockwise_loss, contrastive_loss, local_loss, sigmoid_loss
+from biomedclip_jax.objective import blockwise_loss, class_loss, contrastive_loss, local_loss, sigmoid_loss
 from biomedclip_jax.sharding import AXES, BATCH, make_mesh
 
 Arguments = tuple[np.ndarray, ...]
@@ -172,3 +172,67 @@ def test_memory_grows_with_the_batch_and_not_with_its_square(kind: Objective) ->
     small, middle, large = (temporaries(kind, shared, batch) for batch in (4_096, 65_536, 262_144))
     assert middle <= 16 * small and large <= 5 * middle
     assert temporaries(kind, plain, 8_192) > 3.5 * temporaries(kind, plain, 4_096)
+
+
+# --- CLEFT's loss, and losses of classes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("negatives", [4, 8])
+@pytest.mark.parametrize("devices", [1, 8])
+def test_both_directions_summed_within_groups_are_clefts(devices: int, negatives: int) -> None:
+    """Its `training_step`: on each GPU the cross-entropy of both directions, added; DDP takes the mean over the GPUs."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    values = arguments(14.3, 1.0)
+    mesh = make_mesh(jax.devices()[:devices])
+
+    def share(image: Array, text: Array, logit_scale: Array) -> Array:
+        scale = {"logit_scale": lax.pcast(logit_scale, AXES, to="varying")}
+        return lax.psum(local_loss("softmax_sum", image, text, scale, negatives=negatives), AXES)
+
+    ours = jax.shard_map(share, mesh=mesh, in_specs=(BATCH, BATCH, P()), out_specs=P())
+    value, gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2)))(*single(values)[:3])
+
+    image, text, scale = (torch.tensor(x, requires_grad=True) for x in values[:3])
+    losses = []
+    for u, v in zip(image.split(negatives), text.split(negatives), strict=True):
+        scores, diagonal = scale.exp() * u @ v.T, torch.arange(negatives)
+        losses.append(cross_entropy(scores, diagonal) + cross_entropy(scores.T, diagonal))
+    loss = torch.stack(losses).mean()
+    loss.backward()
+    assert abs(float(value) - loss.item()) <= 1e-6 * loss.item()
+    for mine, theirs in zip(gradients, (image, text, scale), strict=True):
+        assert difference(np.asarray(mine), theirs.grad.numpy()) <= 1e-5  # type: ignore[union-attr]
+
+
+def test_a_sum_of_directions_is_twice_their_mean() -> None:
+    values = arguments(14.3, 1.0)
+    mean, total = (with_gradients(shared(kind), values) for kind in ("softmax", "softmax_sum"))
+    blocks = with_gradients(blockwise("softmax_sum"), values)
+    for once, both, blockwise_both in zip(mean, total, blocks, strict=True):
+        assert difference(both, 2 * once) <= 1e-6 and difference(blockwise_both, 2 * once) <= 1e-6
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel"])
+def test_losses_of_classes_are_torchs(kind: Objective) -> None:
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+    image, classes, scale, _ = arguments(14.3, 1.0)
+    classes = classes[:5]
+    drawn = np.random.default_rng(1).random((len(image), 5))
+    labels = drawn > 0.7 if kind == "multilabel" else drawn == drawn.max(axis=1, keepdims=True)
+
+    def ours(image: Array, classes: Array, scale: Array) -> Array:
+        return class_loss(kind, image, classes, jnp.asarray(labels), scale)
+
+    given = (image, classes, scale)
+    value, gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2)))(*(jnp.asarray(x, jnp.float32) for x in given))
+    u, c, s = (torch.tensor(x, requires_grad=True) for x in given)
+    scores, wanted = s.exp() * u @ c.T, torch.tensor(labels, dtype=torch.float64)
+    loss = cross_entropy(scores, wanted) if kind == "classification" else binary_cross_entropy_with_logits(scores, wanted)
+    loss.backward()
+    assert abs(float(value) - loss.item()) <= 1e-6 * loss.item()
+    for mine, theirs in zip(gradients, (u, c, s), strict=True):
+        assert difference(np.asarray(mine), theirs.grad.numpy()) <= 1e-5  # type: ignore[union-attr]

@@ -15,14 +15,17 @@ from biomedclip_jax.config import (
     ComputeConfig,
     DataConfig,
     Gather,
+    GPTConfig,
     Objective,
     OptimizerConfig,
     PreprocessConfig,
     Remat,
     ShardingConfig,
     Stage,
+    StageText,
     TrainConfig,
 )
+from biomedclip_jax.evaluation.prompt_learning.context import Layout
 from biomedclip_jax.models import init_params
 from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train.frozen import stored
@@ -30,6 +33,7 @@ from biomedclip_jax.train.state import optimizer_for
 from biomedclip_jax.train.step import loss_and_gradient
 from biomedclip_jax.train.text_buckets import Buckets
 
+CLASSES = 5
 ROWS = 64  # the fewest that 8 devices x 8 microbatches can share
 QUICKLY = {"xla_backend_optimization_level": 0}  # LLVM's, not XLA's: half the compile time and the same program
 Result = tuple[float, dict[str, np.ndarray]]
@@ -46,6 +50,8 @@ class Way:
     remat: Remat = "none"
     buckets: Buckets = ()
     objective: Objective = "softmax"
+    negatives: int | None = None
+    text: StageText = "caption"
     trainable: tuple[str, ...] = ("*",)
     model: CLIPConfig = tiny.MODEL
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -53,16 +59,25 @@ class Way:
     @property
     def plain(self) -> "Way":
         """The same loss on one device, with nothing split, sorted or frozen."""
-        return Way(devices=1, objective=self.objective, model=self.model)
+        return Way(devices=1, objective=self.objective, negatives=self.negatives, text=self.text, model=self.model)
 
     def stage(self) -> Stage:
         microbatch = ROWS // self.microbatches
-        return Stage(ROWS, steps=1, microbatch=microbatch, patch_keep=0.5, objective=self.objective, trainable=self.trainable)
+        return Stage(
+            ROWS,
+            steps=1,
+            microbatch=microbatch,
+            patch_keep=0.5,
+            objective=self.objective,
+            negatives=self.negatives,
+            text=self.text,
+            trainable=self.trainable,
+        )
 
     def config(self, **optimizer: Any) -> TrainConfig:
         return TrainConfig(
             name="test",
-            data=DataConfig(train="train.csv"),
+            data=DataConfig(train="train.csv", label_column="label"),
             stages=(self.stage(),),
             model=self.model,
             preprocess=PreprocessConfig(image_size=self.model.image.image_size),
@@ -85,13 +100,38 @@ def parameters(model: CLIPConfig = tiny.MODEL) -> dict[str, Any]:
 @functools.cache
 def program(way: Way) -> Any:
     """(params, batch) -> (loss, {path: gradient}), compiled."""
-    return compiled(loss_and_gradient(way.config(), way.stage(), way.mesh(), way.buckets), way)
+    prompts = prompts_of(way.model) if way.stage().prompted else None
+    return compiled(loss_and_gradient(way.config(), way.stage(), way.mesh(), way.buckets, prompts), way)
 
 
 def compiled(run: Callable[..., Any], way: Way) -> Any:
     """`run` of parameters and batch, for the devices of this way."""
-    lowered = jax.jit(run).lower(kept(way, parameters(way.model)), put_batch(tiny.batch(ROWS), way.mesh()))
+    lowered = jax.jit(run).lower(kept(way, parameters(way.model)), put_batch(batch_of(way), way.mesh()))
     return lowered.compile(QUICKLY)
+
+
+def batch_of(way: Way) -> dict[str, np.ndarray]:
+    """With labels where the way learns of them: one an image, or none to four."""
+    batch = tiny.batch(ROWS)
+    if way.stage().prompted:
+        drawn = np.random.default_rng(2).random((ROWS, CLASSES))
+        several = way.objective == "multilabel"
+        batch["labels"] = drawn > 0.6 if several else drawn == drawn.max(axis=1, keepdims=True)
+    return batch
+
+
+def prompts_of(model: CLIPConfig) -> Layout:
+    """Learned context and then names of one to four tokens: inside a start and an end, or before a causal text."""
+    causal, n = isinstance(model.text, GPTConfig), model.context
+    names = np.random.default_rng(3).integers(5, 50, (CLASSES, 4))
+    names[np.arange(4) >= np.array([[1], [2], [3], [4], [4]])] = model.text.pad_id
+    before, slots = [np.full((CLASSES, n), 4)], [np.tile(np.arange(n), (CLASSES, 1))]
+    if not causal:
+        before, slots = [np.full((CLASSES, 1), 2), *before], [np.full((CLASSES, 1), -1), *slots]
+    after = np.full((CLASSES, 5 if causal else 4), -1)  # a causal text ends in padding
+    names = np.pad(names, ((0, 0), (0, after.shape[1] - 4)), constant_values=model.text.pad_id)
+    tokens = np.concatenate([*before, names], axis=1)
+    return Layout(tokens.astype(np.int32), np.concatenate([*slots, after], axis=1).astype(np.int32))
 
 
 def kept(way: Way, params: dict[str, Any]) -> dict[str, Any]:
@@ -103,7 +143,7 @@ def result(way: Way, batch: dict[str, np.ndarray] | None = None, params: dict[st
     """Loss and gradients of a batch of `ROWS` pairs; of the same one and the same parameters where these are not given."""
     run = program(way)
     placed = jax.device_put(kept(way, params or parameters(way.model)), run.input_shardings[0][0])
-    loss, gradients = run(placed, put_batch(batch or tiny.batch(ROWS), way.mesh()))
+    loss, gradients = run(placed, put_batch(batch or batch_of(way), way.mesh()))
     return float(loss), {path: np.asarray(leaf) for path, leaf in gradients.items()}
 
 

@@ -53,7 +53,9 @@ def build_forward(task: Task, mesh: Mesh) -> Built:
         model = nnx.merge(graph, params)
         return model.encode_image(images), model.encode_text(tokens)
 
-    params = starting_params(config, task.image_size, state_shardings(shapes, mesh))
+    lying = state_shardings(shapes, mesh)
+    like = jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, lying)
+    params = starting_params(config, task.image_size, like)
     batch = put_batch(make_batch(task, task.forward_rows), mesh)
     return jax.jit(forward), (params, batch["images"], batch["tokens"])
 
@@ -67,7 +69,7 @@ def build_loss(task: Task, mesh: Mesh) -> Built:
 
     def share(image: jax.Array, text: jax.Array) -> jax.Array:
         here = jax.tree.map(lambda x: jax.lax.pcast(x, mesh.axis_names, to="varying"), scale)
-        return local_loss(task.stage.objective, image, text, here)
+        return local_loss(task.stage.objective, image, text, here, negatives=task.stage.negatives)
 
     gradient = jax.shard_map(jax.grad(share, (0, 1)), mesh=mesh, in_specs=BATCH, out_specs=BATCH)
     return jax.jit(gradient), (image, text)
@@ -97,7 +99,7 @@ def build(task: Task) -> Work:
         "compile_seconds": compile_seconds,
         "temporary_bytes": temporary_bytes,
         "captions": [[bucket.rows, bucket.length] for bucket in buckets],
-        # 3 x forward of what is computed; a chip's peak is that of bfloat16
+        # of what is computed; a chip's peak is that of bfloat16
         "flops_per_pair": flops_per_pair(model, task.stage, buckets),
         "padded_flops_per_pair": flops_per_pair(model, task.stage),
         "peak_flops": peak_flops() if config.compute.dtype == "bfloat16" else None,

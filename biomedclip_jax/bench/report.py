@@ -78,7 +78,7 @@ def as_json(task: Task, results: dict[Side, Result]) -> dict[str, Any]:
 
 
 def summarise(task: Task, results: dict[Side, Result], side: Side, what: Any) -> dict[str, Any]:
-    """Median and spread in seconds, pairs a second, and for the step its MFU (3 x forward; None on an unknown chip)."""
+    """Median and spread in seconds, pairs a second, and for the step its MFU (None on an unknown chip)."""
     seconds = results[side].seconds(what)
     median = statistics.median(seconds)
     speed = task.pairs(what) / median
@@ -152,5 +152,5 @@ def describe(task: Task, results: dict[Side, Result]) -> Sequence[str]:
         )
     for name, size in facts["temporary_bytes"].items():
         lines.append(f"{OURS.name}: {name}'s temporaries {size / _GIB:.3f} GiB a device")
-    lines.append("MFU: 3 x the forward pass, at the lengths that are computed, by the bfloat16 peak; nothing for recomputation")
+    lines.append("MFU: 3 x the forward pass, less where a tower is frozen, at the lengths computed, by the bfloat16 peak")
     return lines

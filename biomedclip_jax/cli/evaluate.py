@@ -11,32 +11,38 @@ from biomedclip_jax.errors import UserError
 if TYPE_CHECKING:
     from biomedclip_jax.evaluation.candidates import Candidate
     from biomedclip_jax.evaluation.methods import Method
+    from biomedclip_jax.evaluation.prompt_learning import BiomedCoOp, CoCoOp, CoOp
     from biomedclip_jax.evaluation.run import Options
 
-_TASKS = ("retrieval", "zero-shot", "probe", "finetune", "all")
+_TASKS = ("retrieval", "zero-shot", "probe", "finetune", "base-to-novel", "all")
+_LEARNERS = ("coop", "cocoop", "biomedcoop", "context-prompts")  # of prompts
 _PROBES = (
     "linear-probe",
     "logistic-regression",
     "tip-adapter",
     "tip-adapter-f",
-    "coop",
-    "cocoop",
-    "biomedcoop",
-    "context-prompts",
+    *_LEARNERS,
 )
 _DATA_HELP = (
     "a benchmark by name (--list shows them), where --data-root says or as NAME=FOLDER; or your own: a folder of class "
     "folders, a table (.csv, .tsv, .jsonl, .parquet) with image and caption or label columns, tars, a build and its split "
     "(FOLDER:test), tfds:NAME:test; as NAME=PLACE, it gets that name in the tables"
 )
-_MODEL_HELP = "a model folder, a file of weights, a run folder, hf-hub:org/name; as NAME=MODEL, named so in the tables"
+_MODEL_HELP = (
+    "a model folder, a file of weights, a run folder, hf-hub:org/name; as NAME=MODEL, named so in the tables; "
+    "MODEL::ADAPTER, with the adapter/ folder of a run that fine-tuned it"
+)
 _DESCRIPTION = """Measure models on data, side by side: results.json, results.md, pictures and one report.html in OUT.
 
-  retrieval   image to text and text to image recall at 1, 5, 10 and median rank, exact, over all pairs
-  zero-shot   classification by sentences: accuracy, balanced accuracy, macro F1, AUROC, average precision, calibration
-  probe       learning from few labels on frozen towers: ELEVATER's linear probe and others (--methods)
-  finetune    the same budgets of labels, the whole image tower trained
-  all         each of them that fits the data"""
+  retrieval      image to text and text to image recall at 1, 5, 10 and median rank, exact, over all pairs
+  zero-shot      classification by sentences: accuracy, balanced accuracy, macro F1, AUROC, average precision, calibration
+  probe          learning from few labels on frozen towers: ELEVATER's linear probe and others (--methods)
+  finetune       the same budgets of labels, the whole image tower trained
+  base-to-novel  prompts learned on half of the classes, tested on either half; only when asked for
+  all            each of the first four that fits the data
+
+Prompts that `probe` learns (coop, cocoop, biomedcoop, context-prompts) are kept in OUT/prompts/, to be given as --prompts,
+here and to `biomedclip classify`."""
 
 
 def add_evaluate(verbs: Any) -> None:
@@ -52,9 +58,7 @@ def add_evaluate(verbs: Any) -> None:
     )
     verb.description = _DESCRIPTION
     verb.add_argument("task", nargs="?", choices=_TASKS, metavar="TASK", help=" | ".join(_TASKS))
-    verb.add_argument(
-        "models", nargs="*", metavar="MODEL", help="a model folder, a run folder, hf-hub:org/name; as NAME=MODEL named so"
-    )
+    verb.add_argument("models", nargs="*", metavar="MODEL", help=_MODEL_HELP)
     verb.add_argument("--data", nargs="+", metavar="SOURCE", help=_DATA_HELP)
     verb.add_argument("--out", type=Path, metavar="DIR", help="gets the results; those of earlier evaluations in it are kept")
     verb.add_argument(
@@ -81,7 +85,12 @@ def add_evaluate(verbs: Any) -> None:
     )
 
     words = verb.add_argument_group("zero-shot")
-    words.add_argument("--prompts", type=Path, metavar="FILE.yaml", help="templates and words for the classes")
+    words.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE",
+        help="FILE.yaml: templates and words for the classes; FILE.safetensors: learned prompts, in a row of their own",
+    )
     words.add_argument(
         "--write-prompts", type=Path, metavar="FILE.yaml", help="write the prompts in use there, to be edited; then end"
     )
@@ -92,7 +101,7 @@ def add_evaluate(verbs: Any) -> None:
         help="how sentences become a class's score: their mean embedding, the best, the first, GLoRIA's rule (default: mean)",
     )
 
-    few = verb.add_argument_group("probe and finetune")
+    few = verb.add_argument_group("probe, finetune and base-to-novel")
     few.add_argument(
         "--train", metavar="SOURCE", help="labelled images to learn from; benchmarks and folders with train/ have their own"
     )
@@ -100,12 +109,14 @@ def add_evaluate(verbs: Any) -> None:
         "--methods",
         nargs="+",
         choices=_PROBES,
-        default=["linear-probe"],
         metavar="METHOD",
-        help=f"of probe: {', '.join(_PROBES)}",
+        help=f"of probe: {', '.join(_PROBES)} (default: {_PROBES[0]}); of base-to-novel those from {_LEARNERS[0]} on",
     )
     few.add_argument(
-        "--labels", nargs="+", metavar="N|N%", help="shots per class, shares of all labels (default: 5 20 50 1%% 10%% 100%%)"
+        "--labels",
+        nargs="+",
+        metavar="N|N%",
+        help="shots per class, shares of all labels (default: 5 20 50 1%% 10%% 100%%; base-to-novel: 16)",
     )
     few.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     few.add_argument(
@@ -135,7 +146,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if not arguments.data:
         raise UserError("--data: expected at least one source (biomedclip evaluate --help)")
     columns = Columns(image=arguments.image_column, caption=arguments.caption_column, label=arguments.label_column)
-    sources = [parse_source(text, arguments.data_root, arguments.train, columns, arguments.prompts) for text in arguments.data]
+    words = None if _is_learned(arguments) else arguments.prompts
+    sources = [parse_source(text, arguments.data_root, arguments.train, columns, words) for text in arguments.data]
     if arguments.write_prompts is not None:
         _write_prompts(arguments.write_prompts, sources)
         return
@@ -161,8 +173,11 @@ def _candidates(models: Sequence[str]) -> "list[Candidate]":
 
     found = []
     for text in models:
-        name, equals, source = text.partition("=")
-        found.append(Candidate(source, name) if equals else Candidate(text))
+        place, colons, adapter = text.partition("::")
+        name, _, source = place.partition("=") if "=" in place else ("", "", place)
+        if colons and not (source and adapter):
+            raise UserError(f"{text}: expected a model before the two colons, and the adapter/ folder of a run after them")
+        found.append(Candidate(source, name or None, adapter or None))
     names = [candidate.name for candidate in found]
     for name in names:
         if names.count(name) > 1:
@@ -176,44 +191,65 @@ def _options(arguments: argparse.Namespace) -> "Options":
     from biomedclip_jax.evaluation.finetune import FineTune
     from biomedclip_jax.evaluation.run import Options
 
+    methods, budgets = arguments.methods or [_PROBES[0]], BUDGETS
+    if arguments.task == "base-to-novel":
+        methods, budgets = arguments.methods or [_LEARNERS[0]], [Budget(shots=16)]
+        for name in methods:
+            if name not in _LEARNERS:
+                raise UserError(f"--methods {name}: expected some that learn prompts for base-to-novel: {', '.join(_LEARNERS)}")
+    learners = {name: _learner(name, arguments) for name in methods if name in _LEARNERS}
     return Options(
         aggregate=arguments.aggregate,
+        prompts=arguments.prompts if _is_learned(arguments) else None,
         approximate=arguments.approximate,
-        probes=[_probe(name, arguments) for name in arguments.methods],
+        probes=[learners[name] if name in learners else _probe(name, arguments) for name in methods],
         finetune=FineTune(search=arguments.search, microbatch=arguments.microbatch, selection=arguments.selection),
-        budgets=[Budget.parse(text) for text in arguments.labels] if arguments.labels else BUDGETS,
+        learners=list(learners.values()),
+        budgets=[Budget.parse(text) for text in arguments.labels] if arguments.labels else budgets,
         seeds=arguments.seeds,
         resamples=arguments.resamples,
         seed=arguments.seed,
     )
 
 
+def _is_learned(arguments: argparse.Namespace) -> bool:
+    """Whether --prompts are learned ones. UserError where they cannot be used."""
+    path = arguments.prompts
+    if path is None or path.suffix != ".safetensors":
+        return False
+    if arguments.task != "zero-shot":
+        raise UserError(f"--prompts {path}: learned prompts are for zero-shot; expected a .yaml file with words")
+    if arguments.aggregate != "mean":
+        raise UserError(f"--aggregate {arguments.aggregate}: learned prompts are one for each class; leave it out")
+    return True
+
+
 def _probe(name: str, arguments: argparse.Namespace) -> "Method":
+    """One that learns no prompts."""
     from biomedclip_jax.evaluation.linear_probe import LinearProbe
     from biomedclip_jax.evaluation.logistic_regression import LogisticRegressionProbe
-    from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
-    from biomedclip_jax.evaluation.prompt_learning.cleft import ContextPrompts
-    from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOp
-    from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
     from biomedclip_jax.evaluation.prompt_learning.tip_adapter import TipAdapter, TipAdapterF
 
     if name == "linear-probe":
         return LinearProbe(selection=arguments.selection)
+    others = {"logistic-regression": LogisticRegressionProbe, "tip-adapter": TipAdapter, "tip-adapter-f": TipAdapterF}
+    return others[name]()
+
+
+def _learner(name: str, arguments: argparse.Namespace) -> "CoOp | CoCoOp | BiomedCoOp":
+    """One of `_LEARNERS`."""
+    from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
+    from biomedclip_jax.evaluation.prompt_learning.cleft import ContextPrompts
+    from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOp
+    from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
+
     if name == "biomedcoop":
         if arguments.sentences is None:
             raise UserError(
                 "--methods biomedcoop: expected --sentences FILE with sentences for each class, as BiomedCoOp had GPT-4 write"
             )
         return BiomedCoOp(sentences=arguments.sentences)
-    others = {
-        "logistic-regression": LogisticRegressionProbe,
-        "tip-adapter": TipAdapter,
-        "tip-adapter-f": TipAdapterF,
-        "coop": CoOp,
-        "cocoop": CoCoOp,
-        "context-prompts": ContextPrompts,
-    }
-    return others[name]()
+    return {"coop": CoOp, "cocoop": CoCoOp, "context-prompts": ContextPrompts}[name]()
 
 
 def _list() -> None:

@@ -11,10 +11,9 @@ from typing import Any
 from biomedclip_jax.cli.arguments import add_verb, count, index
 from biomedclip_jax.cli.data import add_data
 from biomedclip_jax.cli.evaluate import add_evaluate
-from biomedclip_jax.config import DEFAULT_TEMPLATE
+from biomedclip_jax.cli.models import add_models
 from biomedclip_jax.errors import Ended, UserError
 
-_MODEL_HELP = "a model folder, a run folder, or hf-hub:org/name"
 _FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of what stands there:
   --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
 `biomedclip train CONFIG --help` lists them all, with types and values."""
@@ -51,45 +50,6 @@ def _train(arguments: argparse.Namespace) -> None:
     print(f"  pictures: {', '.join(map(str, sorted(workdir.glob('*.png'))))}")
     print("try next, on images of your own:")
     print(f'  biomedclip classify {workdir} IMAGE... --labels "chest X-ray" "head CT" "retinal fundus photograph"')
-
-
-def _classify(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.classify_table import write_table
-    from biomedclip_jax.data.images import find_images
-    from biomedclip_jax.pretrained import from_pretrained, prompts
-
-    labels = arguments.labels
-    prompts(labels, arguments.template)  # complain about labels before the model is loaded
-    images = [path for given in arguments.images for path in find_images(given)]
-    clip = from_pretrained(arguments.model)
-    probabilities = clip.classify(images, labels, arguments.template)
-    write_table(sys.stdout, images, labels, probabilities, arguments.format)
-
-
-def _embed(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.embed import embed_images, embed_texts
-    from biomedclip_jax.pretrained import from_pretrained
-
-    if arguments.out.suffix != ".npz":
-        raise UserError(f"--out {arguments.out}: expected a name that ends in .npz")
-    if arguments.images is not None:
-        embed_images(lambda: from_pretrained(arguments.model), arguments.images, arguments.out, arguments.batch_size)
-    else:
-        embed_texts(lambda: from_pretrained(arguments.model), arguments.texts, arguments.out, arguments.batch_size)
-
-
-def _convert(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.interop.folders import write_model
-    from biomedclip_jax.pretrained import load
-
-    model = load(arguments.source)
-    written = write_model(model, arguments.destination, arguments.format)
-    report = model.report
-    print(f"read     {len(report.used) + len(report.ignored):5d} tensors from {arguments.source}")
-    print(f"ignored  {len(report.ignored):5d}")
-    for name, reason in sorted(report.ignored.items()):
-        print(f"           {name}: {reason}")
-    print(f"written  {len(written):5d} tensors to {arguments.destination} ({arguments.format})")
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -170,51 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--max-steps", type=count, metavar="N", help="stop, with a checkpoint, after N updates in total")
     train.add_argument_group("fields of the config", _FIELDS_HELP)
 
-    classify = verb(
-        "classify",
-        _classify,
-        "Zero-shot probabilities of labels for your own images.",
-        'biomedclip classify runs/quickstart scan.dcm photo.jpg --labels "chest X-ray" "brain MRI"',
-    )
-    classify.add_argument("model", help=_MODEL_HELP)
-    classify.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders: JPEG, PNG, TIFF, WebP, GIF, DICOM")
-    classify.add_argument("--labels", nargs="*", required=True, metavar="LABEL", help="two or more names to choose between")
-    classify.add_argument(
-        "--template", default=DEFAULT_TEMPLATE, help="sentence with {} where the label goes (default: %(default)s)"
-    )
-    classify.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: %(default)s")
-
-    embed = verb(
-        "embed",
-        _embed,
-        "Unit embeddings of images or sentences, with their names, as .npz.",
-        "biomedclip embed runs/quickstart --images scans/ --out scans.npz",
-    )
-    embed.add_argument("model", help=_MODEL_HELP)
-    what = embed.add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", nargs="+", metavar="FILE_OR_DIR", help="image files, or folders of them")
-    what.add_argument("--texts", type=Path, metavar="FILE", help="a UTF-8 text file, one sentence a line")
-    embed.add_argument(
-        "--out", type=Path, required=True, metavar="X.npz", help="gets arrays `embeddings` float32 [n, E] and `names` [n]"
-    )
-    embed.add_argument("--batch-size", type=count, default=32, help="images or sentences at once (default: %(default)s)")
-
-    convert = verb(
-        "convert",
-        _convert,
-        "Convert a model between open_clip's and transformers' layouts.",
-        "biomedclip convert hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224 biomedclip-folder",
-    )
-    convert.add_argument("source", help=f"{_MODEL_HELP}; weights as .safetensors or .bin")
-    convert.add_argument("destination", type=Path, help="the folder to write; must not be there yet, or be empty")
-    convert.add_argument(
-        "--format",
-        choices=["open_clip", "open_clip-bin", "huggingface", "cleft"],
-        default="open_clip",
-        help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or both towers for AutoModel; "
-        "cleft: a checkpoint for XYPB/CLEFT "
-        "(default: %(default)s)",
-    )
+    add_models(verbs)
     add_evaluate(verbs)
     add_data(verbs)
 

@@ -56,9 +56,11 @@ from biomedclip_jax.config.training import (
     Objective,
     OptimizerConfig,
     Remat,
+    Rule,
     Schedule,
     ShardingConfig,
     Stage,
+    StageText,
 )
 
 __all__ = [
@@ -96,9 +98,11 @@ __all__ = [
     "ResNetPool",
     "ResNetStyle",
     "ResizeMode",
+    "Rule",
     "Schedule",
     "ShardingConfig",
     "Stage",
+    "StageText",
     "SwinConfig",
     "TextConfig",
     "TextHeadKind",

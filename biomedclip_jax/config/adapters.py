@@ -1,34 +1,64 @@
 """Adapters: small trained parts inside the blocks of a tower whose own weights stay as they are."""
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from biomedclip_jax.config.causal import LlamaConfig
 from biomedclip_jax.config.checks import check, check_patterns, check_positive
+from biomedclip_jax.errors import UserError
+
+Layers = tuple[str, ...]
 
 # the dense layers of a block, and the parts of one that may have an adapter of their own
-LAYERS = ("attention/qkv", "attention/out", "mlp/fc1", "mlp/fc2")
+LAYERS: Layers = ("attention/qkv", "attention/out", "mlp/fc1", "mlp/fc2")
 PARTS = {"attention/query": 0, "attention/key": 1, "attention/value": 2}  # thirds of the output of attention/qkv
+LLAMA_LAYERS: Layers = (*PARTS, "attention/out", "mlp/gate", "mlp/up", "mlp/down")  # there the parts are layers
 
 
-def _layers(owner: object, field: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """The layers and parts that the patterns mean. UserError for one that means none, and for a layer beside its own part."""
+def block_layers(tower: object) -> Layers:
+    """The dense layers in the blocks of a tower with this config."""
+    return LLAMA_LAYERS if isinstance(tower, LlamaConfig) else LAYERS
+
+
+def _meant(owner: object, field: str, patterns: tuple[str, ...], block: Layers) -> Layers:
+    """The layers of `block`, and the parts, that the patterns mean.
+
+    UserError for one that means none, and for a layer beside its own part.
+    """
     check_patterns(owner, field, patterns)
+    parts = PARTS if "attention/qkv" in block else {}
+    of = f"patterns of {'' if parts else 'the layers of a LLaMA, '}{', '.join((*block, *parts))}"
     found: list[str] = []
     for pattern in patterns:
-        meant = [pattern] if pattern in PARTS else [layer for layer in LAYERS if fnmatch.fnmatchcase(layer, pattern)]
-        check(bool(meant), owner, field, f"patterns of {', '.join((*LAYERS, *PARTS))}")
+        meant = [pattern] if pattern in parts else [layer for layer in block if fnmatch.fnmatchcase(layer, pattern)]
+        check(bool(meant), owner, field, of)
         found += [name for name in meant if name not in found]
-    both = "attention/qkv" in found and any(part in found for part in PARTS)
+    both = "attention/qkv" in found and any(part in found for part in parts)
     check(not both, owner, field, "either attention/qkv or parts of it, not both")
     return tuple(found)
+
+
+def _check_somewhere(layers_in: Callable[[Layers], Any]) -> None:
+    """UserError unless the patterns of an adapter mean something in one kind of tower; `CLIPConfig` knows which it is."""
+    errors: list[UserError] = []
+    for block in (LAYERS, LLAMA_LAYERS):
+        try:
+            layers_in(block)
+        except UserError as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
 
 
 @dataclass(frozen=True)
 class LoRAConfig:
     """Low-rank adaptation (arXiv 2106.09685): a dense layer gives x·W + alpha/rank · dropout(x)·A·B, with A, B trained.
 
-    The defaults are CLEFT's on GPT-2. targets: patterns of a block's layers, "mlp/*" for instance. PEFT's default for BERT and
-    ViT is ("attention/query", "attention/value").
+    The defaults are CLEFT's on GPT-2. targets: patterns of a block's layers, "mlp/*" for instance. PEFT's default for BERT, ViT
+    and LLaMA is ("attention/query", "attention/value").
     """
 
     rank: int = 8
@@ -40,12 +70,12 @@ class LoRAConfig:
         check_positive(self, "rank")
         check(self.alpha > 0, self, "alpha", "a number above 0")
         check(0 <= self.dropout < 1, self, "dropout", "at least 0 and below 1")
-        check(len(self.layers) > 0, self, "targets", "at least one layer")
+        check(len(self.targets) > 0, self, "targets", "at least one layer")
+        _check_somewhere(self.layers_in)
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers and parts that are adapted."""
-        return _layers(self, "targets", self.targets)
+    def layers_in(self, block: Layers) -> Layers:
+        """The layers and parts of a block that are adapted. UserError for a pattern that means none there."""
+        return _meant(self, "targets", self.targets, block)
 
 
 @dataclass(frozen=True)
@@ -66,16 +96,17 @@ class AdaLoRAConfig:
         check_positive(self, "rank")
         check(self.alpha > 0, self, "alpha", "a number above 0")
         check(0 <= self.dropout < 1, self, "dropout", "at least 0 and below 1")
-        check(len(self.layers) > 0, self, "targets", "at least one layer")
-        named = all(layer in self.layers for layer, _ in self.ranks)
-        check(named, self, "ranks", f"numbers for {', '.join(self.layers)} only")
+        check(len(self.targets) > 0, self, "targets", "at least one layer")
+        _check_somewhere(self.layers_in)
         fits = all(0 <= n <= self.rank for _, numbers in self.ranks for n in numbers)
         check(fits, self, "ranks", f"numbers from 0 to rank = {self.rank}")
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers and parts that are adapted."""
-        return _layers(self, "targets", self.targets)
+    def layers_in(self, block: Layers) -> Layers:
+        """The layers and parts of a block that are adapted. UserError for a pattern that means none there, and other ranks."""
+        layers = _meant(self, "targets", self.targets, block)
+        named = all(layer in layers for layer, _ in self.ranks)
+        check(named, self, "ranks", f"numbers for {', '.join(layers)} only")
+        return layers
 
     def ranks_of(self, layer: str) -> tuple[int, ...] | None:
         """The rank in each block, if it is not the same in all."""
@@ -87,35 +118,31 @@ class IA3Config:
     """(IA)³ (arXiv 2205.05638): what leaves some layers and what enters others is multiplied, number by number.
 
     The defaults are PEFT's for GPT-2; for BERT it has outputs=("attention/key", "attention/value"),
-    inputs=("attention/out", "mlp/fc2").
+    inputs=("attention/out", "mlp/fc2"), and for LLaMA the same outputs and inputs=("mlp/down",).
     """
 
     outputs: tuple[str, ...] = ("attention/qkv",)
     inputs: tuple[str, ...] = ("mlp/fc2",)
 
     def __post_init__(self) -> None:
-        check(len(self.scaled_outputs) + len(self.scaled_inputs) > 0, self, "outputs", "at least one layer here or in inputs")
-        whole = not any(part in self.scaled_inputs for part in PARTS)
-        check(whole, self, "inputs", f"whole layers, {', '.join(LAYERS)}: their parts have one input")
-        both = set(self.scaled_inputs) & set(self.scaled_outputs)
-        check(not both, self, "inputs", "layers that are not in outputs, too")
+        check(len(self.outputs) + len(self.inputs) > 0, self, "outputs", "at least one layer here or in inputs")
+        _check_somewhere(self.layers_in)
 
-    @property
-    def scaled_outputs(self) -> tuple[str, ...]:
-        """The layers and parts whose output is multiplied."""
-        return _layers(self, "outputs", self.outputs)
-
-    @property
-    def scaled_inputs(self) -> tuple[str, ...]:
-        """The layers whose input is multiplied."""
-        return _layers(self, "inputs", self.inputs)
+    def layers_in(self, block: Layers) -> tuple[Layers, Layers]:
+        """The layers and parts of a block whose output is multiplied, and the layers whose input is. UserError as elsewhere."""
+        outputs = _meant(self, "outputs", self.outputs, block)
+        inputs = _meant(self, "inputs", self.inputs, block)
+        whole = all(layer in block for layer in inputs)
+        check(whole, self, "inputs", f"whole layers, {', '.join(block)}: their parts have one input")
+        check(not set(inputs) & set(outputs), self, "inputs", "layers that are not in outputs, too")
+        return outputs, inputs
 
 
 @dataclass(frozen=True)
 class PrefixConfig:
     """Prefix tuning (arXiv 2101.00190): trained keys and values before those of the text, in every block; no MLP makes them.
 
-    In BERT and GPT-2 the places of the text are counted on from the prefix, as transformers does with past keys.
+    In BERT, GPT-2 and LLaMA the places of the text are counted on from the prefix, as transformers does with past keys.
     """
 
     tokens: int = 20

@@ -37,8 +37,9 @@ class DataConfig:
     tokenizer: str = "hf-hub:microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"  # a folder, or hf-hub:org/name
     image_column: str = "image"  # of a table; the feature's name of a TFDS data set
     caption_column: str = "caption"  # the same; of tars, where it is another, the field of the .json that is used for the .txt
-    label_column: str | None = None  # in held_out: the class of an image, for zero-shot accuracy
-    template: str = DEFAULT_TEMPLATE  # turns a label into a caption
+    label_column: str | None = None  # the class of an image: for accuracy on held_out, and for stages that learn of labels
+    label_separator: str | None = None  # between the labels of one image, for the objective "multilabel"
+    template: str = DEFAULT_TEMPLATE  # turns a label into a caption; learned context starts from the words before the {}
     crop_scale: tuple[float, float] = (0.9, 1.0)  # RandomResizedCrop, open_clip's default
     augment: AugmentConfig = AugmentConfig()
     reference_share: float = 0.0  # of the captions are replaced by a paragraph that mentions the figure, where there is one
@@ -48,6 +49,7 @@ class DataConfig:
         low, high = self.crop_scale
         check(0 < low <= high <= 1, self, "crop_scale", "two shares of the area, 0 < low <= high <= 1")
         check("{}" in self.template, self, "template", "a sentence with {} where the label goes")
+        check(self.label_separator != "", self, "label_separator", "None, or a text such as '|'")
         if not isinstance(self.train, str):
             pairs = all(isinstance(part, tuple) and len(part) == 2 for part in self.train)
             fits = pairs and len(self.train) > 0
@@ -100,8 +102,19 @@ class TrainConfig:
         for stage in self.stages:
             patch = self.model.vit.patch_size
             check(self.image_size(stage) % patch == 0, stage, "image_size", f"a multiple of patch_size = {patch}")
+            self._check_labels(stage)
             biased = stage.objective != "sigmoid" or self.model.init_logit_bias is not None
             check(biased, stage, "objective", "model.init_logit_bias to be set (SigLIP: -10) for the sigmoid objective")
+
+    def _check_labels(self, stage: Stage) -> None:
+        data = self.data
+        if stage.prompted:
+            check(self.model.context > 0, stage, "text", "model.context above 0, the vectors to be learned before a label")
+            check(data.label_column is not None, data, "label_column", "a column, because a stage learns of labels")
+            one = stage.objective == "multilabel" or data.label_separator is None
+            check(
+                one, data, "label_separator", f"None with the objective {stage.objective!r}, for which an image has one label"
+            )
 
     def image_size(self, stage: Stage) -> int:
         """Side of the images in a stage, in pixels."""

@@ -6,9 +6,11 @@ from typing import Literal
 from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive
 
 Remat = Literal["none", "dots", "full"]
-Objective = Literal["softmax", "sigmoid"]
+Objective = Literal["softmax", "softmax_sum", "sigmoid", "classification", "multilabel"]
+StageText = Literal["caption", "label"]
 Gather = Literal["layer", "step"]
 Schedule = Literal["cosine", "constant"]
+Rule = Literal["adamw", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,58 @@ class ShardingConfig:
 
 
 @dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up, then cosine decay over all stages or a constant rate. Or SGD, with the same rates.
+
+    Defaults: BiomedCLIP, supplementary table 9. SGD is PyTorch's, without dampening: weight decay is part of the gradient.
+    """
+
+    learning_rate: float = 5e-4
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    weight_decay: float = 0.2
+    warmup_steps: int = 2_000
+    final_learning_rate: float = 0.0  # at the end of the cosine
+    rule: Rule = "adamw"
+    momentum: float = 0.9  # of SGD
+    clip_norm: float | None = None
+    schedule: Schedule = "cosine"
+    groups: tuple[tuple[str, float], ...] = ()  # (parameter path, factor of the learning rate); the first that fits counts
+    ema: float | None = None  # decay of a moving average of the weights, which is then what is evaluated and exported
+
+    def __post_init__(self) -> None:
+        check_choices(self, schedule=Schedule, rule=Rule)
+        pairs = all(isinstance(group, tuple) and len(group) == 2 for group in self.groups)
+        check(pairs, self, "groups", 'pairs of a parameter path and a factor, such as (("image", 0.1),)')
+        check_patterns(self, "groups", tuple(pattern for pattern, _ in self.groups))
+        numbers = all(isinstance(factor, int | float) and factor >= 0 for _, factor in self.groups)
+        check(numbers, self, "groups", "factors of 0 or more")
+        check(self.ema is None or 0 < self.ema < 1, self, "ema", "None, or above 0 and below 1")
+        check(self.learning_rate > 0, self, "learning_rate", "a number above 0")
+        fits = 0 <= self.final_learning_rate <= self.learning_rate
+        check(fits, self, "final_learning_rate", f"at least 0 and at most learning_rate = {self.learning_rate}")
+        for field in ("beta1", "beta2", "momentum"):
+            check(0 <= getattr(self, field) < 1, self, field, "at least 0 and below 1")
+        check(self.eps > 0, self, "eps", "a number above 0")
+        check(self.weight_decay >= 0, self, "weight_decay", "0 or more")
+        check(self.warmup_steps >= 0, self, "warmup_steps", "0 or more")
+        check(self.clip_norm is None or self.clip_norm > 0, self, "clip_norm", "None or a number above 0")
+
+
+@dataclass(frozen=True)
 class Stage:
-    """One part of a run. State is carried from stage to stage; what a stage leaves at None stays as the model has it."""
+    """One part of a run. State is carried from stage to stage; what a stage leaves at None stays as the model has it.
+
+    objective: "softmax" and "sigmoid" match images and texts (CLIP's and SigLIP's losses); "softmax_sum" is CLEFT's, the sum of
+    both directions, not their mean. "classification" and "multilabel" compare an image with all classes, one of which is right
+    (cross-entropy), or some of which are (a logistic loss of each).
+    negatives: pairs are compared in groups of so many that follow one another in the batch, as on GPUs that do not exchange
+    embeddings (CLEFT: 72); None: in the whole batch.
+    text: "label" puts the model's learned context before an image's label and leaves dropout out of the text tower. So do
+    "classification" and "multilabel" always.
+    optimizer: one of this stage alone, with moments and a learning rate of its own; None: the run's.
+    """
 
     batch_size: int
     epochs: float | None = None
@@ -54,11 +106,14 @@ class Stage:
     image_size: int | None = None
     learning_rate_scale: float = 1.0
     objective: Objective = "softmax"
+    negatives: int | None = None
+    text: StageText = "caption"
     trainable: tuple[str, ...] = ("*",)  # parameters, by path or a part of it: ("text", "*_head", "image/blocks/*/bias")
+    optimizer: OptimizerConfig | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size")
-        check_choices(self, objective=Objective)
+        check_choices(self, objective=Objective, text=StageText)
         check_patterns(self, "trainable", self.trainable)
         check(len(self.trainable) > 0, self, "trainable", "at least one parameter path")
         check((self.epochs is None) != (self.steps is None), self, "epochs", "either epochs or steps, not both or neither")
@@ -74,46 +129,26 @@ class Stage:
         if self.image_size is not None:
             check_positive(self, "image_size")
         check(self.learning_rate_scale > 0, self, "learning_rate_scale", "a number above 0")
+        if self.negatives is not None:
+            check_positive(self, "negatives")
+            fits = self.objective.startswith("softmax") and self.batch_size % self.negatives == 0
+            check(fits, self, "negatives", f"None, or with a softmax objective a divisor of batch_size = {self.batch_size}")
+        check(self.optimizer is None or self.optimizer.ema is None, self, "optimizer", "one without ema, which is the run's")
 
     @property
     def microbatches(self) -> int:
         """Turns of the accumulation loop."""
         return self.batch_size // (self.microbatch or self.batch_size)
 
+    @property
+    def prompted(self) -> bool:
+        """Whether texts are labels after the learned context."""
+        return self.text == "label" or self.compares_classes
 
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with linear warm-up, then cosine decay to 0 over all stages or a constant rate.
-
-    Defaults: BiomedCLIP, supplementary table 9.
-    """
-
-    learning_rate: float = 5e-4
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    weight_decay: float = 0.2
-    warmup_steps: int = 2_000
-    clip_norm: float | None = None
-    schedule: Schedule = "cosine"
-    groups: tuple[tuple[str, float], ...] = ()  # (parameter path, factor of the learning rate); the first that fits counts
-    ema: float | None = None  # decay of a moving average of the weights, which is then what is evaluated and exported
-
-    def __post_init__(self) -> None:
-        check_choices(self, schedule=Schedule)
-        pairs = all(isinstance(group, tuple) and len(group) == 2 for group in self.groups)
-        check(pairs, self, "groups", 'pairs of a parameter path and a factor, such as (("image", 0.1),)')
-        check_patterns(self, "groups", tuple(pattern for pattern, _ in self.groups))
-        numbers = all(isinstance(factor, int | float) and factor >= 0 for _, factor in self.groups)
-        check(numbers, self, "groups", "factors of 0 or more")
-        check(self.ema is None or 0 < self.ema < 1, self, "ema", "None, or above 0 and below 1")
-        check(self.learning_rate > 0, self, "learning_rate", "a number above 0")
-        for field in ("beta1", "beta2"):
-            check(0 <= getattr(self, field) < 1, self, field, "at least 0 and below 1")
-        check(self.eps > 0, self, "eps", "a number above 0")
-        check(self.weight_decay >= 0, self, "weight_decay", "0 or more")
-        check(self.warmup_steps >= 0, self, "warmup_steps", "0 or more")
-        check(self.clip_norm is None or self.clip_norm > 0, self, "clip_norm", "None or a number above 0")
+    @property
+    def compares_classes(self) -> bool:
+        """Whether an image is compared with all classes, and not with the texts of the batch."""
+        return self.objective in ("classification", "multilabel")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,10 @@ _FEW_CORES = 4  # threads keep so many busy: Pillow lets go of the interpreter w
 
 @dataclass(frozen=True)
 class TrainLoader:
-    """Training batches of one data set. `reject` is called with a record that cannot be read and the reason."""
+    """Training batches of one data set. `reject` is called with a record that cannot be read and the reason.
+
+    classes: of the labels, which are in the batches then.
+    """
 
     pairs: Pairs
     tokenizer: Tokenizer
@@ -42,6 +45,7 @@ class TrainLoader:
     config: DataConfig
     seed: int
     reject: Callable[[Reject], object]
+    classes: tuple[str, ...] = ()
 
     def at(self, preprocess: PreprocessConfig) -> "TrainLoader":
         """The same examples, made into pixels in another way."""
@@ -70,6 +74,7 @@ class TrainLoader:
     def batches(self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
         """`steps` batches from place `start` on: images [b, S, S, 3], tokens [b, N], index [b] (b = batch_size / processes).
 
+        labels bool [b, C] besides, where there are `classes`.
         Each process gets its own consecutive rows of every batch. UserError when no image at all can be read, and when a
         worker process ends before its time.
         """
@@ -83,7 +88,7 @@ class TrainLoader:
             yield from self._joined(chunks, rows, steps)
 
     def _maker(self) -> ExampleMaker:
-        return ExampleMaker(self.pairs, self.tokenizer, self.preprocess, self.config, self.seed)
+        return ExampleMaker(self.pairs, self.tokenizer, self.preprocess, self.config, self.seed, self.classes)
 
     def _joined(self, chunks: Iterator[Batch], rows: int, steps: int) -> Iterator[Batch]:
         """Batches of `rows` from chunks of other lengths."""

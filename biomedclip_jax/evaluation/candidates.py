@@ -8,9 +8,8 @@ import jax
 
 from biomedclip_jax.data.labelled import fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.fingerprint import fingerprint as parameters_fingerprint
+from biomedclip_jax.interop.adapters import CONFIG_FILE
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.layout import flatten
 from biomedclip_jax.pretrained import Pretrained, from_pretrained, model_folder
 
 _SMALL = 10_000_000  # bytes: tokenizers have less, weights more
@@ -19,38 +18,54 @@ _SMALL = 10_000_000  # bytes: tokenizers have less, weights more
 class Candidate:
     """`clip` is loaded on first use: an evaluation whose embeddings are all known never loads it."""
 
-    def __init__(self, source: str, name: str | None = None):
-        """source: what `from_pretrained` takes. name: what tables call it; by default the last part of the source.
+    def __init__(self, source: str, name: str | None = None, adapter: str | None = None):
+        """source, adapter: what `from_pretrained` takes. name: what tables call it; by default the last part of the source,
+        and of an adapter's folder, or of the run whose `adapter/` it is.
 
-        UserError if it is not there.
+        UserError if one is not there.
         """
         self.source = source
-        self.name = name or Path(source.removeprefix("hf-hub:")).name or source
-        self._folder = local_folder(source)
+        self.name = name or _name(source, adapter)
+        self._folder, self._adapter = local_folder(source), None if adapter is None else local_folder(adapter)
         if not self._folder.exists():
             raise UserError(
                 f"{source}: no such model; expected a model folder, a file of weights, a run folder or hf-hub:org/name"
             )
+        if self._adapter is not None and not (self._adapter / CONFIG_FILE).is_file():
+            raise UserError(f"{adapter}: no {CONFIG_FILE} in it; expected the adapter/ folder of a run")
 
     @cached_property
     def clip(self) -> Pretrained:
         """The model."""
         # a processor is one device, unless it plays several: then they have no more cores together
-        return from_pretrained(self._folder, every_device=jax.default_backend() != "cpu")
+        return from_pretrained(self._folder, adapter=self._adapter, every_device=jax.default_backend() != "cpu")
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything in the model's files, or of the parameters of a run that has no model folder yet."""
+        """A hash of everything in the model's files and its adapter's, or of the parameters of a run without a model folder."""
         folder = model_folder(self._folder)
         if folder is None:
-            return parameters_fingerprint(flatten(self.clip.params))
-        if folder.is_file():  # and what belongs to it: its tokenizer, the text tower of PMC-CLIP's three files
-            beside = sorted(path for path in folder.parent.iterdir() if path.is_file() and path != folder)
-            files = [folder, *(path for path in beside if path.stat().st_size < _SMALL or path.name.startswith("text_"))]
-            folder = folder.parent
-        else:
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return fingerprint(f"{path.relative_to(folder)} {_digest_of_file(path)}" for path in files)
+            return self.clip.fingerprint
+        of_model = _digest_of_model(folder)
+        return of_model if self._adapter is None else fingerprint([of_model, _digest_of_model(self._adapter)])
+
+
+def _name(source: str, adapter: str | None) -> str:
+    name = Path(source.removeprefix("hf-hub:")).name or source
+    if adapter is None:
+        return name
+    folder = Path(adapter).resolve()
+    return f"{name}+{folder.parent.name if folder.name == 'adapter' else folder.name}"
+
+
+def _digest_of_model(folder: Path) -> str:
+    if folder.is_file():  # and what belongs to it: its tokenizer, the text tower of PMC-CLIP's three files
+        beside = sorted(path for path in folder.parent.iterdir() if path.is_file() and path != folder)
+        files = [folder, *(path for path in beside if path.stat().st_size < _SMALL or path.name.startswith("text_"))]
+        folder = folder.parent
+    else:
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return fingerprint(f"{path.relative_to(folder)} {_digest_of_file(path)}" for path in files)
 
 
 def _digest_of_file(path: Path) -> str:

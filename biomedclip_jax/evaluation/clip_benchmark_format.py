@@ -27,7 +27,7 @@ def clip_benchmark_object(result: Result) -> dict[str, Any] | None:
     else:
         return None
     metrics = {theirs: result.metrics.get(ours, float("nan")) for theirs, ours in names.items()}
-    known = {"dataset": result.dataset, "model": result.model, "pretrained": result.model, "task": task}
+    known = {"dataset": result.dataset, "model": result.model, "pretrained": result.who, "task": task}
     return known | {"metrics": metrics, "language": "en"}
 
 

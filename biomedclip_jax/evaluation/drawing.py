@@ -45,9 +45,14 @@ def small(image: Image.Image) -> np.ndarray:
 
 
 def picture_file(*parts: str) -> str:
-    """The name of a PNG file that any file system takes; another one for other parts."""
+    """The name of a PNG file: `file_stem`."""
+    return f"{file_stem(*parts)}.png"
+
+
+def file_stem(*parts: str) -> str:
+    """A file name, without its end, that any file system takes; another one for other parts."""
     readable = [re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._-")[:60] for part in parts]
     name = ".".join(filter(None, readable))
     if readable != list(parts):
         name += "." + hashlib.sha256("\0".join(parts).encode("utf-8", "replace")).hexdigest()[:8]
-    return f"{name}.png"
+    return name

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.labelled import Labelled
-from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.evaluation.drawing import picture_file
+from biomedclip_jax.evaluation.drawing import file_stem, picture_file
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.few_shot import Budget, Split, split
+from biomedclip_jax.evaluation.few_label_tasks import check_classes, make_tasks
+from biomedclip_jax.evaluation.few_shot import Budget
 from biomedclip_jax.evaluation.learning_curves import Curve, draw_learning_curves
-from biomedclip_jax.evaluation.methods import FewShot, Method, Part, softmax
+from biomedclip_jax.evaluation.methods import FewShot, Method, softmax
 from biomedclip_jax.evaluation.metrics import classification_metrics, majority_metrics, sklearn_metrics
-from biomedclip_jax.evaluation.prompts import Prompts, class_embeddings
+from biomedclip_jax.evaluation.prompts import Prompts
 from biomedclip_jax.evaluation.results import Result
 from biomedclip_jax.progress import progress_bar
 
@@ -48,41 +48,39 @@ def few_labels(
     """One result for each candidate, method and budget, and a picture of them all in `folder` (that of results.json).
 
     metrics: means over the seeds, of `classification_metrics` on all of `test`; `majority_*` beside them. details: `spread`,
-        the standard deviation over the seeds (n - 1), where there are several; `runs`, one object a seed, with its metrics and
-        what the method chose; `zero_shot`, the same model's metrics without labels. A budget of all labels leaves nothing to
-        draw and has the first seed alone, as in ELEVATER.
+        the standard deviation over the seeds (n - 1), where there are several; `runs`, one object a seed, with its metrics,
+        what the method chose and, where it learned prompts, their file, below `folder`; `zero_shot`, the same model's metrics
+        without labels. A budget of all labels leaves nothing to draw and has the first seed alone, as in ELEVATER.
     metric: what the picture shows. search_shots: see `few_shot.split`.
     Raises UserError, before the first training, where the classes of `train`, `test` and `prompts` differ, or a budget cannot
     be drawn from `train`.
     """
     sklearn_metrics()  # before hours of work
-    _check(train, test, prompts)
+    check_classes(train, test, prompts)
     results: list[Result] = []
     picture = picture_file("few-labels", dataset, *(method.name for method in methods))
     curves: list[Curve] = []
     constant: dict[str, float] = {}
     for candidate in candidates:
-        known, unread = _readable(embeddings, candidate, train)
-        tested, unread_test = _readable(embeddings, candidate, test)
-        draws = {budget: _draws(known, len(train.classes), budget, seeds, search_shots) for budget in budgets}
-        text = class_embeddings(embeddings.texts(candidate, prompts.flat), prompts)
-        zero_shot = classification_metrics(tested.labels, softmax(embeddings.logit_scale(candidate) * (tested.unit @ text.T)))
-        constant = majority_metrics(tested.labels)
-        with progress_bar(len(methods) * sum(map(len, draws.values())), f"training ({candidate.name})") as bar:
+        tasks = make_tasks(candidate, train, test, prompts, embeddings, budgets=budgets, seeds=seeds, search_shots=search_shots)
+        labels, scores = tasks.test.labels, embeddings.logit_scale(candidate) * (tasks.test.unit @ tasks.text.T)
+        zero_shot = classification_metrics(labels, softmax(scores))
+        constant = majority_metrics(labels)
+        with progress_bar(len(methods) * len(tasks), f"training ({candidate.name})") as bar:
             for method in methods:
                 own = []
-                for budget, splits in draws.items():
+                for budget in tasks.draws:
                     runs = []
-                    for seed, at in splits.items():
-                        parts = (known.subset(at.given), known.subset(at.train), known.subset(at.validation), tested)
-                        runs.append(_run(method, FewShot(candidate, embeddings, prompts, text, *parts, seed)))
+                    for task in tasks.of(budget):
+                        about = (dataset, candidate.name, method.name, budget.in_file_names, f"seed-{task.seed}")
+                        runs.append(_run(method, task, folder, f"prompts/{file_stem(*about)}.safetensors"))
                         bar.update(1)
-                    result = _result(candidate, method, dataset, budget, runs, len(tested))
+                    result = _result(candidate, method, dataset, budget, runs, len(tasks.test))
                     result.metrics.update(constant)
                     result.details.update({"zero_shot": zero_shot})
                     result.pictures[picture] = f"{dataset}: {metric.replace('_', ' ')} by the number of labels"
-                    if unread or unread_test:
-                        result.details["left_out"] = unread + unread_test
+                    if tasks.left_out:
+                        result.details["left_out"] = tasks.left_out
                     own.append(result)
                 results += own
                 curves.append(_curve(own, metric, zero_shot))
@@ -90,39 +88,14 @@ def few_labels(
     return results
 
 
-def _check(train: Labelled, test: Labelled, prompts: Prompts) -> None:
-    if train.classes != test.classes:
-        raise UserError(
-            f"{train.name} has the classes {', '.join(train.classes)}, {test.name} has {', '.join(test.classes)}; "
-            "expected the same ones in the same order"
-        )
-    if len(prompts.sentences) != len(train.classes):
-        raise UserError(f"prompts of {len(prompts.sentences)} classes for {len(train.classes)}: expected some for each class")
-
-
-def _readable(embeddings: Embeddings, candidate: Candidate, data: Labelled) -> tuple[Part, list[dict[str, str]]]:
-    """The images that can be read, and those that cannot, with the reason."""
-    found = embeddings.images(candidate, data.images, data.fingerprint)
-    if not np.isfinite(found.features).all():
-        bad = data.names[int(found.kept[(~np.isfinite(found.features)).any(axis=1).argmax()])]
-        raise UserError(f"{candidate.name}: the embedding of {bad} is not finite; is the model, or the image, broken?")
-    left_out = [{"image": data.names[position], "reason": reason} for position, reason in found.errors.items()]
-    return Part(data.subset(found.kept), found.rows, found.features), left_out
-
-
-def _draws(known: Part, classes: int, budget: Budget, seeds: Sequence[int], search_shots: int | None) -> dict[int, Split]:
-    """By seed."""
-    try:
-        used = seeds[:1] if budget.fraction == 1 else seeds
-        return {seed: split(known.labels, classes, budget, seed, search_shots) for seed in used}
-    except UserError as error:
-        raise UserError(f"{known.data.name}: {error}") from None
-
-
-def _run(method: Method, task: FewShot) -> dict[str, Any]:
+def _run(method: Method, task: FewShot, folder: Path, prompts_file: str) -> dict[str, Any]:
     predicted = method(task)
     metrics = classification_metrics(task.test.labels, predicted.probabilities)
-    return {"seed": task.seed, "labels": len(task.given), "metrics": metrics, "chosen": predicted.settings}
+    run = {"seed": task.seed, "labels": len(task.given), "metrics": metrics, "chosen": predicted.settings}
+    if predicted.prompts is None:
+        return run
+    predicted.prompts.save(folder / prompts_file, task.candidate.clip)
+    return run | {"prompts": prompts_file}
 
 
 def _result(

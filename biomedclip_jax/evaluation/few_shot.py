@@ -33,6 +33,11 @@ class Budget:
     def __str__(self) -> str:
         return f"{self.shots} per class" if self.shots is not None else f"{100 * (self.fraction or 0):g} %"
 
+    @property
+    def in_file_names(self) -> str:
+        """ "5-per-class", "10-percent"."""
+        return str(self).replace("%", "percent").replace(" ", "-")
+
     @staticmethod
     def parse(text: str) -> "Budget":
         """ "5" is 5 shots per class, "10%" a tenth of all labels. UserError for anything else."""

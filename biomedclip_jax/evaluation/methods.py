@@ -1,7 +1,7 @@
 """What learns from few labels: the contract between the table of few-label results and the methods in it."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from biomedclip_jax.data.labelled import Labelled
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.prompts import Prompts
+
+if TYPE_CHECKING:
+    from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +63,14 @@ class FewShot:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """probabilities: float64 [test images, C], rows sum to 1. settings: what was chosen: learning rate, weight decay ..."""
+    """probabilities: float64 [test images, C], rows sum to 1. settings: what was chosen: learning rate, weight decay ...
+
+    prompts: of a method that learns some, to be kept.
+    """
 
     probabilities: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
+    prompts: "LearnedPrompts | None" = None
 
 
 class Method(Protocol):

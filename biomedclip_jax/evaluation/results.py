@@ -35,6 +35,11 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def who(self) -> str:
+        """What tables call it: the model, and the learned prompts that it was asked with, if any."""
+        return asked_with(self.model, self.settings.get("prompts_method"), self.settings.get("prompts_file"))
+
     def row(self) -> dict[str, Any]:
         """The object of results.json: metrics stand beside model, task, dataset and n."""
         extra = {"intervals": self.intervals, "settings": self.settings, "details": self.details, "pictures": self.pictures}
@@ -50,6 +55,11 @@ class Result:
         return Result(**own, metrics={name: value for name, value in row.items() if name not in names})
 
 
+def asked_with(model: str, method: str | None, file: str | None) -> str:
+    """A model's name with that of learned prompts, where it is asked with such."""
+    return model if file is None else f"{model}, {method} prompts ({file.removesuffix('.safetensors')})"
+
+
 def read_results(folder: Path) -> list[Result]:
     """The rows of `results.json` in `folder`; none if there is none. UserError if it is not one of ours."""
     path = folder / RESULTS
@@ -62,10 +72,11 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def merged(old: Sequence[Result], new: Sequence[Result]) -> list[Result]:
-    """The rows of both; of one model, task, data set, search and budget of labels only the new one."""
+    """The rows of both; of one model, task, data set, search, budget of labels and file of prompts only the new one."""
 
     def what(row: Result) -> tuple[str, ...]:
-        return row.model, row.task, row.dataset, str(row.settings.get("search")), str(row.settings.get("budget"))
+        settings = (str(row.settings.get(name)) for name in ("search", "budget", "prompts_file"))
+        return row.model, row.task, row.dataset, *settings
 
     replaced = {what(row) for row in new}
     return [row for row in old if what(row) not in replaced] + list(new)

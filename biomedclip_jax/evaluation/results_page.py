@@ -27,7 +27,7 @@ def write_results_page(folder: Path, results: Sequence[Result], tables: Sequence
     parts.append(html_page.heading("Settings and details"))
     for result in results:
         known = {"settings": result.settings} | {name: result.details[name] for name in _SHOWN if name in result.details}
-        parts.append(html_page.folded(f"{result.task}, {result.dataset}, {result.model}", json.dumps(known, indent=1)))
+        parts.append(html_page.folded(f"{result.task}, {result.dataset}, {result.who}", json.dumps(known, indent=1)))
     write_file(folder / "report.html", lambda partial: html_page.write_page(partial, "Evaluation", parts))
 
 

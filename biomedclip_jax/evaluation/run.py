@@ -15,6 +15,7 @@ from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.few_labels import few_labels
 from biomedclip_jax.evaluation.few_shot import Budget
 from biomedclip_jax.evaluation.methods import Method
+from biomedclip_jax.evaluation.prompt_learning.base_to_novel import PromptLearner, base_to_novel_results
 from biomedclip_jax.evaluation.prompts import Aggregation
 from biomedclip_jax.evaluation.published import published
 from biomedclip_jax.evaluation.results import Result, merged, read_results, write_results
@@ -25,23 +26,29 @@ from biomedclip_jax.evaluation.tables import markdown, tables
 from biomedclip_jax.evaluation.zero_shot import zero_shot
 from biomedclip_jax.files import write_text
 
-Task = Literal["retrieval", "zero-shot", "probe", "finetune"]
-TASKS: tuple[Task, ...] = ("retrieval", "zero-shot", "probe", "finetune")
+Task = Literal["retrieval", "zero-shot", "probe", "finetune", "base-to-novel"]
+TASKS: tuple[Task, ...] = ("retrieval", "zero-shot", "probe", "finetune")  # of "all"
 _PCAM_SEARCH_SHOTS = 10_000  # ELEVATER searches on so many images of each class where PCam is learned whole
 _HEADLINES = (
     *("accuracy", "balanced_accuracy", "auroc", "majority_accuracy"),
+    *("base_accuracy", "novel_accuracy", "harmonic_mean"),
     *(f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """approximate: None is exact. probes: the methods of "probe"; finetune: that of "finetune"."""
+    """approximate: None is exact. prompts: a file of learned ones, for "zero-shot".
+
+    probes: the methods of "probe"; finetune: that of "finetune"; learners: those of "base-to-novel".
+    """
 
     aggregate: Aggregation
+    prompts: Path | None
     approximate: Approximate | None
     probes: Sequence[Method]
     finetune: Method
+    learners: Sequence[PromptLearner]
     budgets: Sequence[Budget]
     seeds: Sequence[int]
     resamples: int
@@ -113,23 +120,17 @@ def _run(
             out,
             dataset=source.name,
             aggregate=options.aggregate,
+            learned=options.prompts,
             resamples=options.resamples,
             seed=options.seed,
         )
+    train = source.labelled("train", test.classes)
+    budgets = {"dataset": source.name, "budgets": options.budgets, "seeds": options.seeds}
+    if task == "base-to-novel":
+        return base_to_novel_results(candidates, train, test, prompts, options.learners, embeddings, **budgets)
     methods = options.probes if task == "probe" else [options.finetune]
-    return few_labels(
-        candidates,
-        source.labelled("train", test.classes),
-        test,
-        prompts,
-        methods,
-        embeddings,
-        out,
-        dataset=source.name,
-        budgets=options.budgets,
-        seeds=options.seeds,
-        search_shots=_PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None,
-    )
+    search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
+    return few_labels(candidates, train, test, prompts, methods, embeddings, out, search_shots=search_shots, **budgets)
 
 
 def _write(out: Path, results: Sequence[Result]) -> None:
@@ -143,4 +144,4 @@ def _write(out: Path, results: Sequence[Result]) -> None:
 def _line(result: Result) -> str:
     shown = [f"{name} {result.metrics[name]:.4f}" for name in _HEADLINES if name in result.metrics]
     about = "".join(f", {result.settings[name]}" for name in ("budget", "search") if name in result.settings)
-    return f"{result.task} {result.dataset}{about} ({result.n:,}): {result.model}: {'  '.join(shown)}"
+    return f"{result.task} {result.dataset}{about} ({result.n:,}): {result.who}: {'  '.join(shown)}"

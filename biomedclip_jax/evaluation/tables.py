@@ -33,7 +33,7 @@ class Table:
 def tables(results: Sequence[Result], published: Published) -> list[Table]:
     """All that fit the results. published: the rows of papers for a task and a data set."""
     found = [*_retrieval(results, published), *_zero_shot(results, published), *_differences(results)]
-    return [*found, *_few_labels(results, published)]
+    return [*found, *_few_labels(results, published), *_base_to_novel(results)]
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -101,7 +101,7 @@ def _searched(result: Result) -> str:
 def _zero_shot(results: Sequence[Result], published: Published) -> list[Table]:
     made = []
     for dataset, rows in _by_dataset(results, "zero-shot").items():
-        body = [(row.model, *(_cell(row, metric) for metric in _ZERO_SHOT)) for row in rows]
+        body = [(row.who, *(_cell(row, metric) for metric in _ZERO_SHOT)) for row in rows]
         majority = {name: rows[0].metrics.get(f"majority_{name}") for name in _ZERO_SHOT}
         body.append(("always the most frequent class", *(_percent(value) for value in majority.values())))
         for whose, metrics in published("zero-shot", dataset):
@@ -131,7 +131,7 @@ def _differences(results: Sequence[Result]) -> list[Table]:
 def _few_labels(results: Sequence[Result], published: Published) -> list[Table]:
     """A row for each model and method, a column for each budget of labels."""
     made = []
-    learned = [result for result in results if "budget" in result.settings]
+    learned = [result for result in results if "budget" in result.settings and "accuracy" in result.metrics]
     for dataset in dict.fromkeys(result.dataset for result in learned):
         own = sorted((row for row in learned if row.dataset == dataset), key=lambda row: row.settings["labels"])
         budgets = list(dict.fromkeys(row.settings["budget"] for row in own))
@@ -154,4 +154,22 @@ def _few_labels(results: Sequence[Result], published: Published) -> list[Table]:
         head = ("model", "method", "zero-shot", *budgets)
         note = "Accuracy in percent on all test images, mean ± standard deviation over the seeds; columns: labels learned from."
         made.append(Table(f"Few labels: {dataset}, {own[0].n:,} images", head, tuple(body), note))
+    return made
+
+
+def _base_to_novel(results: Sequence[Result]) -> list[Table]:
+    """Learned on half of the classes, tested on each half; beside it what the same model does without learning."""
+    made = []
+    metrics = [
+        f"{prefix}{name}" for prefix in ("", "zero_shot_") for name in ("base_accuracy", "novel_accuracy", "harmonic_mean")
+    ]
+    rows = [result for result in results if "novel_accuracy" in result.metrics]
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        own = [row for row in rows if row.dataset == dataset]
+        body = [
+            (row.model, row.task.split()[0], row.settings["budget"], *(_cell(row, each) for each in metrics)) for row in own
+        ]
+        head = ("model", "method", "labels", "base", "novel", "harmonic mean", "zero-shot: base", "novel", "harmonic mean")
+        note = "Accuracy in percent among the classes learned from (base) and among the others (novel), means over the seeds."
+        made.append(Table(f"Base to novel classes: {dataset}, {own[0].n:,} images", head, tuple(body), note))
     return made

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,9 @@ from biomedclip_jax.evaluation.metrics import (
     metrics_per_class,
     sklearn_metrics,
 )
+from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, load_prompts
 from biomedclip_jax.evaluation.prompts import Aggregation, Prompts, class_embeddings
-from biomedclip_jax.evaluation.results import Result
+from biomedclip_jax.evaluation.results import Result, asked_with
 from biomedclip_jax.evaluation.zero_shot_pictures import draw
 
 
@@ -34,6 +36,7 @@ def zero_shot(
     *,
     dataset: str,
     aggregate: Aggregation = "mean",
+    learned: Path | None = None,
     resamples: int = 1_000,
     seed: int = 0,
 ) -> list[Result]:
@@ -43,11 +46,14 @@ def zero_shot(
     Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are true
     classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left out when
     the data were opened, and images that one of the candidates can't read, which count for none.
-    aggregate: see `cosines`.
-    Raises UserError where classes and prompts don't fit each other, or an embedding is not finite.
+    aggregate: see `cosines`. learned: a file of learned prompts, which stand in place of `prompts` before the data's names.
+    Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an embedding
+    is not finite.
     """
     sklearn_metrics()  # before hours of work
     _check(candidates, data, prompts)
+    # before hours of work, too
+    own = [None if learned is None else load_prompts(learned, each.clip).with_classes(data.classes) for each in candidates]
     images = [embeddings.images(candidate, data.images, data.fingerprint) for candidate in candidates]
     errors = {position: reason for each in reversed(images) for position, reason in each.errors.items()}
     kept = functools.reduce(np.intersect1d, [each.kept for each in images])
@@ -56,10 +62,15 @@ def zero_shot(
     labels, names = data.labels[kept], [data.names[int(i)] for i in kept]
 
     scales, probabilities = [], []
-    for candidate, found in zip(candidates, images, strict=True):
+    for candidate, found, words in zip(candidates, images, own, strict=True):
         image = found.rows[np.isin(found.kept, kept)]
+        _check_finite(candidate, image, names)
+        if words is not None:
+            scales.append(embeddings.logit_scale(candidate))
+            probabilities.append(softmax(words.scores(candidate.clip, image)))
+            continue
         text = embeddings.texts(candidate, prompts.flat)
-        _check_finite(candidate, image, names, text, prompts.flat)
+        _check_finite(candidate, text, prompts.flat)
         # z-scores are no cosines: the temperature was not learned for them
         scales.append(1.0 if aggregate == "gloria" else embeddings.logit_scale(candidate))
         probabilities.append(softmax(scales[-1] * cosines(image, text, prompts, aggregate).astype(np.float64)))
@@ -83,15 +94,14 @@ def zero_shot(
         }
         settings = {
             "classes": list(data.classes),
-            "prompts": [list(own) for own in prompts.sentences],
-            "aggregate": aggregate,
+            **_asked(prompts, aggregate, own[i], learned),
             "logit_scale": scales[i],
             "resamples": resamples,
             "seed": seed,
         }
         pictures = draw(
             folder,
-            candidate.name,
+            asked_with(candidate.name, settings.get("prompts_method"), settings.get("prompts_file")),
             dataset,
             data.classes,
             labels,
@@ -113,6 +123,13 @@ def zero_shot(
             )
         )
     return results
+
+
+def _asked(prompts: Prompts, aggregate: Aggregation, words: LearnedPrompts | None, learned: Path | None) -> dict[str, Any]:
+    """Of the settings, those that say with what words."""
+    if words is None:
+        return {"prompts": [list(own) for own in prompts.sentences], "aggregate": aggregate}
+    return {"prompts": "learned", "prompts_method": words.method, "prompts_file": str(learned)}
 
 
 def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Aggregation = "mean") -> np.ndarray:
@@ -160,10 +177,7 @@ def _check(candidates: Sequence[Candidate], data: Labelled, prompts: Prompts) ->
             raise UserError(f"{data.name}: class {name!r} has no prompt; expected at least one sentence")
 
 
-def _check_finite(
-    candidate: Candidate, image: np.ndarray, names: Sequence[str], text: np.ndarray, sentences: Sequence[str]
-) -> None:
-    for rows, whose in ((image, names), (text, sentences)):
-        if not np.isfinite(rows).all():
-            bad = whose[int((~np.isfinite(rows)).any(axis=1).argmax())]
-            raise UserError(f"{candidate.name}: the embedding of {bad!r} is not finite; is the model, or its input, broken?")
+def _check_finite(candidate: Candidate, rows: np.ndarray, whose: Sequence[str]) -> None:
+    if not np.isfinite(rows).all():
+        bad = whose[int((~np.isfinite(rows)).any(axis=1).argmax())]
+        raise UserError(f"{candidate.name}: the embedding of {bad!r} is not finite; is the model, or its input, broken?")

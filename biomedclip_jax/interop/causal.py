@@ -68,7 +68,7 @@ def _llama_entries(config: LlamaConfig, prefix: str, path: str) -> list[Entry]:
     ]
     for ours, theirs in (
         *((f"attention/{name}", f"self_attn.{name[0]}_proj") for name in ("query", "key", "value", "out")),
-        *((name, f"mlp.{name}_proj") for name in ("gate", "up", "down")),
+        *((f"mlp/{name}", f"mlp.{name}_proj") for name in ("gate", "up", "down")),
     ):
         found += dense(f"{path}blocks/{ours}", f"{layer}{theirs}", depth, bias=False)
     return found

@@ -1,9 +1,10 @@
-"""CLEFT's checkpoints (XYPB/CLEFT), read and written: a DINOv2 with registers beside a GPT-2 with an adapter.
+"""CLEFT's checkpoints (XYPB/CLEFT), read and written: a DINOv2 with registers beside a GPT-2 or LLaMA with an adapter.
 
 A Lightning `.ckpt` of its first stage, or of its second one, which has learned context vectors besides. In its folder:
 
-    tokenizer.json   or vocab.json and merges.txt, of stanford-crfm/BioMedLM (Hugging Face hub)
-    config.json      of the language model; only needed where it is neither BioMedLM nor one of OpenAI's GPT-2s
+    tokenizer.json   or vocab.json and merges.txt, of stanford-crfm/BioMedLM (Hugging Face hub); with `--llm_type llama`
+                     that of epfl-llm/meditron-7b
+    config.json      of the language model; not needed where it is BioMedLM or one of OpenAI's GPT-2s
 
 Sources: XYPB/CLEFT `model_cleft.py`, `backbones/encoder_cleft.py`, `train.py`, `datasets/transforms.py`; PEFT 0.6.2, which
 CLEFT pins, and newer ones, whose names have "base_layer" in them. What follows from them:
@@ -25,15 +26,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from biomedclip_jax.config import CLIPConfig, GPTConfig, IA3Config, LoRAConfig, PrefixConfig, PreprocessConfig
+from biomedclip_jax.config import (
+    CLIPConfig,
+    GPTConfig,
+    IA3Config,
+    LlamaConfig,
+    LoRAConfig,
+    PrefixConfig,
+    PreprocessConfig,
+)
+from biomedclip_jax.config.adapters import block_layers
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop import causal, dinov2
 from biomedclip_jax.interop.cleft_layout import (
     IMAGE,
     IMAGE_SIZE,
-    LANGUAGE_MODEL,
+    LANGUAGE_MODELS,
     LORA_ALPHA,
-    MODULES,
     PREFIX,
     TEXT,
     VIT,
@@ -41,10 +50,12 @@ from biomedclip_jax.interop.cleft_layout import (
     Named,
     config_of,
     entries,
+    words_of,
 )
 from biomedclip_jax.interop.layout import from_params, to_params
 from biomedclip_jax.interop.lightning import write_lightning
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.peft_names import NAMES, key_width
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
@@ -59,7 +70,8 @@ PREPROCESS = PreprocessConfig(
     square_size=256,
     otsu_crop=True,
 )
-_POSITIONS, _WORDS = f"{IMAGE}model.pos_embed", f"{LANGUAGE_MODEL}wte.weight"
+_POSITIONS = f"{IMAGE}model.pos_embed"
+_HUB_NAMES: dict[type, str] = {GPTConfig: "stanford-crfm/BioMedLM", LlamaConfig: "epfl-llm/meditron-7b"}
 _COPY = ".word_embeddings.weight"
 _IGNORED = {
     "*.local_embed.*": "head for local features: CLEFT makes it and never uses it",
@@ -73,24 +85,24 @@ _LOCAL_WIDTH = 2_048
 def read_cleft(path: Path) -> Model:
     """The model in a checkpoint of either stage; its adapter stays beside the weights. Context vectors: `read_context`.
 
-    UserError names what is missing, unknown or misshapen, and what there is no tower for: LLaMA, AdaLoRA, heads of two layers.
+    UserError names what is missing, unknown or misshapen, and what there is no tower for: AdaLoRA, heads of two layers.
     """
     tensors = Named(path)
     if not any((path.parent / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise UserError(
-            f"{path}: no tokenizer beside it; fetch tokenizer.json of stanford-crfm/BioMedLM (Hugging Face hub) there"
+            f"{path}: no tokenizer beside it; fetch tokenizer.json of {_HUB_NAMES[tensors.language]} (Hugging Face hub) there"
         )
     config = config_of(tensors)
-    assert isinstance(config.text, GPTConfig)
+    assert isinstance(config.text, GPTConfig | LlamaConfig)
     width, depth, ignored = config.text.width, config.text.depth, dict(_IGNORED)
     if (context := tensors.table(width)) is not None:
         ignored[context] = "learned context: `read_context` reads it"
     found: Mapping[str, np.ndarray] = tensors
-    if (table := tensors.table(2 * depth * width)) is not None:
+    if (table := tensors.table(2 * depth * key_width(config.text))) is not None:
         ignored[table] = "the prefix: read block by block"
         found = ChainMap(_blocks_of(tensors[table], depth), tensors)  # type: ignore[arg-type]
     for name in tensors:
-        if name.endswith(_COPY) and not np.array_equal(tensors[name], tensors[_WORDS]):
+        if name.endswith(_COPY) and not np.array_equal(tensors[name], tensors[tensors.words]):
             raise UserError(f"{path}: {name} differs from the token embeddings, of which it is a copy; the file is damaged")
     stored = _with_grid(config, _grid(tensors.shape(_POSITIONS)[1]))
     params, report = to_params(found, entries(stored), abstract_model(stored)[1], ignored, path)
@@ -107,7 +119,7 @@ def read_context(path: Path) -> np.ndarray:
     They stand before the word embeddings of a text, at the first n places. UserError if the checkpoint has none.
     """
     tensors = Named(path)
-    name = tensors.table(tensors.shape(_WORDS)[1])
+    name = tensors.table(tensors.shape(tensors.words)[1])
     if name is None:
         raise UserError(f"{path}: no learned context; expected a checkpoint of CLEFT's second stage (--prompt_ft)")
     return np.asarray(tensors[name], np.float32)
@@ -144,16 +156,15 @@ def write_cleft(model: Model, path: Path, like: Path | None = None) -> list[str]
     """
     config = model.config
     adapter = config.text_adapter
-    check_form(config, path)
+    check_form(config, model.preprocess, path)
     old = None if like is None else Named(like)
     table = np.asarray(model.params["image"]["position"], np.float32)
     params = {**model.params, "image": {**model.params["image"], "position": _spread(table, config, old)}}
     tensors = from_params(params, entries(_with_grid(config, _grid(len(params["image"]["position"])))))
     if isinstance(adapter, PrefixConfig):
-        assert isinstance(config.text, GPTConfig)
         parts = [tensors.pop(f"{PREFIX}{i}.{part}") for i in range(config.text.depth) for part in ("keys", "values")]
         tensors[f"{TEXT}model.prompt_encoder.default.embedding.weight"] = np.concatenate(parts, axis=1)
-        tensors[f"{TEXT}model{_COPY}"] = tensors[_WORDS]
+        tensors[f"{TEXT}model{_COPY}"] = tensors[words_of(type(config.text))]
     if old is None:
         state, hyper_parameters = _by_release(tensors, config), _hyper_parameters(config)
     else:
@@ -162,31 +173,38 @@ def write_cleft(model: Model, path: Path, like: Path | None = None) -> list[str]
     return list(state)
 
 
-def check_form(config: CLIPConfig, path: Path) -> None:
-    """UserError if CLEFT's code computes another function than this model; path: what was to be written."""
+def check_form(config: CLIPConfig, preprocess: PreprocessConfig, path: Path) -> None:
+    """UserError if CLEFT's code computes another function of an image file or a text; path: what was to be written."""
     adapter = config.text_adapter
     image = config.vit
     free = ("image_size", "patch_size", "width", "depth", "heads", "mlp_width", "registers", "pool")
     plain = dataclasses.replace(VIT, **{field: getattr(image, field) for field in free})
     heads = config.image_head == config.text_head == "linear" and config.image_head_bias and config.text_head_bias
-    whole = isinstance(adapter, IA3Config | PrefixConfig | None)
-    whole = whole or (isinstance(adapter, LoRAConfig) and adapter.alpha == LORA_ALPHA and set(adapter.layers) <= MODULES.keys())
+    causal_text = isinstance(config.text, GPTConfig | LlamaConfig)
+    whole = adapter is None or isinstance(adapter, PrefixConfig)
+    if causal_text and isinstance(adapter, LoRAConfig | IA3Config):  # of whole layers of transformers' model
+        found = adapter.layers_in(block_layers(config.text))
+        layers = found if isinstance(adapter, LoRAConfig) else (*found[0], *found[1])
+        whole = set(layers) <= NAMES[type(config.text)][0].modules.keys()
+        whole = whole and (isinstance(adapter, IA3Config) or adapter.alpha == LORA_ALPHA)
     fits = {
         "image": image == plain
         and image.registers > 0
         and image.pool != "mean"
         and image.width == VIT_HEAD_WIDTH * image.heads,
-        "text": isinstance(config.text, GPTConfig) and config.text.pool == "first_eos",
+        "text": isinstance(config.text, GPTConfig | LlamaConfig) and config.text.pool == "first_eos",
         "image_adapter": config.image_adapter is None,
         "text_adapter": whole,
         "heads": heads,
+        "preprocess": preprocess == dataclasses.replace(PREPROCESS, image_size=image.image_size),
         "init_logit_bias": config.init_logit_bias is None,
     }
     wrong = [field for field, well in fits.items() if not well]
     if wrong:
         raise UserError(
-            f"{path}: CLEFT has no such model ({', '.join(wrong)}); it is a DINOv2 with registers and a GPT-2 pooled by "
-            f"first_eos, with LoRA (alpha {LORA_ALPHA:g}), (IA)³ or a prefix, and heads of one layer with a bias"
+            f"{path}: CLEFT has no such model ({', '.join(wrong)}); it is a DINOv2 with registers and a GPT-2 or LLaMA pooled "
+            f"by first_eos, with LoRA (alpha {LORA_ALPHA:g}), (IA)³ or a prefix, heads of one layer with a bias, and "
+            "images prepared as in configs/cleft_biomedlm.py"
         )
 
 
@@ -209,24 +227,27 @@ def _as_in(old: Named, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """All tensors of `old` under its own names, those of the model replaced."""
     state = {name: old.file.tensor(name) for name in old.names.values()}
     kept = [name for name in old if any(fnmatch.fnmatchcase(name, pattern) for pattern in _IGNORED)]
-    kept.append(old.table(old.shape(_WORDS)[1]) or "")
+    kept.append(old.table(old.shape(old.words)[1]) or "")
     other = [name for name in tensors if name not in old or old[name].size != tensors[name].size]
     other += [name for name in old if name not in tensors and name not in kept]
     if other:
         raise UserError(f"{old.path}: another model than the one to be written; they differ in {sorted(other)[0]}")
     for name, array in tensors.items():
         state[old.names[name]] = old.file.cast(old.names[name], array)
-    return state | {old.names[name]: state[old.names[_WORDS]] for name in old if name.endswith(_COPY)}
+    return state | {old.names[name]: state[old.names[old.words]] for name in old if name.endswith(_COPY)}
 
 
 def _by_release(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[str, np.ndarray]:
     """Under the names of PEFT 0.6.2, with zeros for what CLEFT makes and never uses, so that it loads strictly."""
-    adapter, state = config.text_adapter, {}
-    nested = {PrefixConfig: "base_model.transformer.", type(None): "transformer."}.get(type(adapter))
-    outputs = [MODULES[layer] for layer in adapter.scaled_outputs] if isinstance(adapter, IA3Config) else []
+    adapter, text, state = config.text_adapter, config.text, {}
+    usual = LANGUAGE_MODELS[type(text)]
+    bare = usual.removeprefix(f"{TEXT}model.base_model.model.")
+    nested = {PrefixConfig: f"base_model.{bare}", type(None): bare}.get(type(adapter))
+    outputs = adapter.layers_in(block_layers(text))[0] if isinstance(adapter, IA3Config) else ()
+    columns = tuple(f"{NAMES[type(text)][0].modules[layer]}.ia3_l.default" for layer in outputs)
     for name, array in tensors.items():
-        own = name if nested is None else name.replace(LANGUAGE_MODEL, f"{TEXT}model.{nested}")
-        state[own] = array.reshape(-1, 1) if any(name.endswith(f"{module}.ia3_l.default") for module in outputs) else array
+        own = name if nested is None else name.replace(usual, f"{TEXT}model.{nested}")
+        state[own] = array.reshape(-1, 1) if name.endswith(columns) else array
     state[f"{IMAGE}model.mask_token"] = np.zeros((1, config.image.width), np.float32)
     for part, width in ((IMAGE, config.image.width), (TEXT, config.text.width)):
         hidden, out = _LOCAL_WIDTH, config.embed_width
@@ -242,7 +263,7 @@ def _hyper_parameters(config: CLIPConfig) -> dict[str, Any]:
     kinds = {LoRAConfig: "lora", IA3Config: "ia3", PrefixConfig: "prefix"}
     return {
         "img_encoder": "dinov2_vitb14_reg",
-        "llm_type": "gpt",
+        "llm_type": "gpt" if isinstance(config.text, GPTConfig) else "llama",
         "peft": kinds.get(type(config.text_adapter)),
         "emb_dim": config.embed_width,
         "linear_proj": True,

@@ -13,20 +13,25 @@ from biomedclip_jax.config import (
     CLIPConfig,
     GPTConfig,
     IA3Config,
+    LlamaConfig,
     LoRAConfig,
     PrefixConfig,
     ViTConfig,
 )
+from biomedclip_jax.config.adapters import block_layers
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop import causal, dinov2
 from biomedclip_jax.interop.layout import Entry, dense, one, stacked
 from biomedclip_jax.interop.lightning import LightningFile
+from biomedclip_jax.interop.peft_names import NAMES, key_width
 
 IMAGE = "img_encoder_q."
 TEXT = "text_encoder_q."
-LANGUAGE_MODEL = f"{TEXT}model.base_model.model.transformer."  # as LoRA and (IA)³ name it; other nestings are brought to it
+LANGUAGE_MODELS: dict[type, str] = {  # as LoRA and (IA)³ name them; other nestings are brought to it
+    GPTConfig: f"{TEXT}model.base_model.model.transformer.",
+    LlamaConfig: f"{TEXT}model.base_model.model.model.",
+}
 PREFIX = f"{TEXT}model.prefix."  # our own name: PEFT has one table for all blocks
-MODULES = {"attention/qkv": "attn.c_attn", "attention/out": "attn.c_proj", "mlp/fc1": "mlp.c_fc", "mlp/fc2": "mlp.c_proj"}
 LORA_ALPHA = 32.0
 IMAGE_SIZE = 224
 
@@ -43,7 +48,11 @@ KNOWN = {  # {(width, depth): a language model whose config is known}; the rest 
     },
 }
 
-_TOWER = re.compile(rf"{re.escape(TEXT)}model\.(?:base_model\.)*(?:model\.)?transformer\.")
+_NESTED = {
+    GPTConfig: re.compile(rf"{re.escape(TEXT)}model\.(?:base_model\.)*(?:model\.)?transformer\."),
+    LlamaConfig: re.compile(rf"{re.escape(TEXT)}model\.(?:base_model\.)*(?:model\.)+(?=layers\.|embed_tokens\.|norm\.)"),
+}
+_WORDS = {GPTConfig: "wte.weight", LlamaConfig: "embed_tokens.weight"}
 _TABLE = re.compile(rf"{re.escape(TEXT)}model\.(?:base_model\.)*prompt_encoder\.default\.embedding\.weight")
 
 
@@ -53,7 +62,9 @@ class Named(Mapping[str, np.ndarray]):
     def __init__(self, path: Path):
         self.path = path
         self.file = file = LightningFile(path)
-        self.names = {_TOWER.sub(LANGUAGE_MODEL, name).replace(".base_layer.", "."): name for name in file}
+        self.names = {_unnested(name).replace(".base_layer.", "."): name for name in file}
+        self.language: type[causal.CausalConfig] = LlamaConfig if words_of(LlamaConfig) in self.names else GPTConfig
+        self.words = words_of(self.language)
 
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self.file[self.names[name]]
@@ -70,7 +81,7 @@ class Named(Mapping[str, np.ndarray]):
 
     def shape(self, name: str) -> tuple[int, ...]:
         if name not in self.names:
-            raise UserError(f"{self.path}: no tensor {name}; expected a checkpoint of CLEFT with DINOv2 and GPT-2")
+            raise UserError(f"{self.path}: no tensor {name}; expected a checkpoint of CLEFT with DINOv2 and GPT-2 or LLaMA")
         return self.file.shape(self.names[name])
 
     def table(self, width: int) -> str | None:
@@ -78,13 +89,25 @@ class Named(Mapping[str, np.ndarray]):
         return next((n for n in self.names if _TABLE.fullmatch(n) and self.file.shape(n)[-1] == width), None)
 
 
+def words_of(language: type) -> str:
+    """The name of the token embeddings."""
+    return f"{LANGUAGE_MODELS[language]}{_WORDS[language]}"
+
+
+def _unnested(name: str) -> str:
+    for kind, pattern in _NESTED.items():
+        name = pattern.sub(LANGUAGE_MODELS[kind], name)
+    return name
+
+
 def entries(config: CLIPConfig) -> list[Entry]:
     """Every parameter under CLEFT's names, those of the language model as LoRA nests them."""
     text, adapter = config.text, config.text_adapter
-    assert isinstance(text, GPTConfig)
+    assert isinstance(text, GPTConfig | LlamaConfig)
+    prefix, names = LANGUAGE_MODELS[type(text)], NAMES[type(text)][0]
     found = [
         *dinov2.own_entries(config.vit, f"{IMAGE}model."),
-        *causal.entries(text, LANGUAGE_MODEL),
+        *causal.entries(text, prefix),
         *dense("image_head/proj", f"{IMAGE}global_embed"),
         *dense("text_head/proj", f"{TEXT}global_embed"),
         one("logit_scale", "logit_scale"),
@@ -92,14 +115,20 @@ def entries(config: CLIPConfig) -> list[Entry]:
     if isinstance(adapter, PrefixConfig):
         path = "text/blocks/attention/prefix/virtual_"
         return found + [stacked(f"{path}{part}", text.depth, f"{PREFIX}{{}}.{part}") for part in ("keys", "values")]
-    for layer, module in MODULES.items():
-        path, name = f"text/blocks/{layer}/", f"{LANGUAGE_MODEL}h.{{}}.{module}."
-        if isinstance(adapter, LoRAConfig) and layer in adapter.layers:
-            for part in "AB":
-                foreign = f"{name}lora_{part}.default.weight"
-                found.append(stacked(f"{path}lora_{part.lower()}", text.depth, foreign, form="linear"))
-        if isinstance(adapter, IA3Config) and layer in (*adapter.scaled_outputs, *adapter.scaled_inputs):
+    adapted: tuple[str, ...] = ()
+    if isinstance(adapter, LoRAConfig):
+        adapted = adapter.layers_in(block_layers(text))
+    if isinstance(adapter, IA3Config):
+        outputs, inputs = adapter.layers_in(block_layers(text))
+        adapted = (*outputs, *inputs)
+    for layer in adapted:
+        path, name = f"text/blocks/{layer}/", f"{prefix}{names.block}.{{}}.{names.modules[layer]}."
+        if isinstance(adapter, IA3Config):
             found.append(stacked(f"{path}ia3", text.depth, f"{name}ia3_l.default", form="batch1"))
+            continue
+        for part in "AB":
+            foreign = f"{name}lora_{part}.default.weight"
+            found.append(stacked(f"{path}lora_{part.lower()}", text.depth, foreign, form="linear"))
     return found
 
 
@@ -109,8 +138,8 @@ def entries(config: CLIPConfig) -> list[Entry]:
 def config_of(tensors: Named) -> CLIPConfig:
     """The model's sizes: from shapes, hyper-parameters, and the config.json of the language model in the same folder."""
     chosen = tensors.file.hyper_parameters
-    if chosen.get("llm_type", "gpt") != "gpt":
-        raise UserError(f"{tensors.path}: llm_type = {chosen['llm_type']!r} is not supported; supported: 'gpt'")
+    if chosen.get("llm_type", "gpt") not in ("gpt", "llama"):
+        raise UserError(f"{tensors.path}: llm_type = {chosen['llm_type']!r} is not supported; supported: 'gpt', 'llama'")
     for part in (IMAGE, TEXT):
         if f"{part}global_embed.head.0.weight" in tensors:
             raise UserError(
@@ -150,33 +179,36 @@ def _context_length(chosen: Mapping[str, Any]) -> int:
     return 144 if chosen.get("structural_cap") or chosen.get("natural_cap") else 72
 
 
-def _language_model(tensors: Named) -> GPTConfig:
+def _language_model(tensors: Named) -> causal.CausalConfig:
     folder = tensors.path.parent
-    vocabulary, width = tensors.shape(f"{LANGUAGE_MODEL}wte.weight")
-    depth = _depth(tensors, f"{LANGUAGE_MODEL}h.")
+    vocabulary, width = tensors.shape(tensors.words)
+    kind, depth = {GPTConfig: "GPT-2", LlamaConfig: "LLaMA"}[tensors.language], _depth(tensors)
     if (folder / "config.json").is_file():
         described = causal.read_config(folder)
-        if not isinstance(described, GPTConfig):
-            raise UserError(f"{folder / 'config.json'} describes a LLaMA; expected the GPT-2 in this checkpoint")
+        if not isinstance(described, tensors.language):
+            raise UserError(f"{folder / 'config.json'} describes another model; expected the {kind} in this checkpoint")
         return described
-    if (width, depth) not in KNOWN:
+    if tensors.language is LlamaConfig or (width, depth) not in KNOWN:
         raise UserError(
-            f"{tensors.path}: nothing in it tells the heads of this GPT-2 (width {width}, depth {depth}); "
+            f"{tensors.path}: nothing in it tells the heads of this {kind} (width {width}, depth {depth}); "
             f"put the config.json of the language model into {folder}"
         )
-    positions = tensors.shape(f"{LANGUAGE_MODEL}wpe.weight")[0]
+    positions = tensors.shape(f"{LANGUAGE_MODELS[GPTConfig]}wpe.weight")[0]
     return dataclasses.replace(KNOWN[width, depth], vocab_size=vocabulary, positions=positions, pad_id=vocabulary - 1)
 
 
-def _depth(tensors: Named, prefix: str) -> int:
+def _depth(tensors: Named, prefix: str = "") -> int:
+    prefix = prefix or f"{LANGUAGE_MODELS[tensors.language]}{NAMES[tensors.language][0].block}."
     return len({name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)})
 
 
-def _adapter(tensors: Named, text: GPTConfig) -> AdapterConfig | None:
-    table = tensors.table(2 * text.depth * text.width)
+def _adapter(tensors: Named, text: causal.CausalConfig) -> AdapterConfig | None:
+    table = tensors.table(2 * text.depth * key_width(text))
     if table is not None:
         return PrefixConfig(tensors.shape(table)[0])
-    first = {layer: f"{LANGUAGE_MODEL}h.0.{module}" for layer, module in MODULES.items()}
+    names = NAMES[type(text)][0]
+    prefix = f"{LANGUAGE_MODELS[type(text)]}{names.block}.0."
+    first = {layer: prefix + module for layer, module in names.modules.items()}
     if any(f"{name}.lora_E.default" in tensors for name in first.values()):
         raise UserError(f"{tensors.path}: AdaLoRA is not supported here; supported: LoRA, (IA)³, a prefix, or no adapter")
     low_rank = tuple(layer for layer, name in first.items() if f"{name}.lora_A.default.weight" in tensors)

@@ -20,10 +20,21 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, PreprocessConfig, ViTConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, LlamaConfig, PreprocessConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
-from biomedclip_jax.interop import biovil, causal, cleft, huggingface, medclip, open_clip, open_clip_config, released, towers
+from biomedclip_jax.interop import (
+    biovil,
+    causal,
+    cleft,
+    huggingface,
+    medclip,
+    open_clip,
+    open_clip_config,
+    preprocessor,
+    released,
+    towers,
+)
 from biomedclip_jax.interop.layout import Entry, from_params, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.weights import WEIGHT_FILES, Parts, find_weights, read_weights, write_safetensors, write_torch
@@ -89,7 +100,8 @@ def _read_open_clip(folder: Path) -> Model:
 
 
 def _read_clip(folder: Path) -> Model:
-    config, preprocess = huggingface.read_clip_config(folder)
+    config = huggingface.read_clip_config(folder)
+    preprocess = preprocessor.read_preprocessor(folder / preprocessor.FILE, config.image.image_size)
     path = find_weights(folder)
     shapes = abstract_model(config)[1]
     params, report = to_params(read_weights(path), huggingface.clip_entries(config), shapes, huggingface.CLIP_IGNORED, path)
@@ -127,13 +139,13 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
     model = _expressible(model, format)
     names: list[str] = []
     if format == "cleft":
-        cleft.check_form(model.config, destination)
+        cleft.check_form(model.config, model.preprocess, destination)
         write = _write_cleft
     elif format != "huggingface":
         write = _write_open_clip
     elif isinstance(model.config.text, ClipTextConfig):
         write = _write_clip
-    elif export_format(model.config) == "open_clip":
+    elif export_format(model.config, model.preprocess) == "open_clip":
         write = _write_pair
     else:
         write = _write_towers
@@ -143,23 +155,26 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
     return names
 
 
-def check_writable(config: CLIPConfig) -> None:
-    """UserError if open_clip's format has no place for such a model."""
-    open_clip_config.write_config(_expressible_config(config), PreprocessConfig(), "", "")
+def check_writable(config: CLIPConfig, preprocess: PreprocessConfig | None = None) -> None:
+    """UserError if open_clip's format has no place for such a model, or for how its images are made."""
+    open_clip_config.write_config(_expressible_config(config), preprocess or PreprocessConfig(), "", "")
 
 
-def export_format(config: CLIPConfig) -> Format:
+def export_format(config: CLIPConfig, preprocess: PreprocessConfig | None = None) -> Format:
     """The format that a trained model is written in: open_clip's, or "huggingface" if only that has a place for it.
 
-    UserError, open_clip's, if neither has: better before a training run than after it.
+    preprocess: how its images are made; None: in a way that every format can say. UserError, open_clip's, if neither has:
+    better before a training run than after it.
     """
     try:
-        check_writable(config)
+        check_writable(config, preprocess)
     except UserError as error:
         try:
             towers.check_form(config)
-        except UserError:
-            raise error from None
+        except UserError as other:
+            raise UserError(
+                f"this model could not be written: in open_clip's layout {error}; in transformers' {other}"
+            ) from None
         return "huggingface"
     return "open_clip"
 
@@ -235,8 +250,8 @@ def _write_open_clip(model: Model, folder: Path, destination: Path, format: Form
 
 
 def _write_clip(model: Model, folder: Path, destination: Path, format: Format) -> list[str]:
+    _write_json(folder / preprocessor.FILE, preprocessor.preprocessor_json(model.preprocess))
     _write_json(folder / "config.json", huggingface.clip_config_json(model.config))
-    _write_json(folder / "preprocessor_config.json", _preprocessor_json(model.preprocess))
     _copy_tokenizer(model, folder)
     tensors = from_params(model.params, huggingface.clip_entries(model.config))
     write_safetensors(folder / "model.safetensors", tensors)
@@ -249,7 +264,7 @@ def _write_pair(model: Model, folder: Path, destination: Path, format: Format) -
     for part in ("vision", "text"):
         (folder / part).mkdir()
     _write_json(folder / "vision" / "config.json", huggingface.vit_config_json(config.vit))
-    _write_json(folder / "vision" / "preprocessor_config.json", _preprocessor_json(model.preprocess))
+    _write_preprocessor(model, folder / "vision")
     _write_json(folder / "text" / "config.json", huggingface.bert_config_json(config.text))
     _copy_tokenizer(model, folder / "text")
     _write_json(folder / open_clip_config.CONFIG_FILE, _described(model, destination, destination / "text"))
@@ -264,31 +279,23 @@ def _write_pair(model: Model, folder: Path, destination: Path, format: Format) -
 
 def _write_cleft(model: Model, folder: Path, destination: Path, format: Format) -> list[str]:
     names = cleft.write_cleft(model, folder / "cleft.ckpt")
-    assert isinstance(model.config.text, GPTConfig)
+    assert isinstance(model.config.text, GPTConfig | LlamaConfig)
     _write_json(folder / "config.json", causal.config_json(model.config.text))
     _copy_tokenizer(model, folder)
     return names
 
 
+def _write_preprocessor(model: Model, folder: Path) -> None:
+    """For those who load the towers without us, where transformers can do the same; our own config says it in any case."""
+    try:
+        content = preprocessor.preprocessor_json(model.preprocess)
+    except UserError:
+        return
+    _write_json(folder / preprocessor.FILE, content)
+
+
 def _write_towers(model: Model, folder: Path, destination: Path, format: Format) -> list[str]:
     names = towers.write_towers(model, folder)
-    _write_json(folder / "vision" / "preprocessor_config.json", _preprocessor_json(model.preprocess))
+    _write_preprocessor(model, folder / "vision")
     _copy_tokenizer(model, folder / "text")
     return names
-
-
-def _preprocessor_json(config: PreprocessConfig) -> dict[str, Any]:
-    size = config.image_size
-    return {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": True,
-        "size": {"shortest_edge": size} if config.resize_mode == "shortest" else {"height": size, "width": size},
-        "resample": {"nearest": 0, "bilinear": 2, "bicubic": 3}[config.interpolation],
-        "do_center_crop": config.resize_mode == "shortest",
-        "crop_size": {"height": size, "width": size},
-        "do_convert_rgb": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "image_mean": list(config.mean),
-        "image_std": list(config.std),
-    }

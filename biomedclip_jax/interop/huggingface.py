@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, PreprocessConfig, ViTConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.layout import Entry, dense, norm, one
 from biomedclip_jax.interop.weights import TensorFile
@@ -206,12 +206,12 @@ def vit_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> li
 # --- CLIP (OpenAI's models and PubMedCLIP are published in this form) ----------------------------------------------
 
 
-def read_clip_config(folder: Path) -> tuple[CLIPConfig, PreprocessConfig]:
-    """`config.json` and `preprocessor_config.json` of a transformers `CLIPModel` folder -> our configs."""
+def read_clip_config(folder: Path) -> CLIPConfig:
+    """`config.json` of a transformers `CLIPModel` folder -> our config."""
     config = read_json(folder / "config.json")
     text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
     where = str(folder / "config.json")
-    clip = CLIPConfig(
+    return CLIPConfig(
         image=ViTConfig(
             image_size=vision.get("image_size", 224),
             patch_size=vision.get("patch_size", 32),
@@ -237,11 +237,6 @@ def read_clip_config(folder: Path) -> tuple[CLIPConfig, PreprocessConfig]:
         embed_width=config.get("projection_dim", 512),
         text_head="linear",
     )
-    given: dict[str, Any] = {}
-    if (folder / "preprocessor_config.json").is_file():
-        pre = read_json(folder / "preprocessor_config.json")
-        given = {o: tuple(pre[t]) for o, t in (("mean", "image_mean"), ("std", "image_std")) if t in pre}
-    return clip, PreprocessConfig(image_size=clip.image.image_size, **given)
 
 
 def clip_config_json(config: CLIPConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@ paper's PubMedBERT), GPT-2s (CLEFT's BioMedLM) and LLaMAs of transformers.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from biomedclip_jax.interop import causal, dinov2
 from biomedclip_jax.interop.folders import read_model
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.huggingface import BERT_IGNORED, bert_entries
-from biomedclip_jax.interop.layout import to_params
+from biomedclip_jax.interop.layout import flatten, nest, to_params
 from biomedclip_jax.interop.open_clip import timm_entries
 from biomedclip_jax.interop.weights import find_weights, read_weights
 from biomedclip_jax.models import abstract_model
@@ -77,8 +78,12 @@ def image_tower(source: str, config: ViTConfig) -> dict[str, Any]:
     return tower
 
 
-def text_tower(source: str, config: TextConfig) -> dict[str, Any]:
+def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Parameters of a BERT, GPT-2 or LLaMA from a folder in transformers' layout, bare or under a language model's heads.
+
+    like: {path: array, or shape with dtype and sharding}, such as "text/word", that the parameters are to be like; they get
+    there one by one as they are read, because a language model of billions is too large for a host. Others, and all without
+    `like`, are float32 on the default device.
 
     UserError names what does not fit the config; of GPT-2 and LLaMA also what only a config.json beside the weights tells.
     """
@@ -88,7 +93,8 @@ def text_tower(source: str, config: TextConfig) -> dict[str, Any]:
         )
     path = _weights(source)
     tensors = read_weights(path)
-    shapes = {"text": abstract_model(CLIPConfig(text=config))[1]["text"]}
+    leaves = flatten({"text": abstract_model(CLIPConfig(text=config))[1]["text"]})
+    shapes = nest({path: (like or {}).get(path, leaf) for path, leaf in leaves.items()})
     if isinstance(config, BertConfig):
         prefix = "bert." if "bert.embeddings.word_embeddings.weight" in tensors else ""
         ignored = {f"{prefix}{pattern}": why for pattern, why in BERT_IGNORED.items()} | {"cls.*": BERT_IGNORED["cls.*"]}

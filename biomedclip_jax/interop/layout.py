@@ -130,7 +130,10 @@ def to_params(
     ignore: Mapping[str, str],
     source: object,
 ) -> tuple[dict[str, Any], Report]:
-    """Foreign tensors -> our parameters, float32 `jax.Array`s in a nested dict of the structure of `shapes`.
+    """Foreign tensors -> our parameters, `jax.Array`s in a nested dict of the structure of `shapes`.
+
+    `shapes` has their dtypes (float32, or bfloat16 to round what is read) and perhaps shardings: each array lies on its devices
+    before the next one is read, so that never more than one of them is in the host's memory as a whole.
 
     `ignore` maps name patterns (fnmatch) to the reason why such keys carry nothing. Any other key must be used, every
     entry must be found, every shape must fit and every number must be finite; else UserError names the keys.
@@ -150,27 +153,31 @@ def to_params(
     if unknown:
         raise UserError(f"{source}: {len(unknown)} unknown tensors: {_some(unknown)}; the config does not ask for them")
     wanted = flatten(shapes)
-    leaves = {entry.path: _gather(tensors, entry, wanted[entry.path].shape, source) for entry in entries}
+    leaves = {entry.path: _gather(tensors, entry, wanted[entry.path], source) for entry in entries}
     assert leaves.keys() == wanted.keys(), f"entries and model disagree: {leaves.keys() ^ wanted.keys()}"
     return nest(leaves), report
 
 
-def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, shape: tuple[int, ...], source: object) -> jax.Array:
-    array = np.empty(shape, np.float32)
+def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, wanted: Any, source: object) -> jax.Array:
+    """wanted: with the array's shape and dtype, and perhaps a sharding."""
+    array = np.empty(wanted.shape, wanted.dtype)
     for row, names in _rows(array, entry):
         width = row.shape[-1] // len(names) if row.ndim else 1
         for position, name in enumerate(names):
             part = row[..., position * width : (position + 1) * width] if row.ndim else row
             tensor = tensors[name]
             value = _ours(tensor, entry.form) if tensor.size != 1 else tensor.reshape(part.shape)
+            value = np.asarray(value, np.float32)
             if value.shape != part.shape:
                 expected = _theirs(np.empty(part.shape, bool), entry.form).shape
                 raise UserError(f"{source}: {name} has shape {tensor.shape}, expected {expected} by the config")
             part[...] = value
             # a sum is finite if all its terms are (and is much cheaper to test); on overflow look closely
-            if not np.isfinite(part.sum()) and not np.isfinite(part).all():
+            if not np.isfinite(value.sum()) and not np.isfinite(value).all():
                 raise UserError(f"{source}: {name} holds NaN or infinite numbers; the file is damaged or training diverged")
-    return jax.numpy.asarray(array)
+    if wanted.sharding is None:
+        return jax.numpy.asarray(array)
+    return jax.make_array_from_callback(array.shape, wanted.sharding, array.__getitem__)
 
 
 def from_params(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, np.ndarray]:

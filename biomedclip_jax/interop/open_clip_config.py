@@ -314,9 +314,10 @@ def _check_expressible(config: CLIPConfig, preprocess: PreprocessConfig) -> None
         raise UserError("this text tower has no open_clip form: open_clip has neither MedCLIP's pooling nor CXR-BERT's head")
     own = preprocess.resize_size is not None or preprocess.gray or preprocess.stretch
     own = own or preprocess.square_size is not None or preprocess.otsu_crop
-    if own or preprocess.resize_mode == "pad":
+    if own or preprocess.resize_mode == "pad" or preprocess.interpolation == "nearest":
         raise UserError(
-            "this preprocessing has no open_clip form: it resizes to a larger size, pads or crops first, or is gray"
+            "this preprocessing has no open_clip form: it resizes to a larger size or to the nearest pixel, pads, crops or "
+            "stretches first, or is gray"
         )
 
 

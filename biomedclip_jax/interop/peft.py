@@ -1,17 +1,16 @@
-"""PEFT's adapter folders: LoRA, AdaLoRA, (IA)³ and prefixes on transformers' GPT-2, BERT and ViT, read and written.
+"""PEFT's adapter folders: LoRA, AdaLoRA, (IA)³ and prefixes on transformers' GPT-2, LLaMA, BERT and ViT, read and written.
 
     adapter_config.json        kind, rank, targets
     adapter_model.safetensors  or adapter_model.bin, as PEFT before 0.7 wrote it; the names in it have not changed since
 
 PEFT's A is [R, in] and B [out, R], ours are the transposes. BERT and ViT have queries, keys and values in three layers: an
 adapter of our whole attention/qkv is written as one of each, with the same A, which is the same function; read again it is an
-adapter of three parts. GPT-2 has them in one layer.
+adapter of three parts. GPT-2 has them in one layer, LLaMA in three as we do.
 """
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,17 @@ import numpy as np
 from biomedclip_jax.config import (
     AdaLoRAConfig,
     AdapterConfig,
-    BertConfig,
     GPTConfig,
     IA3Config,
     LoRAConfig,
     PrefixConfig,
     ViTConfig,
 )
-from biomedclip_jax.config.adapters import LAYERS, PARTS
+from biomedclip_jax.config.adapters import PARTS, Layers, block_layers
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.huggingface import read_json
+from biomedclip_jax.interop.peft_names import NAMES, Names, TowerConfig, key_heads, key_width, layer_widths
 from biomedclip_jax.interop.weights import read_weights, write_safetensors
 
 CONFIG_FILE = "adapter_config.json"
@@ -42,41 +41,6 @@ _PREFIXES = tuple(f"blocks/attention/prefix/virtual_{name}" for name in ("keys",
 _THIRDS = tuple(part.rpartition("/")[2] for part in PARTS)
 
 Flat = dict[str, Any]  # {path below the tower: array}, such as blocks/attention/qkv/lora_a
-TowerConfig = GPTConfig | BertConfig | ViTConfig
-
-
-@dataclass(frozen=True)
-class _Names:
-    """What transformers calls the blocks of a model, and our layers and parts in them."""
-
-    block: str
-    modules: dict[str, str]
-
-
-_BERT = {f"attention/{part}": f"attention.self.{part}" for part in ("query", "key", "value")} | {
-    "attention/out": "attention.output.dense",
-    "mlp/fc1": "intermediate.dense",
-    "mlp/fc2": "output.dense",
-}
-_NAMES: dict[type, tuple[_Names, ...]] = {  # the first is written
-    GPTConfig: (
-        _Names(
-            "h",
-            {"attention/qkv": "attn.c_attn", "attention/out": "attn.c_proj", "mlp/fc1": "mlp.c_fc", "mlp/fc2": "mlp.c_proj"},
-        ),
-    ),
-    BertConfig: (_Names("encoder.layer", _BERT),),
-    ViTConfig: (
-        _Names(  # transformers 5
-            "layers",
-            {f"attention/{part}": f"attention.{part[0]}_proj" for part in ("query", "key", "value")}
-            | {"attention/out": "attention.o_proj", "mlp/fc1": "mlp.fc1", "mlp/fc2": "mlp.fc2"},
-        ),
-        _Names(
-            "encoder.layer", {layer: name.replace("attention.self", "attention.attention") for layer, name in _BERT.items()}
-        ),
-    ),
-}
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -105,21 +69,22 @@ def read_peft(folder: Path, config: TowerConfig) -> tuple[AdapterConfig, Flat]:
         if described.get(name):
             raise UserError(f"{folder / CONFIG_FILE}: {name} is not supported; supported: one rank and alpha for all layers")
     found = _by_layer(path, tensors, config)
-    layers = tuple(name for name in (*PARTS, *LAYERS) if name in found)
+    block = block_layers(config)
+    layers = tuple(name for name in dict.fromkeys((*PARTS, *block)) if name in found)
     leaves, ranks = {}, []
     inputs = []
     for layer in layers:
-        blocks = [{_LEAVES[name]: np.asarray(x, np.float32) for name, x in block.items()} for block in found[layer]]
+        blocks = [{_LEAVES[name]: np.asarray(x, np.float32) for name, x in own.items()} for own in found[layer]]
         if kind == "IA3":
             if blocks[0]["ia3"].shape[0] == 1:  # [1, in] of an input, [out, 1] of an output
                 inputs.append(layer)
-            leaves[_path(layer, "ia3")] = np.stack([block["ia3"].reshape(-1) for block in blocks])
+            leaves[_path(layer, "ia3", block)] = np.stack([each["ia3"].reshape(-1) for each in blocks])
             continue
-        own = tuple(len(block["lora_a"]) for block in blocks)
+        own = tuple(len(each["lora_a"]) for each in blocks)
         widest = max(1, *own)
         for name, axis in (("lora_a", 0), ("lora_b", 1), *([("lora_e", 0)] if kind == "ADALORA" else [])):
-            rows = [_padded(block[name], axis, widest) for block in blocks]
-            leaves[_path(layer, name)] = np.stack([row.reshape(-1) if name == "lora_e" else row.T for row in rows])
+            rows = [_padded(each[name], axis, widest) for each in blocks]
+            leaves[_path(layer, name, block)] = np.stack([row.reshape(-1) if name == "lora_e" else row.T for row in rows])
         ranks.append((layer, own))
     parameters = {path: jnp.asarray(leaf) for path, leaf in leaves.items()}
     if kind == "IA3":
@@ -138,7 +103,7 @@ def _by_layer(path: Path, tensors: Mapping[str, np.ndarray], config: TowerConfig
     found: dict[str, list[dict[str, np.ndarray]]] = {}
     layers = {
         rf"{re.escape(names.block)}\.(\d+)\.{re.escape(module)}": layer
-        for names in _NAMES[type(config)]
+        for names in NAMES[type(config)]
         for layer, module in names.modules.items()
     }
     for name in tensors:
@@ -149,9 +114,8 @@ def _by_layer(path: Path, tensors: Mapping[str, np.ndarray], config: TowerConfig
                 break
         else:
             raise UserError(f"{path}: {name} is no tensor of an adapter of this {type(config).__name__}")
-    widths = {"mlp/fc1": (config.width, config.mlp_width), "mlp/fc2": (config.mlp_width, config.width)}
     for layer, blocks in found.items():
-        d_in, d_out = widths.get(layer, (config.width, 3 * config.width if layer == "attention/qkv" else config.width))
+        d_in, d_out = layer_widths(config, layer)
         for number, block in enumerate(blocks):
             expected = {"lora_A": (None, d_in), "lora_B": (d_out, None), "ia3_l": ((1, d_in), (d_out, 1)), "lora_E": (None, 1)}
             names = {"ia3_l"} if "ia3_l" in block else {"lora_A", "lora_B"} | (block.keys() & {"lora_E"})
@@ -183,16 +147,16 @@ def _read_prefix(
     if described.get("prefix_projection"):
         raise UserError(f"{path.parent / CONFIG_FILE}: prefix_projection is not supported; supported: prefixes without an MLP")
     count = described["num_virtual_tokens"]
-    if list(tensors) != [_PROMPT] or tensors[_PROMPT].shape != (count, 2 * config.depth * config.width):
-        shape = (count, 2 * config.depth * config.width)
+    shape = (count, 2 * config.depth * key_width(config))
+    if list(tensors) != [_PROMPT] or tensors[_PROMPT].shape != shape:
         raise UserError(f"{path}: expected one tensor, {_PROMPT} of shape {shape}, for a prefix of this model")
-    table = np.asarray(tensors[_PROMPT], np.float32).reshape(count, config.depth, 2, config.width)
+    table = np.asarray(tensors[_PROMPT], np.float32).reshape(count, config.depth, 2, -1)
     leaves = {_PREFIXES[place]: jnp.asarray(table[:, :, place].transpose(1, 0, 2)) for place in (0, 1)}
     return PrefixConfig(tokens=count), leaves
 
 
-def _path(layer: str, leaf: str) -> str:
-    part = f"{layer.rpartition('/')[2]}_" if layer in PARTS else ""
+def _path(layer: str, leaf: str, block: Layers) -> str:
+    part = f"{layer.rpartition('/')[2]}_" if layer not in block else ""
     return f"blocks/{'attention/qkv' if part else layer}/{part}{leaf}"
 
 
@@ -211,19 +175,19 @@ def write_peft(config: TowerConfig, adapter: AdapterConfig, parameters: Flat, fo
         keys, values = (np.asarray(parameters[path], np.float32).transpose(1, 0, 2) for path in _PREFIXES)
         tensors = {_PROMPT: np.stack([keys, values], axis=2).reshape(adapter.tokens, -1)}
         described |= {"peft_type": "PREFIX_TUNING", "task_type": "FEATURE_EXTRACTION", "num_virtual_tokens": adapter.tokens}
-        described |= {"token_dim": config.width, "num_layers": config.depth, "num_attention_heads": config.heads}
+        described |= {"token_dim": key_width(config), "num_layers": config.depth, "num_attention_heads": key_heads(config)}
         described |= {"num_transformer_submodules": 1, "encoder_hidden_size": config.width, "prefix_projection": False}
     else:
-        names = _NAMES[type(config)][0]
+        names, block = NAMES[type(config)][0], block_layers(config)
         if isinstance(config, GPTConfig) and any(f"blocks/attention/qkv/{p}_" in path for p in _THIRDS for path in parameters):
             raise UserError("GPT-2 has queries, keys and values in one layer: adapters of parts of it have no form in PEFT")
         split = [_split(layer, leaves, "attention/qkv" in names.modules) for layer, leaves in _leaves_of(parameters).items()]
         by_layer = {layer: leaves for each in split for layer, leaves in each.items()}
-        tensors, pattern = _tensors(names, adapter, by_layer)
+        tensors, pattern = _tensors(names, adapter, by_layer, block)
         described |= {"target_modules": _regex(names, tuple(by_layer)), "fan_in_fan_out": isinstance(config, GPTConfig)}
         if isinstance(adapter, IA3Config):
-            inputs = _regex(names, adapter.scaled_inputs) if adapter.scaled_inputs else []
-            described |= {"peft_type": "IA3", "feedforward_modules": inputs}
+            inputs = adapter.layers_in(block)[1]
+            described |= {"peft_type": "IA3", "feedforward_modules": _regex(names, inputs) if inputs else []}
         else:
             described |= {"lora_alpha": adapter.alpha, "lora_dropout": adapter.dropout, "bias": "none"}
         if isinstance(adapter, LoRAConfig):
@@ -266,27 +230,23 @@ def _split(layer: str, leaves: dict[str, np.ndarray], fused: bool) -> dict[str, 
 
 
 def _tensors(
-    names: _Names, adapter: AdapterConfig, by_layer: dict[str, dict[str, np.ndarray]]
+    names: Names, adapter: AdapterConfig, by_layer: dict[str, dict[str, np.ndarray]], layers: Layers
 ) -> tuple[dict[str, np.ndarray], dict[str, list[bool]]]:
     """Tensors under PEFT's names, and AdaLoRA's rank pattern."""
     tensors: dict[str, np.ndarray] = {}
     pattern: dict[str, list[bool]] = {}
+    inputs = adapter.layers_in(layers)[1] if isinstance(adapter, IA3Config) else ()
     for layer, leaves in by_layer.items():
-        whole = (
-            layer
-            if not (isinstance(adapter, AdaLoRAConfig) and layer in PARTS and layer not in adapter.layers)
-            else "attention/qkv"
-        )
         for block in range(len(next(iter(leaves.values())))):
             module = f"{names.block}.{block}.{names.modules[layer]}"
             own = {leaf: array[block] for leaf, array in leaves.items()}
             key = f"base_model.model.{module}"
             if isinstance(adapter, IA3Config):
-                tensors[f"{key}.ia3_l"] = own["ia3"].reshape((1, -1) if layer in adapter.scaled_inputs else (-1, 1))
+                tensors[f"{key}.ia3_l"] = own["ia3"].reshape((1, -1) if layer in inputs else (-1, 1))
             elif isinstance(adapter, LoRAConfig):
                 tensors |= {f"{key}.lora_A.weight": own["lora_a"].T, f"{key}.lora_B.weight": own["lora_b"].T}
             elif isinstance(adapter, AdaLoRAConfig):
-                ranks = adapter.ranks_of(whole)
+                ranks = adapter.ranks_of(layer if layer in adapter.layers_in(layers) else "attention/qkv")
                 rank = adapter.rank if ranks is None else ranks[block]
                 tensors |= {f"{key}.lora_A": own["lora_a"].T[:rank], f"{key}.lora_B": own["lora_b"].T[:, :rank]}
                 tensors[f"{key}.lora_E"] = own["lora_e"][:rank, None]
@@ -295,7 +255,7 @@ def _tensors(
     return tensors, pattern
 
 
-def _regex(names: _Names, layers: tuple[str, ...]) -> str:
+def _regex(names: Names, layers: tuple[str, ...]) -> str:
     """What PEFT is to match against the names of modules, from beginning to end."""
     modules: list[str] = []
     for layer in layers:

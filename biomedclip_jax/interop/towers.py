@@ -1,6 +1,7 @@
 """Models that open_clip has no place for, as a folder of two towers that transformers' AutoModel loads.
 
-    vision/                 ViT or DINOv2, with or without registers: config.json, model.safetensors, preprocessor_config.json
+    vision/                 ViT or DINOv2, with or without registers: config.json, model.safetensors, and a
+                            preprocessor_config.json where transformers can do the same to an image
     text/                   BERT, GPT-2 or LLaMA: config.json, model.safetensors, tokenizer
     heads.safetensors       projections and temperature, kernels [out, in] as in PyTorch
     adapters.safetensors    only where there are some beside the weights (a prefix), under our names, one tensor a block

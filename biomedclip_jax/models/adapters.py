@@ -14,19 +14,20 @@ from flax import nnx
 from jax import Array
 
 from biomedclip_jax.config import AdaLoRAConfig, AdapterConfig, CLIPConfig, ComputeConfig, IA3Config, LoRAConfig, PrefixConfig
-from biomedclip_jax.config.adapters import LAYERS, PARTS
+from biomedclip_jax.config.adapters import LAYERS, PARTS, Layers, block_layers
 from biomedclip_jax.models.dense import linear, product
 from biomedclip_jax.models.dropout import dropout
 
 LowRankConfig = LoRAConfig | AdaLoRAConfig
 
+CONTEXT = "context"  # the path of the learned context, which like adapters is no part of a model folder
 _NAMES = ("lora_a", "lora_b", "lora_e", "ia3", "virtual_keys", "virtual_values")
 _FIRST_SITE = 3  # of dropout; 0 to 2 are the block's own
 
 
 def is_adapter(path: str) -> bool:
-    """Whether the parameter at this path belongs to an adapter."""
-    return path.endswith(_NAMES)
+    """Whether the parameter at this path belongs to an adapter, or is the learned context."""
+    return path.endswith(_NAMES) or path == CONTEXT
 
 
 def adapted_parts(layer: str, names: tuple[str, ...]) -> dict[str, int | None]:
@@ -47,10 +48,13 @@ class BlockLinear(nnx.Linear):
 class LowRankLinear(BlockLinear):
     """x·W + b + scale · dropout(x)·A·B, or ·A·diag(e)·B. Never a matrix of W's size; one mask for all parts of a layer."""
 
-    def adapt(self, layer: str, parts: dict[str, int | None], adapter: LowRankConfig, rngs: nnx.Rngs) -> None:
-        """Add the parameters. As in PEFT: LoRA's A is uniform within ±1/sqrt(in), B zero; AdaLoRA's normal, its e zero."""
+    def adapt(self, layer: str, parts: dict[str, int | None], adapter: LowRankConfig, site: int, rngs: nnx.Rngs) -> None:
+        """Add the parameters. As in PEFT: LoRA's A is uniform within ±1/sqrt(in), B zero; AdaLoRA's normal, its e zero.
+
+        site: of dropout.
+        """
         self.parts = tuple(parts.items())
-        self.site = _FIRST_SITE + LAYERS.index(layer)
+        self.site = site
         self.rate = adapter.dropout
         self.scale = scale_of(adapter)
         self.ranks: dict[str, tuple[int, ...]] = {}
@@ -124,20 +128,29 @@ class Prefix(nnx.Module):
 
 
 def block_linear(
-    layer: str, d_in: int, d_out: int, adapter: AdapterConfig | None, compute: ComputeConfig, rngs: nnx.Rngs
+    layer: str,
+    d_in: int,
+    d_out: int,
+    adapter: AdapterConfig | None,
+    compute: ComputeConfig,
+    rngs: nnx.Rngs,
+    *,
+    block: Layers = LAYERS,
+    bias: bool = True,
 ) -> BlockLinear:
-    """The dense layer `layer` (a name of `config.adapters.LAYERS`) of a block, with what `adapter` has for it."""
-    if isinstance(adapter, LoRAConfig | AdaLoRAConfig) and (parts := adapted_parts(layer, adapter.layers)):
-        low_rank = linear(d_in, d_out, compute, rngs, kind=LowRankLinear)
-        low_rank.adapt(layer, parts, adapter, rngs)
+    """The dense layer `layer` of a block, with what `adapter` has for it. block: all of its layers (`config.adapters`)."""
+    if isinstance(adapter, LoRAConfig | AdaLoRAConfig) and (parts := adapted_parts(layer, adapter.layers_in(block))):
+        low_rank = linear(d_in, d_out, compute, rngs, bias=bias, kind=LowRankLinear)
+        low_rank.adapt(layer, parts, adapter, _FIRST_SITE + block.index(layer), rngs)
         return low_rank
     if isinstance(adapter, IA3Config):
-        parts, before = adapted_parts(layer, adapter.scaled_outputs), layer in adapter.scaled_inputs
+        outputs, inputs = adapter.layers_in(block)
+        parts, before = adapted_parts(layer, outputs), layer in inputs
         if parts or before:
-            scaled = linear(d_in, d_out, compute, rngs, kind=ScaledLinear)
+            scaled = linear(d_in, d_out, compute, rngs, bias=bias, kind=ScaledLinear)
             scaled.adapt(parts or {"": None}, before)
             return scaled
-    return linear(d_in, d_out, compute, rngs, kind=BlockLinear)
+    return linear(d_in, d_out, compute, rngs, bias=bias, kind=BlockLinear)
 
 
 def scale_of(adapter: LowRankConfig) -> float:
@@ -176,18 +189,20 @@ def _whole(parts: dict[int | None, Array], other: Any) -> Array:
 def merged(config: CLIPConfig, params: dict[str, Any]) -> tuple[CLIPConfig, dict[str, Any]]:
     """The same function with LoRA, AdaLoRA and (IA)³ in the weights, float32, and the config without them.
 
-    W + scale·A·B, or W and b times the vector. A prefix has no place in the weights and stays. Pure: it can be jitted.
+    W + scale·A·B, or W and b times the vector. A prefix has no place in the weights and stays; learned context, which plain
+    texts do not meet, is left out. Pure: it can be jitted.
     """
-    params = dict(params)
+    params = {name: leaf for name, leaf in params.items() if name != CONTEXT}
     without = merged_config(config)
     for tower in ("image", "text"):
         adapter = getattr(config, f"{tower}_adapter")
         if adapter is None or isinstance(adapter, PrefixConfig):
             continue
         blocks = dict(params[tower]["blocks"])
-        for layer in LAYERS:
+        layers = block_layers(getattr(config, tower))
+        for layer in layers:
             group, name = layer.split("/")
-            blocks[group] = blocks[group] | {name: _merged_layer(layer, blocks[group][name], adapter)}
+            blocks[group] = blocks[group] | {name: _merged_layer(layer, blocks[group][name], adapter, layers)}
         params[tower] = params[tower] | {"blocks": blocks}
     return without, params
 
@@ -195,24 +210,26 @@ def merged(config: CLIPConfig, params: dict[str, Any]) -> tuple[CLIPConfig, dict
 def merged_config(config: CLIPConfig) -> CLIPConfig:
     """The config of the model when `merged` has put into the weights what has a place in them."""
     left = {f"{t}_adapter": getattr(config, f"{t}_adapter") for t in ("image", "text")}
-    return dataclasses.replace(config, **{name: a if isinstance(a, PrefixConfig) else None for name, a in left.items()})
+    kept = {name: a if isinstance(a, PrefixConfig) else None for name, a in left.items()}
+    return dataclasses.replace(config, context=0, **kept)
 
 
-def _merged_layer(layer: str, leaves: dict[str, Array], adapter: AdapterConfig) -> dict[str, Array]:
-    """leaves: of one layer, stacked [L, ...]."""
+def _merged_layer(layer: str, leaves: dict[str, Array], adapter: AdapterConfig, block: Layers) -> dict[str, Array]:
+    """leaves: of one layer, stacked [L, ...]; block: all layers of one."""
     own = {name: leaf for name, leaf in leaves.items() if not is_adapter(name)}
     if own.keys() == leaves.keys():
         return own
     kernel = own["kernel"].astype(jnp.float32)
     if isinstance(adapter, IA3Config):
-        parts = adapted_parts(layer, adapter.scaled_outputs)
+        parts = adapted_parts(layer, adapter.layers_in(block)[0])
         if not parts:
             return own | {"kernel": kernel * leaves["ia3"][..., None]}
         factor = _whole({part: leaves[f"{prefix}ia3"] for prefix, part in parts.items()}, jnp.ones_like)
-        return own | {"kernel": kernel * factor[:, None], "bias": own["bias"] * factor}
+        bias = {"bias": own["bias"] * factor} if "bias" in own else {}
+        return own | {"kernel": kernel * factor[:, None]} | bias
     assert isinstance(adapter, LoRAConfig | AdaLoRAConfig)
     added = {}
-    for prefix, part in adapted_parts(layer, adapter.layers).items():
+    for prefix, part in adapted_parts(layer, adapter.layers_in(block)).items():
         a, b = leaves[f"{prefix}lora_a"], leaves[f"{prefix}lora_b"]
         if isinstance(adapter, AdaLoRAConfig):
             ranks = adapter.ranks_of(_part_name(layer, prefix))

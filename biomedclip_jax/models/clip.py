@@ -77,6 +77,8 @@ class CLIP(nnx.Module):
         self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))
         if c.init_logit_bias is not None:
             self.logit_bias = nnx.Param(jnp.float32(c.init_logit_bias))
+        if c.context:  # CoOp's beginning; a run may start it from words (`train/labels.py`)
+            self.context = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.context, c.text.width)))
 
     def encode_image(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
         """images float32 [B, S, S, 3], normalised -> unit embeddings [B, E]."""

@@ -1,13 +1,18 @@
-"""LLaMA as text tower (transformers `LlamaModel`): meditron-7b, CLEFT's second choice, and any other size. No dropout."""
+"""LLaMA as text tower (transformers `LlamaModel`): meditron-7b, CLEFT's second choice, and any other size.
+
+There is no dropout but that of an adapter.
+"""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from biomedclip_jax.config import ComputeConfig, LlamaConfig
+from biomedclip_jax.config import AdapterConfig, ComputeConfig, LlamaConfig, PrefixConfig
+from biomedclip_jax.config.adapters import LLAMA_LAYERS
+from biomedclip_jax.models.adapters import BlockLinear, Prefix, block_linear, prefix_tokens
 from biomedclip_jax.models.causal import pooled, seen, text_lengths, with_end
-from biomedclip_jax.models.transformer import Gather, linear, run_blocks, stacked
+from biomedclip_jax.models.transformer import Gather, run_blocks, stacked
 
 
 def rms_norm(config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:
@@ -15,73 +20,104 @@ def rms_norm(config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> nnx
     return nnx.RMSNorm(config.width, epsilon=config.rms_norm_eps, dtype=jnp.dtype(compute.dtype), rngs=rngs)
 
 
-def rotate(x: Array, theta: float) -> Array:
-    """x [B, ..., N, K] with each pair (k, k + K/2) of its numbers turned by n · theta^(-2k/K), n the place of the token."""
+def rotate(x: Array, theta: float, first: int = 0) -> Array:
+    """x [B, ..., N, K] with each pair (k, k + K/2) of its numbers turned by n · theta^(-2k/K), n the place of the token.
+
+    first: place of the first token.
+    """
     n, half = x.shape[-2], x.shape[-1] // 2
-    angle = jnp.arange(n, dtype=jnp.float32)[:, None] * theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
+    angle = jnp.arange(first, first + n, dtype=jnp.float32)[:, None] * theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
     cos, sin = jnp.cos(angle).astype(x.dtype), jnp.sin(angle).astype(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
+def _dense(
+    layer: str, d_in: int, d_out: int, adapter: AdapterConfig | None, compute: ComputeConfig, rngs: nnx.Rngs
+) -> BlockLinear:
+    return block_linear(layer, d_in, d_out, adapter, compute, rngs, block=LLAMA_LAYERS, bias=False)
+
+
 class GroupedAttention(nnx.Module):
     """Self-attention in which groups of R neighbouring query heads share one head of keys and values."""
 
-    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs):
+    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
         c = config
         self.config = c
         narrow = c.width // c.heads * c.key_value_heads
-        self.query = linear(c.width, c.width, compute, rngs, bias=False)
-        self.key = linear(c.width, narrow, compute, rngs, bias=False)
-        self.value = linear(c.width, narrow, compute, rngs, bias=False)
-        self.out = linear(c.width, c.width, compute, rngs, bias=False)
+        self.query = _dense("attention/query", c.width, c.width, adapter, compute, rngs)
+        self.key = _dense("attention/key", c.width, narrow, adapter, compute, rngs)
+        self.value = _dense("attention/value", c.width, narrow, adapter, compute, rngs)
+        self.out = _dense("attention/out", c.width, c.width, adapter, compute, rngs)
+        self.prefix = Prefix(adapter, narrow, rngs) if isinstance(adapter, PrefixConfig) else None
+        self.first_place = prefix_tokens(adapter)
 
-    def __call__(self, x: Array, mask: Array) -> Array:
-        """x [B, N, D]; mask bool [B, 1, N, N], True where a token may be looked at."""
+    def __call__(self, x: Array, mask: Array, keys: Array | None, index: Array) -> Array:
+        """x [B, N, D]; mask bool [B, 1, N, N], True where a token may be looked at; keys and index are for adapters."""
         c, (b, n, d) = self.config, x.shape
         groups, k = c.key_value_heads, d // c.heads
-        query = self.query(x).reshape(b, n, groups, c.heads // groups, k).transpose(0, 2, 3, 1, 4)
-        key, value = (each(x).reshape(b, n, groups, k).transpose(0, 2, 1, 3) for each in (self.key, self.value))
-        query, key = rotate(query, c.rope_theta), rotate(key, c.rope_theta)
+        query = self.query(x, keys, index).reshape(b, n, groups, c.heads // groups, k).transpose(0, 2, 3, 1, 4)
+        narrow = (layer(x, keys, index) for layer in (self.key, self.value))
+        key, value = (each.reshape(b, n, groups, k).transpose(0, 2, 1, 3) for each in narrow)
+        query, key = (rotate(each, c.rope_theta, self.first_place) for each in (query, key))
+        if self.prefix is not None:  # its keys are not turned: transformers keeps past keys as they were used
+            key, value, mask = self.prefix(key, value, mask)  # type: ignore[assignment]
         scores = jnp.einsum("bgrnk,bgmk->bgrnm", query, key, preferred_element_type=jnp.float32) * k**-0.5
         scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         y = jnp.einsum("bgrnm,bgmk->bgrnk", weights, value)
-        return self.out(y.transpose(0, 3, 1, 2, 4).reshape(b, n, d))
+        return self.out(y.transpose(0, 3, 1, 2, 4).reshape(b, n, d), keys, index)
+
+
+class GatedMLP(nnx.Module):
+    """down(silu(gate(x)) · up(x))."""
+
+    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
+        c = config
+        self.gate = _dense("mlp/gate", c.width, c.mlp_width, adapter, compute, rngs)
+        self.up = _dense("mlp/up", c.width, c.mlp_width, adapter, compute, rngs)
+        self.down = _dense("mlp/down", c.mlp_width, c.width, adapter, compute, rngs)
+
+    def __call__(self, x: Array, keys: Array | None, index: Array) -> Array:
+        """x [B, N, D]."""
+        return self.down(jax.nn.silu(self.gate(x, keys, index)) * self.up(x, keys, index), keys, index)
 
 
 class LlamaBlock(nnx.Module):
-    """x + attention(norm(x)), then x + down(silu(gate(norm(x))) · up(norm(x)))."""
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs):
-        c = config
-        self.norm1 = rms_norm(c, compute, rngs)
-        self.attention = GroupedAttention(c, compute, rngs)
-        self.norm2 = rms_norm(c, compute, rngs)
-        self.gate = linear(c.width, c.mlp_width, compute, rngs, bias=False)
-        self.up = linear(c.width, c.mlp_width, compute, rngs, bias=False)
-        self.down = linear(c.mlp_width, c.width, compute, rngs, bias=False)
+    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
+        self.norm1 = rms_norm(config, compute, rngs)
+        self.attention = GroupedAttention(config, compute, rngs, adapter)
+        self.norm2 = rms_norm(config, compute, rngs)
+        self.mlp = GatedMLP(config, compute, rngs, adapter)
 
     def __call__(self, x: Array, mask: Array, keys: Array | None, index: Array) -> Array:
-        x = x + self.attention(self.norm1(x), mask)
-        y = self.norm2(x)
-        return x + self.down(jax.nn.silu(self.gate(y)) * self.up(y))
+        x = x + self.attention(self.norm1(x), mask, keys, index)
+        return x + self.mlp(self.norm2(x), keys, index)
 
 
 class Llama(nnx.Module):
     """tokens [B, N] -> features [B, D] of one token, after the final norm. N may be any length up to `context_length`."""
 
-    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
+    def __init__(
+        self,
+        config: LlamaConfig,
+        compute: ComputeConfig,
+        rngs: nnx.Rngs,
+        gather: Gather | None = None,
+        adapter: AdapterConfig | None = None,
+    ):
         c = config
         self.config = c
         self.compute = compute
         self.gather = gather
         self.word = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (c.vocab_size, c.width)))
-        self.blocks = stacked(lambda rngs: LlamaBlock(c, compute, rngs), c.depth, rngs)
+        self.blocks = stacked(lambda rngs: LlamaBlock(c, compute, rngs, adapter), c.depth, rngs)
         self.norm = rms_norm(c, compute, rngs)
 
     def __call__(self, tokens: Array, keys: Array | None = None) -> Array:
-        """tokens int32 [B, N], padded on the right with `pad_id`; `keys` is there for symmetry."""
+        """tokens int32 [B, N], padded on the right with `pad_id`; keys: one an example, turns the dropout of an adapter on."""
         tokens = with_end(tokens, self.config)
         return self.from_words(self.word[tokens], tokens, keys)
 
@@ -89,5 +125,5 @@ class Llama(nnx.Module):
         """The same of word embeddings float32 [B, N, D], as `GPT.from_words`."""
         lengths = text_lengths(tokens, self.config.pad_id)
         mask = seen(lengths, tokens.shape[1])
-        x = run_blocks(self.blocks, words.astype(self.compute.dtype), mask, None, self.compute, self.gather)
+        x = run_blocks(self.blocks, words.astype(self.compute.dtype), mask, keys, self.compute, self.gather)
         return self.norm(pooled(x, lengths, self.config))

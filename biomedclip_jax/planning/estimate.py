@@ -5,7 +5,7 @@ products run at `ASSUMED_UTILISATION` of their bound, and the network is not hid
 after the last of them).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from biomedclip_jax.config import ComputeConfig, Stage, TrainConfig
 from biomedclip_jax.planning.hlo import Collective
 from biomedclip_jax.planning.topology import Topology
-from biomedclip_jax.train.metrics import flops_per_pair
+from biomedclip_jax.train.metrics import Prompts, Work, flops_per_pair, tower_work
 from biomedclip_jax.train.text_buckets import Buckets
 
 ASSUMED_UTILISATION = 0.4
@@ -52,12 +52,12 @@ class Estimate:
         return self.batch_size / (max(self.compute / ASSUMED_UTILISATION, self.memory) + self.network)
 
 
-def recomputation(stage: Stage, compute: ComputeConfig) -> float:
-    """Operations done, as a share of 3 x forward: another forward for accumulation, and another for remat "full".
+def recomputed(work: Iterable[Work], stage: Stage, compute: ComputeConfig) -> float:
+    """Operations done again, at most: the forward passes for accumulation, and for remat "full" of towers with a backward one.
 
     remat "dots" computes the attention scores again, which is left out (1 to 5 % of a forward).
     """
-    return (3 + (stage.microbatches > 1) + (compute.remat == "full")) / 3
+    return sum(w.forward * ((stage.microbatches > 1) + (compute.remat == "full" and w.backward > 0)) for w in work)
 
 
 def loss_flops(batch_size: int, width: int) -> float:
@@ -70,21 +70,26 @@ def estimate(
     number: int,
     topology: Topology,
     buckets: Buckets,
+    prompts: Prompts | None = None,
     *,
     arguments: int,
     peak: int,
     collectives: Sequence[Collective],
 ) -> Estimate:
-    """The estimate of a stage. arguments, peak: bytes a device, as compiled. collectives: of one step."""
+    """The estimate of a stage. arguments, peak: bytes a device, as compiled. collectives: of one step.
+
+    prompts: of a stage that learns of labels, as for `flops_per_pair`.
+    """
     stage, chip = config.stages[number], topology.chip
     model = config.model_in(stage)
-    flops = flops_per_pair(model, stage, buckets)
-    hardware = flops * recomputation(stage, config.compute)
+    work = tower_work(model, stage, buckets, prompts).values()
+    flops = sum(w.forward + w.backward for w in work)
+    hardware = flops + recomputed(work, stage, config.compute)
     here = stage.batch_size / topology.devices
     loss = here * loss_flops(stage.batch_size, model.embed_width) / chip.float32_flops
     return Estimate(
         model_flops=flops,
-        padded_flops=flops_per_pair(model, stage),
+        padded_flops=flops_per_pair(model, stage, prompts=prompts),
         hardware_flops=hardware,
         compute=here * hardware / chip.flops + loss,
         # the state is read and written; what else is alive at the peak is written and read, in every turn of an accumulation

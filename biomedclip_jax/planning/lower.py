@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.stages import Lowered
 
-from biomedclip_jax.config import TrainConfig
+from biomedclip_jax.config import GPTConfig, LlamaConfig, TrainConfig
 from biomedclip_jax.sharding import make_mesh, rows
+from biomedclip_jax.train.labels import Layout
 from biomedclip_jax.train.schedule import learning_rate, stage_steps
 from biomedclip_jax.train.state import abstract_state, optimizer_for
 from biomedclip_jax.train.step import make_step
@@ -20,6 +21,7 @@ from biomedclip_jax.train.text_buckets import Buckets, plan_buckets
 # 16 % of captions above 256 tokens (measured 19 %), 73 % above 77 (70 %) and mean 163 (159).
 _MEDIAN, _P90 = 123, 321
 _SAMPLE = 4_096
+ASSUMED_CLASSES = 14  # CheXpert's
 
 
 def assumed_lengths(longest: int) -> np.ndarray:
@@ -34,6 +36,20 @@ def assumed_buckets(config: TrainConfig, number: int, devices: int) -> Buckets:
     """The text buckets that a run would choose for captions of the assumed lengths."""
     count, longest = config.compute.text_buckets, config.model.text.context_length
     return plan_buckets(assumed_lengths(longest), longest, config.stages[number], devices, count)
+
+
+def assumed_prompts(config: TrainConfig, number: int) -> Layout | None:
+    """The prompts of a stage that learns of labels, as many and as long as may be; None for others. No data is read.
+
+    A causal tower has the learned vectors before its text, others inside it.
+    """
+    if not config.stages[number].prompted:
+        return None
+    vectors, length = config.model.context, config.model.text.context_length
+    if isinstance(config.model.text, GPTConfig | LlamaConfig):
+        length += vectors
+    slots = np.where(np.arange(length) < vectors, np.arange(length), -1)
+    return Layout(np.ones((ASSUMED_CLASSES, length), np.int32), np.tile(slots, (ASSUMED_CLASSES, 1)).astype(np.int32))
 
 
 def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets: Buckets, pairs: int) -> Lowered:
@@ -54,9 +70,12 @@ def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets
         "index": ((b,), jnp.uint32),
         "signal": ((b,), jnp.int32),
     }
+    prompts = assumed_prompts(config, number)
+    if prompts is not None:
+        shapes["labels"] = ((b, len(prompts.tokens)), jnp.bool_)
     lying = rows(mesh)
     batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=lying) for name, (shape, dtype) in shapes.items()}
-    return make_step(config, number, mesh, optimizer, rate, buckets).lower(state, batch)
+    return make_step(config, number, mesh, optimizer, rate, buckets, prompts).lower(state, batch)
 
 
 def with_stage(config: TrainConfig, number: int, **changes: Any) -> TrainConfig:

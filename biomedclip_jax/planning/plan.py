@@ -12,7 +12,7 @@ from biomedclip_jax.files import write_text
 from biomedclip_jax.planning.compiling import Compiled, compile_step
 from biomedclip_jax.planning.devices import describe_devices
 from biomedclip_jax.planning.estimate import Estimate, estimate
-from biomedclip_jax.planning.lower import assumed_buckets, lower_step, with_stage
+from biomedclip_jax.planning.lower import assumed_buckets, assumed_prompts, lower_step, with_stage
 from biomedclip_jax.planning.report import StagePlan, gibibytes, print_plan, print_stage, to_record
 from biomedclip_jax.planning.topology import Topology, parse_topology
 from biomedclip_jax.train.step import check_stage
@@ -65,7 +65,7 @@ def _plan_stage(
 ) -> StagePlan:
     def attempt(config: TrainConfig, what: str) -> tuple[Compiled, Estimate | None]:
         say(f"  stage {number}{what}: compiling for {topology.name}, which takes minutes ...")
-        buckets = assumed_buckets(config, number, topology.devices)
+        buckets, prompts = assumed_buckets(config, number, topology.devices), assumed_prompts(config, number)
         compiled = compile_step(lower_step(config, number, devices, buckets, pairs), topology)
         if compiled.program is None:
             return compiled, None
@@ -74,6 +74,7 @@ def _plan_stage(
             number,
             topology,
             buckets,
+            None if prompts is None else prompts.tokens.shape,
             arguments=compiled.arguments or 0,
             peak=compiled.peak,
             collectives=compiled.program.counted,

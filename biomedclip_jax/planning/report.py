@@ -9,6 +9,7 @@ from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.planning.compiling import Compiled
 from biomedclip_jax.planning.estimate import ASSUMED_UTILISATION, Estimate
 from biomedclip_jax.planning.hlo import Collective
+from biomedclip_jax.planning.lower import assumed_prompts
 from biomedclip_jax.planning.topology import GIB, Topology
 from biomedclip_jax.train.schedule import stage_steps
 from biomedclip_jax.train.state import parameter_count, trained_groups
@@ -72,10 +73,14 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
         f"image {config.image_size(stage)}, {stage.patch_keep:.0%} of the patches, remat {config.compute.remat}, "
         f"fsdp {config.sharding.fsdp}",
     )
-    trained = trained_groups(config, plan.number)
-    if sum(trained.values()) < parameter_count(config.model):
-        row("trained numbers", ", ".join(f"{name} {count:,}" for name, count in trained.items()))
-    if plan.buckets:
+    trained, numbers = trained_groups(config, plan.number), parameter_count(config.model)
+    if sum(trained.values()) < numbers:
+        row("trained numbers", f"{sum(trained.values()):,} of {numbers:,}")
+        row("", ", ".join(f"{name} {count:,}" for name, count in trained.items()))
+    prompts = assumed_prompts(config, plan.number)
+    if prompts is not None:
+        row("prompts", f"of {len(prompts.tokens)} classes, {prompts.tokens.shape[1]} tokens each (assumed)")
+    elif plan.buckets:
         groups = ", ".join(f"{b.rows} x {b.length}" for b in plan.buckets)
         share = token_share(plan.buckets, config.model.text.context_length)
         row("captions a device", f"{groups} tokens, {share:.0%} of the padded ones (assumed: lengths as in PMC)")
@@ -130,6 +135,7 @@ def to_record(config: TrainConfig, topology: Topology, pairs: int, plans: Sequen
             "stage": plan.number,
             "fits": compiled.fits,
             "would_fit": plan.change,
+            "trained_numbers": trained_groups(plan.config, plan.number),
             "compile_seconds": round(compiled.seconds, 1),
             "arguments_bytes": compiled.arguments,
             "temporaries_bytes": compiled.temporaries,

@@ -11,12 +11,13 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.adapters import Adapter
 from biomedclip_jax.interop.folders import Model
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.models.adapters import merged_config
+from biomedclip_jax.models.adapters import CONTEXT, merged_config
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.frozen import sources
 from biomedclip_jax.train.state import exported_params, learned_params, optimizer_for, restored_state
 from biomedclip_jax.train.step import State
+from biomedclip_jax.train.together import say
 
 CONFIG = "config.json"
 
@@ -40,13 +41,19 @@ def model_of(state: State, config: TrainConfig, workdir: Path, image_size: int) 
 
 def adapter_of(state: State, config: TrainConfig, workdir: Path, image_size: int) -> Adapter | None:
     """What the adapters in a state have learned; None where the model has none, and where `interpolate` mixes the weights."""
-    if config.model == config.model.base or config.interpolate < 1:
+    adapted = dataclasses.replace(config.model, context=0)
+    if adapted == config.model.base:
+        return None
+    if config.interpolate < 1:
+        say(f"interpolate = {config.interpolate}: the model is a mixture with its start, so there is no adapter/ folder")
         return None
     preprocess = dataclasses.replace(config.preprocess, image_size=image_size)
     learned, base = learned_params(state, config, optimizer_for(config))
     tokenizer = _lasting(in_workdir(config.data.tokenizer, workdir))
     begun_from = {beginning: _lasting(source) for beginning, source in sources(config).items()}
-    return Adapter(config.model_at(image_size), preprocess, learned, base, config.compute.frozen_dtype, begun_from, tokenizer)
+    learned.pop(CONTEXT, None)  # is in a file of its own
+    model = dataclasses.replace(config.model_at(image_size), context=0)
+    return Adapter(model, preprocess, learned, base, config.compute.frozen_dtype, begun_from, tokenizer)
 
 
 def _lasting(source: str) -> str:

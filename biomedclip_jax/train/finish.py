@@ -10,22 +10,35 @@ from biomedclip_jax.data.pairs import ImageOf, Pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.gallery import Found, images_of_captions
 from biomedclip_jax.evaluation.loss_curve import loss_curve
+from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts
 from biomedclip_jax.evaluation.retrieval import recall
 from biomedclip_jax.evaluation.zero_shot import accuracy
 from biomedclip_jax.pretrained import from_pretrained, prompts
 
+PROMPTS = "prompts.safetensors"
 _GALLERY_ROWS = 6
 
 
-def evaluate(config: TrainConfig, workdir: Path, pairs: Pairs | None, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+def evaluate(
+    config: TrainConfig,
+    workdir: Path,
+    pairs: Pairs | None,
+    metrics: list[dict[str, Any]],
+    learned: LearnedPrompts | None = None,
+) -> dict[str, Any]:
     """Retrieval both ways and zero-shot accuracy of `workdir/model` on the held-out `pairs`, and pictures.
 
-    Writes loss_curve.png, from the lines of `metrics.jsonl`, and retrieval_gallery.png.
+    Writes loss_curve.png, from the lines of `metrics.jsonl`, and retrieval_gallery.png. learned: prompts, which are written
+    to prompts.safetensors and judged beside the sentence that they started from.
     """
     loss_curve(workdir / "loss_curve.png", metrics)
-    if pairs is None:
+    if pairs is None and learned is None:
         return {}
     clip = from_pretrained(workdir / "model")
+    if learned is not None:
+        learned.save(workdir / PROMPTS, clip)
+    if pairs is None:
+        return {}
     bad: dict[int, UserError] = {}
     images = [ImageOf(pairs, index) for index in range(len(pairs))]
     image = clip.encode_images(images, on_error=bad.__setitem__)
@@ -37,10 +50,13 @@ def evaluate(config: TrainConfig, workdir: Path, pairs: Pairs | None, metrics: l
     text = clip.encode_texts(captions)
     results: dict[str, Any] = {"held_out_pairs": len(images)} | recall(image, text, captions)
     true_labels = [each.label for each in texts if each.label is not None]
-    if true_labels:
+    if true_labels and config.data.label_separator is None:
         labels = sorted(set(true_labels))
         prompt = clip.encode_texts(prompts(labels, config.data.template))
         results |= accuracy(image, prompt, labels, true_labels) | {"classes": len(labels)}
+        if learned is not None:
+            prompt = learned.with_classes(labels).text_embeddings(clip)
+            results["learned_prompt_accuracy"] = accuracy(image, prompt, labels, true_labels)["zero_shot_accuracy"]
     _gallery(workdir / "retrieval_gallery.png", images, captions, image, text, config.seed)
     return results
 

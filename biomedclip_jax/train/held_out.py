@@ -9,7 +9,8 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import TrainConfig
+from biomedclip_jax.config import Stage, TrainConfig
+from biomedclip_jax.data.multi_hot import multi_hot
 from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
@@ -17,9 +18,10 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval import recall
 from biomedclip_jax.interop.layout import flatten, nest
 from biomedclip_jax.models import abstract_model
-from biomedclip_jax.objective import blockwise_loss
+from biomedclip_jax.objective import blockwise_loss, class_loss
 from biomedclip_jax.sharding import put_batch, replicated
 from biomedclip_jax.train.export import in_workdir
+from biomedclip_jax.train.labels import class_prompts, prompt_embeddings
 from biomedclip_jax.train.step import State
 
 _ROWS = 16  # pairs a device encodes at once
@@ -35,44 +37,73 @@ def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
 
 
 class HeldOut:
-    """Evaluates a state within a stage. Images that cannot be read are left out from the first evaluation on."""
+    """Evaluates a state within a stage. Images that cannot be read are left out from the first evaluation on.
 
-    def __init__(self, config: TrainConfig, pairs: Pairs, tokenizer: Path, mesh: Mesh):
+    classes: of the training data, for stages that learn of labels.
+    """
+
+    def __init__(self, config: TrainConfig, pairs: Pairs, tokenizer: Path, mesh: Mesh, classes: tuple[str, ...] = ()):
         self._config = config
         self._pairs = pairs
         self._tokenizer = tokenizer
         self._mesh = mesh
         self._bad: set[int] = set()
+        self._classes = classes
+        labels = [pairs.texts(i).label for i in range(len(pairs))] if classes else []
+        self._labels = multi_hot(labels, classes, config.data.label_separator) if classes else None
 
     def evaluate(self, state: State, number: int) -> dict[str, float]:
-        """held_out_loss, and held_out_{image_to_text,text_to_image}_recall_at_{1,5,10}, of the weights in `state`.
+        """held_out_loss and held_out_{image_to_text,text_to_image}_recall_at_{1,5,10} of the weights in `state`.
 
-        The moving average is evaluated where there is one. The loss is the stage's objective over all held-out pairs.
+        The moving average is evaluated where there is one. The loss is the stage's objective over all held-out pairs. In a
+        stage that learns of labels: the loss of classes and, of images with one label, held_out_accuracy.
         """
-        config, stage = self._config, self._config.stages[number]
-        model = config.model_in(stage)
-        graph, _ = abstract_model(model, config.compute)
-        processor = Processor(config.preprocess_in(stage), model.text, self._tokenizer)
-
-        def encode(params: dict[str, Any], batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            clip = nnx.merge(graph, params)
-            return clip.encode_image(batch["images"]), clip.encode_text(batch["tokens"])
-
-        run = jax.jit(encode, out_shardings=replicated(self._mesh))
+        stage = self._config.stages[number]
+        processor = Processor(self._config.preprocess_in(stage), self._config.model.text, self._tokenizer)
         params = nest(flatten(state["params"]) | state.get("ema", {}))
-        rows = _ROWS * self._mesh.size
-        images, texts = [], []
-        for start in range(0, len(self._pairs), rows):
-            batch = self._load(processor, start, rows)
-            image, text = run(params, put_batch(batch, self._mesh))
-            images.append(np.asarray(image))
-            texts.append(np.asarray(text))
-        kept = [i for i in range(len(self._pairs)) if i not in self._all_bad()]
-        image, text = np.concatenate(images)[kept], np.concatenate(texts)[kept]
+        if stage.prompted:
+            return self._of_labels(params, stage, processor)
+        image, text = self._encoded(params, stage, processor, "encode_image", "encode_text")
         numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
         loss = jax.jit(blockwise_loss, static_argnums=0)(stage.objective, jnp.asarray(image), jnp.asarray(text), numbers)
-        results = recall(image, text, [self._caption(i) for i in kept])
+        results = recall(image, text, [self._caption(i) for i in range(len(self._pairs)) if i not in self._all_bad()])
         return {"held_out_loss": float(loss)} | {f"held_out_{name}": value for name, value in results.items()}
+
+    def _of_labels(self, params: dict[str, Any], stage: Stage, processor: Processor) -> dict[str, float]:
+        assert self._labels is not None
+        (image,) = self._encoded(params, stage, processor, "encode_image")
+        layout = class_prompts(self._config, self._classes, processor.tokenizer)
+        graph, _ = abstract_model(self._config.model_in(stage), self._config.compute)
+        encode = jax.jit(lambda p: prompt_embeddings(nnx.merge(graph, p), *layout), out_shardings=replicated(self._mesh))
+        classes = np.asarray(encode(params))
+        bad = self._all_bad()
+        labels = self._labels[[i for i in range(len(self._pairs)) if i not in bad]]
+        objective = stage.objective if stage.compares_classes else "classification"
+        scale = jnp.asarray(np.asarray(params["logit_scale"]))  # off the mesh, as the others
+        loss = class_loss(objective, jnp.asarray(image), jnp.asarray(classes), jnp.asarray(labels), scale)
+        results = {"held_out_loss": float(loss)}
+        if self._config.data.label_separator is None:
+            results["held_out_accuracy"] = float(((image @ classes.T).argmax(axis=1) == labels.argmax(axis=1)).mean())
+        return results
+
+    def _encoded(self, params: dict[str, Any], stage: Stage, processor: Processor, *what: str) -> list[np.ndarray]:
+        """Unit embeddings [pairs that can be read, E] by methods of the model: "encode_image", perhaps "encode_text"."""
+        graph, _ = abstract_model(self._config.model_in(stage), self._config.compute)
+        inputs = {"encode_image": "images", "encode_text": "tokens"}
+
+        def encode(params: dict[str, Any], batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+            clip = nnx.merge(graph, params)
+            return tuple(getattr(clip, name)(batch[inputs[name]]) for name in what)
+
+        run = jax.jit(encode, out_shardings=replicated(self._mesh))
+        rows = _ROWS * self._mesh.size
+        parts = []
+        for start in range(0, len(self._pairs), rows):
+            batch = self._load(processor, start, rows)
+            parts.append([np.asarray(part) for part in run(params, put_batch(batch, self._mesh))])
+        bad = self._all_bad()
+        kept = [i for i in range(len(self._pairs)) if i not in bad]
+        return [np.concatenate(each)[kept] for each in zip(*parts, strict=True)]
 
     def _load(self, processor: Processor, start: int, rows: int) -> dict[str, np.ndarray]:
         """This host's rows of a batch of `rows` pairs; the last batch is filled up with copies."""

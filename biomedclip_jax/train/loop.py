@@ -11,6 +11,7 @@ import jax
 from biomedclip_jax.compilation import enable_compilation_cache
 from biomedclip_jax.config import ComputeConfig, Mix, ShardingConfig, TrainConfig, from_json, to_json
 from biomedclip_jax.data.loader import TrainLoader
+from biomedclip_jax.data.multi_hot import classes_of
 from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import Ended, UserError
@@ -23,6 +24,7 @@ from biomedclip_jax.train import hosts
 from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
 from biomedclip_jax.train.finish import evaluate
 from biomedclip_jax.train.held_out import HeldOut, held_out_pairs
+from biomedclip_jax.train.labels import learned_prompts
 from biomedclip_jax.train.rejects import Rejects
 from biomedclip_jax.train.run import Run
 from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
@@ -59,13 +61,16 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
     optimizer = optimizer_for(config)
     for stage in config.stages:
         check_stage(stage, jax.device_count())
-        export_format(merged_config(config.model_in(stage)))
+        export_format(merged_config(config.model_in(stage)), config.preprocess_in(stage))
     start = time.perf_counter()
     if config.prepare is not None and is_first():
         config.prepare(workdir)
     hosts.barrier("the data", 60 * config.stall_minutes)
     data = config.data
-    pairs = open_pairs(_source(data.train, workdir), data.image_column, data.caption_column)
+    prompted = any(stage.prompted for stage in config.stages)
+    label_column = data.label_column if prompted else None
+    pairs = open_pairs(_source(data.train, workdir), data.image_column, data.caption_column, label_column)
+    classes = classes_of(pairs, data.label_separator) if prompted else ()
     held_out = held_out_pairs(config, workdir)
     text = config.model.text
     folder = tokenizer_folder(config, workdir)
@@ -86,8 +91,10 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
     hosts.barrier("the run folder", 60 * config.stall_minutes)
     own = "" if is_first() else f".{jax.process_index()}"
     rejects = Rejects(workdir / f"rejects{own}.jsonl", pairs.rejects if is_first() else [])
-    loader = TrainLoader(pairs, tokenizer, config.preprocess, data, config.seed, rejects.add)
-    watched = None if held_out is None else HeldOut(config, held_out, folder, make_mesh(fsdp=config.sharding.fsdp))
+    loader = TrainLoader(pairs, tokenizer, config.preprocess, data, config.seed, rejects.add, classes)
+    watched = None
+    if held_out is not None:
+        watched = HeldOut(config, held_out, folder, make_mesh(fsdp=config.sharding.fsdp), classes)
     run = Run(config, workdir, loader, watched, stop)
     try:
         outcome = run.train(max_steps)
@@ -100,11 +107,12 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
         return None
     trained = model_of(run.state, config, workdir, run.image_size)
     adapter = adapter_of(run.state, config, workdir, run.image_size)
+    learned = learned_prompts(run.state, config, classes)
     if is_first():
         if adapter is not None:
             write_adapter(adapter, workdir / "adapter", replace=True)
-        write_model(trained, workdir / "model", export_format(trained.config), replace=True)
-        results = evaluate(config, workdir, held_out, run.metrics.lines)
+        write_model(trained, workdir / "model", export_format(trained.config, trained.preprocess), replace=True)
+        results = evaluate(config, workdir, held_out, run.metrics.lines, learned)
         results["seconds"] = round(run.seconds_before + time.perf_counter() - start, 1)
         write_text(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
     hosts.barrier("the results", _EVALUATION_SECONDS)

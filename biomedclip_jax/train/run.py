@@ -16,6 +16,7 @@ from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train.held_out import HeldOut
+from biomedclip_jax.train.labels import class_prompts, with_context
 from biomedclip_jax.train.metrics import Clock, MetricsFile, Progress, flops_per_pair
 from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps
 from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for, restored_state
@@ -62,9 +63,11 @@ class Run:
         self.saved = time.monotonic()
         self.asked = False  # for a checkpoint by time
         self.step = 0
+        classes, tokenizer = loader.classes, loader.tokenizer
+        self.prompts = class_prompts(config, classes, tokenizer) if classes else None
         if not self._restore():
             self.image_size = config.image_size(config.stages[0])
-            self.state = new_state(config, self.image_size, self.optimizer, self.mesh)
+            self.state = with_context(new_state(config, self.image_size, self.optimizer, self.mesh), config, tokenizer)
             self.frozen = frozen_fingerprint(self.state["params"], config, self.optimizer)
         self.metrics = MetricsFile(workdir / "metrics.jsonl", self.step, write=is_first())
         self.seconds_before = self.metrics.lines[-1]["seconds"] if self.metrics.lines else 0.0
@@ -131,7 +134,7 @@ class Run:
             self.state = at_image_size(self.state, config, size)
             self.image_size = size
         buckets = self._buckets(stage)
-        update = make_step(config, number, self.mesh, self.optimizer, self.rate, buckets)
+        update = make_step(config, number, self.mesh, self.optimizer, self.rate, buckets, self.prompts)
         place = samples_before(self.step, config.stages, self.steps)
         loader = self.loader.at(config.preprocess_in(stage))
         batches = loader.batches(place, stage.batch_size, until - self.step, jax.process_index(), jax.process_count())
@@ -139,6 +142,8 @@ class Run:
         pending: _Pending | None = None
         self.watchdog.busy(f"compiling stage {number}")
         for batch in clock.timed(batches):
+            if not stage.prompted:
+                batch.pop("labels", None)
             batch["signal"] = np.full(len(batch["index"]), self._signal(), np.int32)
             self.watchdog.step_begun(self.step + 1)
             self.state, metrics = update(self.state, put_batch(batch, self.mesh))

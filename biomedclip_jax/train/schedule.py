@@ -1,9 +1,9 @@
 """How long a run is and which learning rate each step has."""
 
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -25,20 +25,30 @@ def samples_before(step: int, stages: Sequence[Stage], steps: Sequence[int]) -> 
 
 
 def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Sequence[int]) -> Callable[[ArrayLike], Array]:
-    """step -> learning rate: linear warm-up, then half a cosine to 0 over all stages or no change, times the stage's factor.
+    """step -> learning rate: linear warm-up, then half a cosine or no change, times the stage's factor.
 
-    Step 0 has learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
+    It runs over all stages that have the run's optimizer, and anew over each that has one of its own. The first update has
+    learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
     """
-    total, warmup = sum(steps), config.warmup_steps
-    ends = jnp.asarray(list(accumulate(steps)))
-    scales = jnp.asarray([stage.learning_rate_scale for stage in stages], jnp.float32)
+    ends = np.cumsum(steps)
+    own = np.array([stage.optimizer is not None for stage in stages])
+    counts = np.asarray(steps)
+    # for each stage: the updates of its curve, and how many updates of the run before it are not of its curve
+    totals = np.where(own, counts, counts[~own].sum())
+    others = np.where(own, ends - counts, np.cumsum(np.where(own, counts, 0)))
+    configs = [stage.optimizer or config for stage in stages]
+    peaks, floors = ([getattr(each, name) for each in configs] for name in ("learning_rate", "final_learning_rate"))
+    warmups = np.array([each.warmup_steps for each in configs])
+    falls = [each.schedule == "cosine" for each in configs]
+    scales = [stage.learning_rate_scale for stage in stages]
+    table = tuple(map(jnp.asarray, (others, totals, warmups, peaks, floors, falls, scales)))
 
     def rate(step: ArrayLike) -> Array:
-        step = jnp.asarray(step)
-        rising = (step + 1) / max(warmup, 1)
-        progress = (step - warmup) / max(total - warmup, 1)
-        falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0, 1))) if config.schedule == "cosine" else 1.0
-        stage = jnp.minimum(jnp.searchsorted(ends, step, side="right"), len(steps) - 1)
-        return config.learning_rate * scales[stage] * jnp.where(step < warmup, rising, falling)
+        stage = jnp.minimum(jnp.searchsorted(jnp.asarray(ends), jnp.asarray(step), side="right"), len(steps) - 1)
+        other, total, warmup, peak, floor, falls, scale = (column[stage] for column in table)
+        here = jnp.asarray(step) - other
+        progress = jnp.clip((here - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
+        share = jnp.where(falls, 0.5 * (1 + jnp.cos(jnp.pi * progress)), 1)
+        return scale * jnp.where(here < warmup, peak * (here + 1) / jnp.maximum(warmup, 1), floor + (peak - floor) * share)
 
     return rate

@@ -9,7 +9,9 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from biomedclip_jax.config import Stage
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.models.adapters import CONTEXT
 
 Flat = dict[str, Any]  # {path: leaf}
 
@@ -22,6 +24,11 @@ def matches(path: str, pattern: str) -> bool:
 def chosen(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
     """The paths that any of the patterns means, in their order."""
     return [path for path in paths if any(matches(path, pattern) for pattern in patterns)]
+
+
+def trained_by(stage: Stage, paths: Iterable[str]) -> list[str]:
+    """The paths that a stage trains, in their order; the learned context only in a stage that uses it."""
+    return [path for path in chosen(paths, stage.trainable) if stage.prompted or path != CONTEXT]
 
 
 def check_patterns(paths: Sequence[str], patterns: Iterable[str], where: str) -> None:

@@ -35,20 +35,23 @@ def new_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: 
     """The state that a run starts from: fresh or pretrained parameters, an empty optimizer, step 0."""
     abstract = abstract_state(config, image_size, optimizer, mesh)
     lying = jax.tree.map(lambda x: x.sharding, abstract)
-    params = stored(starting_params(config, image_size, lying["params"]), config, optimizer)
+    params = stored(starting_params(config, image_size, abstract["params"]), config, optimizer)
     # a copy of its own for the moving average: the two are donated apart
     return jax.jit(lambda p: jax.tree.map(jnp.copy, state_of(p, config, optimizer)), out_shardings=lying)(params)
 
 
-def starting_params(config: TrainConfig, image_size: int, shardings: dict[str, Any]) -> dict[str, Any]:
-    """Fresh or pretrained parameters. They are a function of the config alone."""
+def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) -> dict[str, Any]:
+    """Fresh or pretrained parameters, each where that of `like` lies: arrays, or shapes with dtypes and shardings.
+
+    They are a function of the config alone, but for rounding: a pretrained text tower is read into the dtypes of `like`.
+    """
     model = config.model_at(image_size)
     # first: what does not fit is said before anything is compiled
     if config.model_init is not None:
         given = flatten(initial.whole_model(config.model_init, model.base))
     else:
-        given = flatten(_pretrained_towers(config, model))
-    lying = flatten(shardings)
+        given = flatten(_pretrained_towers(config, model, like))
+    lying = {path: leaf.sharding for path, leaf in flatten(like).items()}
     rest = {path: lies for path, lies in lying.items() if path not in given}
 
     def fresh() -> Flat:
@@ -73,19 +76,18 @@ def restored_state(
     if expected is None:
         return checkpoints.restore(step, abstract), size, None
     saved = checkpoints.restore(step, without_frozen(abstract, config, optimizer))
-    lying = jax.tree.map(lambda x: x.sharding, abstract["params"])
-    start = stored(starting_params(config, size, lying), config, optimizer)
+    start = stored(starting_params(config, size, abstract["params"]), config, optimizer)
     check_frozen(frozen_fingerprint(start, config, optimizer), expected, config)
     flat, own = flatten(start), flatten(saved["params"])
     return saved | {"params": nest({path: own.get(path, leaf) for path, leaf in flat.items()})}, size, expected
 
 
-def _pretrained_towers(config: TrainConfig, model: CLIPConfig) -> dict[str, Any]:
+def _pretrained_towers(config: TrainConfig, model: CLIPConfig, like: dict[str, Any]) -> dict[str, Any]:
     towers = {}
     if config.image_init is not None:
         towers["image"] = initial.image_tower(config.image_init, model.vit)
     if config.text_init is not None:
-        towers["text"] = initial.text_tower(config.text_init, model.text)
+        towers["text"] = initial.text_tower(config.text_init, model.text, flatten(like))
     return towers
 
 
@@ -125,7 +127,7 @@ def exported_params(state: State, config: TrainConfig, image_size: int) -> dict[
 
     if share == 1:
         return jax.jit(plain, out_shardings=whole)(params)
-    start = starting_params(config, image_size, jax.tree.map(lambda x: x.sharding, params))
+    start = starting_params(config, image_size, params)
 
     def mix(trained: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(lambda x, y: share * x + (1 - share) * y, plain(trained), plain(start))
@@ -161,6 +163,7 @@ def trained_groups(config: TrainConfig, stage: int | None = None) -> dict[str, i
     leaves = flatten(abstract_model(config.model)[1])
     groups: dict[str, int] = {}
     for path in optimizer.all_trained() if stage is None else optimizer.trained(stage):
-        name = path.partition("/")[0] + (" adapter" if is_adapter(path) else "")
+        tower, below, _ = path.partition("/")
+        name = f"{tower} adapter" if below and is_adapter(path) else tower
         groups[name] = groups.get(name, 0) + leaves[path].size
     return dict(sorted(groups.items()))

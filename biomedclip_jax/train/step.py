@@ -21,9 +21,10 @@ from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.prompt_learning.context import Layout
 from biomedclip_jax.interop.layout import flatten, nest
 from biomedclip_jax.models import abstract_model
-from biomedclip_jax.objective import local_loss
+from biomedclip_jax.objective import class_loss, local_loss
 from biomedclip_jax.sharding import (
     BATCH,
     as_varying,
@@ -36,12 +37,14 @@ from biomedclip_jax.sharding import (
     sum_over_devices,
 )
 from biomedclip_jax.train.accumulate import encode_in_microbatches
+from biomedclip_jax.train.labels import prompt_embeddings
 from biomedclip_jax.train.optimizer import Optimizer, averaged
-from biomedclip_jax.train.selection import Flat, chosen
+from biomedclip_jax.train.selection import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
 
 State = dict[str, Any]
-Batch = dict[str, Array]  # images [B, S, S, 3], tokens [B, N], index [B]: the example's place in the run
+# images [B, S, S, 3], tokens [B, N], index [B]: the example's place in the run; labels bool [B, C] where a stage learns of them
+Batch = dict[str, Array]
 
 MAX_LOGIT_SCALE = math.log(100)
 _NUMBERS = ("logit_scale", "logit_bias")
@@ -69,20 +72,26 @@ def check_stage(stage: Stage, devices: int) -> None:
             f"Stage.batch_size = {stage.batch_size}: expected a multiple of {devices} devices x "
             f"{stage.microbatches} microbatches = {devices * stage.microbatches}"
         )
+    if stage.negatives is not None and stage.batch_size // devices % stage.negatives:
+        raise UserError(
+            f"Stage.negatives = {stage.negatives}: expected a divisor of a device's share of the batch, "
+            f"{stage.batch_size} / {devices} = {stage.batch_size // devices}"
+        )
 
 
 def loss_and_gradient(
-    config: TrainConfig, stage: Stage, mesh: Mesh, buckets: Buckets = ()
+    config: TrainConfig, stage: Stage, mesh: Mesh, buckets: Buckets = (), prompts: Layout | None = None
 ) -> Callable[[dict[str, Any], Batch], tuple[Array, Flat]]:
     """(params, batch) -> (loss, gradient {path: array}) of the whole batch, for the parameters that the stage trains.
 
-    The loss is replicated, gradients lie as their parameters do. buckets: see `text_buckets.py`.
+    The loss is replicated, gradients lie as their parameters do. buckets: see `text_buckets.py`. prompts: of the classes, where
+    the stage learns of labels.
     """
     model_config = config.model_in(stage)
     text_pad = model_config.text.pad_id
     shapes = abstract_model(model_config)[1]
     axes = shard_axes(shapes, mesh)
-    trained = chosen(flatten(shapes), stage.trainable)
+    trained = trained_by(stage, flatten(shapes))
     gathers = [
         functools.partial(gather_leaves, axes=axes[tower]["blocks"], first=1, dtype=config.compute.dtype)
         if config.sharding.gather == "layer" and any(axis >= 0 for axis in jax.tree.leaves(axes[tower]["blocks"]))
@@ -122,9 +131,11 @@ def loss_and_gradient(
                 return clip().encode_text(part["tokens"], example_keys(config.seed, part["index"]))
 
             numbers = {name: leaf for name, leaf in (flat | moving).items() if name in _NUMBERS}
+            if prompts is not None:
+                return share_of_labels(clip, image, numbers, prompts)
             if not buckets:
                 text = encode_in_microbatches(encode, {k: batch[k] for k in ("tokens", "index")}, stage.microbatches)
-                return local_loss(stage.objective, image, text, numbers)
+                return local_loss(stage.objective, image, text, numbers, negatives=stage.negatives)
             parts, start = [], 0
             for bucket in buckets:
                 rows = slice(start, start + bucket.rows)
@@ -132,6 +143,18 @@ def loss_and_gradient(
                 parts.append(encode_in_microbatches(encode, part, bucket.microbatches))
                 start += bucket.rows
             return local_loss(stage.objective, image, jnp.concatenate(parts), numbers, captions["rows"])
+
+        def share_of_labels(clip: Callable[[], Any], image: Array, numbers: Flat, prompts: Layout) -> Array:
+            """The same from labels: each device encodes all classes, or the prompts of its own images."""
+            if stage.compares_classes:
+                classes = prompt_embeddings(clip(), *prompts)
+                return class_loss(stage.objective, image, classes, batch["labels"], numbers["logit_scale"]) / mesh.size
+
+            def encode(part: Batch) -> Array:
+                return prompt_embeddings(clip(), *(jnp.asarray(each)[part["label"]] for each in prompts))
+
+            text = encode_in_microbatches(encode, {"label": batch["labels"].argmax(axis=1)}, stage.microbatches)
+            return local_loss(stage.objective, image, text, numbers, negatives=stage.negatives)
 
         # The image tower's two passes stand around the choice of text shapes, so that only text is compiled for both. The
         # two sides share no parameter.
@@ -156,17 +179,24 @@ def loss_and_gradient(
 
 
 def make_step(
-    config: TrainConfig, number: int, mesh: Mesh, optimizer: Optimizer, rate: Callable[[Any], Array], buckets: Buckets = ()
+    config: TrainConfig,
+    number: int,
+    mesh: Mesh,
+    optimizer: Optimizer,
+    rate: Callable[[Any], Array],
+    buckets: Buckets = (),
+    prompts: Layout | None = None,
 ) -> Callable[[State, Batch], tuple[State, dict[str, Array]]]:
     """The compiled update of stage `number`. The state that goes in is donated: use the one that comes out.
 
-    rate: step -> learning rate. Metrics: loss, grad_norm (before clipping), logit_scale (as exp), learning_rate, and
-    logit_bias where the model has one; float32 scalars, of the state that went in. A batch may have `signal`, int32 [B]:
-    its largest value over all hosts is a metric, too.
+    rate: step -> learning rate. buckets, prompts: as for `loss_and_gradient`.
+    Metrics: loss, grad_norm (before clipping), logit_scale (as exp), learning_rate, and logit_bias where the model has one;
+    float32 scalars, of the state that went in. A batch may have `signal`, int32 [B]: its largest value over all hosts is a
+    metric, too.
     """
     stage = config.stages[number]
     check_stage(stage, mesh.size)
-    gradient = loss_and_gradient(config, stage, mesh, buckets)
+    gradient = loss_and_gradient(config, stage, mesh, buckets, prompts if stage.prompted else None)
     decay = config.optimizer.ema
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:

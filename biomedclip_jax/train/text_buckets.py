@@ -43,11 +43,14 @@ def caption_lengths(tokens: ArrayLike, pad_id: int) -> Array:
 def plan_buckets(
     lengths: np.ndarray, longest: int, stage: Stage, devices: int, count: int, *, complete: bool = False
 ) -> Buckets:
-    """The groups of a stage for captions of such `lengths`, int [n]; () where padding is no worse.
+    """The groups of a stage for captions of such `lengths`, int [n]; () where padding is no worse, and where captions must stay
+    in their order or are not used.
 
     longest: tokens that captions are padded to. count: the most groups; 1 means to pad. complete: these are the lengths of
     all captions and not of a sample, in which longer ones may be missing.
     """
+    if stage.prompted or stage.negatives is not None:
+        return ()
     here = stage.batch_size // devices
     parts = stage.microbatches
     unit = parts if parts > 1 else 8 if here % 8 == 0 and here >= 64 else 1

@@ -11,11 +11,11 @@ from tiny_labels import CLASSES, PROMPTS, TinyCandidate, coloured, labelled, uni
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
-from biomedclip_jax.evaluation.few_labels import class_embeddings, few_labels
+from biomedclip_jax.evaluation.few_labels import few_labels
 from biomedclip_jax.evaluation.few_shot import Budget
 from biomedclip_jax.evaluation.learning_curves import Curve, draw_learning_curves
 from biomedclip_jax.evaluation.methods import FewShot, Prediction, softmax
-from biomedclip_jax.evaluation.prompts import Prompts
+from biomedclip_jax.evaluation.prompts import Prompts, class_embeddings
 from biomedclip_jax.evaluation.results import write_results
 
 TEXT = unit(np.random.default_rng(3).normal(size=(3, 16)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from reference import open_clip_model
+from tiny_adapter import make_adapter
 
 from biomedclip_jax.cli import main
 from biomedclip_jax.evaluation import candidates
@@ -21,7 +22,7 @@ KINDS = {"chest ray": (200, 60, 60), "brain": (60, 200, 60), "lung": (60, 60, 20
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "small"
     vision = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
-    open_clip_model(folder, vision, {"context_length": 16}, bert={"num_hidden_layers": 1})
+    open_clip_model(folder, vision, {"context_length": 32}, bert={"num_hidden_layers": 1})
     return folder
 
 
@@ -114,6 +115,77 @@ def test_prompts_are_written_edited_and_used(model: Path, data: Path, tmp_path: 
     assert "class 'chest ray': missing" in failure(
         capsys, "zero-shot", model, "--data", data / "folders", "--prompts", prompts, "--out", tmp_path / "b"
     )
+
+
+def test_prompts_that_a_probe_learned_are_kept_and_used(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
+    few = ["--train", data / "train.csv", "--labels", "2", "--seeds", "0", "1", "--methods", "linear-probe", "coop"]
+    words = ["--data", data / "test.csv", "--out", tmp_path, "--resamples", "10"]
+    assert run("probe", model, *words, *few) == 0
+    plain, coop = rows(tmp_path)
+    assert "prompts" not in plain["details"]["runs"][0]
+    runs = coop["details"]["runs"]
+    files = [tmp_path / each["prompts"] for each in runs]
+    assert [file.name for file in files] == [f"test.small.coop.2-per-class.seed-{seed}.safetensors" for seed in (0, 1)]
+
+    # beside the hand-written prompts, with the accuracy that the probe had; asked twice they are one row
+    for prompts in ([], ["--prompts", files[0]], ["--prompts", files[0]]):
+        assert run("zero-shot", model, *words, *prompts) == 0
+    found = [row for row in rows(tmp_path) if row["task"] == "zero-shot"]
+    assert found[1]["accuracy"] == pytest.approx(runs[0]["metrics"]["accuracy"])
+    assert [row["settings"].get("prompts_file") for row in found] == [None, str(files[0])]
+    assert found[1]["settings"]["prompts"] == "learned" and found[1]["settings"]["prompts_method"] == "coop"
+    assert not found[0]["pictures"].keys() & found[1]["pictures"].keys()
+    page = (tmp_path / "results.md").read_text()
+    assert "\n| small | " in page and f"\n| small, coop prompts ({files[0].with_suffix('')}) | " in page
+    assert len(list((tmp_path / "clip_benchmark").iterdir())) == 2
+
+    capsys.readouterr()
+    assert "learned prompts are for zero-shot" in failure(capsys, "all", model, *words, "--prompts", files[0])
+    assert "leave it out" in failure(capsys, "zero-shot", model, *words, "--prompts", files[0], "--aggregate", "max")
+    gone = failure(capsys, "zero-shot", model, *words, "--prompts", tmp_path / "gone.safetensors")
+    assert "gone.safetensors: not a file of learned prompts" in gone
+
+
+def test_a_model_with_an_adapter_is_another_model(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
+    adapter = make_adapter(model, tmp_path / "run7" / "adapter")
+    words = ["--data", data / "test.csv", "--out", tmp_path / "out", "--resamples", "10"]
+    assert run("zero-shot", model, f"{model}::{adapter}", *words) == 0
+    found = rows(tmp_path / "out")
+    assert [row["model"] for row in found] == ["small", "small+run7"]
+    assert found[0]["auroc"] != found[1]["auroc"], "it sees otherwise"
+    assert len(list((tmp_path / "out" / "embeddings").glob("image-*"))) == 2, "embeddings are kept apart"
+    other = make_adapter(model, tmp_path / "run8" / "adapter", seed=1)
+    named = [candidates.Candidate(str(model), adapter=str(each)) for each in (adapter, other)]
+    assert named[0].fingerprint != named[1].fingerprint
+    for cut in (f"{model}::", f"::{adapter}", f"mine=::{adapter}"):
+        assert "expected a model before the two colons" in failure(capsys, "zero-shot", cut, *words)
+    assert "expected the adapter/ folder of a run" in failure(capsys, "zero-shot", f"{model}::{tmp_path}", *words)
+
+
+def test_base_to_novel(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
+    words = ["base-to-novel", model, "--out", tmp_path, "--labels", "2", "--seeds", "0", "1"]
+    three = ["--data", data / "test.csv", "--train", data / "train.csv"]
+    assert "3 classes; expected four at least" in failure(capsys, *words, *three)
+    assert "--methods tip-adapter: expected" in failure(capsys, *words, *three, "--methods", "tip-adapter")
+    four = []
+    for part in ("test", "train"):
+        table = list(csv.DictReader((data / f"{part}.csv").read_text().splitlines()))
+        for i, row in enumerate(table):
+            row["image"] = str(data / row["image"])
+            row["label"] = "lung cells" if row["label"] == "lung" and i % 2 else row["label"]
+        four.append(tmp_path / f"{part}.csv")
+        with four[-1].open("w", newline="") as file:
+            written = csv.DictWriter(file, table[0])
+            written.writeheader()
+            written.writerows(table)
+    assert run(*words, "--data", four[0], "--train", four[1]) == 0
+    [row] = rows(tmp_path)
+    assert (row["task"], row["settings"]["budget"], row["settings"]["images"]) == ("coop base-to-novel", "2 per class", 4)
+    each = [one["metrics"]["base_accuracy"] for one in row["details"]["runs"]]
+    assert row["base_accuracy"] == pytest.approx(np.mean(each)) and len(each) == 2
+    page = (tmp_path / "results.md").read_text()
+    assert "## Base to novel classes: test, 18 images" in page and "| small | coop | 2 per class | " in page
+    assert "Few labels" not in page
 
 
 def test_list(capsys: Captured) -> None:

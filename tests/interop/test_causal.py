@@ -15,11 +15,12 @@ from biomedclip_jax.config import CausalPool, ComputeConfig, GPTConfig, LlamaCon
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.causal import entries, read_config
 from biomedclip_jax.interop.initial import text_tower
-from biomedclip_jax.interop.layout import from_params
+from biomedclip_jax.interop.layout import flatten, from_params, nest
 from biomedclip_jax.interop.weights import find_weights, read_weights
 from biomedclip_jax.models.causal import text_lengths
 from biomedclip_jax.models.gpt import GPT
 from biomedclip_jax.models.llama import Llama
+from biomedclip_jax.sharding import make_mesh, state_shardings
 
 PAD = 59
 SPREAD = 0.3  # of the weights, so that tokens look at each other unevenly: with the usual 0.02 scores would not matter
@@ -218,6 +219,26 @@ def message(function: Any) -> str:
         function()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_a_tower_is_read_to_where_and_as_what_it_is_stored(tmp_path: Path) -> None:
+    """As 2.6 billion frozen numbers are: rounded and split over devices while they are read, to the same bits as afterwards."""
+    written(tmp_path, "GPT2Model", GPT2)
+    config = read_config(tmp_path)
+    plain = flatten({"text": text_tower(str(tmp_path), config)})
+    mesh = make_mesh(fsdp=4)
+    like = {}
+    for path, lies in flatten(state_shardings(nest(plain), mesh)).items():
+        dtype = "bfloat16" if path.endswith(("kernel", "word")) else "float32"
+        like[path] = jax.ShapeDtypeStruct(plain[path].shape, dtype, sharding=lies)
+    like |= {"image/patch/kernel": like["text/word"]}  # what is another tower's is left alone
+    found = flatten({"text": text_tower(str(tmp_path), config, like)})
+    assert found.keys() == plain.keys()
+    for path, leaf in found.items():
+        assert (leaf.dtype, leaf.sharding) == (like[path].dtype, like[path].sharding), path
+        assert np.array_equal(leaf, plain[path].astype(leaf.dtype)), path
+    kernel = found["text/blocks/mlp/fc1/kernel"]
+    assert kernel.dtype == "bfloat16" and kernel.addressable_shards[0].data.size == kernel.size // 4
 
 
 def test_another_model_than_the_config_asks_for_is_named(tmp_path: Path) -> None:

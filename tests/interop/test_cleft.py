@@ -1,4 +1,4 @@
-"""CLEFT's checkpoints against its own composition: DINOv2 with registers, GPT-2 by transformers, adapters by PEFT."""
+"""CLEFT's checkpoints against its own composition: DINOv2 with registers, GPT-2 and LLaMA by transformers, adapters by PEFT."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from cleft_reference import LENGTHS, PAD, captions, reference_model, their_texts
 from flax import nnx
 
 import biomedclip_jax as bc
-from biomedclip_jax.config import CLIPConfig, GPTConfig, IA3Config, LoRAConfig, PrefixConfig
+from biomedclip_jax.config import CLIPConfig, GPTConfig, IA3Config, LlamaConfig, LoRAConfig, PrefixConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.prompt_learning.context import prepended
 from biomedclip_jax.evaluation.prompt_learning.prompted import encode_prompts
@@ -73,20 +73,34 @@ def test_texts_end_to_end(first_stage: tuple[Any, Path]) -> None:
     assert np.abs(np.asarray(other) - expected).max() > 1e-2
 
 
+PARTS = ("attention/query", "attention/value")
+
+
 @pytest.mark.parametrize(
-    ("kind", "adapter"),
-    [("lora", LoRAConfig()), ("ia3", IA3Config()), ("prefix", PrefixConfig()), (None, None)],
-    ids=["LoRA with base_layer", "IA3", "prefix", "none"],
+    ("llm_type", "kind", "adapter"),
+    [
+        ("gpt", "lora", LoRAConfig()),
+        ("gpt", "ia3", IA3Config()),
+        ("gpt", "prefix", PrefixConfig()),
+        ("gpt", None, None),
+        ("llama", "lora", LoRAConfig(targets=PARTS)),
+        ("llama", "ia3", IA3Config(PARTS, ())),
+        ("llama", "prefix", PrefixConfig()),
+        ("llama", None, None),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
 )
-def test_other_adapters_and_names(tmp_path: Path, kind: str | None, adapter: Any) -> None:
+def test_other_adapters_and_names(tmp_path: Path, llm_type: str, kind: str | None, adapter: Any) -> None:
     import torch
 
-    theirs = reference_model(kind)
+    theirs = reference_model(kind, llm_type)
     if kind == "ia3":
-        theirs.to(torch.bfloat16)  # as CLEFT trains
-    path = write(theirs, tmp_path)
+        for parameter in theirs.parameters():  # as CLEFT trains; rotary frequencies are none, and stay as they are
+            parameter.data = parameter.data.to(torch.bfloat16)
+    path = write(theirs, tmp_path, llm_type=llm_type)
     theirs.float()
     model = read_model(path)
+    assert isinstance(model.config.text, LlamaConfig if llm_type == "llama" else GPTConfig)
     assert model.config.text_adapter == adapter
     found = jax.jit(lambda x: nnx.merge(abstract_model(model.config)[0], model.params).encode_text(x))(captions())
     assert np.abs(np.asarray(found) - their_texts(theirs, captions())).max() <= 1e-5
@@ -95,6 +109,15 @@ def test_other_adapters_and_names(tmp_path: Path, kind: str | None, adapter: Any
     assert not set(model.report.used) & set(model.report.ignored)
     write_cleft(model, tmp_path / "again.ckpt", like=path)
     assert_same_tensors(tmp_path / "again.ckpt", path)
+    if llm_type == "llama":  # and without the original: as PEFT 0.6.2 would name them
+        write_model(model, tmp_path / "cleft", "cleft")
+        again = read_model(tmp_path / "cleft")
+        assert again.config == model.config
+        assert LightningFile(tmp_path / "cleft" / "cleft.ckpt").hyper_parameters["llm_type"] == "llama"
+        assert set(LightningFile(tmp_path / "cleft" / "cleft.ckpt")) == {n.replace(".base_layer.", ".") for n in names}
+        before, after = flatten(model.params), flatten(again.params)
+        assert before.keys() == after.keys()
+        assert all(np.array_equal(before[path], after[path]) for path in before if path != "image/position")
 
 
 def assert_same_tensors(one: Path, other: Path) -> None:
@@ -108,10 +131,12 @@ def assert_same_tensors(one: Path, other: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time:UserWarning")  # as CLEFT does
-def test_second_stage(tmp_path: Path) -> None:
-    theirs = with_context(reference_model("lora"))
-    path = write(theirs, tmp_path)
-    assert "text_encoder_q.model.base_model.base_model.model.transformer.wpe.weight" in theirs.state_dict()
+@pytest.mark.parametrize("llm_type", ["gpt", "llama"])
+def test_second_stage(tmp_path: Path, llm_type: str) -> None:
+    theirs = with_context(reference_model("lora", llm_type))
+    path = write(theirs, tmp_path, llm_type=llm_type)
+    table = {"gpt": "transformer.wpe", "llama": "model.embed_tokens"}[llm_type]
+    assert f"text_encoder_q.model.base_model.base_model.model.{table}.weight" in theirs.state_dict()
     model, context = read_cleft(path), read_context(path)
     assert context.shape == (30, 64)
     assert model.report.ignored["text_encoder_q.model.prompt_encoder.default.embedding.weight"].startswith("learned context")
@@ -189,7 +214,7 @@ def test_what_cannot_be_read_is_named(first_stage: tuple[Any, Path], tmp_path: P
     copy = lambda *a, **k: changed(path, tmp_path, *a, **k)  # noqa: E731
     found = message(lambda: read_model(copy(text_encoder_q__global_embed__head__0__weight=torch.zeros(2))))
     assert "text_encoder_q.global_embed has two layers and BatchNorm" in found
-    assert "llm_type = 'llama' is not supported" in message(lambda: read_model(copy({"llm_type": "llama"})))
+    assert "llm_type = 'bert' is not supported" in message(lambda: read_model(copy({"llm_type": "bert"})))
     assert "no tensor img_encoder_q.model.register_tokens" in message(
         lambda: read_model(copy(img_encoder_q__model__register_tokens=None))
     )
@@ -228,6 +253,9 @@ def test_what_cannot_be_written_is_named(first_stage: tuple[Any, Path], tmp_path
     assert "CLEFT has no such model (text)" in refused(text=text)
     assert "CLEFT has no such model (text_adapter)" in refused(text_adapter=LoRAConfig(alpha=16.0))
     assert "CLEFT has no such model (text_adapter)" in refused(text_adapter=LoRAConfig(targets=("attention/query",)))
+    other = dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, otsu_crop=False))
+    assert "CLEFT has no such model (preprocess)" in message(lambda: write_cleft(other, goal))
+    assert "CLEFT has no such model (preprocess)" in message(lambda: write_model(other, tmp_path / "folder", "cleft"))
     config, params = merged(model.config, model.params)
     plain = dataclasses.replace(model, config=config, params=params)
     assert "another model than the one to be written" in message(lambda: write_cleft(plain, goal, like=path))

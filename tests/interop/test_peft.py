@@ -18,26 +18,31 @@ from biomedclip_jax.config import (
     ComputeConfig,
     GPTConfig,
     IA3Config,
+    LlamaConfig,
     LoRAConfig,
     PrefixConfig,
     ViTConfig,
 )
+from biomedclip_jax.config.adapters import LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.causal import entries as gpt_entries
+from biomedclip_jax.interop.causal import config_json as causal_config_json
+from biomedclip_jax.interop.causal import entries as causal_entries
 from biomedclip_jax.interop.huggingface import bert_config_json, bert_entries, vit_config_json, vit_entries
 from biomedclip_jax.interop.layout import flatten, nest, to_params
 from biomedclip_jax.interop.peft import read_peft, write_peft
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.gpt import GPT
+from biomedclip_jax.models.llama import Llama
 from biomedclip_jax.models.vit import ViT
 
 STILL = {"dropout": 0.0, "attention_dropout": 0.0}
 SIZES = {"width": 32, "depth": 2, "heads": 4, "mlp_width": 64}
 GPT2 = GPTConfig(vocab_size=60, context_length=12, positions=24, pad_id=59, embedding_dropout=0.0, **SIZES, **STILL)
+LLAMA = LlamaConfig(vocab_size=60, context_length=12, positions=24, pad_id=59, key_value_heads=2, **SIZES)
 BERT = BertConfig(vocab_size=60, context_length=12, positions=24, layer_norm_eps=1e-12, **SIZES, **STILL)
 VIT = ViTConfig(image_size=32, patch_size=8, **SIZES)
-KINDS: dict[type, Any] = {GPTConfig: GPT, BertConfig: Bert, ViTConfig: ViT}
-Tower = GPTConfig | BertConfig | ViTConfig
+KINDS: dict[type, Any] = {GPTConfig: GPT, LlamaConfig: Llama, BertConfig: Bert, ViTConfig: ViT}
+Tower = GPTConfig | LlamaConfig | BertConfig | ViTConfig
 
 
 def their_tower(config: Tower) -> Any:
@@ -51,6 +56,9 @@ def their_tower(config: Tower) -> Any:
         sizes = {"vocab_size": 60, "n_positions": 24, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 64}
         ends = {"bos_token_id": 59, "eos_token_id": 59, "scale_attn_by_inverse_layer_idx": True, "initializer_range": 0.2}
         model: Any = transformers.GPT2Model(transformers.GPT2Config(**sizes, **ends, attn_implementation="eager"))
+    elif isinstance(config, LlamaConfig):
+        described = {**causal_config_json(config), "initializer_range": 0.2}
+        model = transformers.LlamaModel(transformers.LlamaConfig(**described, attn_implementation="eager"))
     elif isinstance(config, BertConfig):
         described = {**bert_config_json(config), "initializer_range": 0.2}
         model = transformers.BertModel(
@@ -70,7 +78,8 @@ def our_base(config: Tower, theirs: Any, folder: Path) -> dict[str, Any]:
     theirs.save_pretrained(folder)  # under the names of the layout, which are not always those in memory
     tensors = load_file(folder / "model.safetensors")
     tower = "image" if isinstance(config, ViTConfig) else "text"
-    table: Any = {GPTConfig: gpt_entries, BertConfig: bert_entries, ViTConfig: vit_entries}[type(config)](config)
+    tables: dict[type, Any] = {GPTConfig: causal_entries, LlamaConfig: causal_entries, BertConfig: bert_entries}
+    table = tables.get(type(config), vit_entries)(config)
     shapes = {
         tower: nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: KINDS[type(config)](config, ComputeConfig(), nnx.Rngs(0)))))
     }
@@ -141,6 +150,21 @@ CASES: dict[str, tuple[Tower, str, dict[str, Any], AdapterConfig]] = {
     "GPT-2 LoRA": (GPT2, "Lora", LORA | {"fan_in_fan_out": True}, LoRAConfig(4, 16, 0.0)),
     "GPT-2 IA3": (GPT2, "IA3", {"fan_in_fan_out": True}, IA3Config()),
     "GPT-2 prefix": (GPT2, "PrefixTuning", PREFIX, PrefixConfig(5)),
+    "LLaMA LoRA": (LLAMA, "Lora", LORA, LoRAConfig(4, 16, 0.0, ("attention/query", "attention/value"))),
+    "LLaMA LoRA, all": (
+        LLAMA,
+        "Lora",
+        LORA | {"target_modules": "all-linear"},
+        LoRAConfig(4, 16, 0.0, LLAMA_LAYERS),
+    ),
+    "LLaMA IA3": (LLAMA, "IA3", {}, IA3Config(("attention/key", "attention/value"), ("mlp/down",))),
+    "LLaMA AdaLoRA": (
+        LLAMA,
+        "AdaLora",
+        {"init_r": 4, "target_r": 2, "lora_alpha": 16, "total_step": 10},
+        AdaLoRAConfig(4, 16, 0.0, ("attention/query", "attention/value")),
+    ),
+    "LLaMA prefix": (LLAMA, "PrefixTuning", PREFIX, PrefixConfig(5)),
     "BERT LoRA": (BERT, "Lora", LORA, LoRAConfig(4, 16, 0.0, ("attention/query", "attention/value"))),
     "BERT LoRA, MLP": (
         BERT,

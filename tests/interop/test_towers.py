@@ -12,7 +12,19 @@ import pytest
 from reference import load_open_clip, write_vocabulary
 
 import biomedclip_jax as bc
-from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, LlamaConfig, PreprocessConfig, ViTConfig
+from biomedclip_jax.config import (
+    AdapterConfig,
+    BertConfig,
+    CLIPConfig,
+    ClipTextConfig,
+    GPTConfig,
+    LlamaConfig,
+    LoRAConfig,
+    PrefixConfig,
+    PreprocessConfig,
+    ViTConfig,
+)
+from biomedclip_jax.config.adapters import LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.folders import Model, export_format, read_model, write_model
 from biomedclip_jax.interop.layout import flatten
@@ -77,6 +89,18 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
         with pytest.raises(UserError, match="no open_clip form"):
             write_model(model, tmp_path / "other", format)
         assert not list(tmp_path.glob("other*"))
+
+
+@pytest.mark.parametrize("adapter", [PrefixConfig(3), LoRAConfig(4, targets=LLAMA_LAYERS)], ids=["prefix", "LoRA"])
+def test_adapters_of_a_llama_stay_beside_its_weights(tmp_path: Path, adapter: AdapterConfig) -> None:
+    model = model_of(dataclasses.replace(MODELS["ViT and LLaMA"], text_adapter=adapter), tmp_path / "tokenizer")
+    write_model(model, tmp_path / "model", "huggingface")
+    back = read_model(tmp_path / "model")
+    assert back.config == model.config
+    before, after = flatten(model.params), flatten(back.params)
+    assert before.keys() == after.keys() and all(np.array_equal(before[path], after[path]) for path in before)
+    with pytest.raises(UserError, match="merge them first"):
+        write_model(model, tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -27,6 +27,7 @@ from biomedclip_jax.config import (
     from_json,
     to_json,
 )
+from biomedclip_jax.config.adapters import LAYERS, LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.layout import flatten, nest
 from biomedclip_jax.models import abstract_model, init_params
@@ -37,6 +38,7 @@ TEXTS = {
     "BERT": dataclasses.replace(tiny.MODEL.text, positions=16),
     "CLIP": ClipTextConfig(context_length=8, **SIZES),
     "GPT": GPTConfig(context_length=8, positions=16, pad_id=0, **SIZES),
+    "LLaMA": LlamaConfig(context_length=8, positions=16, pad_id=0, key_value_heads=2, **SIZES),
 }
 LORA = LoRAConfig(rank=4, dropout=0.5, targets=("attention/qkv", "mlp/*"))
 ADAPTERS: dict[str, AdapterConfig] = {
@@ -47,10 +49,16 @@ ADAPTERS: dict[str, AdapterConfig] = {
     "IA3 of parts": IA3Config(outputs=("attention/key", "attention/value"), inputs=("attention/out", "mlp/fc2")),
     "prefix": PrefixConfig(tokens=3),
 }
+OF_LLAMA: dict[AdapterConfig, AdapterConfig] = {
+    LORA: LoRAConfig(rank=4, dropout=0.5, targets=("attention/*", "mlp/*")),
+    ADAPTERS["AdaLoRA"]: AdaLoRAConfig(rank=4, targets=("attention/key", "mlp/up"), ranks=(("attention/key", (3, 0)),)),
+    ADAPTERS["IA3"]: IA3Config(outputs=("attention/key", "attention/value"), inputs=("mlp/down",)),
+}
 
 
 def model(adapter: AdapterConfig, text: str = "BERT") -> CLIPConfig:
-    return dataclasses.replace(tiny.MODEL, text=TEXTS[text], image_adapter=adapter, text_adapter=adapter)
+    of_text = OF_LLAMA.get(adapter, adapter) if text == "LLaMA" else adapter
+    return dataclasses.replace(tiny.MODEL, text=TEXTS[text], image_adapter=adapter, text_adapter=of_text)
 
 
 @functools.cache
@@ -97,6 +105,7 @@ def test_adapters_begin_as_nothing_and_change_nothing_else(text: str) -> None:
 
 
 MERGED = [(name, "GPT" if name == "LoRA" else "BERT") for name in ADAPTERS if name != "prefix"] + [("IA3", "CLIP")]
+MERGED += [(name, "LLaMA") for name in ("LoRA", "AdaLoRA", "IA3")]
 
 
 @pytest.mark.parametrize(("name", "text"), MERGED)
@@ -160,8 +169,8 @@ def test_ranks_that_were_removed_do_nothing_and_learn_nothing() -> None:
 @pytest.mark.parametrize("text", TEXTS)
 def test_dropout_of_an_adapter_is_keyed_by_example(text: str) -> None:
     still = {"dropout": 0.0, "attention_dropout": 0.0} | ({"embedding_dropout": 0.0} if text == "GPT" else {})
-    quiet = TEXTS[text] if text == "CLIP" else dataclasses.replace(TEXTS[text], **still)
-    config = dataclasses.replace(model(LORA), text=quiet)
+    quiet = TEXTS[text] if text in ("CLIP", "LLaMA") else dataclasses.replace(TEXTS[text], **still)
+    config = dataclasses.replace(model(LORA, text), text=quiet)
     params, keys = moved(config), jax.vmap(jax.random.key)(jnp.arange(4))
     found = embeddings(config, params, keys)
     assert min(difference(found, embeddings(config, params))) > 1e-3, "without keys there is none"
@@ -173,7 +182,7 @@ def test_dropout_of_an_adapter_is_keyed_by_example(text: str) -> None:
 def test_captions_may_be_padded_with_a_prefix_too() -> None:
     tokens = tiny.batch(4)["tokens"]
     tokens[:, 5:] = 0
-    for text in ("BERT", "GPT"):
+    for text in ("BERT", "GPT", "LLaMA"):
         config = model(ADAPTERS["prefix"], text)
         graph, _ = abstract_model(config)
         keys = jax.vmap(jax.random.key)(jnp.arange(4))
@@ -243,7 +252,7 @@ def test_what_cannot_work_is_said() -> None:
     with pytest.raises(UserError, match=r"LoRAConfig\.targets = \('qkv',\): expected patterns of attention/qkv"):
         LoRAConfig(targets=("qkv",))
     with pytest.raises(UserError, match="either attention/qkv or parts of it"):
-        LoRAConfig(targets=("attention/*", "attention/key"))
+        model(LoRAConfig(targets=("attention/*", "attention/key")))
     with pytest.raises(UserError, match=r"AdaLoRAConfig\.ranks.*0 to rank = 2"):
         AdaLoRAConfig(rank=2, ranks=(("attention/qkv", (3, 1)),))
     with pytest.raises(UserError, match="ranks of 2 numbers, one a block"):
@@ -254,5 +263,34 @@ def test_what_cannot_work_is_said() -> None:
         model(PrefixConfig(tokens=9))
     with pytest.raises(UserError, match="only a vision transformer"):
         CLIPConfig(image=ResNetConfig(), image_adapter=LoRAConfig(), embed_width=2048, image_head="none")
-    with pytest.raises(UserError, match="a LLaMA cannot have one"):
+
+
+def test_layers_that_this_tower_does_not_have_are_named() -> None:
+    with pytest.raises(UserError, match=r"targets = \('attention/qkv',\): expected patterns of the layers of a LLaMA"):
         CLIPConfig(text=LlamaConfig(), text_adapter=LoRAConfig())
+    gated = LoRAConfig(targets=("mlp/gate",))
+    with pytest.raises(UserError, match=r"targets = \('mlp/gate',\): expected patterns of attention/qkv"):
+        CLIPConfig(text=GPTConfig(), text_adapter=gated)
+    with pytest.raises(UserError, match=r"LoRAConfig\.targets = \('mlp/gate', 'mlp/fc1'\)"):
+        LoRAConfig(targets=("mlp/gate", "mlp/fc1"))
+    with pytest.raises(UserError, match=r"AdaLoRAConfig\.ranks.*numbers for attention/query only"):
+        AdaLoRAConfig(targets=("attention/query",), ranks=(("attention/key", (1, 1)),))
+    found = LoRAConfig(targets=("attention/*",))
+    assert found.layers_in(LAYERS) == ("attention/qkv", "attention/out")
+    assert found.layers_in(LLAMA_LAYERS) == ("attention/query", "attention/key", "attention/value", "attention/out")
+    with pytest.raises(UserError, match=r"text_adapter.*at most positions = 16"):
+        model(PrefixConfig(tokens=9), "LLaMA")
+
+
+def test_counts_of_a_llama() -> None:
+    """As PEFT counts them for a Llama 2 with 70B's grouped heads and 7B's depth and width, from the shapes of its layers."""
+    text = LlamaConfig(key_value_heads=8)
+    narrow = 4096 // 32 * 8
+    expected = {
+        LoRAConfig(targets=("attention/query", "attention/value")): 32 * 8 * (4096 + 4096 + 4096 + narrow),
+        IA3Config(("attention/key", "attention/value"), ("mlp/down",)): 32 * (2 * narrow + 11_008),
+        PrefixConfig(): 32 * 20 * 2 * narrow,
+    }
+    for adapter, count in expected.items():
+        leaves = flatten(abstract_model(CLIPConfig(text=text, text_adapter=adapter))[1])
+        assert sum(leaf.size for path, leaf in leaves.items() if is_adapter(path)) == count

@@ -7,10 +7,10 @@ import pytest
 import tiny
 
 from biomedclip_jax.config import ComputeConfig, DataConfig, PreprocessConfig, Stage, TrainConfig
-from biomedclip_jax.planning.estimate import Estimate, estimate, loss_flops, recomputation, transfer_seconds
+from biomedclip_jax.planning.estimate import Estimate, estimate, loss_flops, recomputed, transfer_seconds
 from biomedclip_jax.planning.hlo import Collective
 from biomedclip_jax.planning.topology import Chip, Topology, parse_topology
-from biomedclip_jax.train.metrics import flops_per_pair
+from biomedclip_jax.train.metrics import Work, flops_per_pair
 
 GPU = Chip("G", "cuda", 1e12, 1e11, 1 << 30, 1e9, 100.0, host_network=50.0)
 
@@ -35,10 +35,13 @@ def test_tpus_send_on_all_links() -> None:
 
 
 @pytest.mark.parametrize(
-    ("microbatch", "remat", "factor"), [(None, "dots", 1), (32, "none", 4 / 3), (None, "full", 4 / 3), (32, "full", 5 / 3)]
+    ("microbatch", "remat", "again"), [(None, "dots", 0), (32, "none", 1), (None, "full", 1), (32, "full", 2)]
 )
-def test_recomputation(microbatch: int | None, remat, factor: float) -> None:
-    assert recomputation(Stage(64, steps=1, microbatch=microbatch), ComputeConfig(remat=remat)) == factor
+def test_recomputation(microbatch: int | None, remat, again: int) -> None:
+    stage, compute = Stage(64, steps=1, microbatch=microbatch), ComputeConfig(remat=remat)
+    assert recomputed([Work(10, 20), Work(100, 200)], stage, compute) == again * 110
+    frozen = again - (remat == "full")  # remat is about the backward pass, which a frozen tower has not
+    assert recomputed([Work(10, 20), Work(100, 0)], stage, compute) == again * 10 + frozen * 100
 
 
 def test_bounds_of_a_stage() -> None:

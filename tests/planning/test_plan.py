@@ -13,14 +13,23 @@ import pytest
 import tiny
 from jax.experimental.compilation_cache import compilation_cache
 
-from biomedclip_jax.config import ComputeConfig, DataConfig, PreprocessConfig, ShardingConfig, Stage, TrainConfig
+from biomedclip_jax.config import (
+    ComputeConfig,
+    DataConfig,
+    GPTConfig,
+    LoRAConfig,
+    PreprocessConfig,
+    ShardingConfig,
+    Stage,
+    TrainConfig,
+)
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.planning import plan as planning
 from biomedclip_jax.planning import topology
 from biomedclip_jax.planning.compiling import Compiled, memory_needed
 from biomedclip_jax.planning.devices import describe_devices, prepare
 from biomedclip_jax.planning.hlo import Program
-from biomedclip_jax.planning.lower import assumed_buckets, assumed_lengths
+from biomedclip_jax.planning.lower import assumed_buckets, assumed_lengths, lower_step
 from biomedclip_jax.planning.topology import GIB, parse_topology
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.state import parameter_count
@@ -34,7 +43,7 @@ MODEL = dataclasses.replace(
 
 def config(*stages: Stage, **fields) -> TrainConfig:
     defaults = {"model": MODEL, "preprocess": PreprocessConfig(image_size=16), "compute": ComputeConfig(dtype="bfloat16")}
-    return TrainConfig(name="tiny", data=DataConfig(train="x"), stages=stages, **defaults | fields)
+    return TrainConfig(name="tiny", data=DataConfig(train="x", label_column="label"), stages=stages, **defaults | fields)
 
 
 # --- verdict and search, with a compiler that answers at once -------------------------------------------------------
@@ -110,6 +119,27 @@ def test_what_never_fits_is_said_after_few_tries(compiler) -> None:
     with pytest.raises(UserError, match=r"stage 0 does not fit.*no smaller microbatch, remat or fsdp that was tried fits"):
         planning.plan(config(Stage(1 << 16, steps=1)), "h100:1x8", say=lambda line: None)
     assert len(tried) <= 9
+
+
+def test_what_is_trained_and_learned_of_labels_is_told(compiler, tmp_path: Path) -> None:
+    compiler(lambda config: 1)
+    lines: list[str] = []
+    stages = (
+        Stage(64, steps=1, trainable=("text_head", "logit_scale")),
+        Stage(64, steps=1, objective="classification", trainable=("context",)),
+    )
+    prompted = config(*stages, model=dataclasses.replace(MODEL, context=2))
+    planned = planning.plan(prompted, "v5e:2x2", say=lines.append, json_file=tmp_path / "plan.json")
+    found = "\n".join(lines)
+    head, numbers = 32 * 24 + 24 * 16, parameter_count(prompted.model)
+    assert f"{head + 1:,} of {numbers:,}\n" in found and f"logit_scale 1, text_head {head:,}\n" in found
+    assert f"{2 * 32} of {numbers:,}\n" in found and "of 14 classes, 8 tokens each (assumed)" in found
+    record = json.loads((tmp_path / "plan.json").read_text())["stages"]
+    assert [stage["trained_numbers"] for stage in record] == [{"logit_scale": 1, "text_head": head}, {"context": 64}]
+    frozen, learned = (p.estimate for p in planned)
+    assert frozen is not None and learned is not None and frozen.model_flops > learned.model_flops > 0
+    gradient = lower_step(prompted, 1, jax.devices()[:4], (), 640)
+    assert "tensor<64x14xi1>" in gradient.as_text(), "which classes an image has, and the step takes it"
 
 
 def test_wrong_input_is_said_before_anything_is_compiled(compiler) -> None:
@@ -212,6 +242,26 @@ def test_sharded_parameters_are_gathered_in_the_loops(fast_compiler: None) -> No
     inside = [c for c in planned.compiled.program.counted if c.loop]
     assert "all-gather" in {c.kind for c in inside}
     assert all(c.groups.shape == (2, 2) and c.times == 2 for c in inside)
+
+
+@cuda
+def test_a_frozen_tower_is_stored_once_and_rounded(fast_compiler: None) -> None:
+    """As CLEFT's language model: one copy in bfloat16 for four devices, of which a step puts one block at a time together."""
+    text = GPTConfig(vocab_size=50, context_length=8, positions=8, width=256, depth=8, heads=4, mlp_width=1024, pad_id=0)
+    model = dataclasses.replace(MODEL, text=text, text_head="linear", text_adapter=LoRAConfig())
+    frozen = config(
+        Stage(16, steps=1, trainable=("image", "*lora*", "*_head", "logit_scale")),
+        model=model,
+        compute=ComputeConfig(dtype="bfloat16", frozen_dtype="bfloat16", remat="full"),
+        sharding=ShardingConfig(fsdp=4),
+    )
+    (planned,) = planning.plan(frozen, "a100:1x4", say=lambda line: None)
+    compiled = planned.compiled
+    matrices = 8 * 12 * 256**2
+    assert compiled.fits and compiled.arguments is not None and compiled.temporaries is not None
+    rest = 3 * 4 * (parameter_count(model) - matrices)  # at most: all the others trained, and whole on each device
+    assert 2 * matrices / 4 < compiled.arguments < 2 * matrices / 4 + rest
+    assert compiled.temporaries < 2 * matrices, "neither the whole tower nor a float32 copy of it at any time"
 
 
 @tpu

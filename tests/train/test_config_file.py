@@ -59,8 +59,7 @@ def test_every_config_describes_a_model(path: Path) -> None:
     for size in {stage.image_size or config.model.image.image_size for stage in config.stages}:
         model = config.model_at(size)
         _, shapes = abstract_model(model, config.compute)
-        prefix = model.image.prefix_tokens if model.image.position_on_prefix else 0
-        rows = (size // model.image.patch_size) ** 2 + prefix
+        rows = (size // model.image.patch_size) ** 2 + model.vit.prefix_positions
         assert shapes["image"]["position"].shape == (rows, model.image.width)
 
 

@@ -58,7 +58,7 @@ def some_gradients(updates: int) -> list[Numbers]:
 
 
 class Torch:
-    """torch.optim.AdamW with a group for each parameter; each begins with the update that first moves it."""
+    """torch.optim.AdamW or SGD with a group for each parameter; each begins with the update that first moves it."""
 
     def __init__(self, config: OptimizerConfig, factors: dict[str, float]):
         import torch
@@ -71,14 +71,15 @@ class Torch:
             {"params": [p], "weight_decay": config.weight_decay * decayed[path], "lr": RATE * factors.get(path, 1.0)}
             for path, p in self.parameters.items()
         ]
-        self.adamw = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps)
+        adamw = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps)
+        self.optimizer = torch.optim.SGD(groups, momentum=config.momentum) if config.rule == "sgd" else adamw
 
     def step(self, gradients: Numbers) -> None:
         for path, parameter in self.parameters.items():
             parameter.grad = self.torch.tensor(gradients[path]) if path in gradients else None
         if self.config.clip_norm is not None:
             self.torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.config.clip_norm)
-        self.adamw.step()  # leaves alone what has no gradient
+        self.optimizer.step()  # leaves alone what has no gradient
 
 
 def moved_as(optimizer: Optimizer, theirs: Torch, stages: list[int]) -> None:
@@ -125,6 +126,32 @@ def test_what_starts_late_or_pauses_is_torchs_adamw_begun_then(clip_norm: float 
     assert sorted(optimizer.all_trained()) == sorted(optimizer.trained(2))
 
 
+def test_sgd_is_torchs() -> None:
+    """With momentum, and weight decay as part of the gradient, also of what pauses."""
+    config = OptimizerConfig(rule="sgd", momentum=0.9, weight_decay=1e-2, clip_norm=1.0)
+    stages = [stage("image"), stage("text"), stage("image", "text")]
+    moved_as(make_optimizer(config, stages, list(SHAPES)), Torch(config, {}), [0, 0, 1, 1, 1, 2, 2])
+
+
+def test_a_stage_with_an_optimizer_of_its_own_has_moments_of_its_own() -> None:
+    own = OptimizerConfig(rule="sgd", learning_rate=1.0, weight_decay=0.0, momentum=0.5)
+    stages = [stage("image"), dataclasses.replace(stage("image", "text"), optimizer=own), stage("image")]
+    optimizer = make_optimizer(OptimizerConfig(weight_decay=0.0), stages, list(SHAPES))
+    assert {name: (each.config.rule, each.paths) for name, each in optimizer.sets.items()} == {
+        "stages 0,2": ("adamw", ("image/a/kernel", "image/a/bias")),
+        "stages 1": ("sgd", ("image/a/kernel", "image/a/bias", "text/b/kernel")),
+    }
+    assert sorted(optimizer.all_trained()) == ["image/a/bias", "image/a/kernel", "text/b/kernel"]
+    params = {path: jnp.zeros(shape) for path, shape in SHAPES.items()}
+    state, steps = optimizer.init(params), []
+    for number in (0, 1, 1, 2):
+        gradients = {path: jnp.ones_like(params[path]) for path in optimizer.trained(number)}
+        new, state = optimizer.update(gradients, state, params, number, jnp.float32(1.0))
+        steps.append(float((params["image/a/bias"] - new["image/a/bias"])[0]))
+        params |= new
+    assert np.allclose(steps, [1, 1, 1.5, 1], atol=1e-4), "Adam's step is 1; SGD's with momentum 1, then 1 + 0.5"
+
+
 # --- sets -----------------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +161,7 @@ def counts(state: dict[str, Any]) -> dict[str, int]:
 
 def test_a_set_that_pauses_keeps_moments_and_count() -> None:
     optimizer = make_optimizer(OptimizerConfig(), [stage("image", "text"), stage("image")], list(SHAPES))
-    assert optimizer.sets == {
+    assert {name: (each.stages, each.paths) for name, each in optimizer.sets.items()} == {
         "stages 0": ((0,), ("text/b/kernel",)),
         "stages 0,1": ((0, 1), ("image/a/kernel", "image/a/bias")),
     }

@@ -96,8 +96,9 @@ def test_every_field_takes_its_own_value(path: Path) -> None:
             return sum(map(leaves, value))
         return sum(leaves(v) for name, v in value.items() if name != "kind") if isinstance(value, dict) else 1
 
-    absent = [config.model.image_adapter, config.model.text_adapter].count(None)
-    assert len(fields(config)) == leaves(json.loads(to_json(config))) - 1 - absent, "all but `prepare` and adapters"
+    parts = [config.model.image_adapter, config.model.text_adapter, *(stage.optimizer for stage in config.stages)]
+    absent = parts.count(None)
+    assert len(fields(config)) == leaves(json.loads(to_json(config))) - 1 - absent, "all but `prepare` and what is not there"
 
 
 @EVERY_CONFIG

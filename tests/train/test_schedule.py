@@ -1,5 +1,7 @@
 """Lengths of stages, learning rates, and the position in the data."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from reference import load_open_clip
@@ -53,6 +55,18 @@ def test_a_constant_rate_after_the_warmup(warmup: int) -> None:
     assert np.abs(rates - 1e-3 * expected).max() <= 1e-6 * 1e-3
     staged = learning_rate(config, STAGES, STEPS)(np.arange(150))
     assert np.allclose(staged, rates * np.repeat([1, 0.1, 1], [30, 50, 70]), rtol=1e-6, atol=0)
+
+
+def test_a_stage_with_an_optimizer_of_its_own_has_a_curve_of_its_own() -> None:
+    """CLEFT's second stage: warm-up and cosine from the start, to a rate above 0; the other stages go on as one run."""
+    own = OptimizerConfig(learning_rate=1e-4, final_learning_rate=1e-5, warmup_steps=10, rule="sgd")
+    stages = (STAGES[0], dataclasses.replace(STAGES[1], optimizer=own), STAGES[2])
+    rates = np.asarray(learning_rate(CONFIG, stages, STEPS)(np.arange(120)))
+    shared = np.asarray(learning_rate(CONFIG, (Stage(10, steps=70),), [70])(np.arange(70)))
+    assert np.allclose(np.concatenate([rates[:30], rates[80:]]), shared, rtol=1e-6, atol=0)
+    here = np.arange(50)
+    falling = 1e-5 + 9e-5 * 0.5 * (1 + np.cos(np.pi * (here - 10) / 40))
+    assert np.allclose(rates[30:80], 0.1 * np.where(here < 10, 1e-4 * (here + 1) / 10, falling), rtol=1e-5, atol=0)
 
 
 def test_position_in_the_data() -> None:

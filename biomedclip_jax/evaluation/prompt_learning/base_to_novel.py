@@ -1,15 +1,23 @@
 """Do learned prompts carry over to classes that they have not seen? CoCoOp's base-to-novel protocol."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from biomedclip_jax.data.labelled import Labelled
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.candidates import Candidate
+from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.few_label_tasks import check_classes, make_tasks
+from biomedclip_jax.evaluation.few_shot import Budget
 from biomedclip_jax.evaluation.methods import FewShot, Part
 from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
 from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts
 from biomedclip_jax.evaluation.prompts import Prompts, read_prompts
 from biomedclip_jax.evaluation.results import Result
+from biomedclip_jax.progress import progress_bar
 
 
 class PromptLearner(Protocol):
@@ -29,9 +37,10 @@ def base_to_novel(method: PromptLearner, task: FewShot) -> Result:
     """Learn on the first half of the classes (one more if they are odd), test each half among its own classes.
 
     metrics: base_accuracy, novel_accuracy, their harmonic_mean, and zero_shot_* of the data set's prompts on the same images.
-    UserError for class-specific prompts, which know no other classes.
+    UserError for class-specific prompts, which know no other classes, and for less than four classes.
     """
     classes = task.given.data.classes
+    _check_count(classes)
     if isinstance(method, BiomedCoOp) and method.sentences is not None:  # the file is about all classes
         task = dataclasses.replace(task, prompts=read_prompts(method.sentences, classes))
         method = dataclasses.replace(method, sentences=None)
@@ -51,6 +60,47 @@ def base_to_novel(method: PromptLearner, task: FewShot) -> Result:
     settings = {"seed": task.seed, "base_classes": half, "images": len(base.given)}
     n = len(base.test) + len(novel.test)
     return Result(task.candidate.name, f"{method.name} base-to-novel", task.test.data.name, n, metrics, settings=settings)
+
+
+def base_to_novel_results(
+    candidates: Sequence[Candidate],
+    train: Labelled,
+    test: Labelled,
+    prompts: Prompts,
+    methods: Sequence[PromptLearner],
+    embeddings: Embeddings,
+    *,
+    dataset: str,
+    budgets: Sequence[Budget],
+    seeds: Sequence[int],
+) -> list[Result]:
+    """One result for each candidate, method and budget: means over the seeds, whose own metrics are in the details (`runs`)."""
+    check_classes(train, test, prompts)
+    _check_count(test.classes)
+    results = []
+    for candidate in candidates:
+        tasks = make_tasks(candidate, train, test, prompts, embeddings, budgets=budgets, seeds=seeds)
+        with progress_bar(len(methods) * len(tasks), f"training ({candidate.name})") as bar:
+            for method in methods:
+                for budget in budgets:
+                    runs = []
+                    for task in tasks.of(budget):
+                        runs.append(base_to_novel(method, task))
+                        bar.update(1)
+                    metrics = {name: float(np.mean([run.metrics[name] for run in runs])) for name in runs[0].metrics}
+                    about = {name: runs[0].settings[name] for name in ("base_classes", "images")}
+                    settings = about | {"budget": str(budget), "seeds": [run.settings["seed"] for run in runs]}
+                    details = {"runs": [run.settings | {"metrics": run.metrics} for run in runs]}
+                    if tasks.left_out:
+                        details["left_out"] = tasks.left_out
+                    found = dataclasses.replace(runs[0], dataset=dataset, metrics=metrics, settings=settings, details=details)
+                    results.append(found)
+    return results
+
+
+def _check_count(classes: Sequence[str]) -> None:
+    if len(classes) < 4:
+        raise UserError(f"base to novel: {len(classes)} classes; expected four at least, two to learn from and two others")
 
 
 def _among(task: FewShot, first: int, last: int) -> FewShot:

@@ -4,10 +4,13 @@ Source: the paper (arXiv 2407.21011), which learns them by the cross-entropy of 
 contrastive loss instead, and leaves the image tower free; neither is done here.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
+from biomedclip_jax.evaluation.methods import FewShot
 from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig
 from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
+from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts
 
 PHRASE = "this is a chest x ray of a patient with"
 
@@ -26,3 +29,7 @@ class ContextPrompts(CoOp):
     def name(self) -> str:
         """See `Method`."""
         return "context-prompts"
+
+    def learn(self, task: FewShot) -> LearnedPrompts:
+        """As CoOp does, from another start."""
+        return dataclasses.replace(super().learn(task), method="context-prompts")

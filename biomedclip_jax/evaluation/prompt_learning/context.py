@@ -158,13 +158,20 @@ def _spoken(name: str) -> str:
     return in_words(name)
 
 
+def start_tokens(config: ContextConfig, tokenizer: Tokenizer) -> np.ndarray | None:
+    """Tokens whose embeddings the learned vectors are before any training, int [n]; None where they are drawn at random."""
+    if isinstance(config.start, int):
+        return None
+    return np.resize(_inner(tokenizer, config.start), context_length(config, tokenizer))
+
+
 def initial_context(
     config: ContextConfig, classes: int, tokenizer: Tokenizer, table: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """The vectors before any training, float32 [n, D] or, if `class_specific`, [C, n, D]. table: word embeddings [V, D]."""
     count = context_length(config, tokenizer)
-    if isinstance(config.start, str):
-        vectors = np.asarray(table)[np.resize(_inner(tokenizer, config.start), count)]
+    if (tokens := start_tokens(config, tokenizer)) is not None:
+        vectors = np.asarray(table)[tokens]
         return np.repeat(vectors[None], classes, axis=0) if config.class_specific else vectors
     shape = (classes, count, table.shape[1]) if config.class_specific else (count, table.shape[1])
     return rng.normal(0, 0.02, shape).astype(np.float32)

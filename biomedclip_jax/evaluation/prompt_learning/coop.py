@@ -83,4 +83,4 @@ def predict(learned: LearnedPrompts, task: FewShot, recipe: Recipe) -> Predictio
         "selection": "last_epoch",
         "augmentation": "none",
     }
-    return Prediction(softmax(learned.scores(task.candidate.clip, task.test.unit)), settings)
+    return Prediction(softmax(learned.scores(task.candidate.clip, task.test.unit)), settings, learned)

@@ -13,19 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, GPTConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, GPTConfig, TextConfig
+from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, Layout, make_layout
 from biomedclip_jax.evaluation.prompt_learning.prompted import TOKENS_AT_ONCE, encode_conditioned, encode_prompts
 from biomedclip_jax.files import write_file
-from biomedclip_jax.interop.fingerprint import fingerprint
-from biomedclip_jax.interop.layout import flatten
 from biomedclip_jax.models.clip import Params, logits
 from biomedclip_jax.pretrained import Pretrained
 
 _HEADER = "biomedclip_prompts"
 
-PromptMethod = Literal["coop", "cocoop", "biomedcoop"]
+PromptMethod = Literal["coop", "cocoop", "biomedcoop", "context-prompts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +60,19 @@ class LearnedPrompts:
         return np.asarray(_encode(clip.config, clip.params, layout, self.arrays))
 
     def with_classes(self, classes: Sequence[str]) -> "LearnedPrompts":
-        """The same learned vectors before other names. UserError if each class has vectors of its own."""
-        if self.context.class_specific:
+        """The same learned vectors before other names, or some of the same names in another order.
+
+        UserError for other names where each class has vectors of its own.
+        """
+        if not self.context.class_specific:
+            return dataclasses.replace(self, classes=tuple(classes))
+        if other := [name for name in classes if name not in self.classes]:
             raise UserError(
-                "class-specific prompts are learned for their own classes; learn shared ones to use them for others"
+                f"class-specific prompts are learned for their own classes ({', '.join(self.classes)}), not for {other[0]!r}; "
+                "learn shared ones to use them for others"
             )
-        return dataclasses.replace(self, classes=tuple(classes))
+        own = self.arrays["context"][[self.classes.index(name) for name in classes]]
+        return dataclasses.replace(self, classes=tuple(classes), arrays=self.arrays | {"context": own})
 
     def save(self, path: Path, clip: Pretrained) -> None:
         """One safetensors file; its header names the method, the classes and the model `clip` that they were learned on."""
@@ -74,7 +80,7 @@ class LearnedPrompts:
             "method": self.method,
             "classes": list(self.classes),
             "context": dataclasses.asdict(self.context),
-            "model": fingerprint(flatten(clip.params)),
+            "model": clip.fingerprint,
         }
         from safetensors.numpy import save_file
 
@@ -82,7 +88,7 @@ class LearnedPrompts:
         write_file(path, lambda partial: save_file(arrays, partial, metadata={_HEADER: json.dumps(header)}))
 
 
-def load_prompts(path: Path, clip: Pretrained) -> LearnedPrompts:
+def load_prompts(path: str | Path, clip: Pretrained) -> LearnedPrompts:
     """Prompts from the file that `LearnedPrompts.save` wrote.
 
     Raises UserError if the file is missing or no such file, or was learned on a model with other weights than `clip`.
@@ -97,9 +103,10 @@ def load_prompts(path: Path, clip: Pretrained) -> LearnedPrompts:
         known = header["model"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{path}: not a file of learned prompts ({first_line(error)}); give one that LearnedPrompts.save wrote"
+            f"{path}: not a file of learned prompts ({first_line(error)}); "
+            "give one of a run or of `biomedclip evaluate`, or one that LearnedPrompts.save wrote"
         ) from error
-    if known != (here := fingerprint(flatten(clip.params))):
+    if known != (here := clip.fingerprint):
         raise UserError(
             f"{path}: learned on a model with other weights ({known[:12]}, this one is {here[:12]}); "
             "give the model that they were learned on, or learn them again"
@@ -109,9 +116,13 @@ def load_prompts(path: Path, clip: Pretrained) -> LearnedPrompts:
 
 def layout_for(clip: Pretrained, classes: Sequence[str], context: ContextConfig) -> Layout:
     """The prompts of these classes as this model's text tower takes them."""
-    text = clip.config.text
+    return layout_of(clip.config.text, clip.processor.tokenizer, classes, context)
+
+
+def layout_of(text: TextConfig, tokenizer: Tokenizer, classes: Sequence[str], context: ContextConfig) -> Layout:
+    """The same for a text tower. UserError where they are too long for it."""
     least = text.context_length if isinstance(text, BertConfig) and text.attend_padding else 0
-    layout = make_layout(classes, context, clip.processor.tokenizer, least)
+    layout = make_layout(classes, context, tokenizer, least)
     if isinstance(text, GPTConfig) and layout.tokens.shape[1] > text.positions:
         raise UserError(f"prompts of {layout.tokens.shape[1]} tokens: this text tower has {text.positions} positions")
     return layout

@@ -92,4 +92,5 @@ def test_training_improves_on_the_phrase_it_started_from(candidate: Candidate, t
     learned = method.learn(task)
     learned.save(tmp_path / "prompts.safetensors", candidate.clip)
     again = load_prompts(tmp_path / "prompts.safetensors", candidate.clip)
-    assert again.context == CONTEXT and np.array_equal(again.arrays["context"], learned.arrays["context"])
+    assert (again.method, again.context) == ("context-prompts", CONTEXT)
+    assert np.array_equal(again.arrays["context"], learned.arrays["context"])

@@ -154,3 +154,10 @@ def test_class_specific_prompts_know_no_other_classes(task: FewShot) -> None:
         base_to_novel(own, task)
     with pytest.raises(UserError, match="shared by all classes"):
         CoCoOp(ContextConfig(2, class_specific=True)).learn(task)
+
+
+def test_class_specific_prompts_follow_their_classes(task: FewShot) -> None:
+    vectors = np.random.default_rng(0).normal(0, 0.5, (4, 2, task.candidate.clip.config.text.width)).astype(np.float32)
+    own = LearnedPrompts("coop", CLASSES, ContextConfig(2, class_specific=True), {"context": vectors})
+    turned = own.with_classes(CLASSES[::-1]).text_embeddings(task.candidate.clip)
+    assert np.abs(turned - own.text_embeddings(task.candidate.clip)[::-1]).max() <= 1e-5

@@ -1,0 +1,129 @@
+"""Verbs that use a model as it is: `biomedclip classify`, `embed` and `convert`."""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.config import DEFAULT_TEMPLATE
+from biomedclip_jax.errors import UserError
+
+_MODEL_HELP = "a model folder, a run folder, or hf-hub:org/name"
+_ADAPTER_HELP = "the adapter/ folder of a run that fine-tuned MODEL, merged into it"
+
+
+def add_models(verbs: Any) -> None:
+    """Add the verbs to the command."""
+    verb = functools.partial(add_verb, verbs)
+
+    classify = verb(
+        "classify",
+        _classify,
+        "Zero-shot probabilities of labels for your own images.",
+        'biomedclip classify runs/quickstart scan.dcm photo.jpg --labels "chest X-ray" "brain MRI"\n'
+        "  biomedclip classify runs/quickstart scan.dcm --prompts report/prompts/held_out.quickstart.coop.5-per-class.seed-0"
+        ".safetensors",
+    )
+    classify.add_argument("model", help=_MODEL_HELP)
+    classify.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders: JPEG, PNG, TIFF, WebP, GIF, DICOM")
+    classify.add_argument(
+        "--labels", nargs="*", metavar="LABEL", help="two or more names to choose between (default with --prompts: its classes)"
+    )
+    classify.add_argument("--template", help=f"sentence with {{}} where the label goes (default: {DEFAULT_TEMPLATE})")
+    classify.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE.safetensors",
+        help="prompts learned on this model, in place of --template; `evaluate probe --methods coop` keeps them in OUT/prompts",
+    )
+    classify.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP)
+    classify.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: %(default)s")
+
+    embed = verb(
+        "embed",
+        _embed,
+        "Unit embeddings of images or sentences, with their names, as .npz.",
+        "biomedclip embed runs/quickstart --images scans/ --out scans.npz",
+    )
+    embed.add_argument("model", help=_MODEL_HELP)
+    what = embed.add_mutually_exclusive_group(required=True)
+    what.add_argument("--images", nargs="+", metavar="FILE_OR_DIR", help="image files, or folders of them")
+    what.add_argument("--texts", type=Path, metavar="FILE", help="a UTF-8 text file, one sentence a line")
+    embed.add_argument(
+        "--out", type=Path, required=True, metavar="X.npz", help="gets arrays `embeddings` float32 [n, E] and `names` [n]"
+    )
+    embed.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP)
+    embed.add_argument("--batch-size", type=count, default=32, help="images or sentences at once (default: %(default)s)")
+
+    convert = verb(
+        "convert",
+        _convert,
+        "Convert a model between open_clip's and transformers' layouts.",
+        "biomedclip convert hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224 biomedclip-folder",
+    )
+    convert.add_argument("source", help=f"{_MODEL_HELP}; weights as .safetensors or .bin")
+    convert.add_argument("destination", type=Path, help="the folder to write; must not be there yet, or be empty")
+    convert.add_argument(
+        "--format",
+        choices=["open_clip", "open_clip-bin", "huggingface", "cleft"],
+        default="open_clip",
+        help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or both towers for AutoModel; "
+        "cleft: a checkpoint for XYPB/CLEFT "
+        "(default: %(default)s)",
+    )
+    convert.add_argument("--adapter", metavar="DIR", help="the adapter/ folder of a run that fine-tuned SOURCE, merged into it")
+
+
+def _classify(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.classify_table import write_table
+    from biomedclip_jax.data.images import find_images
+    from biomedclip_jax.evaluation.prompt_learning.learned import load_prompts
+    from biomedclip_jax.pretrained import check_labels, from_pretrained, prompts
+
+    labels, template, file = arguments.labels, arguments.template, arguments.prompts
+    # complain about words before the model is loaded
+    if file is None:
+        if labels is None:
+            raise UserError("--labels: expected two or more names to choose between, or --prompts FILE with learned prompts")
+        prompts(labels, DEFAULT_TEMPLATE if template is None else template)
+    elif template is not None:
+        raise UserError(f"--template {template!r} and --prompts {file}: learned prompts have no template; give one of the two")
+    elif not file.is_file():
+        raise UserError(f"--prompts {file}: no such file; expected learned prompts (.safetensors)")
+    elif labels is not None:
+        check_labels(labels)
+    images = [path for given in arguments.images for path in find_images(given)]
+    clip = from_pretrained(arguments.model, adapter=arguments.adapter)
+    learned = None if file is None else load_prompts(file, clip)
+    probabilities = clip.classify(images, labels, template, prompts=learned)
+    shown = learned.classes if learned is not None and labels is None else arguments.labels
+    write_table(sys.stdout, images, shown, probabilities, arguments.format)
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.embed import embed_images, embed_texts
+    from biomedclip_jax.pretrained import from_pretrained
+
+    if arguments.out.suffix != ".npz":
+        raise UserError(f"--out {arguments.out}: expected a name that ends in .npz")
+    load = functools.partial(from_pretrained, arguments.model, adapter=arguments.adapter)
+    if arguments.images is not None:
+        embed_images(load, arguments.images, arguments.out, arguments.batch_size)
+    else:
+        embed_texts(load, arguments.texts, arguments.out, arguments.batch_size)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.interop.folders import write_model
+    from biomedclip_jax.pretrained import load
+
+    model = load(arguments.source, arguments.adapter)
+    written = write_model(model, arguments.destination, arguments.format)
+    report = model.report
+    print(f"read     {len(report.used) + len(report.ignored):5d} tensors from {arguments.source}")
+    print(f"ignored  {len(report.ignored):5d}")
+    for name, reason in sorted(report.ignored.items()):
+        print(f"           {name}: {reason}")
+    print(f"written  {len(written):5d} tensors to {arguments.destination} ({arguments.format})")

@@ -1,0 +1,152 @@
+"""`classify`, `embed` and `convert` with what was learned besides: prompts and adapters."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from few_shot_task import CLASSES, make_candidate
+from PIL import Image
+from tiny_adapter import make_adapter
+
+import biomedclip_jax as bc
+from biomedclip_jax.cli import main
+from biomedclip_jax.evaluation.prompt_learning import ContextConfig, LearnedPrompts
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "base"
+    make_candidate(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clip(model: Path) -> bc.Pretrained:
+    return bc.from_pretrained(model)
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Path) -> Path:
+    return make_adapter(model, model.parent / "run" / "adapter")
+
+
+@pytest.fixture(scope="module")
+def image(model: Path) -> Path:
+    path = model.parent / "scan.png"
+    Image.linear_gradient("L").resize((70, 50)).save(path)
+    return path
+
+
+def save(clip: bc.Pretrained, path: Path, *, class_specific: bool = False) -> LearnedPrompts:
+    shape = (len(CLASSES), 3) if class_specific else (3,)
+    vectors = np.random.default_rng(0).normal(0, 0.5, (*shape, clip.config.text.width)).astype(np.float32)
+    learned = LearnedPrompts("coop", CLASSES, ContextConfig(3, class_specific=class_specific), {"context": vectors})
+    learned.save(path, clip)
+    return learned
+
+
+def run(capsys: Captured, *words: object) -> dict[str, float]:
+    """Label -> probability, in the order printed."""
+    assert main(["classify", *map(str, words), "--format", "json"]) == 0
+    return json.loads(capsys.readouterr().out)[0]["probabilities"]
+
+
+def failure(capsys: Captured, *words: object) -> str:
+    assert main(list(map(str, words))) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith(f"biomedclip {words[0]}: ") and said.err.count("\n") == 1, said.err
+    return said.err
+
+
+def expected(learned: LearnedPrompts, clip: bc.Pretrained, image: Path) -> dict[str, float]:
+    scores = learned.scores(clip, clip.encode_images([image]))[0].astype(np.float64)
+    shares = np.exp(scores - scores.max())
+    return dict(zip(learned.classes, shares / shares.sum(), strict=True))
+
+
+def test_learned_prompts_in_place_of_labels(
+    model: Path, clip: bc.Pretrained, image: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    file = tmp_path / "prompts.safetensors"
+    learned = save(clip, file)
+    found = run(capsys, model, image, "--prompts", file)
+    wanted = expected(learned, clip, image)
+    assert found == pytest.approx(wanted, abs=1e-5) and list(found.values()) == sorted(found.values(), reverse=True)
+    sentences = dict(zip(CLASSES, clip.classify([image], CLASSES)[0], strict=True))
+    assert max(abs(found[name] - sentences[name]) for name in CLASSES) > 1e-3, "they are not the sentences"
+    # in Python
+    again = clip.classify([image], prompts=bc.load_prompts(file, clip))[0]
+    assert dict(zip(CLASSES, again, strict=True)) == pytest.approx(wanted, abs=1e-5)
+    with pytest.raises(bc.UserError, match="learned prompts stand in its place"):
+        clip.classify([image], template="a {}", prompts=learned)
+    with pytest.raises(bc.UserError, match="labels: none given"):
+        clip.classify([image])
+
+
+def test_learned_prompts_before_other_labels(
+    model: Path, clip: bc.Pretrained, image: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    labels = ["lung", "brain"]
+    shared, own = tmp_path / "shared.safetensors", tmp_path / "own.safetensors"
+    learned = save(clip, shared)
+    found = run(capsys, model, image, "--prompts", shared, "--labels", *labels)
+    assert found == pytest.approx(expected(learned.with_classes(labels), clip, image), abs=1e-5)
+    specific = save(clip, own, class_specific=True)
+    said = failure(capsys, "classify", model, image, "--prompts", own, "--labels", *labels)
+    assert "class-specific prompts are learned for their own classes" in said and "'lung'" in said
+    # of their own classes, some in another order are the same prompts
+    turned = [CLASSES[2], CLASSES[0]]
+    found = run(capsys, model, image, "--prompts", own, "--labels", *turned)
+    whole = expected(specific, clip, image)
+    assert found == pytest.approx({name: whole[name] / sum(whole[each] for each in turned) for name in turned}, abs=1e-5)
+
+
+def test_words_that_do_not_go_together(
+    model: Path, clip: bc.Pretrained, image: Path, tmp_path: Path, capsys: Captured, adapter: Path
+) -> None:
+    file = tmp_path / "prompts.safetensors"
+    save(clip, file)
+    assert "--labels: expected two or more names" in failure(capsys, "classify", model, image)
+    said = failure(capsys, "classify", model, image, "--prompts", file, "--template", "a {}")
+    assert "--template 'a {}' and --prompts" in said and "give one of the two" in said
+    assert "1 given" in failure(capsys, "classify", model, image, "--prompts", file, "--labels", "brain")
+    assert "'brain' is given twice" in failure(
+        capsys, "classify", model, image, "--prompts", file, "--labels", "brain", "brain"
+    )
+    assert "no such file" in failure(capsys, "classify", model, image, "--prompts", tmp_path / "none.safetensors")
+    assert "not a file of learned prompts" in failure(capsys, "classify", model, image, "--prompts", image)
+    said = failure(capsys, "classify", model, image, "--prompts", file, "--adapter", adapter)
+    assert "learned on a model with other weights" in said
+
+
+def test_an_adapter_is_merged_by_every_verb(
+    model: Path, clip: bc.Pretrained, adapter: Path, image: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    adapted = bc.from_pretrained(model, adapter=adapter)
+    unit = adapted.encode_images([image])
+    assert np.abs(unit - clip.encode_images([image])).max() > 1e-3
+
+    assert main(["convert", str(model), str(tmp_path / "merged"), "--adapter", str(adapter)]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["read", str(len(tensors(model)))]
+    merged = bc.from_pretrained(tmp_path / "merged")
+    assert np.abs(merged.encode_images([image]) - unit).max() <= 1e-6
+
+    assert main(["embed", str(model), "--images", str(image), "--out", str(tmp_path / "x.npz"), "--adapter", str(adapter)]) == 0
+    assert np.abs(np.load(tmp_path / "x.npz")["embeddings"] - unit).max() <= 1e-6
+    capsys.readouterr()
+
+    labels = ["brain", "chest ray"]
+    found = run(capsys, model, image, "--labels", *labels, "--adapter", adapter)
+    wanted = adapted.classify([image], labels)[0]
+    assert found == pytest.approx(dict(zip(labels, wanted, strict=True)), abs=1e-5)
+    assert "biomedclip_adapter.json" in failure(capsys, "classify", model, image, "--labels", *labels, "--adapter", tmp_path)
+
+
+def tensors(model: Path) -> list[str]:
+    from safetensors import safe_open
+
+    with safe_open(model / "open_clip_model.safetensors", framework="numpy") as file:
+        return list(file.keys())
