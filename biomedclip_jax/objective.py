@@ -90,10 +90,11 @@ def local_loss(
     image, text: float32 [B / devices, E], unit length. params: logit_scale (the logarithm) and for "sigmoid" logit_bias,
     device-varying. text_rows: int32 [B / devices], the pairs (rows of the whole batch) that the rows of `text` belong to,
     where these are not the device's own in order; each pair of the batch must be on exactly one device.
-    negatives: the mean of the losses of groups of so many consecutive pairs, a divisor of B / devices; nothing is gathered.
+    negatives: the mean of the losses of groups of so many consecutive pairs; a divisor of B / devices, where nothing is
+    gathered, or a multiple.
     """
     if negatives is not None:
-        return _loss_of_groups(objective, image, text, params, negatives) / device_count()
+        return _loss_of_groups(objective, image, text, params, negatives)
     here = len(image)
     pairs = first_row(here) + jnp.arange(here)
     scale = jnp.exp(params["logit_scale"])
@@ -112,8 +113,15 @@ def local_loss(
 
 
 def _loss_of_groups(objective: Objective, image: Array, text: Array, params: dict[str, Any], negatives: int) -> Array:
-    images, texts = (x.reshape(-1, negatives, x.shape[1]) for x in (image, text))
-    return jax.vmap(lambda u, v: blockwise_loss(objective, u, v, params))(images, texts).mean()
+    here = len(image)
+    if here % negatives == 0:
+        images, texts = (x.reshape(-1, negatives, x.shape[1]) for x in (image, text))
+        return jax.vmap(lambda u, v: blockwise_loss(objective, u, v, params))(images, texts).mean() / device_count()
+    first = first_row(here) // negatives * negatives  # of the group that this device has rows of
+    images, texts = (lax.dynamic_slice_in_dim(all_rows(x), first, negatives) for x in (image, text))
+    places, scale, block = first_row(here) - first + jnp.arange(here), jnp.exp(params["logit_scale"]), _block(negatives)
+    both = _softmax_rows(image, texts, places, scale, block) + _softmax_rows(text, images, places, scale, block)
+    return both / (_directions(objective) * here * device_count())
 
 
 def _directions(objective: Objective) -> int:

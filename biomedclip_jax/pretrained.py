@@ -193,6 +193,8 @@ class Pretrained:
                 raise UserError(f"template {template!r}: learned prompts stand in its place; give one of the two")
             if labels is not None:
                 prompts = prompts.with_classes(check_labels(labels))
+            elif not prompts.classes:
+                raise UserError("labels: expected two or more names, because these prompts have none of their own")
             scores = prompts.scores(self, self.encode_images(images)).astype(np.float64)
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"config", "compilation", "progress", "sharding", "models", "objective", "data", "interop", "evaluation", "pretrained"},
 }
 MAY_IMPORT["bench"] = _FOUNDATION | {"config", "sharding", "models", "objective", "data", "interop", "train"}
-MAY_IMPORT["planning"] = _FOUNDATION | {"config", "sharding", "stderr", "train"}
+MAY_IMPORT["planning"] = _FOUNDATION | {"config", "models", "sharding", "stderr", "train"}
 MAY_IMPORT["cli"] = MAY_IMPORT.keys() - {"cli"}
 MAY_IMPORT["__init__"] = {"errors", "data", "models", "pretrained", "evaluation"}  # what users import, on request
 

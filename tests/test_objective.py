@@ -177,8 +177,7 @@ def test_memory_grows_with_the_batch_and_not_with_its_square(kind: Objective) ->
 # --- CLEFT's loss, and losses of classes ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("negatives", [4, 8])
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize(("devices", "negatives"), [(1, 8), (8, 4), (8, 8), (8, 32)])
 def test_both_directions_summed_within_groups_are_clefts(devices: int, negatives: int) -> None:
     """Its `training_step`: on each GPU the cross-entropy of both directions, added; DDP takes the mean over the GPUs."""
     import torch

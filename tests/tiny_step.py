@@ -25,8 +25,8 @@ from biomedclip_jax.config import (
     StageText,
     TrainConfig,
 )
-from biomedclip_jax.evaluation.prompt_learning.context import Layout
 from biomedclip_jax.models import init_params
+from biomedclip_jax.models.prompts import Layout
 from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train.frozen import stored
 from biomedclip_jax.train.state import optimizer_for

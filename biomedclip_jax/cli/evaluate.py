@@ -89,7 +89,7 @@ def add_evaluate(verbs: Any) -> None:
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="FILE.yaml: templates and words for the classes; FILE.safetensors: learned prompts, in a row of their own",
+        help="FILE.yaml: templates and words for the classes; FILE.safetensors (CLEFT: .ckpt): learned ones, in a row of their own",
     )
     words.add_argument(
         "--write-prompts", type=Path, metavar="FILE.yaml", help="write the prompts in use there, to be edited; then end"
@@ -215,7 +215,7 @@ def _options(arguments: argparse.Namespace) -> "Options":
 def _is_learned(arguments: argparse.Namespace) -> bool:
     """Whether --prompts are learned ones. UserError where they cannot be used."""
     path = arguments.prompts
-    if path is None or path.suffix != ".safetensors":
+    if path is None or path.suffix not in (".safetensors", ".ckpt"):
         return False
     if arguments.task != "zero-shot":
         raise UserError(f"--prompts {path}: learned prompts are for zero-shot; expected a .yaml file with words")

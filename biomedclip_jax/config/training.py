@@ -92,7 +92,7 @@ class Stage:
     both directions, not their mean. "classification" and "multilabel" compare an image with all classes, one of which is right
     (cross-entropy), or some of which are (a logistic loss of each).
     negatives: pairs are compared in groups of so many that follow one another in the batch, as on GPUs that do not exchange
-    embeddings (CLEFT: 72); None: in the whole batch.
+    embeddings (CLEFT: 72), on however many devices; None: in the whole batch.
     text: "label" puts the model's learned context before an image's label and leaves dropout out of the text tower. So do
     "classification" and "multilabel" always.
     optimizer: one of this stage alone, with moments and a learning rate of its own; None: the run's.

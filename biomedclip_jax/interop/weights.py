@@ -224,12 +224,12 @@ def read_weights(path: Path) -> TensorFile:
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 
-def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """tensors to `path`, contiguous, with the metadata that transformers asks for."""
+def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray], **metadata: str) -> None:
+    """tensors to `path`, contiguous, with the metadata that transformers asks for, and more."""
     from safetensors.numpy import save_file
 
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    save_file(contiguous, path, metadata={"format": "pt"})
+    save_file(contiguous, path, metadata={"format": "pt"} | metadata)
     # safetensors makes a file for its owner alone; a model folder is as readable as the files beside it
     path.chmod(stat.S_IMODE(path.parent.stat().st_mode) & 0o666)
 

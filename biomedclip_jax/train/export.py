@@ -40,9 +40,12 @@ def model_of(state: State, config: TrainConfig, workdir: Path, image_size: int) 
 
 
 def adapter_of(state: State, config: TrainConfig, workdir: Path, image_size: int) -> Adapter | None:
-    """What the adapters in a state have learned; None where the model has none, and where `interpolate` mixes the weights."""
+    """What the adapters in a state have learned.
+
+    None where the model has none, where there is no base to put them on, and where `interpolate` mixes the weights.
+    """
     adapted = dataclasses.replace(config.model, context=0)
-    if adapted == config.model.base:
+    if adapted == config.model.base or not sources(config):
         return None
     if config.interpolate < 1:
         say(f"interpolate = {config.interpolate}: the model is a mixture with its start, so there is no adapter/ folder")

@@ -18,10 +18,11 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval import recall
 from biomedclip_jax.interop.layout import flatten, nest
 from biomedclip_jax.models import abstract_model
+from biomedclip_jax.models.prompts import prompt_embeddings
 from biomedclip_jax.objective import blockwise_loss, class_loss
 from biomedclip_jax.sharding import put_batch, replicated
 from biomedclip_jax.train.export import in_workdir
-from biomedclip_jax.train.labels import class_prompts, prompt_embeddings
+from biomedclip_jax.train.labels import class_prompts
 from biomedclip_jax.train.step import State
 
 _ROWS = 16  # pairs a device encodes at once

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.data.text import Tokenizer
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, Layout, prompt_words, start_tokens
+from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, start_tokens
 from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, layout_of
 from biomedclip_jax.models.adapters import CONTEXT
+from biomedclip_jax.models.prompts import Layout
 from biomedclip_jax.sharding import replicated
 
 State = dict[str, Any]
@@ -49,13 +49,6 @@ def with_context(state: State, config: TrainConfig, tokenizer: Tokenizer) -> Sta
     if CONTEXT in state.get("ema", {}):
         parts["ema"] = state["ema"] | {CONTEXT: jax.jit(words, out_shardings=lies)(params["text"]["word"])}
     return state | parts
-
-
-def prompt_embeddings(clip: Any, tokens: ArrayLike, slots: ArrayLike) -> Array:
-    """Unit embeddings float32 [C, E] of the prompts of a layout, by a model with learned context; without dropout."""
-    tokens = jnp.asarray(tokens)
-    words = prompt_words(tokens, jnp.asarray(slots), clip.context[...], clip.text.word[...])
-    return clip.encode_words(words, tokens)
 
 
 def learned_prompts(state: State, config: TrainConfig, classes: Sequence[str]) -> LearnedPrompts | None:

@@ -138,7 +138,9 @@ class Run:
         place = samples_before(self.step, config.stages, self.steps)
         loader = self.loader.at(config.preprocess_in(stage))
         batches = loader.batches(place, stage.batch_size, until - self.step, jax.process_index(), jax.process_count())
-        clock = Clock(flops_per_pair(config.model_in(stage), stage, buckets) * stage.batch_size, stage.batch_size)
+        shape = self.prompts.tokens.shape if self.prompts is not None and stage.prompted else None
+        flops = flops_per_pair(config.model_in(stage), stage, buckets, shape)
+        clock = Clock(flops * stage.batch_size, stage.batch_size)
         pending: _Pending | None = None
         self.watchdog.busy(f"compiling stage {number}")
         for batch in clock.timed(batches):

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import CLIPConfig, TrainConfig
@@ -113,26 +114,36 @@ def at_image_size(state: State, config: TrainConfig, image_size: int) -> State:
 
 
 def exported_params(state: State, config: TrainConfig, image_size: int) -> dict[str, Any]:
-    """The parameters that a run hands over, float32, whole on each device: the moving average where there is one, else the
-    weights, with adapters merged into them; with `TrainConfig.interpolate` below 1 mixed with the starting weights.
+    """The parameters that a run hands over, float32: the moving average where there is one, else the weights, with adapters
+    merged into them; with `TrainConfig.interpolate` below 1 mixed with the starting weights.
 
-    `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones.
+    `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones. They are split as in
+    training, because one device may not hold all of them; on several hosts they come as numpy arrays.
     """
     params = nest(flatten(state["params"]) | state.get("ema", {}))
-    whole = replicated(state["step"].sharding.mesh)
+    mesh = state["step"].sharding.mesh
     share = config.interpolate
 
     def plain(params: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(lambda x: x.astype(jnp.float32), merged(config.model, params)[1])
 
+    lying = state_shardings(jax.eval_shape(plain, params), mesh)
     if share == 1:
-        return jax.jit(plain, out_shardings=whole)(params)
+        return _within_reach(jax.jit(plain, out_shardings=lying)(params), mesh)
     start = starting_params(config, image_size, params)
 
     def mix(trained: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(lambda x, y: share * x + (1 - share) * y, plain(trained), plain(start))
 
-    return jax.jit(mix, out_shardings=whole)(params, start)
+    return _within_reach(jax.jit(mix, out_shardings=lying)(params, start), mesh)
+
+
+def _within_reach(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
+    """What this host can read: where parts are on others, the whole arrays, gathered one at a time."""
+    if jax.process_count() == 1:
+        return params
+    whole = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+    return jax.tree.map(lambda x: np.asarray(whole(x)), params)
 
 
 def learned_params(state: State, config: TrainConfig, optimizer: Optimizer) -> tuple[Flat, str]:

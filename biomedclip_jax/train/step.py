@@ -21,9 +21,9 @@ from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.prompt_learning.context import Layout
 from biomedclip_jax.interop.layout import flatten, nest
 from biomedclip_jax.models import abstract_model
+from biomedclip_jax.models.prompts import Layout, prompt_embeddings
 from biomedclip_jax.objective import class_loss, local_loss
 from biomedclip_jax.sharding import (
     BATCH,
@@ -37,7 +37,6 @@ from biomedclip_jax.sharding import (
     sum_over_devices,
 )
 from biomedclip_jax.train.accumulate import encode_in_microbatches
-from biomedclip_jax.train.labels import prompt_embeddings
 from biomedclip_jax.train.optimizer import Optimizer, averaged
 from biomedclip_jax.train.selection import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
@@ -72,10 +71,11 @@ def check_stage(stage: Stage, devices: int) -> None:
             f"Stage.batch_size = {stage.batch_size}: expected a multiple of {devices} devices x "
             f"{stage.microbatches} microbatches = {devices * stage.microbatches}"
         )
-    if stage.negatives is not None and stage.batch_size // devices % stage.negatives:
+    here = stage.batch_size // devices
+    if stage.negatives is not None and here % stage.negatives and stage.negatives % here:
         raise UserError(
-            f"Stage.negatives = {stage.negatives}: expected a divisor of a device's share of the batch, "
-            f"{stage.batch_size} / {devices} = {stage.batch_size // devices}"
+            f"Stage.negatives = {stage.negatives}: expected a divisor or a multiple of a device's share of the batch, "
+            f"{stage.batch_size} / {devices} = {here}"
         )
 
 

@@ -15,9 +15,10 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.prompt_learning.learned import load_prompts
 from biomedclip_jax.interop.folders import read_model
 from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.models.prompts import prompt_embeddings
 from biomedclip_jax.pretrained import from_pretrained
 from biomedclip_jax.train import loop
-from biomedclip_jax.train.labels import class_prompts, prompt_embeddings
+from biomedclip_jax.train.labels import class_prompts
 
 SGD = OptimizerConfig(rule="sgd", learning_rate=0.5, weight_decay=1e-3, warmup_steps=0)
 CLASSES = ("brain", "chest")
@@ -80,6 +81,7 @@ def test_what_it_leaves(stopped: Any, data: Path) -> None:
     assert read_model(workdir / "model").config.context == 0 and not (workdir / "adapter").exists()
     clip = from_pretrained(workdir / "model")
     learned = load_prompts(workdir / "prompts.safetensors", clip)
+    assert (workdir / "prompts.safetensors").stat().st_mode == (workdir / "results.json").stat().st_mode
     assert learned.classes == CLASSES and np.array_equal(learned.arrays["context"], after["context"])
     lines = [line for line in read_lines(workdir / "metrics.jsonl") if "held_out_loss" in line]
     assert ["held_out_accuracy" in line for line in lines] == [line["stage"] == 1 for line in lines]

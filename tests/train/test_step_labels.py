@@ -62,10 +62,11 @@ def test_the_label_decides_and_not_the_caption() -> None:
     assert result(way, other)[0] == result(way, batch)[0] != result(way, moved)[0]
 
 
-def test_groups_must_fit_on_a_device() -> None:
-    check_stage(Stage(ROWS, steps=1, negatives=8), devices=8)
-    with pytest.raises(UserError, match=r"Stage\.negatives = 16: .* 64 / 8 = 8"):
-        check_stage(Stage(ROWS, steps=1, negatives=16), devices=8)
+def test_groups_and_devices_must_fit_each_other() -> None:
+    for negatives in (4, 8, 16):
+        check_stage(Stage(ROWS, steps=1, negatives=negatives), devices=8)
+    with pytest.raises(UserError, match=r"Stage\.negatives = 16: .* 96 / 8 = 12"):
+        check_stage(Stage(96, steps=1, negatives=16), devices=8)
 
 
 def test_the_layouts_of_the_tests_have_every_vector_once() -> None:

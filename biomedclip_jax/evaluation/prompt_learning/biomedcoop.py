@@ -11,7 +11,7 @@ from jax import Array, lax
 from biomedclip_jax.config import CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.methods import FewShot, Prediction
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, Layout
+from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig
 from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
 from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts
 from biomedclip_jax.evaluation.prompt_learning.prompted import encode_prompts
@@ -19,6 +19,7 @@ from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, c
 from biomedclip_jax.evaluation.prompts import read_prompts
 from biomedclip_jax.models import unit_length
 from biomedclip_jax.models.clip import logits
+from biomedclip_jax.models.prompts import Layout
 
 
 def chosen_sentences(scores: Array, threshold: float) -> Array:

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from biomedclip_jax.data.text import Tokenizer, used_length
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.prompts import in_words
+from biomedclip_jax.models.prompts import Layout
 
 Position = Literal["end", "middle", "front"]
 
@@ -41,17 +40,6 @@ class ContextConfig:
         if self.position not in get_args(Position):
             choices = ", ".join(map(repr, get_args(Position)))
             raise UserError(f"context position = {self.position!r}: expected one of {choices}")
-
-
-class Layout(NamedTuple):
-    """The prompts of C classes. Prompts are as long as the longest one; the others are padded.
-
-    tokens: int32 [C, N], with placeholders for learned vectors. slots: int32 [C, N], the number of the learned vector that
-    stands there, -1 where the token itself does.
-    """
-
-    tokens: np.ndarray
-    slots: np.ndarray
 
 
 def _ids(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -175,10 +163,3 @@ def initial_context(
         return np.repeat(vectors[None], classes, axis=0) if config.class_specific else vectors
     shape = (classes, count, table.shape[1]) if config.class_specific else (count, table.shape[1])
     return rng.normal(0, 0.02, shape).astype(np.float32)
-
-
-def prompt_words(tokens: Array, slots: Array, context: Array, table: Array) -> Array:
-    """Word embeddings [C, N, D] of the prompts; context: learned vectors [n, D], or [C, n, D]."""
-    place = jnp.maximum(slots, 0)
-    learned = context[place] if context.ndim == 2 else jnp.take_along_axis(context, place[..., None], axis=1)
-    return jnp.where(slots[..., None] >= 0, learned, table[tokens])

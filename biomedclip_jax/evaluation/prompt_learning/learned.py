@@ -16,10 +16,13 @@ from jax import Array, lax
 from biomedclip_jax.config import BertConfig, CLIPConfig, GPTConfig, TextConfig
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, Layout, make_layout
+from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, make_layout
 from biomedclip_jax.evaluation.prompt_learning.prompted import TOKENS_AT_ONCE, encode_conditioned, encode_prompts
 from biomedclip_jax.files import write_file
+from biomedclip_jax.interop.cleft import read_context
+from biomedclip_jax.interop.weights import write_safetensors
 from biomedclip_jax.models.clip import Params, logits
+from biomedclip_jax.models.prompts import Layout
 from biomedclip_jax.pretrained import Pretrained
 
 _HEADER = "biomedclip_prompts"
@@ -82,17 +85,18 @@ class LearnedPrompts:
             "context": dataclasses.asdict(self.context),
             "model": clip.fingerprint,
         }
-        from safetensors.numpy import save_file
-
-        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}
-        write_file(path, lambda partial: save_file(arrays, partial, metadata={_HEADER: json.dumps(header)}))
+        write_file(path, lambda partial: write_safetensors(partial, self.arrays, **{_HEADER: json.dumps(header)}))
 
 
 def load_prompts(path: str | Path, clip: Pretrained) -> LearnedPrompts:
-    """Prompts from the file that `LearnedPrompts.save` wrote.
+    """Prompts from the file that `LearnedPrompts.save` wrote, or a checkpoint (.ckpt) of CLEFT's second stage.
 
-    Raises UserError if the file is missing or no such file, or was learned on a model with other weights than `clip`.
+    A checkpoint says neither its classes nor which model its prompts are for, which is the model in it.
+    Raises UserError if the file is missing or no such file, was learned on a model with other weights than `clip`, or on one of
+    another width.
     """
+    if Path(path).suffix == ".ckpt":
+        return _of_cleft(Path(path), clip)
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -112,6 +116,17 @@ def load_prompts(path: str | Path, clip: Pretrained) -> LearnedPrompts:
             "give the model that they were learned on, or learn them again"
         )
     return learned
+
+
+def _of_cleft(path: Path, clip: Pretrained) -> LearnedPrompts:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected learned prompts (.safetensors), or a .ckpt of CLEFT's second stage")
+    vectors = read_context(path)
+    if vectors.shape[1] != clip.config.text.width:
+        raise UserError(
+            f"{path}: learned vectors of width {vectors.shape[1]}; the text tower of this model has {clip.config.text.width}"
+        )
+    return LearnedPrompts("context-prompts", (), ContextConfig(start=len(vectors)), {"context": vectors})
 
 
 def layout_for(clip: Pretrained, classes: Sequence[str], context: ContextConfig) -> Layout:

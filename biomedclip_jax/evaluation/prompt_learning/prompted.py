@@ -9,9 +9,9 @@ from flax import nnx
 from jax import Array, lax
 
 from biomedclip_jax.config import CLIPConfig
-from biomedclip_jax.evaluation.prompt_learning.context import Layout, prompt_words
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.clip import Params
+from biomedclip_jax.models.prompts import Layout, prompt_words
 
 # Activations that the backward pass keeps are about 0.5 MB a token with BERT base.
 TOKENS_AT_ONCE = 1_024

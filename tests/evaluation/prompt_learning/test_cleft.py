@@ -1,5 +1,6 @@
 """CLEFT's second stage on a causal text tower: the same text features as PEFT's prompt tuning, and training that helps."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def test_vectors_stand_before_the_name_and_start_from_the_phrase_said_again(cand
 
 
 @pytest.mark.filterwarnings("ignore:You are trying to modify a model with PEFT for a second time:UserWarning")  # as CLEFT does
-def test_text_features_are_those_of_prompt_tuning(candidate: Candidate) -> None:
+def test_text_features_are_those_of_prompt_tuning(candidate: Candidate, tmp_path: Path) -> None:
+    """By vectors at hand, and by those of a checkpoint, which has no names of its own."""
     import torch
 
     tuned = with_context(reference_model("lora"))
@@ -73,6 +75,16 @@ def test_text_features_are_those_of_prompt_tuning(candidate: Candidate) -> None:
         pooled = torch.stack([row[n - 64] for row, n in zip(hidden, lengths.tolist(), strict=True)])
         expected = torch.nn.functional.normalize(encoder.global_embed(pooled), dim=-1).numpy()
     assert np.abs(learned.text_embeddings(candidate.clip) - expected).max() <= 1e-5
+
+    path = write(tuned, tmp_path)
+    shutil.copy(Path(candidate.source).with_name("tokenizer.json"), tmp_path)
+    second = Candidate(str(path)).clip
+    read = load_prompts(path, second)
+    assert np.abs(read.with_classes(CLASSES).text_embeddings(second) - expected).max() <= 1e-5
+    with pytest.raises(UserError, match="labels: expected two or more names, because these prompts have none"):
+        second.classify([], prompts=read)
+    with pytest.raises(UserError, match="no such file"):
+        load_prompts(tmp_path / "other.ckpt", second)
 
 
 def test_training_improves_on_the_phrase_it_started_from(candidate: Candidate, tmp_path: Path) -> None:

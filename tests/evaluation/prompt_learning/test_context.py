@@ -7,7 +7,8 @@ import pytest
 
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, initial_context, make_layout, prompt_words
+from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, initial_context, make_layout
+from biomedclip_jax.models.prompts import prompt_words
 
 NAMES = ("glioma_tumor", "covid-19 lung opacity", "chest X-ray", "normal")
 PIECES = (["glioma", "tumor"], ["cov", "##id", "-", "19", "lung", "opac", "##ity"], ["chest", "x", "-", "ray"], ["normal"])
