@@ -9,48 +9,38 @@ thirty vectors before a label are learned by cross-entropy. They end up in `prom
 held-out accuracy of the sentence that they started from, `zero_shot_accuracy`, and theirs, `learned_prompt_accuracy`.
 """
 
-from biomedclip_jax.config import (
-    CLIPConfig,
-    ComputeConfig,
-    DataConfig,
-    GPTConfig,
-    LoRAConfig,
-    OptimizerConfig,
-    PreprocessConfig,
-    Stage,
-    TrainConfig,
-    ViTConfig,
-)
+import dataclasses
+
+from quickstart import config as base
+
+from biomedclip_jax.config import CLIPConfig, GPTConfig, LoRAConfig, OptimizerConfig, Stage
 from biomedclip_jax.data.causal_demo import make_causal_demo
 
 TOWERS = ("image", "*lora*", "text/word", "*_head", "logit_scale")
 
-config = TrainConfig(
+text = GPTConfig(
+    vocab_size=512,
+    context_length=32,
+    positions=64,
+    width=192,
+    depth=2,
+    heads=3,
+    mlp_width=768,
+    pool="first_eos",
+    dropout=0.0,
+    embedding_dropout=0.0,
+    attention_dropout=0.0,
+    pad_id=0,
+)
+
+config = dataclasses.replace(
+    base,
     name="cleft_quickstart",
     prepare=make_causal_demo,
-    data=DataConfig(
-        train="{workdir}/data/train.csv",
-        held_out="{workdir}/data/held_out.csv",
-        tokenizer="{workdir}/words",
-        label_column="label",
-        crop_scale=(0.6, 1.0),
-    ),
+    data=dataclasses.replace(base.data, tokenizer="{workdir}/words"),
     model=CLIPConfig(
-        image=ViTConfig(image_size=64, patch_size=8, width=192, depth=4, heads=3, mlp_width=768, pool="mean_prenorm"),
-        text=GPTConfig(
-            vocab_size=512,
-            context_length=32,
-            positions=64,
-            width=192,
-            depth=2,
-            heads=3,
-            mlp_width=768,
-            pool="first_eos",
-            dropout=0.0,
-            embedding_dropout=0.0,
-            attention_dropout=0.0,
-            pad_id=0,
-        ),
+        image=dataclasses.replace(base.model.image, pool="mean_prenorm", patch_bias=True),
+        text=text,
         embed_width=128,
         image_head_bias=True,
         text_head="linear",
@@ -58,7 +48,6 @@ config = TrainConfig(
         text_adapter=LoRAConfig(),
         context=30,
     ),
-    preprocess=PreprocessConfig(image_size=64),
     stages=(
         Stage(steps=200, batch_size=128, patch_keep=0.5, trainable=TOWERS),
         Stage(steps=50, batch_size=128, trainable=TOWERS),
@@ -72,8 +61,4 @@ config = TrainConfig(
             ),
         ),
     ),
-    optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.999, weight_decay=0.1, warmup_steps=20, clip_norm=1.0),
-    compute=ComputeConfig(unroll=4, text_buckets=1),
-    log_every=10,
-    checkpoint_every=100,
 )

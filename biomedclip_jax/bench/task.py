@@ -68,6 +68,10 @@ def task_config(config: TrainConfig, number: int) -> TrainConfig:
     """The config with stage `number` alone and no pretrained weights: their values do not change the speed."""
     if number >= len(config.stages):
         raise UserError(f"--stage {number}: expected 0 to {len(config.stages) - 1}, the stages of {config.name}")
+    if config.stages[number].prompted:
+        raise UserError(
+            f"--stage {number}: learns of labels; expected a stage of images and captions, which are measured"
+        )
     return dataclasses.replace(
         config, stages=(config.stages[number],), image_init=None, text_init=None, model_init=None, prepare=None
     )

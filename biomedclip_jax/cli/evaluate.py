@@ -89,7 +89,7 @@ def add_evaluate(verbs: Any) -> None:
         "--prompts",
         type=Path,
         metavar="FILE",
-        help="FILE.yaml: templates and words for the classes; FILE.safetensors (CLEFT: .ckpt): learned ones, in a row of their own",
+        help="FILE.yaml: templates, words for the classes; FILE.safetensors (CLEFT: .ckpt): learned ones, a row of their own",
     )
     words.add_argument(
         "--write-prompts", type=Path, metavar="FILE.yaml", help="write the prompts in use there, to be edited; then end"

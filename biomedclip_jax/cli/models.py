@@ -36,8 +36,8 @@ def add_models(verbs: Any) -> None:
         "--prompts",
         type=Path,
         metavar="FILE.safetensors",
-        help="prompts learned on this model, in place of --template: of a run (prompts.safetensors), of `evaluate probe --methods "
-        "coop` (OUT/prompts), or a checkpoint of CLEFT's second stage, which needs --labels",
+        help="prompts learned on this model, in place of --template: of a run (prompts.safetensors), of `evaluate probe "
+        "--methods coop` (OUT/prompts), or a checkpoint of CLEFT's second stage, which needs --labels",
     )
     classify.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP)
     classify.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: %(default)s")

@@ -87,6 +87,7 @@ def loss_and_gradient(
     The loss is replicated, gradients lie as their parameters do. buckets: see `text_buckets.py`. prompts: of the classes, where
     the stage learns of labels.
     """
+    assert not stage.prompted or prompts is not None
     model_config = config.model_in(stage)
     text_pad = model_config.text.pad_id
     shapes = abstract_model(model_config)[1]
