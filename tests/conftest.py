@@ -9,8 +9,12 @@ SHARED = REPOSITORY.parent / "shared"
 # before anything imports JAX
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "xla"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# LLVM's passes over tiny programs take longer than they save, twice the compile time; XLA's own passes are all run
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# JAX writes a cached program in place, where another process could read half of it: each of pytest-xdist's workers has its own
+CACHE = REPOSITORY / ".pytest_cache" / "xla" / os.environ.get("PYTEST_XDIST_WORKER", "")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest  # noqa: E402
