@@ -21,6 +21,7 @@ from biomedclip_jax.interop import adapters, fingerprint
 from biomedclip_jax.interop.folders import Model, read_model
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.interop.peft_folders import is_peft, with_peft
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.overlap import Running, in_order
 from biomedclip_jax.sharding import make_mesh, replicated, rows
@@ -260,7 +261,10 @@ def from_pretrained(
 def load(source: str | Path, adapter: str | Path | None = None) -> Model:
     """The model behind a name: hub address, run folder or model folder; with an adapter merged into it, if one is given."""
     if adapter is not None:
-        learned, base = adapters.read_adapter(local_folder(adapter)), load(source)
+        place = local_folder(adapter)
+        if is_peft(place):
+            return with_peft(load(source), place)
+        learned, base = adapters.read_adapter(place), load(source)
         return dataclasses.replace(adapters.with_adapter(base, learned, source), report=base.report)
     folder = local_folder(source)
     if (of_run := model_folder(folder)) is None:

@@ -11,7 +11,9 @@ from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import UserError
 
 _MODEL_HELP = "a model folder, a run folder, or hf-hub:org/name"
-_ADAPTER_HELP = "the adapter/ folder of a run that fine-tuned MODEL, merged into it"
+_ADAPTER_HELP = (
+    "what fine-tuned MODEL, merged into it: the adapter/ folder of a run, or one of PEFT (or of two, image/ and text/)"
+)
 
 
 def add_models(verbs: Any) -> None:
@@ -68,13 +70,13 @@ def add_models(verbs: Any) -> None:
     convert.add_argument("destination", type=Path, help="the folder to write; must not be there yet, or be empty")
     convert.add_argument(
         "--format",
-        choices=["open_clip", "open_clip-bin", "huggingface", "cleft"],
+        choices=["open_clip", "open_clip-bin", "huggingface", "cleft", "peft"],
         default="open_clip",
         help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or both towers for AutoModel; "
-        "cleft: a checkpoint for XYPB/CLEFT "
+        "cleft: a checkpoint for XYPB/CLEFT; peft: of SOURCE, a run or its adapter/, the adapters alone "
         "(default: %(default)s)",
     )
-    convert.add_argument("--adapter", metavar="DIR", help="the adapter/ folder of a run that fine-tuned SOURCE, merged into it")
+    convert.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP.replace("MODEL", "SOURCE"))
 
 
 def _classify(arguments: argparse.Namespace) -> None:
@@ -120,6 +122,9 @@ def _convert(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.interop.folders import write_model
     from biomedclip_jax.pretrained import load
 
+    if arguments.format == "peft":
+        _convert_to_peft(arguments)
+        return
     model = load(arguments.source, arguments.adapter)
     written = write_model(model, arguments.destination, arguments.format)
     report = model.report
@@ -128,3 +133,18 @@ def _convert(arguments: argparse.Namespace) -> None:
     for name, reason in sorted(report.ignored.items()):
         print(f"           {name}: {reason}")
     print(f"written  {len(written):5d} tensors to {arguments.destination} ({arguments.format})")
+
+
+def _convert_to_peft(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.interop.adapters import read_adapter
+    from biomedclip_jax.interop.peft_folders import write_peft_folders
+
+    if arguments.adapter is not None:
+        raise UserError(f"--adapter {arguments.adapter}: with --format peft it is SOURCE itself")
+    source = Path(arguments.source)
+    adapter = read_adapter(source / "adapter" if (source / "adapter").is_dir() else source)
+    left_out = write_peft_folders(adapter, arguments.destination)
+    for path in left_out:
+        print(f"left out, because PEFT has no place for it: {path}")
+    towers = ", ".join(path.name for path in sorted(arguments.destination.iterdir()))
+    print(f"written  {towers} to {arguments.destination} (peft)")

@@ -10,6 +10,7 @@ from biomedclip_jax.data.labelled import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.adapters import CONFIG_FILE
 from biomedclip_jax.interop.hub import local_folder
+from biomedclip_jax.interop.peft_folders import is_peft
 from biomedclip_jax.pretrained import Pretrained, from_pretrained, model_folder
 
 _SMALL = 10_000_000  # bytes: tokenizers have less, weights more
@@ -31,8 +32,8 @@ class Candidate:
             raise UserError(
                 f"{source}: no such model; expected a model folder, a file of weights, a run folder or hf-hub:org/name"
             )
-        if self._adapter is not None and not (self._adapter / CONFIG_FILE).is_file():
-            raise UserError(f"{adapter}: no {CONFIG_FILE} in it; expected the adapter/ folder of a run")
+        if self._adapter is not None and not ((self._adapter / CONFIG_FILE).is_file() or is_peft(self._adapter)):
+            raise UserError(f"{adapter}: no {CONFIG_FILE} in it; expected the adapter/ folder of a run, or one of PEFT")
 
     @cached_property
     def clip(self) -> Pretrained:

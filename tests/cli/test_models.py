@@ -150,3 +150,15 @@ def tensors(model: Path) -> list[str]:
 
     with safe_open(model / "open_clip_model.safetensors", framework="numpy") as file:
         return list(file.keys())
+
+
+def test_an_adapter_as_peft_has_it(model: Path, adapter: Path, image: Path, tmp_path: Path, capsys: Captured) -> None:
+    """`convert` writes it, of the run or of its folder; every verb takes it in the place of ours."""
+    assert main(["convert", str(adapter.parent), str(tmp_path / "peft"), "--format", "peft"]) == 0
+    assert "written  image to " in capsys.readouterr().out
+    words = (image, "--labels", *CLASSES)
+    ours, plain = run(capsys, model, *words, "--adapter", adapter), run(capsys, model, *words)
+    for place in (tmp_path / "peft", tmp_path / "peft" / "image"):
+        assert run(capsys, model, *words, "--adapter", place) == ours != plain
+    said = failure(capsys, "convert", model, tmp_path / "other", "--format", "peft")
+    assert "biomedclip_adapter.json" in said and not (tmp_path / "other").exists()
