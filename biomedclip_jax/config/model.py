@@ -271,8 +271,6 @@ def _check_adapter(config: CLIPConfig, tower: str) -> None:
     check(adapter is None or isinstance(adapter, kinds), config, field, f"None or one of {names}")
     if isinstance(adapter, LoRAConfig | AdaLoRAConfig | IA3Config):
         adapter.layers_in(block_layers(sizes))
-    if isinstance(adapter, LoRAConfig | AdaLoRAConfig | IA3Config):
-        adapter.layers_in(block_layers(sizes))
     if isinstance(adapter, AdaLoRAConfig):
         fits = all(len(ranks) == sizes.depth for _, ranks in adapter.ranks)
         check(fits, config, field, f"ranks of {sizes.depth} numbers, one a block")

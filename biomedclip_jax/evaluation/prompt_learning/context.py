@@ -50,14 +50,16 @@ def _ids(tokenizer: Tokenizer, text: str) -> np.ndarray:
 def _ends(tokenizer: Tokenizer) -> tuple[int, int]:
     ends = _ids(tokenizer, "")
     if len(ends) != 2:
-        raise UserError(
-            "learned prompts need a tokenizer with one start and one end token; this model's gives neither or others"
-        )
+        raise UserError("learned prompts need a tokenizer with one start and one end token; this model's gives others")
     return int(ends[0]), int(ends[1])
 
 
-def _has_no_ends(tokenizer: Tokenizer) -> bool:
-    return bool((_ids(tokenizer, "") == tokenizer.pad_id).all())
+def _start_alone(tokenizer: Tokenizer) -> np.ndarray | None:
+    """What a tokenizer without an end token puts before a text: nothing (GPT-2) or one token (LLaMA). None for the others."""
+    ends = _ids(tokenizer, "")
+    if (ends == tokenizer.pad_id).all():
+        return ends[:0]
+    return ends if len(ends) == 1 else None
 
 
 def _body(tokenizer: Tokenizer, text: str) -> np.ndarray:
@@ -68,13 +70,14 @@ def _body(tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 def _inner(tokenizer: Tokenizer, text: str) -> np.ndarray:
     """Ids without the ends, where the tokenizer gives any."""
-    return _ids(tokenizer, text) if _has_no_ends(tokenizer) else _ids(tokenizer, text)[1:-1]
+    start = _start_alone(tokenizer)
+    return _ids(tokenizer, text)[1:-1] if start is None else _ids(tokenizer, text)[len(start) :]
 
 
 def context_length(config: ContextConfig, tokenizer: Tokenizer) -> int:
     """How many vectors are learned. UserError if no name fits beside them."""
     count = config.start if isinstance(config.start, int) else config.vectors or len(_inner(tokenizer, config.start))
-    if _has_no_ends(tokenizer):
+    if _start_alone(tokenizer) is not None:
         return count  # before the text, beyond its context length
     most = tokenizer.context_length - 3
     if count > most:
@@ -86,12 +89,12 @@ def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenize
     """Start token, learned vectors and the name of the class in the order asked for, ".", end token.
 
     What does not fit into the tower's context length is cut from the end of the name, never from the learned vectors.
-    least: prompts are padded to this length, where padding matters to the tower. For a tokenizer without start and end tokens
-    (GPT-2) see `_prepended_names`.
+    least: prompts are padded to this length, where padding matters to the tower. For a tokenizer without an end token (GPT-2,
+    LLaMA) see `_prepended_names`.
     """
     count = context_length(config, tokenizer)
-    if _has_no_ends(tokenizer):
-        return _prepended_names(names, config, tokenizer, count)
+    if (alone := _start_alone(tokenizer)) is not None:
+        return _prepended_names(names, config, tokenizer, count, alone)
     start, end = _ends(tokenizer)
     placeholder = int(_ids(tokenizer, _PLACEHOLDER)[1])
     learned = np.arange(count)
@@ -128,15 +131,18 @@ def prepended(tokens: np.ndarray, count: int, pad_id: int) -> Layout:
     return Layout(np.concatenate([before, tokens], axis=1, dtype=np.int32), np.concatenate([slots, after], axis=1))
 
 
-def _prepended_names(names: Sequence[str], config: ContextConfig, tokenizer: Tokenizer, count: int) -> Layout:
-    """The same of names, each as it stands after another word, with the space before it."""
+def _prepended_names(
+    names: Sequence[str], config: ContextConfig, tokenizer: Tokenizer, count: int, start: np.ndarray
+) -> Layout:
+    """The same of names, each as it stands after another word, with the space before it, and after the start token if any."""
     if config.position != "end":
         raise UserError(f"context position = {config.position!r}: this text tower reads from left to right; expected 'end'")
     tokens = np.full((len(names), tokenizer.context_length), tokenizer.pad_id, np.int32)
     skipped = len(_ids(tokenizer, _PLACEHOLDER))
     for row, name in zip(tokens, names, strict=True):
         body = _ids(tokenizer, f"{_PLACEHOLDER} {_spoken(name)}")[skipped:]
-        row[: len(body)] = body
+        ids = np.concatenate([start, body])
+        row[: len(ids)] = ids
     return prepended(tokens, count, tokenizer.pad_id)
 
 

@@ -81,6 +81,28 @@ def test_padding_to_a_given_length(tokenizer: Tokenizer) -> None:
     assert layout.tokens.shape == (4, 256) and (layout.tokens[:, 15:] == 0).all() and (layout.slots[:, 15:] == -1).all()
 
 
+@pytest.mark.parametrize("start", ["", "<s> "])
+def test_vectors_stand_before_the_text_of_a_causal_tower(start: str, tmp_path: Path) -> None:
+    """Also before the start token that LLaMA's tokenizer gives, as PEFT prepends them."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models, pre_tokenizers, processors
+
+    words = ("</s>", "<s>", "X", "a", "photo", "of", "brain", "tumor", "normal")
+    library = Library(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="</s>"))
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if start:
+        library.post_processor = processors.TemplateProcessing(single=f"{start}$A", special_tokens=[("<s>", 1)])
+    library.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path, 6, 0, len(words))
+    config = ContextConfig("a photo of", vectors=4)
+    layout = make_layout(("brain_tumor", "normal"), config, tokenizer)
+    said = [start.split() + name for name in (["brain", "tumor"], ["normal"])]
+    assert [[words[i] for i in row[4:] if i] for row in layout.tokens] == said
+    assert layout.slots.tolist() == [[0, 1, 2, 3] + [-1] * 6] * 2 and (layout.tokens[:, :4] != 0).all()
+    vectors = initial_context(config, 2, tokenizer, np.arange(9, dtype=np.float32)[:, None], np.random.default_rng(0))
+    assert [words[int(i)] for i in vectors[:, 0]] == ["a", "photo", "of", "a"]
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
