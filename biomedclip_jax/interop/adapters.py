@@ -6,6 +6,7 @@
 The base is a model folder, or the pretrained towers that the run began with. PEFT's own folders: `peft.py`.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.folders import read_model
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.huggingface import read_json
-from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.interop.layout import Report, flatten, nest
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.weights import read_weights, write_safetensors
 from biomedclip_jax.models import abstract_model
@@ -105,17 +106,18 @@ def read_adapted(folder: Path) -> Model:
     """The model of an adapter folder, on the base that it names itself. UserError if that is gone or has changed."""
     adapter = read_adapter(folder)
     leaves: Flat = {}
-    text_model = ""
+    text_model, report = "", Report()
     for beginning, source in adapter.sources.items():
         if not beginning:
             whole = read_model(local_folder(source))
-            leaves, text_model = flatten(whole.params), whole.text_model
+            leaves, text_model, report = flatten(whole.params), whole.text_model, whole.report
         elif beginning == "image/":
             leaves |= flatten({"image": initial.image_tower(source, adapter.config.vit)})
         else:
             leaves |= flatten({"text": initial.text_tower(source, adapter.config.text)})
     tokenizer = local_folder(adapter.tokenizer, weights=False)
-    return _joined(leaves, adapter, tokenizer, text_model, ", ".join(adapter.sources.values()) or folder)
+    model = _joined(leaves, adapter, tokenizer, text_model, ", ".join(adapter.sources.values()) or folder)
+    return dataclasses.replace(model, report=report)
 
 
 def _joined(leaves: Flat, adapter: Adapter, tokenizer: Path, text_model: str, source: object) -> Model:
