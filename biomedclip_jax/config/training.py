@@ -106,8 +106,8 @@ class Stage:
     image_size: int | None = None
     learning_rate_scale: float = 1.0
     objective: Objective = "softmax"
-    negatives: int | None = None
-    text: StageText = "caption"
+    negatives: int | None = None  # pairs in a group that is compared; None: the whole batch
+    text: StageText = "caption"  # or the label, after the learned context
     trainable: tuple[str, ...] = ("*",)  # parameters, by path or a part of it: ("text", "*_head", "image/blocks/*/bias")
     optimizer: OptimizerConfig | None = None
 
