@@ -93,35 +93,30 @@ def local_loss(
     negatives: the mean of the losses of groups of so many consecutive pairs; a divisor of B / devices, where nothing is
     gathered, or a multiple.
     """
-    if negatives is not None:
-        return _loss_of_groups(objective, image, text, params, negatives)
     here = len(image)
-    pairs = first_row(here) + jnp.arange(here)
+    if negatives is not None and here % negatives == 0:
+        images, texts = (x.reshape(-1, negatives, x.shape[1]) for x in (image, text))
+        return jax.vmap(lambda u, v: blockwise_loss(objective, u, v, params))(images, texts).mean() / device_count()
+    batch = here * device_count()
+    group = negatives or batch
+    first = first_row(here) // group * group  # of the group that this device has rows of
+
+    def columns(x: Array) -> Array:
+        return all_rows(x) if group == batch else lax.dynamic_slice_in_dim(all_rows(x), first, group)
+
+    pairs = first_row(here) - first + jnp.arange(here)
     scale = jnp.exp(params["logit_scale"])
-    texts = all_rows(text)
-    batch = len(texts)
+    texts = columns(text)
     if text_rows is None:
         text_rows = captions = pairs
     else:  # where among the gathered captions stands that of pair i
         order = all_rows(text_rows)
         captions = jnp.zeros_like(order).at[order].set(jnp.arange(batch))[pairs]
-    block = _block(batch)
+    block = _block(group)
     if objective == "sigmoid":
         return _sigmoid_rows(image, texts, captions, scale, params["logit_bias"], block) / batch
-    both = _softmax_rows(image, texts, captions, scale, block) + _softmax_rows(text, all_rows(image), text_rows, scale, block)
+    both = _softmax_rows(image, texts, captions, scale, block) + _softmax_rows(text, columns(image), text_rows, scale, block)
     return both / (_directions(objective) * batch)
-
-
-def _loss_of_groups(objective: Objective, image: Array, text: Array, params: dict[str, Any], negatives: int) -> Array:
-    here = len(image)
-    if here % negatives == 0:
-        images, texts = (x.reshape(-1, negatives, x.shape[1]) for x in (image, text))
-        return jax.vmap(lambda u, v: blockwise_loss(objective, u, v, params))(images, texts).mean() / device_count()
-    first = first_row(here) // negatives * negatives  # of the group that this device has rows of
-    images, texts = (lax.dynamic_slice_in_dim(all_rows(x), first, negatives) for x in (image, text))
-    places, scale, block = first_row(here) - first + jnp.arange(here), jnp.exp(params["logit_scale"]), _block(negatives)
-    both = _softmax_rows(image, texts, places, scale, block) + _softmax_rows(text, images, places, scale, block)
-    return both / (_directions(objective) * here * device_count())
 
 
 def _directions(objective: Objective) -> int:

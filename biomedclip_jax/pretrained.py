@@ -1,6 +1,5 @@
 """A trained model in the hands of its user: images and sentences in, unit embeddings and probabilities out."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -264,8 +263,8 @@ def load(source: str | Path, adapter: str | Path | None = None) -> Model:
         place = local_folder(adapter)
         if is_peft(place):
             return with_peft(load(source), place)
-        learned, base = adapters.read_adapter(place), load(source)
-        return dataclasses.replace(adapters.with_adapter(base, learned, source), report=base.report)
+        learned = adapters.read_adapter(place)  # before the base: it is small, and may be no adapter
+        return adapters.with_adapter(load(source), learned, source)
     folder = local_folder(source)
     if (of_run := model_folder(folder)) is None:
         from biomedclip_jax.train.export import read_run  # a run that is not finished: its newest checkpoint

@@ -92,6 +92,12 @@ def state_shardings(state: Tree, mesh: Mesh) -> Tree:
     return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
 
 
+def placed(shapes: Tree, mesh: Mesh) -> Tree:
+    """Shapes and dtypes of a state or of parameters, with the sharding of each leaf."""
+    lying = state_shardings(shapes, mesh)
+    return jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, lying)
+
+
 # --- inside `jax.shard_map` over the mesh -----------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
 from biomedclip_jax.bench.turns import Work, resident_peak, serve
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.objective import local_loss
-from biomedclip_jax.sharding import BATCH, make_mesh, put_batch, rows, state_shardings
+from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
 from biomedclip_jax.train.metrics import flops_per_pair, peak_flops
 from biomedclip_jax.train.schedule import learning_rate
 from biomedclip_jax.train.state import new_state, optimizer_for, parameter_count, starting_params
@@ -53,9 +53,7 @@ def build_forward(task: Task, mesh: Mesh) -> Built:
         model = nnx.merge(graph, params)
         return model.encode_image(images), model.encode_text(tokens)
 
-    lying = state_shardings(shapes, mesh)
-    like = jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, lying)
-    params = starting_params(config, task.image_size, like)
+    params = starting_params(config, task.image_size, placed(shapes, mesh))
     batch = put_batch(make_batch(task, task.forward_rows), mesh)
     return jax.jit(forward), (params, batch["images"], batch["tokens"])
 

@@ -47,9 +47,9 @@ class TrainLoader:
     reject: Callable[[Reject], object]
     classes: tuple[str, ...] = ()
 
-    def at(self, preprocess: PreprocessConfig) -> "TrainLoader":
-        """The same examples, made into pixels in another way."""
-        return dataclasses.replace(self, preprocess=preprocess)
+    def at(self, preprocess: PreprocessConfig, *, labels: bool = True) -> "TrainLoader":
+        """The same examples, made into pixels in another way, with their labels or without."""
+        return dataclasses.replace(self, preprocess=preprocess, classes=self.classes if labels else ())
 
     def examples(self, start: int, count: int) -> list[dict[str, str]]:
         """Row and image of the records from place `start` on, for messages."""

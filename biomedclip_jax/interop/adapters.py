@@ -6,7 +6,6 @@
 The base is a model folder, or the pretrained towers that the run began with. PEFT's own folders: `peft.py`.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -99,7 +98,7 @@ def with_adapter(base: Model, adapter: Adapter, source: object) -> Model:
 
     UserError if it is not the base that the adapter was trained on.
     """
-    return _joined(flatten(base.params), adapter, base.tokenizer, base.text_model, source)
+    return _joined(flatten(base.params), adapter, base.tokenizer, base.text_model, base.report, source)
 
 
 def read_adapted(folder: Path) -> Model:
@@ -116,11 +115,10 @@ def read_adapted(folder: Path) -> Model:
         else:
             leaves |= flatten({"text": initial.text_tower(source, adapter.config.text)})
     tokenizer = local_folder(adapter.tokenizer, weights=False)
-    model = _joined(leaves, adapter, tokenizer, text_model, ", ".join(adapter.sources.values()) or folder)
-    return dataclasses.replace(model, report=report)
+    return _joined(leaves, adapter, tokenizer, text_model, report, ", ".join(adapter.sources.values()) or folder)
 
 
-def _joined(leaves: Flat, adapter: Adapter, tokenizer: Path, text_model: str, source: object) -> Model:
+def _joined(leaves: Flat, adapter: Adapter, tokenizer: Path, text_model: str, report: Report, source: object) -> Model:
     paths = flatten(abstract_model(adapter.config)[1])
     missing = [path for path in paths if path not in adapter.parameters and path not in leaves]
     still = {path: leaves[path] for path in paths if path not in adapter.parameters and path in leaves}
@@ -132,4 +130,4 @@ def _joined(leaves: Flat, adapter: Adapter, tokenizer: Path, text_model: str, so
         )
     params = nest({path: jnp.asarray(adapter.parameters.get(path, still.get(path)), jnp.float32) for path in paths})
     config, params = merged(adapter.config, params)
-    return Model(config, adapter.preprocess, params, tokenizer, text_model=text_model)
+    return Model(config, adapter.preprocess, params, tokenizer, report, text_model)

@@ -3,13 +3,13 @@
 import dataclasses
 from pathlib import Path
 
-from biomedclip_jax.config import CLIPConfig
+from biomedclip_jax.config import AdapterConfig, CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.adapters import Adapter
 from biomedclip_jax.interop.layout import flatten, nest
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.peft import CONFIG_FILE, read_peft, write_peft
+from biomedclip_jax.interop.peft import CONFIG_FILE, Flat, read_peft, write_peft
 from biomedclip_jax.models.adapters import is_adapter, merged
 
 _TOWERS = ("image", "text")
@@ -26,29 +26,30 @@ def with_peft(base: Model, folder: Path) -> Model:
     PEFT does not keep which weights an adapter belongs to: a base of the same sizes is taken for the right one.
     Raises UserError where an adapter fits neither tower, or a single one fits both, and as `read_peft` does.
     """
-    places = {tower: folder / tower for tower in _TOWERS if (folder / tower / CONFIG_FILE).is_file()}
     config, leaves = base.config, flatten(base.params)
-    for tower, place in (places or {_tower_of(folder, base.config): folder}).items():
-        adapter, own = read_peft(place, getattr(base.config, tower))
+    for tower, (adapter, own) in _read(folder, base.config).items():
         config = dataclasses.replace(config, **{f"{tower}_adapter": adapter})
         leaves |= {f"{tower}/{path}": leaf for path, leaf in own.items()}
     config, params = merged(config, nest(leaves))
     return dataclasses.replace(base, config=config, params=params)
 
 
-def _tower_of(folder: Path, config: CLIPConfig) -> str:
-    fitting, reasons = [], []
+def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Flat]]:
+    """What is in the folders of the towers, or of the one tower that a folder without them fits."""
+    places = {tower: folder / tower for tower in _TOWERS if (folder / tower / CONFIG_FILE).is_file()}
+    if places:
+        return {tower: read_peft(place, getattr(config, tower)) for tower, place in places.items()}
+    fitting, reasons = {}, []
     for tower in _TOWERS:
         try:
-            read_peft(folder, getattr(config, tower))
-            fitting.append(tower)
+            fitting[tower] = read_peft(folder, getattr(config, tower))
         except UserError as error:
             reasons.append(f"{tower}: {error}")
-    if len(fitting) == 1:
-        return fitting[0]
-    if fitting:
+    if len(fitting) > 1:
         raise UserError(f"{folder}: fits both towers; give a folder that holds it as image/ or as text/")
-    raise UserError(f"{folder}: fits neither tower of this model ({'; '.join(reasons)})")
+    if not fitting:
+        raise UserError(f"{folder}: fits neither tower of this model ({'; '.join(reasons)})")
+    return fitting
 
 
 def write_peft_folders(adapter: Adapter, folder: Path) -> list[str]:

@@ -64,21 +64,20 @@ class HeldOut:
         params = nest(flatten(state["params"]) | state.get("ema", {}))
         if stage.prompted:
             return self._of_labels(params, stage, processor)
-        image, text = self._encoded(params, stage, processor, "encode_image", "encode_text")
+        kept, (image, text) = self._encoded(params, stage, processor, "encode_image", "encode_text")
         numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
         loss = jax.jit(blockwise_loss, static_argnums=0)(stage.objective, jnp.asarray(image), jnp.asarray(text), numbers)
-        results = recall(image, text, [self._caption(i) for i in range(len(self._pairs)) if i not in self._all_bad()])
+        results = recall(image, text, [self._caption(i) for i in kept])
         return {"held_out_loss": float(loss)} | {f"held_out_{name}": value for name, value in results.items()}
 
     def _of_labels(self, params: dict[str, Any], stage: Stage, processor: Processor) -> dict[str, float]:
         assert self._labels is not None
-        (image,) = self._encoded(params, stage, processor, "encode_image")
+        kept, (image,) = self._encoded(params, stage, processor, "encode_image")
         layout = class_prompts(self._config, self._classes, processor.tokenizer)
         graph, _ = abstract_model(self._config.model_in(stage), self._config.compute)
         encode = jax.jit(lambda p: prompt_embeddings(nnx.merge(graph, p), *layout), out_shardings=replicated(self._mesh))
         classes = np.asarray(encode(params))
-        bad = self._all_bad()
-        labels = self._labels[[i for i in range(len(self._pairs)) if i not in bad]]
+        labels = self._labels[kept]
         objective = stage.objective if stage.compares_classes else "classification"
         scale = jnp.asarray(np.asarray(params["logit_scale"]))  # off the mesh, as the others
         loss = class_loss(objective, jnp.asarray(image), jnp.asarray(classes), jnp.asarray(labels), scale)
@@ -87,8 +86,10 @@ class HeldOut:
             results["held_out_accuracy"] = float(((image @ classes.T).argmax(axis=1) == labels.argmax(axis=1)).mean())
         return results
 
-    def _encoded(self, params: dict[str, Any], stage: Stage, processor: Processor, *what: str) -> list[np.ndarray]:
-        """Unit embeddings [pairs that can be read, E] by methods of the model: "encode_image", perhaps "encode_text"."""
+    def _encoded(
+        self, params: dict[str, Any], stage: Stage, processor: Processor, *what: str
+    ) -> tuple[list[int], list[np.ndarray]]:
+        """The pairs that can be read, and their unit embeddings by "encode_image", perhaps "encode_text", of the model."""
         graph, _ = abstract_model(self._config.model_in(stage), self._config.compute)
         inputs = {"encode_image": "images", "encode_text": "tokens"}
 
@@ -104,7 +105,7 @@ class HeldOut:
             parts.append([np.asarray(part) for part in run(params, put_batch(batch, self._mesh))])
         bad = self._all_bad()
         kept = [i for i in range(len(self._pairs)) if i not in bad]
-        return [np.concatenate(each)[kept] for each in zip(*parts, strict=True)]
+        return kept, [np.concatenate(each)[kept] for each in zip(*parts, strict=True)]
 
     def _load(self, processor: Processor, start: int, rows: int) -> dict[str, np.ndarray]:
         """This host's rows of a batch of `rows` pairs; the last batch is filled up with copies."""

@@ -35,20 +35,18 @@ def class_prompts(config: TrainConfig, classes: Sequence[str], tokenizer: Tokeni
 
 
 def with_context(state: State, config: TrainConfig, tokenizer: Tokenizer) -> State:
-    """The state that a run starts from, with the context at its words; unchanged where there is none, or it has none."""
+    """The state that a run starts from, with the context at its words; unchanged where there is no context, or no words."""
     if not config.model.context or (tokens := start_tokens(context_of(config), tokenizer)) is None:
         return state
     params = state["params"]
-    lies = params[CONTEXT].sharding
 
     def words(table: Array) -> Array:
         return table[jnp.asarray(tokens)].astype(jnp.float32)
 
-    # apart, because the two are donated apart
-    parts = {"params": params | {CONTEXT: jax.jit(words, out_shardings=lies)(params["text"]["word"])}}
-    if CONTEXT in state.get("ema", {}):
-        parts["ema"] = state["ema"] | {CONTEXT: jax.jit(words, out_shardings=lies)(params["text"]["word"])}
-    return state | parts
+    begin = jax.jit(words, out_shardings=params[CONTEXT].sharding)
+    # an array for each of the two, because they are donated apart
+    parts = [name for name in ("params", "ema") if CONTEXT in state.get(name, {})]
+    return state | {name: state[name] | {CONTEXT: begin(params["text"]["word"])} for name in parts}
 
 
 def learned_prompts(state: State, config: TrainConfig, classes: Sequence[str]) -> LearnedPrompts | None:

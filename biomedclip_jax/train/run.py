@@ -134,18 +134,16 @@ class Run:
             self.state = at_image_size(self.state, config, size)
             self.image_size = size
         buckets = self._buckets(stage)
-        update = make_step(config, number, self.mesh, self.optimizer, self.rate, buckets, self.prompts)
+        prompts = self.prompts if stage.prompted else None
+        update = make_step(config, number, self.mesh, self.optimizer, self.rate, buckets, prompts)
         place = samples_before(self.step, config.stages, self.steps)
-        loader = self.loader.at(config.preprocess_in(stage))
+        loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted)
         batches = loader.batches(place, stage.batch_size, until - self.step, jax.process_index(), jax.process_count())
-        shape = self.prompts.tokens.shape if self.prompts is not None and stage.prompted else None
-        flops = flops_per_pair(config.model_in(stage), stage, buckets, shape)
+        flops = flops_per_pair(config.model_in(stage), stage, buckets, prompts and prompts.tokens.shape)
         clock = Clock(flops * stage.batch_size, stage.batch_size)
         pending: _Pending | None = None
         self.watchdog.busy(f"compiling stage {number}")
         for batch in clock.timed(batches):
-            if not stage.prompted:
-                batch.pop("labels", None)
             batch["signal"] = np.full(len(batch["index"]), self._signal(), np.int32)
             self.watchdog.step_begun(self.step + 1)
             self.state, metrics = update(self.state, put_batch(batch, self.mesh))

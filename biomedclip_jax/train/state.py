@@ -15,7 +15,7 @@ from biomedclip_jax.interop.layout import flatten, nest
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
-from biomedclip_jax.sharding import replicated, state_shardings
+from biomedclip_jax.sharding import placed, replicated, state_shardings
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.frozen import check_frozen, frozen_fingerprint, made_again, stored, without_frozen
 from biomedclip_jax.train.optimizer import Optimizer, make_optimizer
@@ -27,9 +27,7 @@ def abstract_state(config: TrainConfig, image_size: int, optimizer: Optimizer, m
     """Shapes, dtypes and shardings of the state in a stage with this image size."""
     shapes = abstract_model(config.model_at(image_size))[1]
     state = jax.eval_shape(lambda params: state_of(stored(params, config, optimizer), config, optimizer), shapes)
-    return jax.tree.map(
-        lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), state, state_shardings(state, mesh)
-    )
+    return placed(state, mesh)
 
 
 def new_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: Mesh) -> State:

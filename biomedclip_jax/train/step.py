@@ -87,7 +87,7 @@ def loss_and_gradient(
     The loss is replicated, gradients lie as their parameters do. buckets: see `text_buckets.py`. prompts: of the classes, where
     the stage learns of labels.
     """
-    assert not stage.prompted or prompts is not None
+    assert stage.prompted == (prompts is not None)
     model_config = config.model_in(stage)
     text_pad = model_config.text.pad_id
     shapes = abstract_model(model_config)[1]
@@ -197,7 +197,7 @@ def make_step(
     """
     stage = config.stages[number]
     check_stage(stage, mesh.size)
-    gradient = loss_and_gradient(config, stage, mesh, buckets, prompts if stage.prompted else None)
+    gradient = loss_and_gradient(config, stage, mesh, buckets, prompts)
     decay = config.optimizer.ema
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
