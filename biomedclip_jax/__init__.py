@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from biomedclip_jax.data.processor import Processor
     from biomedclip_jax.errors import UserError
-    from biomedclip_jax.evaluation.prompt_learning.learned import load_prompts
     from biomedclip_jax.models import CLIP
     from biomedclip_jax.pretrained import Pretrained, from_pretrained
+    from biomedclip_jax.prompts.learned import load_prompts
 
 __all__ = ["CLIP", "Pretrained", "Processor", "UserError", "from_pretrained", "load_prompts"]
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Processor": "biomedclip_jax.data.processor",
     "UserError": "biomedclip_jax.errors",
     "from_pretrained": "biomedclip_jax.pretrained",
-    "load_prompts": "biomedclip_jax.evaluation.prompt_learning.learned",
+    "load_prompts": "biomedclip_jax.prompts.learned",
 }
 
 

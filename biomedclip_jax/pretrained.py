@@ -11,19 +11,20 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from biomedclip_jax.compilation import enable_compilation_cache
 from biomedclip_jax.config import DEFAULT_TEMPLATE, BertConfig, CLIPConfig, ComputeConfig
 from biomedclip_jax.data.processor import ImageSource, Processor
 from biomedclip_jax.data.text import used_length
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop import adapters, fingerprint
-from biomedclip_jax.interop.folders import Model, read_model
+from biomedclip_jax.interop import fingerprint
+from biomedclip_jax.interop.formats import adapter_folder as adapters
+from biomedclip_jax.interop.formats.folders import Model, read_model
+from biomedclip_jax.interop.formats.peft.folders import is_peft, with_peft
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.layout import flatten
-from biomedclip_jax.interop.peft_folders import is_peft, with_peft
+from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import CLIP, abstract_model
-from biomedclip_jax.overlap import Running, in_order
 from biomedclip_jax.sharding import make_mesh, replicated, rows
+from biomedclip_jax.support.parallel import Running, read_ahead
+from biomedclip_jax.support.xla_cache import enable_compilation_cache
 
 _TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
 
@@ -122,7 +123,7 @@ class Pretrained:
             taken += len(batch)
             batch.clear()
 
-        for position, pixels in enumerate(in_order(self.processor.image, images, ahead=2 * at_once)):
+        for position, pixels in enumerate(read_ahead(self.processor.image, images, ahead=2 * at_once)):
             if isinstance(pixels, UserError):
                 if on_error is None:
                     raise pixels

@@ -14,7 +14,7 @@ import dataclasses
 from quickstart import config as base
 
 from biomedclip_jax.config import CLIPConfig, GPTConfig, LoRAConfig, OptimizerConfig, Stage
-from biomedclip_jax.data.causal_demo import make_causal_demo
+from biomedclip_jax.data.demo.causal import make_causal_demo
 
 TOWERS = ("image", "*lora*", "text/word", "*_head", "logit_scale")
 

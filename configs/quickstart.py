@@ -16,7 +16,7 @@ from biomedclip_jax.config import (
     TrainConfig,
     ViTConfig,
 )
-from biomedclip_jax.data.demo import make_demo
+from biomedclip_jax.data.demo.quickstart import make_demo
 
 config = TrainConfig(
     name="quickstart",

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.reference import PREPROCESS, load_open_clip, open_clip_model
 from PIL import Image
-from reference import PREPROCESS, load_open_clip, open_clip_model
 
 import biomedclip_jax as bc
 from biomedclip_jax.config import CLIPConfig

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import CLIPConfig, DataConfig, OptimizerConfig, PreprocessConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import (
     BATCH,

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.bench.task import Task, caption_lengths
-from biomedclip_jax.data.cores import core_count
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
+from biomedclip_jax.support.parallel import core_count
 
 DECODING, OURS, OPEN_CLIP = "decoding alone", "biomedclip_jax", "open_clip"
 RATE, CPU = "pairs_per_second", "cpu_milliseconds"  # of a side's reply
@@ -125,7 +125,7 @@ def shards(task: Task) -> str:
 
 
 def _given(folder: Path) -> list[Path]:
-    from biomedclip_jax.data.images import find_images
+    from biomedclip_jax.data.images.load import find_images
 
     found = [path.resolve() for path in find_images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
     if not found:

@@ -12,7 +12,7 @@ from typing import Any
 
 from biomedclip_jax.bench.loader import DECODING, OPEN_CLIP, OURS, TABLE, shard_count, shards
 from biomedclip_jax.bench.task import Task
-from biomedclip_jax.data.cores import core_count
+from biomedclip_jax.support.parallel import core_count
 
 
 def ours(task: Task) -> Generator[int, None, None]:

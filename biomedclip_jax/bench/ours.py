@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
 from biomedclip_jax.bench.turns import Work, resident_peak, serve
+from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
-from biomedclip_jax.objective import local_loss
 from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
 from biomedclip_jax.train.metrics import flops_per_pair, peak_flops
 from biomedclip_jax.train.schedule import learning_rate

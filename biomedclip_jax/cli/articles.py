@@ -38,8 +38,8 @@ def add_fetch(actions: Any) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.pmc.selection import COMMERCIAL, read_ids, read_licenses
-    from biomedclip_jax.data.pmc.sources import open_source
+    from biomedclip_jax.data.pmc.sources.open import open_source
+    from biomedclip_jax.data.pmc.sources.selection import COMMERCIAL, read_ids, read_licenses
 
     if not arguments.source.startswith("s3://"):
         raise UserError(f"{arguments.source}: expected an address such as s3://pmc-oa-opendata; other sources need no fetching")
@@ -48,7 +48,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
     source: Any = open_source(
         arguments.source, ids=ids, inventory=arguments.inventory, licenses=licenses, connections=min(arguments.workers, 64)
     )
-    from biomedclip_jax.data.pmc.fetch import REJECTS, fetch  # needs what open_source has found to be installed
+    from biomedclip_jax.data.pmc.sources.fetch import REJECTS, fetch  # needs what open_source has found to be installed
 
     counts = dict(fetch(source, arguments.folder))
     downloaded, size = counts.pop("files"), counts.pop("bytes")
@@ -82,9 +82,9 @@ def add_figures(actions: Any) -> None:
 
 
 def _figures(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.cores import core_count
-    from biomedclip_jax.data.pmc.selection import read_ids, read_licenses
-    from biomedclip_jax.data.pmc.sources import open_source
+    from biomedclip_jax.data.pmc.sources.open import open_source
+    from biomedclip_jax.data.pmc.sources.selection import read_ids, read_licenses
+    from biomedclip_jax.support.parallel import core_count
 
     if arguments.out.suffix != ".jsonl":
         raise UserError(f"--out {arguments.out}: expected a name that ends in .jsonl")

@@ -81,9 +81,9 @@ def add_build(actions: Any) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.pmc.selection import COMMERCIAL, read_ids, read_licenses
-    from biomedclip_jax.data.pmc.sources import open_source
-    from biomedclip_jax.data.pmc.splits import PMC_15M
+    from biomedclip_jax.data.pmc.build.splits import PMC_15M
+    from biomedclip_jax.data.pmc.sources.open import open_source
+    from biomedclip_jax.data.pmc.sources.selection import COMMERCIAL, read_ids, read_licenses
 
     ids = None if arguments.ids is None else read_ids(arguments.ids)
     licenses = read_licenses(arguments.licenses or COMMERCIAL)
@@ -95,10 +95,10 @@ def _build(arguments: argparse.Namespace) -> None:
         if Path(destination).is_file():
             raise UserError(f"{destination}: a file; expected a folder to write")
     try:
-        from biomedclip_jax.data.pmc.build import BuildOptions, build
+        from biomedclip_jax.data.pmc.build.build import BuildOptions, build
+        from biomedclip_jax.data.pmc.build.pairs import Filters
+        from biomedclip_jax.data.pmc.build.runner import Runner
         from biomedclip_jax.data.pmc.figure_types import type_named
-        from biomedclip_jax.data.pmc.pairs_of_article import Filters
-        from biomedclip_jax.data.pmc.pipeline import Runner
     except ModuleNotFoundError as error:
         raise UserError(f"a build needs more ({error}): pip install 'biomedclip_jax[beam]'") from error
     filters = Filters(

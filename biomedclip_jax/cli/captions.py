@@ -38,8 +38,8 @@ def add_captions(actions: Any) -> None:
 
 
 def _captions(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data import captioned
-    from biomedclip_jax.data.label_captions import one_sentence, packaged_captions, read_captions
+    from biomedclip_jax.data.labelled import captioned
+    from biomedclip_jax.data.labelled.captions import one_sentence, packaged_captions, read_captions
 
     source, folder, out = arguments.source, arguments.folder, arguments.out
     if out.suffix != ".csv":

@@ -79,7 +79,7 @@ def add_convert(actions: Any) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.data.convert import REJECTS, convert
-    from biomedclip_jax.progress import progress_bar
+    from biomedclip_jax.support.progress import progress_bar
 
     pairs = _open(arguments)
     with progress_bar(len(pairs), "pair") as bar:
@@ -114,8 +114,8 @@ def add_statistics(actions: Any) -> None:
 
 def _statistics(arguments: argparse.Namespace) -> None:
 
-    from biomedclip_jax.data.cores import core_count
-    from biomedclip_jax.data.pmc.statistics import write_statistics
+    from biomedclip_jax.data.statistics.report import write_statistics
+    from biomedclip_jax.support.parallel import core_count
 
     build = (Path(arguments.source) / "features.json").is_file()
     if arguments.out is None and not build:

@@ -10,7 +10,7 @@ from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
     from biomedclip_jax.evaluation.candidates import Candidate
-    from biomedclip_jax.evaluation.methods import Method
+    from biomedclip_jax.evaluation.probe.methods import Method
     from biomedclip_jax.evaluation.prompt_learning import BiomedCoOp, CoCoOp, CoOp
     from biomedclip_jax.evaluation.run import Options
 
@@ -186,9 +186,9 @@ def _candidates(models: Sequence[str]) -> "list[Candidate]":
 
 
 def _options(arguments: argparse.Namespace) -> "Options":
-    from biomedclip_jax.evaluation.few_labels import BUDGETS
-    from biomedclip_jax.evaluation.few_shot import Budget
-    from biomedclip_jax.evaluation.finetune import FineTune
+    from biomedclip_jax.evaluation.probe.finetune import FineTune
+    from biomedclip_jax.evaluation.probe.sampling import Budget
+    from biomedclip_jax.evaluation.probe.task import BUDGETS
     from biomedclip_jax.evaluation.run import Options
 
     methods, budgets = arguments.methods or [_PROBES[0]], BUDGETS
@@ -226,8 +226,8 @@ def _is_learned(arguments: argparse.Namespace) -> bool:
 
 def _probe(name: str, arguments: argparse.Namespace) -> "Method":
     """One that learns no prompts."""
-    from biomedclip_jax.evaluation.linear_probe import LinearProbe
-    from biomedclip_jax.evaluation.logistic_regression import LogisticRegressionProbe
+    from biomedclip_jax.evaluation.probe.linear_probe import LinearProbe
+    from biomedclip_jax.evaluation.probe.logistic_regression import LogisticRegressionProbe
     from biomedclip_jax.evaluation.prompt_learning.tip_adapter import TipAdapter, TipAdapterF
 
     if name == "linear-probe":
@@ -264,7 +264,7 @@ def _list() -> None:
 
 
 def _write_prompts(path: Path, sources: Sequence[Any]) -> None:
-    from biomedclip_jax.evaluation.prompts import write_prompts
+    from biomedclip_jax.prompts.templates import write_prompts
 
     if len(sources) != 1:
         raise UserError(f"--write-prompts: expected one --data source, not {len(sources)}; their classes differ")

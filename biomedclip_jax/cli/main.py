@@ -25,19 +25,19 @@ _PLAN_FLAGS = ("--topology", "--stage", "--pairs", "--json", "--debug")
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.train.config_file import load_config
-    from biomedclip_jax.train.overrides import describe, override
+    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.overrides import describe, override
 
     config = load_config(arguments.config)
     if arguments.help:
         print(f"{arguments.help}\nfields of {arguments.config}:\n{describe(config)}")
         return
     config = override(config, arguments.overrides, other_flags=("--workdir", "--max-steps", "--debug"))
-    from biomedclip_jax.train import hosts
+    from biomedclip_jax.train.multihost import hosts
 
     hosts.start()
-    from biomedclip_jax.train.loop import RESULTS, train  # JAX, which a mistake above need not wait for
-    from biomedclip_jax.train.together import is_first
+    from biomedclip_jax.train.main import RESULTS, train  # JAX, which a mistake above need not wait for
+    from biomedclip_jax.train.multihost.hosts import is_first
 
     workdir = arguments.workdir or Path("runs") / config.name
     done = (workdir / RESULTS).is_file()
@@ -55,8 +55,8 @@ def _train(arguments: argparse.Namespace) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.bench.report import bench
     from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
-    from biomedclip_jax.train.config_file import load_config
-    from biomedclip_jax.train.overrides import override
+    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.overrides import override
 
     what: list[Any] = arguments.what
     words: list[str] = arguments.overrides
@@ -89,9 +89,9 @@ def _plan(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.planning.devices import prepare
 
     prepare()  # before anything imports JAX
+    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.overrides import override
     from biomedclip_jax.planning.plan import plan
-    from biomedclip_jax.train.config_file import load_config
-    from biomedclip_jax.train.overrides import override
 
     config = override(load_config(arguments.config), arguments.overrides, other_flags=_PLAN_FLAGS)
     plan(config, arguments.topology, pairs=arguments.pairs, stage=arguments.stage, json_file=arguments.json)
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(arguments.overrides)}")
     code = _run(arguments)
     if arguments.verb == "train":
-        from biomedclip_jax.train.hosts import leave
+        from biomedclip_jax.train.multihost.hosts import leave
 
         leave(code)  # together with the other processes of the run, if there are any
     return code

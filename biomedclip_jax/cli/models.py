@@ -80,10 +80,10 @@ def add_models(verbs: Any) -> None:
 
 
 def _classify(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.classify_table import write_table
-    from biomedclip_jax.data.images import find_images
-    from biomedclip_jax.evaluation.prompt_learning.learned import load_prompts
+    from biomedclip_jax.cli.output import write_table
+    from biomedclip_jax.data.images.load import find_images
     from biomedclip_jax.pretrained import check_labels, from_pretrained, prompts
+    from biomedclip_jax.prompts.learned import load_prompts
 
     labels, template, file = arguments.labels, arguments.template, arguments.prompts
     # complain about words before the model is loaded
@@ -106,7 +106,7 @@ def _classify(arguments: argparse.Namespace) -> None:
 
 
 def _embed(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.embed import embed_images, embed_texts
+    from biomedclip_jax.cli.embed import embed_images, embed_texts
     from biomedclip_jax.pretrained import from_pretrained
 
     if arguments.out.suffix != ".npz":
@@ -119,7 +119,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.interop.folders import write_model
+    from biomedclip_jax.interop.formats.folders import write_model
     from biomedclip_jax.pretrained import load
 
     if arguments.format == "peft":
@@ -136,8 +136,8 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _convert_to_peft(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.interop.adapters import read_adapter
-    from biomedclip_jax.interop.peft_folders import write_peft_folders
+    from biomedclip_jax.interop.formats.adapter_folder import read_adapter
+    from biomedclip_jax.interop.formats.peft.folders import write_peft_folders
 
     if arguments.adapter is not None:
         raise UserError(f"--adapter {arguments.adapter}: with --format peft it is SOURCE itself")

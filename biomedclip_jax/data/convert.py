@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from biomedclip_jax.data.images import load_image
+from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.pairs import Pair, Pairs, Reject, reject
 from biomedclip_jax.data.tables import REFERENCES
 from biomedclip_jax.errors import UserError
@@ -223,7 +223,7 @@ def _write_tars(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
 
 
 def _write_build(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
-    from biomedclip_jax.data.build_writer import BuildWriter
+    from biomedclip_jax.data.tfds_write import BuildWriter
 
     shape = _shape(pairs)
     writer = BuildWriter(folder, several=shape.several, references=shape.references, labels=shape.labels)

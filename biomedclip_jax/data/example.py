@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from biomedclip_jax.config import DataConfig, PreprocessConfig
-from biomedclip_jax.data.images import load_image, preprocess_train
-from biomedclip_jax.data.multi_hot import multi_hot
+from biomedclip_jax.data.images.load import load_image, preprocess_train
+from biomedclip_jax.data.labelled.classes import multi_hot
 from biomedclip_jax.data.pairs import Pairs, Reject, Texts, reject
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.config import DataConfig, PreprocessConfig
-from biomedclip_jax.data.cores import core_count
 from biomedclip_jax.data.example import ExampleMaker
-from biomedclip_jax.data.mixture import Mixture
-from biomedclip_jax.data.pairs import Pairs, Reject
+from biomedclip_jax.data.pairs import Mixture, Pairs, Reject
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.parallel import core_count
 
 Batch = dict[str, np.ndarray]
 

@@ -4,10 +4,9 @@ import re
 from pathlib import Path
 
 from biomedclip_jax.config import Mix
-from biomedclip_jax.data.builds import open_build, open_tfds
-from biomedclip_jax.data.mixture import Mixture
-from biomedclip_jax.data.pairs import Pairs
+from biomedclip_jax.data.pairs import Mixture, Pairs
 from biomedclip_jax.data.tables import TABLE_SUFFIXES, read_table
+from biomedclip_jax.data.tfds_read import open_build, open_tfds
 from biomedclip_jax.data.webdataset import find_shards, open_shards
 from biomedclip_jax.errors import UserError
 

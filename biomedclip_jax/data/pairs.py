@@ -1,15 +1,20 @@
 """Image-caption pairs of any kind, one at a time: the contract between those who keep pairs and those who use them.
 
 Readers: `tables.py`, `webdataset.py`, `builds.py`, and `mixture.py` for several at once; `open_pairs.py` chooses by the source.
+
+Several sources at once, each with a weight: how often it is seen, whatever its size.
 """
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
-from biomedclip_jax.data.images import LazyImage, load_image
+from biomedclip_jax.data.images.load import LazyImage, load_image
 from biomedclip_jax.errors import UserError
 
 Reject = dict[str, str]  # "row" (from 1), "image" (its name) and "reason" of a record that cannot be used
@@ -110,3 +115,33 @@ def with_readable_texts(pairs: Pairs) -> Pairs:
 def reject(pairs: Pairs, index: int, error: UserError) -> Reject:
     """The line of `rejects.jsonl` for a record that turned out to be unusable."""
     return {"row": str(index + 1), "image": pairs.name(index), "reason": str(error)}
+
+
+class Mixture:
+    """The pairs of all sources, one source after the other; `weights` is for those who draw from it (`loader.py`)."""
+
+    def __init__(self, sources: Sequence[Pairs], weights: Sequence[float]):
+        self.weights = tuple(weights)
+        self.lengths = [len(source) for source in sources]
+        self.rejects: list[Reject] = [reject for source in sources for reject in source.rejects]
+        self.sources = list(sources)
+        self.starts = [0, *accumulate(self.lengths)][:-1]
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __getitem__(self, index: int) -> Pair:
+        source, inside = self._find(index)
+        return source[inside]
+
+    def texts(self, index: int) -> Texts:
+        source, inside = self._find(index)
+        return source.texts(inside)
+
+    def name(self, index: int) -> str:
+        source, inside = self._find(index)
+        return source.name(inside)
+
+    def _find(self, index: int) -> tuple[Pairs, int]:
+        number = bisect_right(self.starts, index) - 1
+        return self.sources[number], index - self.starts[number]

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.pairs import Pair, Reject, Texts
-from biomedclip_jax.data.shard import CLASS, IMAGE, JSON, NOTHING, TEXT, Shard, cache_file, index_shard, save_index
 from biomedclip_jax.data.tables import REFERENCES, text_of, texts_of
+from biomedclip_jax.data.tar_index import CLASS, IMAGE, JSON, NOTHING, TEXT, Shard, cache_file, index_shard, save_index
 from biomedclip_jax.errors import UserError
 
 _THREADS = 16  # tars that are indexed at once

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import jax
 
-from biomedclip_jax.data.labelled import fingerprint
+from biomedclip_jax.data.labelled.types import fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.adapters import CONFIG_FILE
+from biomedclip_jax.interop.formats.adapter_folder import CONFIG_FILE
+from biomedclip_jax.interop.formats.peft.folders import is_peft
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.peft_folders import is_peft
 from biomedclip_jax.pretrained import Pretrained, from_pretrained, model_folder
 
 _SMALL = 10_000_000  # bytes: tokenizers have less, weights more

@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from biomedclip_jax.data.pairs_fingerprint import pairs_fingerprint
+from biomedclip_jax.data.fingerprint import pairs_fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.approximate import Method as Approximate
+from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.evaluation.clip_benchmark_format import write_clip_benchmark
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.few_labels import few_labels
-from biomedclip_jax.evaluation.few_shot import Budget
-from biomedclip_jax.evaluation.methods import Method
+from biomedclip_jax.evaluation.probe.methods import Method
+from biomedclip_jax.evaluation.probe.sampling import Budget
+from biomedclip_jax.evaluation.probe.task import few_labels
 from biomedclip_jax.evaluation.prompt_learning.base_to_novel import PromptLearner, base_to_novel_results
-from biomedclip_jax.evaluation.prompts import Aggregation
-from biomedclip_jax.evaluation.published import published
-from biomedclip_jax.evaluation.results import Result, merged, read_results, write_results
-from biomedclip_jax.evaluation.results_page import write_results_page
-from biomedclip_jax.evaluation.retrieval import retrieval
+from biomedclip_jax.evaluation.report.clip_benchmark import write_clip_benchmark
+from biomedclip_jax.evaluation.report.page import write_results_page
+from biomedclip_jax.evaluation.report.results import Result, merged, read_results, write_results
+from biomedclip_jax.evaluation.report.tables import markdown, tables
+from biomedclip_jax.evaluation.retrieval.approximate import Method as Approximate
+from biomedclip_jax.evaluation.retrieval.task import retrieval
 from biomedclip_jax.evaluation.sources import Source
-from biomedclip_jax.evaluation.tables import markdown, tables
-from biomedclip_jax.evaluation.zero_shot import zero_shot
+from biomedclip_jax.evaluation.zero_shot.task import zero_shot
 from biomedclip_jax.files import write_text
+from biomedclip_jax.prompts.templates import Aggregation
 
 Task = Literal["retrieval", "zero-shot", "probe", "finetune", "base-to-novel"]
 TASKS: tuple[Task, ...] = ("retrieval", "zero-shot", "probe", "finetune")  # of "all"

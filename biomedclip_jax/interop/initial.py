@@ -13,13 +13,13 @@ import jax.numpy as jnp
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, LlamaConfig, TextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop import causal, dinov2
-from biomedclip_jax.interop.folders import read_model
+from biomedclip_jax.interop.formats.folders import read_model
+from biomedclip_jax.interop.formats.huggingface import causal, dinov2
+from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_entries
+from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.huggingface import BERT_IGNORED, bert_entries
-from biomedclip_jax.interop.layout import flatten, nest, to_params
-from biomedclip_jax.interop.open_clip import timm_entries
-from biomedclip_jax.interop.weights import find_weights, read_weights
+from biomedclip_jax.interop.mapping import flatten, nest, to_params
+from biomedclip_jax.interop.tensor_files import find_weights, read_weights
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 

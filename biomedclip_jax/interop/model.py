@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig
-from biomedclip_jax.interop.layout import Report
+from biomedclip_jax.interop.mapping import Report
 
 
 @dataclass(frozen=True)

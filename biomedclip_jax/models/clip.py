@@ -18,13 +18,13 @@ from biomedclip_jax.config import (
     SwinConfig,
     ViTConfig,
 )
+from biomedclip_jax.interop.baselines.biovil.head import PlacesHead
+from biomedclip_jax.interop.baselines.medclip.swin import Swin
+from biomedclip_jax.interop.baselines.resnet.tower import ResNet
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.clip_text import ClipText
 from biomedclip_jax.models.gpt import GPT
 from biomedclip_jax.models.llama import Llama
-from biomedclip_jax.models.places import PlacesHead
-from biomedclip_jax.models.resnet import ResNet
-from biomedclip_jax.models.swin import Swin
 from biomedclip_jax.models.transformer import Gather, Head
 from biomedclip_jax.models.vit import ViT
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.stages import Lowered
 
 from biomedclip_jax.config import GPTConfig, LlamaConfig, TrainConfig
-from biomedclip_jax.models.prompts import Layout
+from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import make_mesh, rows
 from biomedclip_jax.train.schedule import learning_rate, stage_steps
 from biomedclip_jax.train.state import abstract_state, optimizer_for

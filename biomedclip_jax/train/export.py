@@ -8,16 +8,16 @@ import jax
 
 from biomedclip_jax.config import TrainConfig, from_json
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.adapters import Adapter
-from biomedclip_jax.interop.folders import Model
+from biomedclip_jax.interop.formats.adapter_folder import Adapter
+from biomedclip_jax.interop.formats.folders import Model
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.models.adapters import CONTEXT, merged_config
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.frozen import sources
+from biomedclip_jax.train.multihost.hosts import say
 from biomedclip_jax.train.state import exported_params, learned_params, optimizer_for, restored_state
 from biomedclip_jax.train.step import State
-from biomedclip_jax.train.together import say
 
 CONFIG = "config.json"
 

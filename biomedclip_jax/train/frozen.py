@@ -8,12 +8,12 @@ from typing import Any
 
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.adapters import rounded
 from biomedclip_jax.interop.fingerprint import fingerprint
-from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.interop.formats.adapter_folder import rounded
+from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.train.optimizer import Optimizer
-from biomedclip_jax.train.selection import Flat
+from biomedclip_jax.train.trainable import Flat
 
 POSITIONS = "image/position"  # changes with the image size, also where it is not trained
 

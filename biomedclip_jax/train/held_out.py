@@ -10,19 +10,19 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import Stage, TrainConfig
-from biomedclip_jax.data.multi_hot import multi_hot
+from biomedclip_jax.data.labelled.classes import multi_hot
 from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.retrieval import recall
-from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.evaluation.retrieval.task import recall
+from biomedclip_jax.interop.mapping import flatten, nest
+from biomedclip_jax.losses import blockwise_loss, class_loss
 from biomedclip_jax.models import abstract_model
-from biomedclip_jax.models.prompts import prompt_embeddings
-from biomedclip_jax.objective import blockwise_loss, class_loss
+from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.sharding import put_batch, replicated
 from biomedclip_jax.train.export import in_workdir
-from biomedclip_jax.train.labels import class_prompts
+from biomedclip_jax.train.prompt_stage import class_prompts
 from biomedclip_jax.train.step import State
 
 _ROWS = 16  # pairs a device encodes at once

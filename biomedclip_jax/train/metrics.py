@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, Stage
-from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import CONTEXT, prefix_tokens
 from biomedclip_jax.models.vit import kept_patches
-from biomedclip_jax.progress import progress_bar
-from biomedclip_jax.train.selection import trained_by
+from biomedclip_jax.support.progress import progress_bar
 from biomedclip_jax.train.text_buckets import Buckets
+from biomedclip_jax.train.trainable import trained_by
 
 # bf16 peak, FLOP/s a chip, from the makers' data sheets; what is not here has no MFU rather than a guessed one
 _PEAK = {

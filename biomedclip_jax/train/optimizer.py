@@ -13,7 +13,7 @@ import optax
 from jax import Array
 
 from biomedclip_jax.config import OptimizerConfig, Stage
-from biomedclip_jax.train.selection import Flat, check_patterns, matches, trained_by
+from biomedclip_jax.train.trainable import Flat, check_patterns, matches, trained_by
 
 _DECAYED = ("kernel", "word", "position", "token_type", "class_token", "registers", "virtual_keys", "virtual_values", "context")
 _LOW_RANK = ("lora_a", "lora_b")  # perhaps after the name of a part: query_lora_a

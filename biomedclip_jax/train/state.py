@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from biomedclip_jax.config import CLIPConfig, TrainConfig
 from biomedclip_jax.interop import initial
 from biomedclip_jax.interop.fingerprint import fingerprint
-from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
@@ -19,8 +19,8 @@ from biomedclip_jax.sharding import placed, replicated, state_shardings
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.frozen import check_frozen, frozen_fingerprint, made_again, stored, without_frozen
 from biomedclip_jax.train.optimizer import Optimizer, make_optimizer
-from biomedclip_jax.train.selection import Flat
 from biomedclip_jax.train.step import State, state_of
+from biomedclip_jax.train.trainable import Flat
 
 
 def abstract_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: Mesh) -> State:

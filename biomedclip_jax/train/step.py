@@ -21,10 +21,10 @@ from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.interop.mapping import flatten, nest
+from biomedclip_jax.losses import class_loss, local_loss
 from biomedclip_jax.models import abstract_model
-from biomedclip_jax.models.prompts import Layout, prompt_embeddings
-from biomedclip_jax.objective import class_loss, local_loss
+from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
 from biomedclip_jax.sharding import (
     BATCH,
     as_varying,
@@ -38,8 +38,8 @@ from biomedclip_jax.sharding import (
 )
 from biomedclip_jax.train.accumulate import encode_in_microbatches
 from biomedclip_jax.train.optimizer import Optimizer, averaged
-from biomedclip_jax.train.selection import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
+from biomedclip_jax.train.trainable import Flat, trained_by
 
 State = dict[str, Any]
 # images [B, S, S, 3], tokens [B, N], index [B]: the example's place in the run; labels bool [B, C] where a stage learns of them

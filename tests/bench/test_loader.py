@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny_bench import CONFIG
 from PIL import Image
-from tiny_bench import CONFIG
 
 from biomedclip_jax.bench import loader
 from biomedclip_jax.bench.loader import CPU, DECODING, OPEN_CLIP, OURS, RATE, bench_loader, describe, make_files, shards

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_bench import CONFIG
+from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench import open_clip as theirs
 from biomedclip_jax.bench.task import Task, exact_biomedclip, make_batch, task_config

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from tiny_bench import CONFIG
+from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench.ours import build, build_step, text_buckets
 from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config

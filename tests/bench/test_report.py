@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_bench import CONFIG
+from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench import report
 from biomedclip_jax.bench.report import Result, as_json, bench, describe, ratios, summarise
@@ -84,7 +84,7 @@ def test_models_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch) ->
 
 
 CONFIG_FILE = """
-from tiny_bench import CONFIG as config
+from helpers.tiny_bench import CONFIG as config
 """
 
 

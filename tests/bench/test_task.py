@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny
-from tiny_bench import CONFIG
+from helpers import tiny
+from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench.task import Task, caption_lengths, exact_biomedclip, make_batch, task_config
 from biomedclip_jax.errors import UserError

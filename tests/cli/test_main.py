@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.reference import open_clip_model, write_vocabulary
 from PIL import Image
-from reference import open_clip_model, write_vocabulary
 from safetensors.numpy import load_file, save_file
 
 import biomedclip_jax as bc
@@ -252,7 +252,7 @@ QUICKSTART = CONFIGS / "quickstart.py"
 
 def test_train_gets_the_fields_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Values with one dash, with = and several at once arrive, among the command's own flags."""
-    from biomedclip_jax.train import loop
+    from biomedclip_jax.train import main as loop
 
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(loop, "train", lambda *arguments: calls.append(arguments))
@@ -291,8 +291,8 @@ def test_help_after_a_config_lists_its_fields(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_no_field_hides_a_flag_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    from biomedclip_jax.train.config_file import load_config
-    from biomedclip_jax.train.overrides import fields
+    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.overrides import fields
 
     with pytest.raises(SystemExit):
         main(["train", "--help"])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from few_shot_task import CLASSES, make_candidate
+from helpers.few_shot_task import CLASSES, make_candidate
+from helpers.tiny_adapter import make_adapter
 from PIL import Image
-from tiny_adapter import make_adapter
 
 import biomedclip_jax as bc
 from biomedclip_jax.cli import main

@@ -10,7 +10,7 @@ from PIL import Image
 
 from biomedclip_jax.data import convert as convert_module
 from biomedclip_jax.data.convert import REJECTS, Kind, convert
-from biomedclip_jax.data.images import load_image
+from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.errors import UserError

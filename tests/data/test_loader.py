@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.reference import write_vocabulary
 from PIL import Image
-from reference import write_vocabulary
 
 from biomedclip_jax.config import AugmentConfig, DataConfig, PreprocessConfig
-from biomedclip_jax.data.images import load_image, preprocess_train
+from biomedclip_jax.data.images.load import load_image, preprocess_train
 from biomedclip_jax.data.loader import TrainLoader, record_order
-from biomedclip_jax.data.mixture import Mixture
-from biomedclip_jax.data.pairs import Texts
+from biomedclip_jax.data.pairs import Mixture, Texts
 from biomedclip_jax.data.tables import TablePairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from biomedclip_jax.data import open_pairs as module
-from biomedclip_jax.data.mixture import Mixture
 from biomedclip_jax.data.open_pairs import open_pairs
-from biomedclip_jax.data.pairs import Subset, with_readable_texts
+from biomedclip_jax.data.pairs import Mixture, Subset, with_readable_texts
 from biomedclip_jax.errors import UserError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference import load_open_clip, write_vocabulary
+from helpers.reference import load_open_clip, write_vocabulary
 
 from biomedclip_jax.data.text import Tokenizer, clean_caption, used_length
 from biomedclip_jax.errors import UserError

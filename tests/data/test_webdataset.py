@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from biomedclip_jax.data import shard as shard_module
-from biomedclip_jax.data.images import load_image
+from biomedclip_jax.data import tar_index as shard_module
+from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.webdataset import find_shards, open_shards
 from biomedclip_jax.errors import UserError
 

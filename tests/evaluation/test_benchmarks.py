@@ -11,7 +11,7 @@ from PIL import Image
 from biomedclip_jax.data.benchmarks.chexpert import FIVE
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import Benchmark, benchmark, benchmarks, load_benchmark
-from biomedclip_jax.evaluation.prompts import Prompts, read_prompts
+from biomedclip_jax.prompts.templates import Prompts, read_prompts
 
 ALL = list(benchmarks().values())
 

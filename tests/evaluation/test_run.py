@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.reference import open_clip_model
+from helpers.tiny_adapter import make_adapter
 from PIL import Image
-from reference import open_clip_model
-from tiny_adapter import make_adapter
 
 from biomedclip_jax.cli import main
 from biomedclip_jax.evaluation import candidates

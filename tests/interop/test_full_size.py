@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.reference import PREPROCESS, load_open_clip, randomise
 from PIL import Image
-from reference import PREPROCESS, load_open_clip, randomise
 
 import biomedclip_jax as bc
-from biomedclip_jax.interop.folders import write_model
-from biomedclip_jax.interop.weights import read_weights
+from biomedclip_jax.interop.formats.folders import write_model
+from biomedclip_jax.interop.tensor_files import read_weights
 from biomedclip_jax.pretrained import load
 
 # The released config, letter by letter, but for the folder that stands for the hub's name of BERT.

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from reference import open_clip_model
+from helpers.reference import open_clip_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

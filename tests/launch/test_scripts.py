@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import free_port
+from helpers.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
-STANDIN = Path(__file__).with_name("standin.py")
+STANDIN = Path(__file__).parents[1] / "helpers" / "standin.py"
 
 # Logs its arguments; the state of the queued resource is a line of a file, one line a question, the last one for ever.
 _GCLOUD = """\

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import SlurmCluster, missing
-from tiny_run import make_data
+from helpers.slurm_cluster import SlurmCluster, missing
+from helpers.tiny_run import make_data
 
 ROOT = Path(__file__).resolve().parents[2]
-STANDIN = Path(__file__).with_name("standin.py")
+STANDIN = Path(__file__).parents[1] / "helpers" / "standin.py"
 
 pytestmark = [
     pytest.mark.skipif(
@@ -158,7 +158,7 @@ def test_a_cancelled_job_stays_cancelled(start: Callable[..., Job], slurm: Slurm
 CONFIG = """\
 from pathlib import Path
 
-import tiny_run
+from helpers import tiny_run
 
 from biomedclip_jax.config import Stage
 

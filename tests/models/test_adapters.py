@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from flax import nnx
+from helpers import tiny
 
 from biomedclip_jax.config import (
     AdaLoRAConfig,
@@ -29,7 +29,7 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import LAYERS, LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from tiny import MODEL, batch
+from helpers.tiny import MODEL, batch
 
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
 from biomedclip_jax.models import abstract_model, init_params, unit_length

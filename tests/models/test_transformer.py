@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from flax import nnx
+from helpers import tiny
+from helpers.tiny_step import QUICKLY
 from jax import Array
-from tiny_step import QUICKLY
 
 from biomedclip_jax.config import BertConfig, BertPool, ComputeConfig
 from biomedclip_jax.models.bert import Bert

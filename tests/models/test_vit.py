@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from reference import load_open_clip
+from helpers.reference import load_open_clip
 
 from biomedclip_jax.config import ComputeConfig, ViTConfig
 from biomedclip_jax.models.vit import ViT, kept_patches, resize_positions

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import MODEL, batch
+from helpers.tiny import MODEL, batch
 
 from biomedclip_jax.config import CLIPConfig, ClipTextConfig
 from biomedclip_jax.models import abstract_model, init_params

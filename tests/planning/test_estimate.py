@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from biomedclip_jax.config import ComputeConfig, DataConfig, PreprocessConfig, Stage, TrainConfig
 from biomedclip_jax.planning.estimate import Estimate, estimate, loss_flops, recomputed, transfer_seconds

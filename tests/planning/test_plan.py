@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 from jax.experimental.compilation_cache import compilation_cache
 
 from biomedclip_jax.config import (

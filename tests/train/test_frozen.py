@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from tiny_run import TOTAL, config, final_state, make_data, read_lines
+from helpers.tiny_run import TOTAL, config, final_state, make_data, read_lines
 
 from biomedclip_jax.config import (
     CLIPConfig,
@@ -21,16 +21,16 @@ from biomedclip_jax.config import (
     Stage,
     TrainConfig,
 )
+from biomedclip_jax.config.load import load_config
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.folders import read_model, write_model
-from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.interop.formats.folders import read_model, write_model
+from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models import init_params
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
-from biomedclip_jax.train import loop
+from biomedclip_jax.train import main as loop
 from biomedclip_jax.train.checkpoint import Checkpoints
-from biomedclip_jax.train.config_file import load_config
 from biomedclip_jax.train.frozen import without_frozen
 from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
 

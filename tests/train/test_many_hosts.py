@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import Processes
-from tiny_run import config, make_data
+from helpers.processes import Processes
+from helpers.tiny_run import config, make_data
 
 from biomedclip_jax.config import Stage
-from biomedclip_jax.train import loop
+from biomedclip_jax.train import main as loop
 
 STEPS = 12
 CONFIG = f"""\
 from pathlib import Path
 
-import tiny_run
+from helpers import tiny_run
 
 from biomedclip_jax.config import Stage
 

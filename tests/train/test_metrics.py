@@ -22,7 +22,7 @@ from biomedclip_jax.config import (
     TrainConfig,
     ViTConfig,
 )
-from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.metrics import Clock, MetricsFile, flops_per_pair, peak_flops, tower_work

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+from helpers import tiny
 
 from biomedclip_jax.config import OptimizerConfig, Stage
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop import open_clip
-from biomedclip_jax.interop.layout import flatten, from_params
+from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
+from biomedclip_jax.interop.mapping import flatten, from_params
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.train.optimizer import Optimizer, averaged, decays, make_optimizer
 

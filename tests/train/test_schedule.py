@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from reference import load_open_clip
+from helpers.reference import load_open_clip
 
 from biomedclip_jax.config import OptimizerConfig, Stage
 from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps

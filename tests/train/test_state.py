@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
 from flax import nnx
+from helpers import tiny
+from helpers.reference import load_open_clip, open_clip_model
 from jax.sharding import PartitionSpec as P
-from reference import load_open_clip, open_clip_model
 
 from biomedclip_jax.config import (
     BertConfig,
@@ -26,8 +26,8 @@ from biomedclip_jax.config import (
     ViTConfig,
 )
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.folders import read_model
-from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.interop.formats.folders import read_model
+from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import make_mesh

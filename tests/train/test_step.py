@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, kept, parameters, program, result
+from helpers import tiny
+from helpers.tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, kept, parameters, program, result
 
 from biomedclip_jax.config import ClipTextConfig, IA3Config, LoRAConfig, PrefixConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.layout import flatten, nest
+from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.sharding import as_varying, put_batch
 from biomedclip_jax.train import step

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import tiny
-from tiny_step import ROWS, Way, assert_same, collectives_in_loops, program, result
+from helpers import tiny
+from helpers.tiny_step import ROWS, Way, assert_same, collectives_in_loops, program, result
 
 from biomedclip_jax.config import GPTConfig, LlamaConfig
 from biomedclip_jax.train.text_buckets import Bucket

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny
-from tiny_step import ROWS, Way, assert_same, batch_of, parameters, prompts_of, result
+from helpers import tiny
+from helpers.tiny_step import ROWS, Way, assert_same, batch_of, parameters, prompts_of, result
 
 from biomedclip_jax.config import GPTConfig, Stage
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.layout import flatten
+from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.train.step import check_stage
 
 BERT = dataclasses.replace(tiny.MODEL, context=3)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
-from biomedclip_jax.data.labelled import Labelled, files_there, labelled_files
+from biomedclip_jax.data.labelled.types import Labelled, files_there, labelled_files
 from biomedclip_jax.data.tables import table_rows, text_of
 from biomedclip_jax.errors import UserError
 

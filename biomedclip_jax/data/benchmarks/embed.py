@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
-from biomedclip_jax.data.label_captions import Empty, code_of, packaged_captions
-from biomedclip_jax.data.labelled import Labelled, files_there, labelled_files
+from biomedclip_jax.data.labelled.captions import Empty, code_of, packaged_captions
+from biomedclip_jax.data.labelled.types import Labelled, files_there, labelled_files
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.tables import Row, table_rows, text_of
 from biomedclip_jax.errors import UserError

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from biomedclip_jax.data.benchmarks.files import NotOnDisk, check_split
-from biomedclip_jax.data.images import find_images
-from biomedclip_jax.data.labelled import Labelled, labelled_files
+from biomedclip_jax.data.images.load import find_images
+from biomedclip_jax.data.labelled.types import Labelled, labelled_files
 
 _FOLDERS = {"lung": ("lung_aca", "lung_n", "lung_scc"), "colon": ("colon_aca", "colon_n")}
 

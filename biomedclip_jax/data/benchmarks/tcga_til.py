@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from biomedclip_jax.data.benchmarks.files import NotOnDisk
-from biomedclip_jax.data.images import find_images
-from biomedclip_jax.data.labelled import Labelled, files_there, labelled_files
+from biomedclip_jax.data.images.load import find_images
+from biomedclip_jax.data.labelled.types import Labelled, files_there, labelled_files
 from biomedclip_jax.data.split_names import names_of
 from biomedclip_jax.data.tables import image_file, table_rows, text_of
 from biomedclip_jax.errors import UserError

@@ -15,17 +15,17 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from biomedclip_jax.data.pmc import media_names
-from biomedclip_jax.data.pmc.article import Article, ArticleFiles, Figure
-from biomedclip_jax.data.pmc.cloud_layout import is_set
-from biomedclip_jax.data.pmc.in_order import in_order
-from biomedclip_jax.data.pmc.jats import parse_article
-from biomedclip_jax.data.pmc.licenses import license_code
-from biomedclip_jax.data.pmc.selection import NOT_WANTED, NotWanted, check_license
-from biomedclip_jax.data.pmc.sources import Source
+from biomedclip_jax.data.pmc.jats import figure_files as media_names
+from biomedclip_jax.data.pmc.jats.article import Article, ArticleFiles, Figure
+from biomedclip_jax.data.pmc.jats.licences import license_code
+from biomedclip_jax.data.pmc.jats.parse import parse_article
+from biomedclip_jax.data.pmc.sources.cloud_layout import is_set
+from biomedclip_jax.data.pmc.sources.open import Source
+from biomedclip_jax.data.pmc.sources.selection import NOT_WANTED, NotWanted, check_license
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
-from biomedclip_jax.progress import progress_bar
+from biomedclip_jax.support.parallel import in_order
+from biomedclip_jax.support.progress import progress_bar
 
 _BATCH = 16  # articles that a worker takes at once
 _OPEN_AT_ONCE = 4  # of these; for sources far away, where opening is waiting

@@ -7,11 +7,11 @@ are made once; the published recipes cut and flip images at random in each epoch
 from biomedclip_jax.evaluation.prompt_learning.base_to_novel import base_to_novel
 from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
 from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOp
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig
 from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
-from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, load_prompts
 from biomedclip_jax.evaluation.prompt_learning.tip_adapter import TipAdapter, TipAdapterF
 from biomedclip_jax.evaluation.prompt_learning.training import Recipe
+from biomedclip_jax.prompts.layout import ContextConfig
+from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts
 
 __all__ = [
     "BiomedCoOp",

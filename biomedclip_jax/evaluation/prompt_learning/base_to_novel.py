@@ -6,18 +6,18 @@ from typing import Protocol
 
 import numpy as np
 
-from biomedclip_jax.data.labelled import Labelled
+from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.few_label_tasks import check_classes, make_tasks
-from biomedclip_jax.evaluation.few_shot import Budget
-from biomedclip_jax.evaluation.methods import FewShot, Part
+from biomedclip_jax.evaluation.probe.methods import FewShot, Part
+from biomedclip_jax.evaluation.probe.sampling import Budget
+from biomedclip_jax.evaluation.probe.settings import check_classes, make_tasks
 from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
-from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts
-from biomedclip_jax.evaluation.prompts import Prompts, read_prompts
-from biomedclip_jax.evaluation.results import Result
-from biomedclip_jax.progress import progress_bar
+from biomedclip_jax.evaluation.report.results import Result
+from biomedclip_jax.prompts.learned import LearnedPrompts
+from biomedclip_jax.prompts.templates import Prompts, read_prompts
+from biomedclip_jax.support.progress import progress_bar
 
 
 class PromptLearner(Protocol):

@@ -10,16 +10,14 @@ from jax import Array, lax
 
 from biomedclip_jax.config import CLIPConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.methods import FewShot, Prediction
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig
+from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
-from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts
-from biomedclip_jax.evaluation.prompt_learning.prompted import encode_prompts
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit, mean
-from biomedclip_jax.evaluation.prompts import read_prompts
 from biomedclip_jax.models import unit_length
 from biomedclip_jax.models.clip import logits
-from biomedclip_jax.models.prompts import Layout
+from biomedclip_jax.prompts.layout import ContextConfig, Layout
+from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts
+from biomedclip_jax.prompts.templates import read_prompts
 
 
 def chosen_sentences(scores: Array, threshold: float) -> Array:

@@ -7,10 +7,10 @@ contrastive loss instead, and leaves the image tower free; neither is done here.
 import dataclasses
 from dataclasses import dataclass
 
-from biomedclip_jax.evaluation.methods import FewShot
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig
+from biomedclip_jax.evaluation.probe.methods import FewShot
 from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
-from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts
+from biomedclip_jax.prompts.layout import ContextConfig
+from biomedclip_jax.prompts.learned import LearnedPrompts
 
 PHRASE = "this is a chest x ray of a patient with"
 

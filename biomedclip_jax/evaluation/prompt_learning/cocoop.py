@@ -7,13 +7,11 @@ from jax import Array
 
 from biomedclip_jax.config import CLIPConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.methods import FewShot, Prediction
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig
+from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
-from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, conditioned_logits
-from biomedclip_jax.evaluation.prompt_learning.prompted import encode_conditioned
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
-from biomedclip_jax.models.prompts import Layout
+from biomedclip_jax.prompts.layout import ContextConfig, Layout
+from biomedclip_jax.prompts.learned import LearnedPrompts, conditioned_logits, encode_conditioned
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ import numpy as np
 from jax import Array
 
 from biomedclip_jax.config import CLIPConfig
-from biomedclip_jax.evaluation.methods import FewShot, Prediction, softmax
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, initial_context
-from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, layout_for
-from biomedclip_jax.evaluation.prompt_learning.prompted import encode_prompts
+from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction, softmax
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.models.clip import logits
-from biomedclip_jax.models.prompts import Layout
+from biomedclip_jax.prompts.layout import ContextConfig, Layout, initial_context
+from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts, layout_for
 
 
 @dataclass(frozen=True)

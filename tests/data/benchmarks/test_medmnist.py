@@ -9,7 +9,7 @@ import pytest
 
 from biomedclip_jax.data.benchmarks.files import NotOnDisk
 from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
-from biomedclip_jax.data.images import load_image
+from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from biomedclip_jax.data.benchmarks.files import NotOnDisk
 from biomedclip_jax.data.benchmarks.pcam import read_pcam
-from biomedclip_jax.data.images import load_image
+from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.errors import UserError
 
 h5py = pytest.importorskip("h5py")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from biomedclip_jax.data.benchmarks.files import NotOnDisk
 from biomedclip_jax.data.benchmarks.rsna import halves, read_rsna
-from biomedclip_jax.data.images import load_image
+from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.errors import UserError
 
 pydicom = pytest.importorskip("pydicom")

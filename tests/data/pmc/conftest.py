@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_s3 import FaultyS3, faulty_s3
+from helpers.faulty_s3 import FaultyS3, faulty_s3
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -28,7 +28,7 @@ def s3(_server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]
     """The shared articles in a bucket, at the endpoint that the environment names; what a test changes there is undone."""
     from botocore.retries.standard import ExponentialBackoff
 
-    from biomedclip_jax.data.pmc import s3 as ours
+    from biomedclip_jax.data.pmc.sources import s3 as ours
 
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", _server.endpoint)
     monkeypatch.setattr(ours, "_PAUSE", 0.01)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_s3 import BUCKET, FaultyS3, small_article
+from helpers.faulty_s3 import BUCKET, FaultyS3, small_article
 
 from biomedclip_jax.data.pmc import figures_file
-from biomedclip_jax.data.pmc.article import ArticleFiles
 from biomedclip_jax.data.pmc.figures_file import describe, write_figures
-from biomedclip_jax.data.pmc.sources import open_source
+from biomedclip_jax.data.pmc.jats.article import ArticleFiles
+from biomedclip_jax.data.pmc.sources.open import open_source
 from biomedclip_jax.errors import UserError
 
 

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cleft_reference import PAD, reference_model, with_context, write
-from few_shot_task import CLASSES, make_part
-from prompt_reference import unit_rows
+from helpers.cleft_reference import PAD, reference_model, with_context, write
+from helpers.few_shot_task import CLASSES, make_part
+from helpers.prompt_reference import unit_rows
 
 from biomedclip_jax import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.methods import FewShot
+from biomedclip_jax.evaluation.probe.methods import FewShot
 from biomedclip_jax.evaluation.prompt_learning.cleft import ContextPrompts
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig, initial_context, make_layout
-from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, load_prompts
 from biomedclip_jax.evaluation.prompt_learning.training import Recipe
-from biomedclip_jax.evaluation.prompts import Prompts, class_embeddings
+from biomedclip_jax.prompts.layout import ContextConfig, initial_context, make_layout
+from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts
+from biomedclip_jax.prompts.templates import Prompts, class_embeddings
 
 WORDS = ("X", *dict.fromkeys(" ".join(["a photo of this is", *CLASSES]).split()))
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT asks transformers for it

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from few_shot_task import CLASSES, make_candidate, make_task
+from helpers.few_shot_task import CLASSES, make_candidate, make_task
 
 import biomedclip_jax as bc
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.methods import FewShot
+from biomedclip_jax.evaluation.probe.methods import FewShot
 from biomedclip_jax.evaluation.prompt_learning import (
     BiomedCoOp,
     CoCoOp,

@@ -5,17 +5,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import pytest
-from prompt_reference import TorchPrompts, unit_rows
-from reference import open_clip_model
+from helpers.prompt_reference import TorchPrompts, unit_rows
+from helpers.reference import open_clip_model
 
 import biomedclip_jax as bc
 from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOpObjective, chosen_sentences
 from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOpObjective, initial_meta_net
-from biomedclip_jax.evaluation.prompt_learning.context import ContextConfig
 from biomedclip_jax.evaluation.prompt_learning.coop import CoOpObjective
-from biomedclip_jax.evaluation.prompt_learning.learned import LearnedPrompts, layout_for
-from biomedclip_jax.evaluation.prompt_learning.prompted import encode_prompts
-from biomedclip_jax.models.prompts import Layout
+from biomedclip_jax.prompts.layout import ContextConfig, Layout
+from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts, layout_for
 
 VISION = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 16, "image_size": 32}
 TEXT = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 32}

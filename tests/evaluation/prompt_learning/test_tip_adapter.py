@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from few_shot_task import make_candidate, make_task
+from helpers.few_shot_task import make_candidate, make_task
 
-from biomedclip_jax.evaluation.methods import FewShot, Part
+from biomedclip_jax.evaluation.probe.methods import FewShot, Part
 from biomedclip_jax.evaluation.prompt_learning import Recipe, TipAdapter, TipAdapterF
 from biomedclip_jax.evaluation.prompt_learning.tip_adapter import Search
 

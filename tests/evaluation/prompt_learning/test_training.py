@@ -5,8 +5,8 @@ import math
 import jax
 import numpy as np
 import pytest
-from prompt_reference import unit_rows
-from tiny import MODEL
+from helpers.prompt_reference import unit_rows
+from helpers.tiny import MODEL
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.prompt_learning.tip_adapter import KeysObjective

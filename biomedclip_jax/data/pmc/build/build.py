@@ -1,0 +1,234 @@
+"""Articles -> a data set of image-caption pairs in ArrayRecord shards, as TFDS reads them.
+
+Every shard is a unit of work that depends on nothing but its articles; what is finished stays finished, so that a build
+which was killed goes on where it was, and the result is the same byte for byte. Only the choice among duplicates needs all
+shards at once: it reads their hashes (100 bytes a picture) and tells each shard what to leave out.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedclip_jax.data.tfds_write import write_metadata
+from biomedclip_jax.data.pmc.build.duplicates import find_duplicates
+from biomedclip_jax.data.pmc.sources.folders import id_in_path
+from biomedclip_jax.data.pmc.build.pairs import Filters
+from biomedclip_jax.data.pmc.build.runner import Runner
+from biomedclip_jax.data.pmc.build.record import DATASET, VERSION, record_features, shard_name
+from biomedclip_jax.data.pmc.build.shard import STATE, Work, build_shard, finish_shard, is_built, is_finished, read_hashes
+from biomedclip_jax.data.pmc.sources.open import Source
+from biomedclip_jax.data.pmc.build.splits import ARTICLES_PER_SHARD, PMC_15M, Place, place_of, shard_counts
+from biomedclip_jax.data.pmc.build.storage import Storage
+from biomedclip_jax.errors import UserError
+
+_OPTIONS = f"{STATE}/options.json"
+_FORMAT = 1  # of a build; a build of another format is not continued
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """All that decides what a build holds, but its articles."""
+
+    filters: Filters = field(default_factory=Filters)
+    splits: tuple[tuple[str, float], ...] = tuple(PMC_15M.items())  # names and proportions
+    shards: int | None = None  # of the first split; None: one for ARTICLES_PER_SHARD articles
+    duplicates: str = "similar"  # leave out: "similar" pictures, "exact" copies only, "none"
+
+
+def build(source: Source, destination: str, options: BuildOptions, runner: Runner) -> dict[str, Any]:
+    """Build, or go on with, or bring up to date what is in `destination`; returns what `summary.json` holds.
+
+    Raises UserError for a destination that holds something else, or was built with other options.
+    """
+    storage = Storage(destination.rstrip("/"))
+    articles = list(source.keys())
+    if not articles:
+        raise UserError(f"{source}: no article here; nothing to build")
+    options = _agree(storage, options, len(articles))
+    splits = {name: share for name, share in options.splits if share > 0}
+    assert options.shards is not None, "_agree sets it"
+    works = _divide(source, articles, splits, shard_counts(splits, options.shards), options)
+
+    first = [work for work in works if not is_built(storage, work)]
+    make = functools.partial(build_shard, source=source, filters=options.filters, storage=storage)
+    runner.for_each(first, make, functools.partial(_count, storage, works, len(first), ".json"), "reading articles")
+
+    dropped, originals = _duplicates(storage, works, options.duplicates)
+    last = [(work, dropped[work.place]) for work in works if not is_finished(storage, work, dropped[work.place])]
+    finish = functools.partial(_finish, source=source, filters=options.filters, storage=storage)
+    runner.for_each(last, finish, functools.partial(_count, storage, works, len(last), ".final.json"), "writing shards")
+    return _conclude(storage, works, originals)
+
+
+def _finish(item: tuple[Work, Sequence[int]], source: Source, filters: Filters, storage: Storage) -> None:
+    finish_shard(item[0], item[1], source, filters, storage)
+
+
+def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptions:
+    """The options, with the number of shards; those of a build that is there already must be the same."""
+    if storage.exists(_OPTIONS):
+        before = storage.read_json(_OPTIONS)
+        options = dataclasses.replace(options, shards=options.shards or before["shards"])
+        now = _plain(options)
+        different = [name for name in now if now[name] != before.get(name)]
+        if different:
+            name = different[0]
+            raise UserError(
+                f"{storage.root}: was built with {name} = {before.get(name)}, not {now[name]}; "
+                "choose another destination, or remove this one"
+            )
+        return options
+    if storage.is_local and Path(storage.root).is_dir() and any(Path(storage.root).iterdir()):
+        raise UserError(f"{storage.root}: holds something else than a build; choose an empty or a new folder")
+    shards = options.shards or max(1, -(-articles // ARTICLES_PER_SHARD))
+    options = dataclasses.replace(options, shards=shards)
+    storage.write_json(_OPTIONS, _plain(options))
+    return options
+
+
+def _plain(options: BuildOptions) -> dict[str, Any]:
+    plain = dataclasses.asdict(options)
+    filters = plain.pop("filters")
+    return json.loads(json.dumps({"format": _FORMAT} | plain | filters))
+
+
+def _divide(
+    source: Source, articles: Sequence[str], splits: Mapping[str, float], shards: Mapping[str, int], options: BuildOptions
+) -> list[Work]:
+    members: dict[Place, list[str]] = {
+        Place(split, shard, count): [] for split, count in shards.items() for shard in range(count)
+    }
+    for article in articles:
+        members[place_of(_article_id(article), splits, shards)].append(article)
+    base = json.dumps(_plain(options), sort_keys=True)
+    works = []
+    for place, keys in members.items():
+        digest = hashlib.sha256(base.encode())
+        for key in keys:
+            digest.update(f"{key} {source.version(key)}\n".encode())
+        works.append(Work(place, tuple(keys), digest.hexdigest()))
+    return works
+
+
+def _article_id(key: str) -> str:
+    """The PMC id without version, also of a package or file that is named by it: a split must not depend on the source."""
+    found = id_in_path(key)
+    return found.partition(".")[0] if found else key
+
+
+def _count(storage: Storage, works: Sequence[Work], todo: int, suffix: str) -> int:
+    names = set(storage.names(STATE))
+    return todo - sum(f"{work.place.name}{suffix}" not in names for work in works)
+
+
+def _duplicates(
+    storage: Storage, works: Sequence[Work], which: str
+) -> tuple[dict[Place, list[int]], dict[Place, list[tuple[str, str, str]]]]:
+    """For each shard the positions of pictures to leave out, and (pair, reason, the pair that stays) for the rejects."""
+    dropped: dict[Place, list[int]] = {work.place: [] for work in works}
+    originals: dict[Place, list[tuple[str, str, str]]] = defaultdict(list)
+    if which == "none":
+        return dropped, originals
+    arrays = [read_hashes(storage, work.place) for work in works]
+    sizes = [len(part["ids"]) for part in arrays]
+    joined = {name: np.concatenate([part.pop(name) for part in arrays]) for name in ("digests", "looks", "articles", "ids")}
+    # the earliest article keeps the picture; within it the earlier figure, as positions are in document order
+    order = np.lexsort((np.arange(sum(sizes)), joined["articles"]))
+    found = find_duplicates(joined["digests"], joined["looks"], order, similar=which == "similar")
+    starts = np.cumsum([0, *sizes])
+    for work, start, size in zip(works, starts, sizes, strict=False):
+        for position in np.flatnonzero(found.of[start : start + size] >= 0):
+            i = start + position
+            reason = "duplicate" if found.exact[i] else "similar picture"
+            dropped[work.place].append(int(position))
+            originals[work.place].append((_text(joined["ids"][i]), reason, _text(joined["ids"][found.of[i]])))
+    return dropped, originals
+
+
+def _text(value: Any) -> str:
+    return bytes(value).decode()
+
+
+def _conclude(
+    storage: Storage, works: Sequence[Work], originals: Mapping[Place, Sequence[tuple[str, str, str]]]
+) -> dict[str, Any]:
+    """`rejects.jsonl`, TFDS's metadata, `SHA256SUMS` and, last, `summary.json`."""
+    states = [storage.read_json(f"{STATE}/{work.place.name}.json") for work in works]
+    finals = [storage.read_json(f"{STATE}/{work.place.name}.final.json") for work in works]
+    lengths: dict[str, list[int]] = defaultdict(list)
+    sizes: Counter[str] = Counter()
+    for work, final in zip(works, finals, strict=True):
+        lengths[work.place.split].append(final["records"])
+        sizes[work.place.split] += final["bytes"]
+    lengths = {split: shards for split, shards in lengths.items() if sum(shards)}  # TFDS cannot read a split without records
+    with tempfile.TemporaryDirectory() as folder:
+        rejects = Path(folder) / "rejects.jsonl"
+        with rejects.open("wb") as out:
+            for work in works:
+                out.write(storage.read(f"{STATE}/{work.place.name}.rejects.jsonl"))
+                for pair_id, reason, of in originals.get(work.place, ()):
+                    line = {"kind": "picture", "reason": reason, "pair_id": pair_id, "detail": f"of {of}"}
+                    out.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+        storage.put(rejects, "rejects.jsonl")
+        if lengths:
+            # TFDS takes names from the shards that it finds beside the metadata, which are not here
+            for work in works:
+                if work.place.split in lengths:
+                    (Path(folder) / shard_name(work.place)).touch()
+            write_metadata(Path(folder), DATASET, VERSION, record_features(), lengths, sizes)
+            for name in ("features.json", "dataset_info.json"):
+                storage.put(Path(folder) / name, name)
+    sums = [f"{final['sha256']}  {shard_name(work.place)}\n" for work, final in zip(works, finals, strict=True)]
+    storage.write("SHA256SUMS", "".join(sums).encode())
+    summary = _summary(states, finals, lengths, originals)
+    storage.write_json("summary.json", summary)
+    if not lengths:
+        raise UserError(f"{storage.root}: no pair is left; rejects.jsonl says why")
+    return summary
+
+
+def _summary(
+    states: Sequence[Mapping[str, Any]],
+    finals: Sequence[Mapping[str, Any]],
+    lengths: Mapping[str, Sequence[int]],
+    originals: Mapping[Place, Sequence[tuple[str, str, str]]],
+) -> dict[str, Any]:
+    counts = _sum(state["counts"] for state in states)
+    rejected = _sum(state["rejected"] for state in states)
+    rejected.update(f"picture: {reason}" for part in originals.values() for _, reason, _ in part)
+    articles, pictures = (
+        {name.removeprefix(kind): count for name, count in sorted(rejected.items()) if name.startswith(kind)}
+        for kind in ("article: ", "picture: ")
+    )
+    passed = sum(state["pictures"] for state in states)
+    kept = passed - sum(len(part) for part in originals.values())
+    without = counts["articles without figures"]
+    return {
+        "articles": {
+            "seen": counts["articles"],
+            "with pictures": counts["articles"] - without - sum(articles.values()),
+            "without figures": without,
+            "rejected": articles,
+        },
+        "pictures": {"seen": kept + sum(pictures.values()), "kept": kept, "rejected": pictures},
+        "pairs": {split: sum(shards) for split, shards in lengths.items()},
+        "of which panels": sum(final["panels"] for final in finals),
+        "licenses of pictures before duplicates": dict(sorted(_sum(state["licenses"] for state in states).items())),
+        "bytes": sum(final["bytes"] for final in finals),
+    }
+
+
+def _sum(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
+    return total

@@ -1,0 +1,111 @@
+"""Articles straight from PMC's cloud service, or from a bucket arranged like it."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from biomedclip_jax.data.pmc.jats.article import ArticleFiles
+from biomedclip_jax.data.pmc.sources.cloud_layout import best_version, metadata_key, picture_files, read_metadata, xml_file
+from biomedclip_jax.data.pmc.sources.inventory import Index, list_bucket, list_versions, read_inventory
+from biomedclip_jax.data.pmc.sources.s3 import Bucket
+from biomedclip_jax.data.pmc.sources.selection import check_license
+from biomedclip_jax.errors import UserError
+
+
+class NoSuchArticle(UserError):
+    """Neither this id nor, if a version is given, this version is in the bucket."""
+
+
+@dataclass(frozen=True)
+class CloudSource:
+    """Keys are PMC ids; ids with a version ("PMC123.1") mean just that one. Pickled, it leaves the index behind."""
+
+    bucket: Bucket
+    ids: tuple[str, ...] | None = None  # None: all articles
+    inventory: str | None = None  # see `read_inventory`; None: the bucket is listed
+    licenses: frozenset[str] | None = None  # None: any
+
+    def keys(self) -> Iterator[str]:
+        if self.ids is None:
+            return self._index.keys()
+        self.bucket.check()  # that each and every id is not there would not be the news
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids) if self.ids is not None else len(self._index)
+
+    def version(self, key: str) -> str:
+        """Changes when any object of any version of the article does, as the ETags of the metadata do."""
+        versions = self._versions(key)
+        return hashlib.md5(repr(sorted(versions.items())).encode(), usedforsecurity=False).hexdigest()
+
+    def find(self, key: str) -> tuple[str, bytes, dict[str, Any]]:
+        """The version that is meant ("PMC123.2") and its metadata, as they came and as read.
+
+        Raises UserError where there is none, NotWanted where its licence is not among `licenses`.
+        """
+        pmcid = key.partition(".")[0]
+        known: dict[int, tuple[bytes, dict[str, Any]]] = {}
+
+        def metadata(version: int) -> dict[str, Any]:
+            if version not in known:
+                name = metadata_key(f"{pmcid}.{version}")
+                data = self.bucket.get(name)
+                known[version] = data, read_metadata(data, self.bucket.address(name))
+            return known[version][1]
+
+        version = best_version(self._versions(key), metadata)
+        article = f"{pmcid}.{version}"
+        metadata(version)
+        data, facts = known[version]
+        self.check_license(facts, article)
+        return article, data, facts
+
+    def check_license(self, metadata: dict[str, Any], article: str) -> None:
+        """Raises NotWanted, see `selection.check_license`."""
+        check_license(metadata.get("license_code"), self.licenses, article)
+
+    def open(self, key: str) -> ArticleFiles:
+        article, _, metadata = self.find(key)
+        xml = xml_file(metadata, article)
+        md5s = {file.name: file.md5 for file in picture_files(metadata, article)}
+        location = f"{article}/{xml.name}"
+        data = self.bucket.get(location, xml.md5)
+        return ArticleFiles(article, location, data, metadata, tuple(md5s), _Reader(self.bucket, article, md5s))
+
+    @cached_property
+    def _index(self) -> Index:
+        self.bucket.check()
+        if self.inventory is None:
+            return list_bucket(self.bucket)
+        ids = None if self.ids is None else frozenset(key.partition(".")[0] for key in self.ids)
+        return read_inventory(self.inventory, self.bucket, ids)
+
+    def _versions(self, key: str) -> dict[int, int]:
+        pmcid, _, version = key.partition(".")
+        known = "_index" in vars(self) or (self.inventory is not None and self.ids is not None)
+        versions = self._index.versions(pmcid) if known else list_versions(self.bucket, pmcid)
+        if version:
+            versions = {number: digest for number, digest in versions.items() if number == int(version)}
+        if not versions:
+            raise NoSuchArticle(f"{key}: no such article in {self.bucket.address('')}")
+        return versions
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_index"}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A picture's bytes, by its name."""
+
+    bucket: Bucket
+    article: str
+    md5s: dict[str, str | None]
+
+    def __call__(self, name: str) -> bytes:
+        if name not in self.md5s:
+            raise UserError(f"{self.article}/{name}: not among the media that its metadata list")
+        return self.bucket.get(f"{self.article}/{name}", self.md5s[name])

@@ -1,0 +1,175 @@
+"""Results as tables to read: what the Markdown file and the HTML report show."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from biomedclip_jax.evaluation.report.results import Result
+
+# (task, data set) -> rows of papers: whose, and metrics as fractions
+Published = Callable[[str, str], Sequence[tuple[str, Mapping[str, float]]]]
+
+_RECALLS = [f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
+_ZERO_SHOT = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "expected_calibration_error": "calibration error",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """head and rows have the same number of cells; the first of each row names it."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def tables(results: Sequence[Result], published: Published) -> list[Table]:
+    """All that fit the results. published: the rows of papers for a task and a data set."""
+    found = [*_retrieval(results, published), *_zero_shot(results, published), *_differences(results)]
+    return [*found, *_few_labels(results, published), *_base_to_novel(results)]
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """The tables in GitHub's Markdown."""
+    lines: list[str] = []
+    for table in tables:
+        lines += [f"## {table.title}", "", _line(table.head), _line(["---"] + ["---:"] * (len(table.head) - 1))]
+        lines += [*map(_line, table.rows), ""]
+        if table.note:
+            lines += [table.note, ""]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _cell(result: Result, metric: str) -> str:
+    """In percent, with the 95 % interval where there is one."""
+    text = _percent(result.metrics.get(metric))
+    if metric in result.intervals and text != "-":
+        low, high = result.intervals[metric]
+        text += f" ({100 * low:.1f}\u00a0to\u00a0{100 * high:.1f})"  # no line break inside
+    return text
+
+
+def _by_dataset(results: Sequence[Result], task: str) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        if result.task == task:
+            found.setdefault(result.dataset, []).append(result)
+    return found
+
+
+def _retrieval(results: Sequence[Result], published: Published) -> list[Table]:
+    made = []
+    for dataset, rows in _by_dataset(results, "retrieval").items():
+        head = ("model", *(f"{way} R@{k}" for way in ("image to text", "text to image") for k in (1, 5, 10)))
+        head += ("median rank, image to text", "text to image")
+        ranks = ("image_to_text_median_rank", "text_to_image_median_rank")
+        body = []
+        for row in rows:
+            median = [f"{row.metrics[rank]:g}" if rank in row.metrics else "-" for rank in ranks]
+            body.append((_searched(row), *(_cell(row, metric) for metric in _RECALLS), *median))
+        for whose, metrics in published("retrieval", dataset):
+            body.append((whose, *(_percent(metrics.get(metric)) for metric in _RECALLS), "-", "-"))
+        note = "Percent, with 95 % bootstrap intervals."
+        made.append(Table(f"Retrieval: {dataset}, {rows[0].n:,} images", head, tuple(body), note))
+    return made
+
+
+def _searched(result: Result) -> str:
+    """The model's name, and of an approximate search how many of the exact neighbours it found."""
+    measured = result.details.get("recall_against_exact")
+    if measured is None:
+        return result.model
+    shares = [100 * measured[way]["recall_at_10"] for way in ("image_to_text", "text_to_image")]
+    return f"{result.model}, {result.settings['search']} (finds {shares[0]:.1f} and {shares[1]:.1f} % of the nearest ten)"
+
+
+def _zero_shot(results: Sequence[Result], published: Published) -> list[Table]:
+    made = []
+    for dataset, rows in _by_dataset(results, "zero-shot").items():
+        body = [(row.who, *(_cell(row, metric) for metric in _ZERO_SHOT)) for row in rows]
+        majority = {name: rows[0].metrics.get(f"majority_{name}") for name in _ZERO_SHOT}
+        body.append(("always the most frequent class", *(_percent(value) for value in majority.values())))
+        for whose, metrics in published("zero-shot", dataset):
+            body.append((whose, *(_percent(metrics.get(metric)) for metric in _ZERO_SHOT)))
+        title = f"Zero-shot classification: {dataset}, {rows[0].n:,} images"
+        made.append(Table(title, ("model", *_ZERO_SHOT.values()), tuple(body), "Percent, with 95 % bootstrap intervals."))
+    return made
+
+
+def _differences(results: Sequence[Result]) -> list[Table]:
+    """Pairs of models on the same resamples, each pair once: whether a difference is more than chance."""
+    body = []
+    seen: set[tuple[str, str, str]] = set()
+    for result in results:
+        for other, metrics in result.details.get("differences", {}).items():
+            seen.add((result.dataset, result.model, other))
+            if (result.dataset, other, result.model) in seen:
+                continue
+            for metric, (difference, low, high, *_) in metrics.items():
+                if metric == "accuracy":
+                    cell = f"{100 * difference:+.2f} ({100 * low:+.1f} to {100 * high:+.1f})"
+                    body.append((f"{result.dataset}: {result.model} less {other}", cell))
+    head = ("zero-shot accuracy", "difference in points (95 % interval, paired)")
+    return [Table("Differences between models", head, tuple(body))] if body else []
+
+
+def _few_labels(results: Sequence[Result], published: Published) -> list[Table]:
+    """A row for each model and method, a column for each budget of labels."""
+    made = []
+    learned = [result for result in results if "budget" in result.settings and "accuracy" in result.metrics]
+    for dataset in dict.fromkeys(result.dataset for result in learned):
+        own = sorted((row for row in learned if row.dataset == dataset), key=lambda row: row.settings["labels"])
+        budgets = list(dict.fromkeys(row.settings["budget"] for row in own))
+        cells: dict[tuple[str, str], dict[str, str]] = {}
+        zero_shot: dict[str, float] = {}
+        for row in own:
+            text = _percent(row.metrics["accuracy"])
+            if "spread" in row.details:
+                text += f" ± {100 * row.details['spread']['accuracy']:.2f}"
+            if row.settings.get("selection") == "best_test_epoch":
+                text += " (best test epoch)"
+            cells.setdefault((row.model, row.task), {})[row.settings["budget"]] = text
+            zero_shot[row.model] = row.details["zero_shot"]["accuracy"]
+        body = [
+            (model, method, _percent(zero_shot[model]), *(found.get(budget, "-") for budget in budgets))
+            for (model, method), found in cells.items()
+        ]
+        for whose, metrics in published("few-labels", dataset):
+            body.append((whose, "", "", *(_percent(metrics.get(budget)) for budget in budgets)))
+        head = ("model", "method", "zero-shot", *budgets)
+        note = "Accuracy in percent on all test images, mean ± standard deviation over the seeds; columns: labels learned from."
+        made.append(Table(f"Few labels: {dataset}, {own[0].n:,} images", head, tuple(body), note))
+    return made
+
+
+def _base_to_novel(results: Sequence[Result]) -> list[Table]:
+    """Learned on half of the classes, tested on each half; beside it what the same model does without learning."""
+    made = []
+    metrics = [
+        f"{prefix}{name}" for prefix in ("", "zero_shot_") for name in ("base_accuracy", "novel_accuracy", "harmonic_mean")
+    ]
+    rows = [result for result in results if "novel_accuracy" in result.metrics]
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        own = [row for row in rows if row.dataset == dataset]
+        body = [
+            (row.model, row.task.split()[0], row.settings["budget"], *(_cell(row, each) for each in metrics)) for row in own
+        ]
+        head = ("model", "method", "labels", "base", "novel", "harmonic mean", "zero-shot: base", "novel", "harmonic mean")
+        note = "Accuracy in percent among the classes learned from (base) and among the others (novel), means over the seeds."
+        made.append(Table(f"Base to novel classes: {dataset}, {own[0].n:,} images", head, tuple(body), note))
+    return made

@@ -1,0 +1,140 @@
+"""Galleries of retrieval, as the paper's case study: what several models find first for the same captions and images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.report.drawing import new_figure, save, small, words
+
+SHOWN = 4  # keys of a query
+_RIGHT = "gold"
+# inches
+_MARGIN, _TOP, _GAP = 0.15, 0.95, 0.12
+_SIDE = 1.4  # of a picture
+_UNDER = 0.24  # its score
+_CAPTION = 2.6
+_ANSWERS = 4.6  # captions that were found
+_ANSWER = 0.46  # one of them
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a model finds first. places, scores: [queries, 4 or less] positions of keys and their cosines, the best first."""
+
+    model: str
+    places: np.ndarray
+    scores: np.ndarray
+
+    @staticmethod
+    def by(model: str, queries: np.ndarray, keys: np.ndarray) -> "Found":
+        """queries: unit embeddings [q, E], few. keys: [n, E]."""
+        scores = queries @ keys.T
+        places = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]
+        return Found(model, places, np.take_along_axis(scores, places, axis=1))
+
+
+def images_of_captions(
+    path: Path,
+    captions: Sequence[str],
+    found: Sequence[Found],
+    image: Callable[[int], Image.Image],
+    right: Sequence[set[int]],
+    title: str = "",
+) -> None:
+    """For each caption the images that each model finds first, side by side; a right one is framed in yellow.
+
+    image: gives the picture at a position. right[i]: positions of the images that belong to caption i.
+    """
+    block = SHOWN * (_SIDE + _GAP) + 3 * _GAP
+    page = _Page(len(captions), _SIDE + _UNDER + _GAP, _CAPTION, block, found, title)
+    for i, caption in enumerate(captions):
+        axis = page.axes(i, 0, _UNDER, _CAPTION - _GAP, _SIDE)
+        axis.axis("off")
+        axis.text(0, 0.5, words(caption, 34, 8), va="center", fontsize=9, parse_math=False)
+        for number, model in enumerate(found):
+            for column, (place, score) in enumerate(zip(model.places[i].tolist(), model.scores[i].tolist(), strict=True)):
+                left = _CAPTION + number * block + column * (_SIDE + _GAP)
+                _photograph(page.axes(i, left, _UNDER, _SIDE, _SIDE), image, place, place in right[i])
+                page.number(i, left + _SIDE / 2, _UNDER - 0.08, score)
+    page.save(path)
+
+
+def captions_of_images(
+    path: Path,
+    images: Sequence[int],
+    found: Sequence[Found],
+    image: Callable[[int], Image.Image],
+    caption: Callable[[int], str],
+    right: Sequence[set[int]],
+    title: str = "",
+) -> None:
+    """For each image the captions that each model finds first, side by side; a right one lies on yellow.
+
+    images: their positions. caption: gives the text at a position. right[i]: positions of the texts that belong to images[i].
+    """
+    block, high = _ANSWERS + 2 * _GAP, SHOWN * _ANSWER
+    page = _Page(len(images), high + 2 * _GAP, high + 2 * _GAP, block, found, title)
+    for i, place in enumerate(images):
+        _photograph(page.axes(i, 0, _GAP, high, high), image, place, framed=False)
+        for number, model in enumerate(found):
+            axis = page.axes(i, high + 2 * _GAP + number * block, _GAP, _ANSWERS, high)
+            axis.set_xlim(0, 1)
+            axis.set_ylim(SHOWN, 0)
+            axis.axis("off")
+            for row, (text, score) in enumerate(zip(model.places[i].tolist(), model.scores[i].tolist(), strict=True)):
+                if text in right[i]:
+                    axis.axhspan(row + 0.04, row + 0.96, color=_RIGHT, lw=0)
+                axis.text(0.01, row + 0.5, f"{score:.3f}", va="center", fontsize=8, color="dimgrey")
+                axis.text(0.11, row + 0.5, words(caption(text), 66, 3), va="center", fontsize=7.5, parse_math=False)
+    page.save(path)
+
+
+class _Page:
+    """Rows of queries and a column for each model, placed by inches."""
+
+    def __init__(self, rows: int, row: float, first: float, column: float, found: Sequence[Found], title: str):
+        self._width = 2 * _MARGIN + first + column * len(found)
+        self._height = _TOP + rows * row + _MARGIN
+        self._row = row
+        self._figure = new_figure(self._width, self._height)
+        self._write(_MARGIN, 0.12, words(title, int(self._width * 12), 2), fontsize=11, va="top")
+        for number, model in enumerate(found):
+            name = words(model.model, 60, 1)
+            self._write(_MARGIN + first + number * column, 0.82, name, fontsize=10, fontweight="bold")
+
+    def _write(self, left: float, top: float, text: str, **style: Any) -> None:
+        self._figure.text(left / self._width, 1 - top / self._height, text, parse_math=False, **style)
+
+    def axes(self, row: int, left: float, bottom: float, width: float, height: float) -> Any:
+        """Axes in a row; inches from its left and bottom."""
+        below = self._height - _TOP - (row + 1) * self._row + bottom
+        corner = (_MARGIN + left) / self._width, below / self._height
+        return self._figure.add_axes((*corner, width / self._width, height / self._height))
+
+    def number(self, row: int, left: float, bottom: float, value: float) -> None:
+        """A score, centred below a point."""
+        above = _TOP + (row + 1) * self._row - bottom
+        self._write(_MARGIN + left, above, f"{value:.3f}", fontsize=8, ha="center", va="top")
+
+    def save(self, path: Path) -> None:
+        """As PNG."""
+        save(self._figure, path)
+
+
+def _photograph(axis: Any, image: Callable[[int], Image.Image], place: int, framed: bool) -> None:
+    try:
+        axis.imshow(small(image(place)))
+    except UserError as error:  # it could be read when it was embedded
+        axis.text(0.5, 0.5, words(str(error), 22, 6), ha="center", va="center", fontsize=7, color="red", parse_math=False)
+        axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(framed)
+        spine.set_color(_RIGHT)
+        spine.set_linewidth(5)

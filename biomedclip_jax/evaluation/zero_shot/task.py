@@ -1,0 +1,183 @@
+"""Zero-shot classification: the class whose sentences lie nearest to the image."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedclip_jax.data.images.load import load_image
+from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.bootstrap import bootstrap, differences, intervals
+from biomedclip_jax.evaluation.candidates import Candidate
+from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.metrics import (
+    classification_metrics,
+    confusion_counts,
+    majority_metrics,
+    metrics_per_class,
+    sklearn_metrics,
+)
+from biomedclip_jax.evaluation.probe.methods import softmax
+from biomedclip_jax.evaluation.report.results import Result, asked_with
+from biomedclip_jax.evaluation.zero_shot.pictures import draw
+from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts
+from biomedclip_jax.prompts.templates import Aggregation, Prompts, class_embeddings
+
+
+def zero_shot(
+    candidates: Sequence[Candidate],
+    data: Labelled,
+    prompts: Prompts,
+    embeddings: Embeddings,
+    folder: Path,
+    *,
+    dataset: str,
+    aggregate: Aggregation = "mean",
+    learned: Path | None = None,
+    resamples: int = 1_000,
+    seed: int = 0,
+) -> list[Result]:
+    """One result for each candidate, all on the same images, with pictures in `folder` (that of results.json).
+
+    Metrics are those of `classification_metrics`, of softmax(logit scale x cosine) in float64, and of `majority_metrics`.
+    Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are true
+    classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left out when
+    the data were opened, and images that one of the candidates can't read, which count for none.
+    aggregate: see `cosines`. learned: a file of learned prompts, which stand in place of `prompts` before the data's names.
+    Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an embedding
+    is not finite.
+    """
+    sklearn_metrics()  # before hours of work
+    _check(candidates, data, prompts)
+    # before hours of work, too
+    own = [None if learned is None else load_prompts(learned, each.clip).with_classes(data.classes) for each in candidates]
+    images = [embeddings.images(candidate, data.images, data.fingerprint) for candidate in candidates]
+    errors = {position: reason for each in reversed(images) for position, reason in each.errors.items()}
+    kept = functools.reduce(np.intersect1d, [each.kept for each in images])
+    if not len(kept):
+        raise UserError(f"{dataset}: no image can be read by all of the models")
+    labels, names = data.labels[kept], [data.names[int(i)] for i in kept]
+
+    scales, probabilities = [], []
+    for candidate, found, words in zip(candidates, images, own, strict=True):
+        image = found.rows[np.isin(found.kept, kept)]
+        _check_finite(candidate, image, names)
+        if words is not None:
+            scales.append(embeddings.logit_scale(candidate))
+            probabilities.append(softmax(words.scores(candidate.clip, image)))
+            continue
+        text = embeddings.texts(candidate, prompts.flat)
+        _check_finite(candidate, text, prompts.flat)
+        # z-scores are no cosines: the temperature was not learned for them
+        scales.append(1.0 if aggregate == "gloria" else embeddings.logit_scale(candidate))
+        probabilities.append(softmax(scales[-1] * cosines(image, text, prompts, aggregate).astype(np.float64)))
+
+    majority = majority_metrics(labels)
+    metrics = [classification_metrics(labels, each) for each in probabilities]
+    samples = bootstrap(labels, probabilities, resamples, seed)
+    results = []
+    for i, candidate in enumerate(candidates):
+        predicted = probabilities[i].argmax(axis=1)
+        details = {
+            "per_class": metrics_per_class(labels, predicted, data.classes),
+            "confusion": confusion_counts(labels, predicted, len(data.classes)).tolist(),
+            "differences": {
+                other.name: differences(samples[i], samples[j], metrics[i], metrics[j])
+                for j, other in enumerate(candidates)
+                if j != i
+            },
+            "left_out": [{"image": reject["image"], "reason": reject["reason"]} for reject in data.rejects]
+            + [{"image": data.names[position], "reason": errors[position]} for position in sorted(errors)],
+        }
+        settings = {
+            "classes": list(data.classes),
+            **_asked(prompts, aggregate, own[i], learned),
+            "logit_scale": scales[i],
+            "resamples": resamples,
+            "seed": seed,
+        }
+        pictures = draw(
+            folder,
+            asked_with(candidate.name, settings.get("prompts_method"), settings.get("prompts_file")),
+            dataset,
+            data.classes,
+            labels,
+            probabilities[i],
+            lambda i: load_image(data.images[int(kept[i])], names[i]),
+            names,
+        )
+        results.append(
+            Result(
+                model=candidate.name,
+                task="zero-shot",
+                dataset=dataset,
+                n=len(kept),
+                metrics=metrics[i] | majority,
+                intervals=intervals(samples[i]),
+                settings=settings,
+                details={name: value for name, value in details.items() if value},
+                pictures=pictures,
+            )
+        )
+    return results
+
+
+def _asked(prompts: Prompts, aggregate: Aggregation, words: LearnedPrompts | None, learned: Path | None) -> dict[str, Any]:
+    """Of the settings, those that say with what words."""
+    if words is None:
+        return {"prompts": [list(own) for own in prompts.sentences], "aggregate": aggregate}
+    return {"prompts": "learned", "prompts_method": words.method, "prompts_file": str(learned)}
+
+
+def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Aggregation = "mean") -> np.ndarray:
+    """float32 [n, C]: how near each image is to each class.
+
+    image: unit embeddings [n, E]. text: of `prompts.flat` [sentences, E].
+    aggregate: how the sentences of a class become one number. "mean": the cosine to the mean of their unit embeddings, itself
+    made unit length (CLIP, ELEVATER, BiomedCLIP). "max": the best of their cosines. "single": the cosine to the first.
+    "gloria": the best, less its mean over the images, divided by its standard deviation over the images (GLoRIA's and
+    CheXpert 5x200's rule; an answer then depends on the other images).
+    """
+    if aggregate in ("max", "gloria"):
+        best = np.stack([(image @ text[own].T).max(axis=1) for own in prompts.by_class()], axis=1)
+        if aggregate == "max" or len(best) == 1:
+            return best
+        spread = best.std(axis=0)
+        return (best - best.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    return image @ class_embeddings(text, prompts, first=aggregate == "single").T
+
+
+def accuracy(image: np.ndarray, prompt: np.ndarray, labels: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
+    """Share of images whose nearest prompt is that of their own label, and what guessing gives: a quick look after training.
+
+    image: unit embeddings [n, E]; prompt: [labels, E], row j for labels[j]; truth: n labels.
+    Keys: zero_shot_accuracy; chance (the share of the most frequent label: what the best constant answer gets).
+    """
+    index = {label: j for j, label in enumerate(labels)}
+    right = np.array([index[label] for label in truth])
+    guess = (image @ prompt.T).argmax(axis=1)
+    frequent = np.bincount(right, minlength=len(labels)).max()
+    return {"zero_shot_accuracy": float((guess == right).mean()), "chance": float(frequent / len(right))}
+
+
+def _check(candidates: Sequence[Candidate], data: Labelled, prompts: Prompts) -> None:
+    names = [candidate.name for candidate in candidates]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two models are called {name!r}: their rows and pictures could not be told apart; rename one")
+    if len(data.classes) < 2:
+        raise UserError(f"{data.name}: expected at least two classes to choose between, found {list(data.classes)}")
+    if len(prompts.sentences) != len(data.classes):
+        raise UserError(f"{data.name}: {len(data.classes)} classes, but prompts for {len(prompts.sentences)}")
+    for name, own in zip(data.classes, prompts.sentences, strict=True):
+        if not own:
+            raise UserError(f"{data.name}: class {name!r} has no prompt; expected at least one sentence")
+
+
+def _check_finite(candidate: Candidate, rows: np.ndarray, whose: Sequence[str]) -> None:
+    if not np.isfinite(rows).all():
+        bad = whose[int((~np.isfinite(rows)).any(axis=1).argmax())]
+        raise UserError(f"{candidate.name}: the embedding of {bad!r} is not finite; is the model, or its input, broken?")

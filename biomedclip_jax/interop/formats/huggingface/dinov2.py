@@ -1,0 +1,86 @@
+"""DINOv2's names and configs, with registers and without: its own layout (facebookresearch/dinov2, CLEFT) and transformers'.
+
+Both keep a position for the class token and none for the registers (`ViTConfig.position_on_registers` = False). timm adds the
+class token's position to the class token instead when there are registers; the computation is the same.
+
+Sources: facebookresearch/dinov2 `models/vision_transformer.py`; transformers `modeling_dinov2.py`,
+`modeling_dinov2_with_registers.py` (5.23).
+"""
+
+from typing import Any
+
+from biomedclip_jax.config import ViTConfig
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
+from biomedclip_jax.interop.mapping import Entry, dense, norm, one, stacked
+
+MASK_TOKEN = "embeddings.mask_token"
+IGNORED = {
+    "mask_token": "stands for masked patches in pretraining",
+    MASK_TOKEN: "stands for masked patches in pretraining",
+}
+
+
+def own_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> list[Entry]:
+    """A DINOv2 under the names of its own checkpoints; `prefix` stands before each of them."""
+    names = {f"{prefix}reg_token": f"{prefix}register_tokens"}  # everything else is timm's, or timm's is theirs
+    return [
+        Entry(entry.path, tuple(tuple(names.get(name, name) for name in row) for row in entry.names), entry.form)
+        for entry in timm_entries(config, prefix, path)
+    ]
+
+
+def transformers_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> list[Entry]:
+    """A DINOv2 under transformers' names."""
+    c, layer = config, f"{prefix}encoder.layer.{{}}."
+    query_key_value = tuple(f"{layer}attention.attention.{part}" for part in ("query", "key", "value"))
+    patch = f"{prefix}embeddings.patch_embeddings.projection"
+    found = [
+        one(f"{path}patch/kernel", f"{patch}.weight", "patch"),
+        one(f"{path}patch/bias", f"{patch}.bias"),
+        one(f"{path}class_token", f"{prefix}embeddings.cls_token", "batch2"),
+        one(f"{path}position", f"{prefix}embeddings.position_embeddings", "batch1"),
+        *norm(f"{path}norm", f"{prefix}layernorm"),
+        *norm(f"{path}blocks/norm1", f"{layer}norm1", c.depth),
+        *norm(f"{path}blocks/norm2", f"{layer}norm2", c.depth),
+        *dense(f"{path}blocks/attention/qkv", query_key_value, c.depth),
+        *dense(f"{path}blocks/attention/out", f"{layer}attention.output.dense", c.depth),
+        *dense(f"{path}blocks/mlp/fc1", f"{layer}mlp.fc1", c.depth),
+        *dense(f"{path}blocks/mlp/fc2", f"{layer}mlp.fc2", c.depth),
+        *(stacked(f"{path}blocks/scale{i}", c.depth, f"{layer}layer_scale{i}.lambda1") for i in (1, 2)),
+    ]
+    if c.registers:
+        found.append(one(f"{path}registers", f"{prefix}embeddings.register_tokens", "batch1"))
+    return found
+
+
+def config_json(config: ViTConfig) -> dict[str, Any]:
+    """A `config.json` from which transformers builds this DINOv2. UserError if its DINOv2 cannot be this tower."""
+    c = config
+    plain = c.layer_scale and c.class_token and c.patch_bias and c.position_on_prefix and not c.norm_pre
+    registers = not c.registers or not c.position_on_registers
+    whole = c.mlp_width % c.width == 0 and not c.norm_after_pool and c.activation == "gelu"
+    if not (plain and registers and whole):
+        raise UserError(
+            "this image tower has no form in transformers' DINOv2 (it has LayerScale, a class token with a position and "
+            "registers without: layer_scale = True, position_on_registers = False)"
+        )
+    kind = "dinov2_with_registers" if c.registers else "dinov2"
+    described: dict[str, Any] = {
+        "architectures": ["Dinov2WithRegistersModel" if c.registers else "Dinov2Model"],
+        "model_type": kind,
+        "image_size": c.image_size,
+        "patch_size": c.patch_size,
+        "hidden_size": c.width,
+        "num_hidden_layers": c.depth,
+        "num_attention_heads": c.heads,
+        "mlp_ratio": c.mlp_width // c.width,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": c.layer_norm_eps,
+        "layerscale_value": 1.0,
+        "qkv_bias": True,
+        "use_swiglu_ffn": False,
+    }
+    return described | ({"num_register_tokens": c.registers} if c.registers else {})

@@ -1,0 +1,74 @@
+"""PEFT's adapters of a whole model: a folder of PEFT's own for each tower, `image/` and `text/`, or the one folder alone."""
+
+import dataclasses
+from pathlib import Path
+
+from biomedclip_jax.config import AdapterConfig, CLIPConfig
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.files import write_folder
+from biomedclip_jax.interop.formats.adapter_folder import Adapter
+from biomedclip_jax.interop.formats.peft.adapters import CONFIG_FILE, Flat, read_peft, write_peft
+from biomedclip_jax.interop.mapping import flatten, nest
+from biomedclip_jax.interop.model import Model
+from biomedclip_jax.models.adapters import is_adapter, merged
+
+_TOWERS = ("image", "text")
+
+
+def is_peft(folder: Path) -> bool:
+    """Whether PEFT's files are in the folder, or in those of the towers."""
+    return any((folder / name / CONFIG_FILE).is_file() for name in ("", *_TOWERS))
+
+
+def with_peft(base: Model, folder: Path) -> Model:
+    """The base model with PEFT's adapters merged into its weights (a prefix stays beside them).
+
+    PEFT does not keep which weights an adapter belongs to: a base of the same sizes is taken for the right one.
+    Raises UserError where an adapter fits neither tower, or a single one fits both, and as `read_peft` does.
+    """
+    config, leaves = base.config, flatten(base.params)
+    for tower, (adapter, own) in _read(folder, base.config).items():
+        config = dataclasses.replace(config, **{f"{tower}_adapter": adapter})
+        leaves |= {f"{tower}/{path}": leaf for path, leaf in own.items()}
+    config, params = merged(config, nest(leaves))
+    return dataclasses.replace(base, config=config, params=params)
+
+
+def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Flat]]:
+    """What is in the folders of the towers, or of the one tower that a folder without them fits."""
+    places = {tower: folder / tower for tower in _TOWERS if (folder / tower / CONFIG_FILE).is_file()}
+    if places:
+        return {tower: read_peft(place, getattr(config, tower)) for tower, place in places.items()}
+    fitting, reasons = {}, []
+    for tower in _TOWERS:
+        try:
+            fitting[tower] = read_peft(folder, getattr(config, tower))
+        except UserError as error:
+            reasons.append(f"{tower}: {error}")
+    if len(fitting) > 1:
+        raise UserError(f"{folder}: fits both towers; give a folder that holds it as image/ or as text/")
+    if not fitting:
+        raise UserError(f"{folder}: fits neither tower of this model ({'; '.join(reasons)})")
+    return fitting
+
+
+def write_peft_folders(adapter: Adapter, folder: Path) -> list[str]:
+    """Write what a run's adapters have learned as PEFT's folders, `image/` and `text/`; the folder must not be there yet.
+
+    Returns the paths of learned parameters that PEFT has no place for: projections, temperature, word embeddings. UserError as
+    of `write_peft`, and where there is no adapter.
+    """
+    adapters = {tower: getattr(adapter.config, f"{tower}_adapter") for tower in _TOWERS}
+    own = {tower: found for tower, found in adapters.items() if found is not None}
+    if not own:
+        raise UserError("this model has no adapters; expected the adapter/ folder of a run")
+
+    def write(partial: Path) -> None:
+        for tower, found in own.items():
+            start = f"{tower}/"
+            leaves = {p.removeprefix(start): x for p, x in adapter.parameters.items() if p.startswith(start) and is_adapter(p)}
+            source = adapter.sources.get(start, "").removeprefix("hf-hub:")
+            write_peft(getattr(adapter.config, tower), found, leaves, partial / tower, source)
+
+    write_folder(folder, write)
+    return [path for path in adapter.parameters if not is_adapter(path)]

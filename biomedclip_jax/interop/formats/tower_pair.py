@@ -1,0 +1,129 @@
+"""Models that open_clip has no place for, as a folder of two towers that transformers' AutoModel loads.
+
+    vision/                 ViT or DINOv2, with or without registers: config.json, model.safetensors, and a
+                            preprocessor_config.json where transformers can do the same to an image
+    text/                   BERT, GPT-2 or LLaMA: config.json, model.safetensors, tokenizer
+    heads.safetensors       projections and temperature, kernels [out, in] as in PyTorch
+    adapters.safetensors    only where there are some beside the weights (a prefix), under our names, one tensor a block
+    biomedclip_config.json  our CLIPConfig and PreprocessConfig, which say what the towers' own configs do not, such as pooling
+
+Reading goes by `biomedclip_config.json` alone. Weights may be split into several files with an index.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from biomedclip_jax.config import (
+    BertConfig,
+    CLIPConfig,
+    GPTConfig,
+    LlamaConfig,
+    PreprocessConfig,
+    ViTConfig,
+    from_json,
+    to_json,
+)
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.formats.huggingface import causal, dinov2
+from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
+from biomedclip_jax.interop.mapping import Entry, flatten, from_params, one, stacked, to_params
+from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.tensor_files import Parts, find_weights, read_weights, write_safetensors
+from biomedclip_jax.models import abstract_model
+from biomedclip_jax.models.adapters import is_adapter
+
+CONFIG_FILE = "biomedclip_config.json"
+HEADS = "heads.safetensors"
+ADAPTERS = "adapters.safetensors"
+_TOWERS = ("vision", "text")
+
+
+def check_form(config: CLIPConfig) -> None:
+    """UserError if the model has no such form."""
+    _vision_json(config)
+    _text_json(config)
+
+
+def _vision_json(config: CLIPConfig) -> dict[str, Any]:
+    return dinov2.config_json(config.vit) if config.vit.layer_scale else huggingface.vit_config_json(config.vit)
+
+
+def _text_json(config: CLIPConfig) -> dict[str, Any]:
+    if isinstance(config.text, BertConfig):
+        return huggingface.bert_config_json(config.text)
+    if isinstance(config.text, GPTConfig | LlamaConfig):
+        return causal.config_json(config.text)
+    raise UserError("this model has no form in transformers: CLIP's own text tower has one only inside a whole CLIPModel")
+
+
+def _entries(config: CLIPConfig) -> list[Entry]:
+    image, text = config.vit, config.text
+    vision = dinov2.transformers_entries if image.layer_scale else huggingface.vit_entries
+    if isinstance(text, BertConfig):
+        texts = huggingface.bert_entries(text, "text.")
+    else:
+        assert isinstance(text, GPTConfig | LlamaConfig)
+        texts = causal.entries(text, "text.")
+    paths = list(flatten(abstract_model(config)[1]))
+    rest = [path for path in paths if not path.startswith(("image/", "text/"))]
+    depths = {"image": image.depth, "text": text.depth}
+    adapters = [stacked(p, depths[p.partition("/")[0]], f"adapters.{p}/{{}}") for p in paths if is_adapter(p)]
+    return [*vision(image, "vision."), *texts, *map(_head_entry, rest), *adapters]
+
+
+def _head_entry(path: str) -> Entry:
+    name = f"heads.{path.replace('/', '.')}"
+    if path.endswith("/kernel"):
+        return one(path, f"{name.removesuffix('kernel')}weight", "linear")
+    return one(path, name)
+
+
+def _zeros(image: ViTConfig) -> dict[str, np.ndarray]:
+    """Tensors that transformers asks for and that belong to no parameter of ours."""
+    if image.layer_scale:
+        return {f"vision.{dinov2.MASK_TOKEN}": np.zeros((1, image.width), np.float32)}
+    return {} if image.patch_bias else {f"vision.{huggingface.VIT_PATCH_BIAS}": np.zeros(image.width, np.float32)}
+
+
+def read_towers(folder: Path) -> Model:
+    """The model in such a folder. UserError names what is missing, unknown, misshapen or not finite."""
+    path = folder / CONFIG_FILE
+    content = huggingface.read_json(path)
+    try:
+        config, preprocess = [from_json(json.dumps(content[part])) for part in ("model", "preprocess")]
+        fits = isinstance(config, CLIPConfig) and isinstance(preprocess, PreprocessConfig)
+    except (KeyError, TypeError, StopIteration, AttributeError) as error:
+        raise UserError(f"{path}: not a model's config as biomedclip writes it ({error}); write the folder again") from error
+    if not fits:
+        raise UserError(f"{path}: expected a CLIPConfig under model and a PreprocessConfig under preprocess")
+    check_form(config)
+    files = {part: find_weights(folder / part) for part in _TOWERS} | {"heads": folder / HEADS}
+    if config != config.base:
+        files["adapters"] = folder / ADAPTERS
+    tensors = Parts({part: read_weights(file) for part, file in files.items()})
+    ignored = dict.fromkeys(_zeros(config.vit), "no parameter of this tower, but transformers asks for it")
+    ignored["*.pooler.*"] = "pooler: this model reads the last hidden state"
+    ignored |= {f"text.{pattern}": why for pattern, why in causal.IGNORED.items()}
+    params, report = to_params(tensors, _entries(config), abstract_model(config)[1], ignored, folder)
+    return Model(config, preprocess, params, folder / "text", report)
+
+
+def write_towers(model: Model, folder: Path) -> list[str]:
+    """Configs and weights into `folder`; returns the names of the tensors written. UserError if the model has no such form."""
+    config = model.config
+    contents = {"vision/config.json": _vision_json(config), "text/config.json": _text_json(config)}
+    described = {"model": config, "preprocess": model.preprocess}
+    contents[CONFIG_FILE] = {name: json.loads(to_json(part)) for name, part in described.items()}
+    for part in _TOWERS:
+        (folder / part).mkdir()
+    for file, content in contents.items():
+        (folder / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    tensors = _zeros(config.vit) | from_params(model.params, _entries(config))
+    for part, file in (*((part, f"{part}/model.safetensors") for part in _TOWERS), ("heads", HEADS), ("adapters", ADAPTERS)):
+        own = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+        if own:
+            write_safetensors(folder / file, own)
+    return list(tensors)

@@ -1,0 +1,153 @@
+"""Captions of compound figures, split: hand-written ones of each style, what must not fool it, and that nothing is lost."""
+
+import json
+import random
+import re
+import time
+
+import pytest
+from conftest import SHARED
+
+from biomedclip_jax.data.pmc.panels.caption_parts import pieces_of, split_caption
+
+SPLIT = {
+    "(A) Chest X-ray. (B) CT.": {"A": "Chest X-ray.", "B": "CT."},
+    "A: Axial CT. B: Coronal CT. C, Sagittal view.": {"A": "Axial CT.", "B": "Coronal CT.", "C": "Sagittal view."},
+    "A) H&E stain, x40. B) Same section as in A) at x400.": {"A": "H&E stain, x40.", "B": "Same section as in A) at x400."},
+    "Histology. a Hematoxylin and eosin. b CD20 stain.": {"a": "Hematoxylin and eosin.", "b": "CD20 stain."},
+    "a, Blot of lysates. b,c, Quantification of a (n = 3).": {
+        "a": "Blot of lysates.",
+        "b": "Quantification of a (n = 3).",
+        "c": "Quantification of a (n = 3).",
+    },
+    "Chest X-ray (A) and CT (B) of a man.": {"A": "Chest X-ray of a man.", "B": "CT of a man."},
+    "The patient (A) before and (B) after treatment.": {"A": "The patient before", "B": "The patient after treatment."},
+    "Left: before surgery; right: after surgery.": {"left": "before surgery", "right": "after surgery."},
+    "The left panel shows the CT. The right panel shows the MRI.": {
+        "left": "The left panel shows the CT.",
+        "right": "The right panel shows the MRI.",
+    },
+    "T1-weighted (a), T2-weighted (b), and FLAIR (c) images show a mass.": {
+        "a": "T1-weighted images show a mass.",
+        "b": "T2-weighted images show a mass.",
+        "c": "FLAIR images show a mass.",
+    },
+    "(A-C) Images of (A) lung, (B) liver and (C) skin. (D) Counts.": {
+        "A": "Images of lung",
+        "B": "Images of liver",
+        "C": "Images of skin.",
+        "D": "Counts.",
+    },
+    "Panel A shows the survival. Panel B shows the risk.": {"A": "Panel A shows the survival.", "B": "Panel B shows the risk."},
+    "[A] Before. [B] After.": {"A": "Before.", "B": "After."},
+    "( a) Cells at 0 h. (b–c) Cells after ( 2 h).": {  # noqa: RUF001
+        "a": "Cells at 0 h.",
+        "b": "Cells after ( 2 h).",
+        "c": "Cells after ( 2 h).",
+    },
+    "(A) and (B) show the mass. (C) shows the margin.": {
+        "A": "show the mass.",
+        "B": "show the mass.",
+        "C": "shows the margin.",
+    },
+    "Two chains: forward (F) or turning (T). (A) First. (B) Turning (A) again.": {"A": "First.", "B": "Turning (A) again."},
+}
+
+
+@pytest.mark.parametrize("caption", SPLIT)
+def test_each_style_is_split(caption: str) -> None:
+    assert {part.label: part.text for part in split_caption(caption).parts} == SPLIT[caption]
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "",
+        "A chest X-ray.",
+        "Serum vitamin A (N = 3). P < 0.05 (t-test) in A. baumannii.",
+        "Risk factors: (i) age, (ii) sex, (iii) smoking.",
+        "(A) First. (C) Third.",  # B is missing
+        "(A) First. (B) Second. (D) Fourth.",
+        "(B) Second. (C) Third.",
+        "Hepatitis A, B and C viruses.",
+        "Cells as in (A).",
+        "Alleles are (a) or (A).",
+        "(B) Second. (A) First.",
+    ],
+)
+def test_nothing_is_split_that_is_not_certain(caption: str) -> None:
+    assert split_caption(caption).parts == ()
+    assert split_caption(caption).intro == caption
+
+
+def test_notes_behind_the_last_part_are_about_all() -> None:
+    parts = split_caption("Title. (A) One. (B) Two. Scale bars, 5 µm (A, B). CT, computed tomography; MR, magnetic resonance.")
+    assert parts.intro == "Title. Scale bars, 5 µm (A, B). CT, computed tomography; MR, magnetic resonance."
+    assert [part.text for part in parts.parts] == ["One.", "Two."]
+
+
+def _real_captions() -> dict[str, str]:
+    expected = json.loads((SHARED / "pmc-articles" / "expected.json").read_text())
+    return {
+        f"{article['id']}/{figure['index']}": figure.get("caption_if_mathml_text_kept") or figure["caption"]
+        for article in expected["articles"]
+        for figure in article["figures"]
+    }
+
+
+def test_labels_of_real_captions() -> None:
+    """Read by eye: what all 45 captions have. One more (PMC99000001.1/1) tells "(left)" and "(right)" in passing."""
+    truth = dict.fromkeys(_real_captions(), "")
+    for article, labels in {
+        "PMC99000001.1": {0: "AB", 2: "ABCDEFGH", 3: "ABCDEFGH", 4: "AB"},
+        "PMC99000002.2": {1: "left right"},
+        "PMC99000003.3": {0: "ab", 1: "ab", 2: "abc", 3: "ab", 4: "abcd", 5: "ab", 6: "abcd", 7: "abcd"},
+        "PMC99000004.2": {
+            0: "ABCDEFGHIJ",
+            1: "ABCDEFGHIJKLM",
+            4: "ABCDEFGHI",
+            6: "upper lower",
+            7: "ABCDEFGHIJ",
+            9: "ABCDEFG",
+            11: "ABC",
+        },
+        "PMC99000005.1": {2: "AB", 4: "ABC", 5: "AB"},
+        "PMC99000006.1": {0: "abcdefg", 1: "abcdef", 2: "abcdefghij", 3: "abcde", 5: "abcdefg", 6: "abcd", 7: "ab"},
+        "PMC99000007.1": {0: "abc", 1: "abc"},
+    }.items():
+        truth |= {f"{article}/{index}": text for index, text in labels.items()}
+    found = {}
+    for key, caption in _real_captions().items():
+        labels = [part.label for part in split_caption(caption).parts]
+        found[key] = ("" if all(len(label) == 1 for label in labels) else " ").join(labels)
+    assert found == truth
+
+
+def _cut_up(caption: str, seed: int) -> str:
+    """Pieces of a caption in disorder: markers where no author would put them."""
+    draw = random.Random(seed)
+    words = caption.split(" ")
+    start = draw.randrange(len(words))
+    extra = draw.choice(["(A)", "(b, c)", "B:", "(A–D)", "and (C)", ". a ", "Left:", "((", "[A"])  # noqa: RUF001
+    return " ".join([*words[start:], extra, *words[: draw.randrange(len(words))]])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_character_is_lost(seed: int) -> None:
+    """Every character lies in one piece, or in a marker between two pieces."""
+    for caption in [*_real_captions().values(), *SPLIT]:
+        text = caption if seed == 0 else _cut_up(caption, seed)
+        position = 0
+        for piece in pieces_of(text):
+            between = text[position : piece.start]
+            assert piece.start >= position and (not between or len(re.sub(r"\W|and|[Pp]anels?", "", between)) <= 12), between
+            position = max(position, piece.end)
+        assert position == len(text)
+
+
+@pytest.mark.parametrize("text", [". A ", "(A)", "(A) x. (B) y. ", "(a, ", "A and ", "A-"])
+def test_no_caption_takes_long(text: str) -> None:
+    """What grows with the square of the length took 20 s and more here."""
+    start = time.process_time()
+    split_caption(text * (60_000 // len(text)))
+    assert time.process_time() - start < 3

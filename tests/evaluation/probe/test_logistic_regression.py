@@ -1,0 +1,53 @@
+"""CLIP's probe is scikit-learn's regression with the regularisation that validates best."""
+
+import warnings
+
+import numpy as np
+import pytest
+from helpers.tiny_labels import TinyCandidate, overlapping, part_of, task, unit
+from sklearn.linear_model import LogisticRegression
+
+from biomedclip_jax.evaluation.probe.logistic_regression import LogisticRegressionProbe, fit_predict
+from biomedclip_jax.evaluation.probe.sampling import Budget
+from biomedclip_jax.evaluation.probe.search import STRENGTHS
+
+TEXT = unit(np.random.default_rng(3).normal(size=(3, 16)))
+
+
+def test_it_is_scikit_learns_with_the_best_c() -> None:
+    """No C of the coarse seven validates better than the one chosen, and the prediction is scikit-learn's with that."""
+    shots = task(overlapping(150, 0), overlapping(90, 1), Budget(shots=30), TEXT, TinyCandidate())
+    predicted = LogisticRegressionProbe()(shots)
+    strength = predicted.settings["C"]
+    assert strength in STRENGTHS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = LogisticRegression(C=strength, max_iter=1_000)
+        model.fit(shots.given.features.astype(np.float64), shots.given.labels)
+        expected = model.predict_proba(shots.test.features.astype(np.float64))
+        np.testing.assert_allclose(predicted.probabilities, expected, atol=1e-12)
+        scores = {}
+        for c in (strength, *STRENGTHS[::16]):
+            model = LogisticRegression(C=c, max_iter=1_000)
+            model.fit(shots.train.features.astype(np.float64), shots.train.labels)
+            scores[c] = model.score(shots.validation.features, shots.validation.labels)
+    assert predicted.settings["validation_accuracy"] == pytest.approx(scores[strength]) == max(scores.values())
+    assert min(scores.values()) < max(scores.values())
+
+
+def test_a_class_without_images_has_probability_0() -> None:
+    known = overlapping(60, 0)
+    two = known.subset(np.flatnonzero(known.labels != 1))
+    found = fit_predict(two.features, two.labels, known.features, 1.0, 3)
+    assert (found[:, 1] == 0).all() and found.sum(axis=1) == pytest.approx(1)
+
+
+def test_weak_regularisation_is_no_warning() -> None:
+    """Separable classes and C up to 1e6: the solver stops at its thousandth step, from several threads."""
+    labels = np.arange(60) % 3
+    features = np.random.default_rng(0).normal(size=(60, 16)) * 1e3
+    shots = task(part_of(features, labels), part_of(features, labels), Budget(shots=20), TEXT, TinyCandidate())
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        LogisticRegressionProbe()(shots)
+    assert not told
