@@ -13,7 +13,7 @@ from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import CONTEXT, prefix_tokens
 from biomedclip_jax.models.vit import kept_patches
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 from biomedclip_jax.train.text_buckets import Buckets
 from biomedclip_jax.train.trainable import trained_by
 

@@ -25,7 +25,7 @@ from biomedclip_jax.data.pmc.sources.selection import NOT_WANTED, NotWanted, che
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
 from biomedclip_jax.support.parallel import in_order
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 _BATCH = 16  # articles that a worker takes at once
 _OPEN_AT_ONCE = 4  # of these; for sources far away, where opening is waiting

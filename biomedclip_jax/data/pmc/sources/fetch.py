@@ -25,7 +25,7 @@ from biomedclip_jax.data.pmc.sources.cloud_layout import CloudFile, metadata_key
 from biomedclip_jax.data.pmc.sources.selection import NOT_WANTED, NotWanted
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.parallel import in_order
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 NAME = "fetch-state.sqlite"
 _COMMIT_EVERY = 1.0  # seconds; what a kill loses of this is looked at again, not downloaded again
