@@ -194,7 +194,10 @@ def test_builds(tmp_path: Path) -> None:
 def test_what_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "t.png").touch()
     for source, message in (
-        (str(tmp_path / "none"), "no such file or folder, or no source of labels; expected a table .*a folder of class folders"),
+        (
+            str(tmp_path / "none"),
+            "no such file or folder, or no source of labels; expected a table .*a folder of class folders",
+        ),
         (str(tmp_path), "neither class folders, tars nor a build in it"),
         ("gs://bucket/folder", "only tars are read over the network"),
         (str(tmp_path / "none.csv"), "no such file; expected a table with 'image', 'label'"),
