@@ -17,7 +17,7 @@ _PAIRS_HELP = (
 
 
 def add_data(verbs: Any) -> None:
-    """Add `data` and what it can do to the verbs of the command."""
+    """Add `data`, and the verbs below it, to the verbs of the command."""
     description = "Get articles of PubMed Central, and make training data of them or of your own."
     data = verbs.add_parser(
         "data",
@@ -37,6 +37,7 @@ def add_data(verbs: Any) -> None:
 
 
 def add_preview(actions: Any) -> None:
+    """Add `preview` to the verbs of `data`."""
     preview = add_verb(
         actions,
         "preview",
@@ -60,6 +61,7 @@ def _preview(arguments: argparse.Namespace) -> None:
 
 
 def add_convert(actions: Any) -> None:
+    """Add `convert` to the verbs of `data`."""
     convert = add_verb(
         actions,
         "convert",
@@ -90,6 +92,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def add_statistics(actions: Any) -> None:
+    """Add `statistics` to the verbs of `data`."""
     statistics = add_verb(
         actions,
         "statistics",

@@ -56,7 +56,7 @@ class TrainLoader:
     classes: tuple[str, ...] = ()
 
     def at(self, preprocess: PreprocessConfig, *, labels: bool = True) -> "TrainLoader":
-        """The same examples, made into pixels in another way, with their labels or without."""
+        """A loader of the same examples, made into pixels in another way, with their labels or without."""
         return dataclasses.replace(self, preprocess=preprocess, classes=self.classes if labels else ())
 
     def examples(self, start: int, count: int) -> list[Sample]:

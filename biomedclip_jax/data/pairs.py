@@ -110,12 +110,15 @@ class Subset:
         return self.pairs[self.positions[index]]
 
     def texts(self, index: int) -> Texts:
+        """The texts of a pair; see `Pairs.texts`."""
         return self.pairs.texts(self.positions[index])
 
     def name(self, index: int) -> str:
+        """The name that messages give to an image."""
         return self.pairs.name(self.positions[index])
 
     def image_versions(self) -> Iterator[str]:
+        """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"Subset {len(self)}"
         yield from self.pairs.image_versions()
         yield fingerprint(map(str, self.positions))
@@ -163,14 +166,17 @@ class Mixture:
         return source[inside]
 
     def texts(self, index: int) -> Texts:
+        """The texts of a pair; see `Pairs.texts`."""
         source, inside = self._find(index)
         return source.texts(inside)
 
     def name(self, index: int) -> str:
+        """The name that messages give to an image."""
         source, inside = self._find(index)
         return source.name(inside)
 
     def image_versions(self) -> Iterator[str]:
+        """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"Mixture {len(self)}"
         for source in self.sources:
             yield from source.image_versions()

@@ -44,13 +44,13 @@ def read_chexpert(
     per_class: int = 200,
     findings: Sequence[str] = FIVE,
 ) -> Labelled:
-    """A split; labels are positions in `findings`, which are the five in any order.
+    """A split; labels are class indices in `findings`, which are the five in any order.
 
-    test: the published list, if one of `chexpert_5x200.csv`, `chexpert-5x200.csv`, `chexpert-5x200-meta.csv` lies in `where`;
+    test: the published list, if one of `chexpert_5x200.csv`, `chexpert-5x200.csv`, `chexpert-5x200-meta.csv` is in `where`;
         else `per_class` images of each finding by GLoRIA's rule from train.csv with a fixed seed: not the same images.
     train: the other images of train.csv under that rule, of patients who are not in the test set. validation: of valid.csv.
     uncertain: what -1.0 counts as: "ignore" (such an image is not taken, GLoRIA's way), "zeros" absent, "ones" present.
-    Images that are not there are in `rejects`. UserError for missing tables and columns, and too few images.
+    Images without a file are in `rejects`. UserError for missing tables and columns, and too few images.
     """
     check_split(name, split, ("train", "validation", "test"))
     if uncertain not in _UNCERTAIN:

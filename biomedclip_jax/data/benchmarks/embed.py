@@ -76,7 +76,10 @@ def embed_rows(where: Path) -> Iterator[LabelledRow]:
 
 
 def mammograms(where: Path, split: str) -> Iterator[LabelledRow]:
-    """All images of a split, those that are not to be used as well. UserError for tables that are missing or miss a column."""
+    """All images of a split, also those that are not to be used, with what the tables say of each.
+
+    UserError for tables that are missing or miss a column.
+    """
     tables = where / _TABLES if (where / _TABLES).is_dir() else where
     own = [tables / f"EMBED_OpenData_metadata_reduced_{part}.csv" for part in _SPLITS.values()]
     divided = any(path.is_file() for path in own)

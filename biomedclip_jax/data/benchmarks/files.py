@@ -10,7 +10,7 @@ class NotOnDisk(UserError):
 
 
 def existing(where: Path, *names: str) -> Path:
-    """The first of some paths below `where` that is there. NotOnDisk, which names the first, if none is."""
+    """The first of some paths below `where` that exists. NotOnDisk, which names the first path, if none does."""
     found = next((where / name for name in names if (where / name).exists()), None)
     if found is None:
         packed = next(

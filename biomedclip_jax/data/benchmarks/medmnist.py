@@ -99,7 +99,7 @@ class NpzArray:
 
 @dataclass(frozen=True)
 class NpzImage(LazyImage):
-    """Row `index` of an array of images."""
+    """Row `index` of an array of images, decoded when it is asked for."""
 
     array: NpzArray
     index: int

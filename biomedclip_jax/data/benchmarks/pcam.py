@@ -89,7 +89,7 @@ class H5Array:
         return file[self.key]
 
     def read(self, part: Any) -> np.ndarray:
-        """`array[part]`. UserError for a damaged file."""
+        """The values of `array[part]`. UserError for a damaged file."""
         with self._lock:  # also of the first use, which opens the file
             try:
                 return np.asarray(self._array[part])
@@ -99,13 +99,13 @@ class H5Array:
 
 @dataclass(frozen=True)
 class H5Image(LazyImage):
-    """Row `index` of an array of images."""
+    """Row `index` of an array of images, read when it is asked for."""
 
     array: H5Array
     index: int
 
     def load(self) -> Image.Image:
-        """UserError as of `H5Array.read`."""
+        """Read the image, in mode "RGB". UserError for a damaged file."""
         return Image.fromarray(self.array.read(self.index))
 
 

@@ -45,7 +45,7 @@ def names_in(label: str, separator: str | None) -> list[str]:
 
 
 def classes_in(pairs: Pairs, separator: str | None = None) -> tuple[str, ...]:
-    """All labels of a data set, in order; every record is looked at. UserError if there are fewer than two."""
+    """All labels of a data set, sorted; every record is looked at. UserError if there are fewer than two."""
     found: set[str] = set()
     for index in range(len(pairs)):
         try:

@@ -47,7 +47,11 @@ def labelled_build(name: str, pairs: BuildPairs, classes: Sequence[str] | None =
 
 
 def labelled_pairs(name: str, pairs: Pairs, mark: str, classes: Sequence[str] | None = None) -> Labelled:
-    """All whose label can be read; the others are in `rejects`. mark: the fingerprint. classes: by default the labels."""
+    """The pairs whose label can be read, as labelled images; the others are in `rejects`.
+
+    mark: the fingerprint. classes: names in order, by default the labels. UserError if no label can be read, and for a label
+    that is none of the classes.
+    """
     kept: list[int] = []
     labels: list[str] = []
     rejects = list(pairs.rejects)

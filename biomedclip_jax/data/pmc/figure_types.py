@@ -26,7 +26,7 @@ _STRONG, _WEAK = 3, 1
 
 @dataclass(frozen=True)
 class FigureType:
-    """code: of the taxonomy ("DRCT"). name: what users type and records say ("CT")."""
+    """A type of figures. code: of the taxonomy ("DRCT"). name: what users type and records say ("CT")."""
 
     code: str
     name: str

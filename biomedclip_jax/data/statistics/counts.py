@@ -49,7 +49,7 @@ class Counts:
     sampled: Counter[bool] = field(default_factory=Counter)  # captions in that sample, and not
 
     def add(self, other: "Counts") -> None:
-        """Both together."""
+        """Add the counts of another part of the data."""
         for entry in fields(self):
             getattr(self, entry.name).update(getattr(other, entry.name))
 
@@ -58,12 +58,18 @@ class Part(Protocol):
     """A piece of a data set, for one process. Records have the features of a build (`record.py`), or some of them."""
 
     @property
-    def split(self) -> str: ...
+    def split(self) -> str:
+        """The split that the part belongs to."""
+        ...
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """The number of its records."""
+        ...
 
-    def records(self) -> Iterator[dict[str, Any]]: ...
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Read the records, one after the other."""
+        ...
 
 
 @dataclass(frozen=True)

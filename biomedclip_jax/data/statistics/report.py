@@ -154,7 +154,7 @@ def _left_out(summary: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 
 def write_page(statistics: Mapping[str, Any], pictures: Mapping[str, Path], path: Path) -> None:
-    """pictures: title -> PNG."""
+    """Write statistics as one HTML page. pictures: title -> PNG file, in the order of the page."""
     parts = [*_overview(statistics), *_lengths(statistics)]
     for name, picture in pictures.items():
         parts += [html_page.heading(name), html_page.picture(name, picture)]

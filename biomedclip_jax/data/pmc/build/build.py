@@ -46,7 +46,7 @@ _FORMAT = 1  # of a build; a build of another format is not continued
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """All that decides what a build holds, but its articles."""
+    """All that decides what a build holds, apart from its articles."""
 
     filters: Filters = field(default_factory=Filters)
     splits: tuple[tuple[str, float], ...] = tuple(PMC_15M.items())  # names and proportions
@@ -75,7 +75,7 @@ class Summary:
     bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """What `summary.json` holds."""
+        """The JSON object that `summary.json` holds."""
         return {
             "articles": {
                 "seen": self.articles_seen,

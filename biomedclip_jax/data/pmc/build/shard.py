@@ -58,7 +58,10 @@ class ShardPairs:
 
     @staticmethod
     def read(storage: Storage, work: Work) -> "ShardPairs":
-        """Of a shard that is built. FileNotFoundError, ValueError or TypeError where there is none, or another content."""
+        """Read what was found of a shard that is built.
+
+        FileNotFoundError, ValueError or TypeError where the file is missing, or has another content.
+        """
         return ShardPairs(**storage.read_json(f"{work.path}.json"))
 
 
@@ -75,7 +78,7 @@ class FinishedShard:
 
     @staticmethod
     def read(storage: Storage, work: Work) -> "FinishedShard":
-        """Of a shard that is finished. Errors as of `ShardPairs.read`."""
+        """Read about a shard that is finished. Errors as of `ShardPairs.read`."""
         return FinishedShard(**storage.read_json(f"{work.path}.final.json"))
 
 
@@ -106,7 +109,7 @@ class Hashes:
 
     @staticmethod
     def read(storage: Storage, work: Work) -> "Hashes":
-        """Of a shard that is built."""
+        """Read the hashes of a shard that is built."""
         with np.load(io.BytesIO(storage.read(f"{work.path}.npz"))) as arrays:
             return Hashes(**arrays)
 
@@ -139,7 +142,7 @@ class _PairHashes:
 
 
 def is_built(storage: Storage, work: Work) -> bool:
-    """Whether the shard's pairs are known and as its articles are now."""
+    """Whether the pairs of a shard are known, of its articles as they are now."""
     try:
         return ShardPairs.read(storage, work).fingerprint == work.fingerprint
     except (ValueError, TypeError, FileNotFoundError):
@@ -196,7 +199,7 @@ def _records(work: Work, source: Source, filters: Filters, found: _Found) -> Ite
 
 
 def is_finished(storage: Storage, work: Work, dropped: Sequence[int]) -> bool:
-    """Whether the file that is kept exists, and is without just these pictures."""
+    """Whether the file that is kept of a shard exists and lacks just these pictures."""
     try:
         final = FinishedShard.read(storage, work)
     except (ValueError, TypeError, FileNotFoundError):

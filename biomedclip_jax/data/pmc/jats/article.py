@@ -16,6 +16,7 @@ class Graphic:
 
     @property
     def in_alternatives(self) -> bool:
+        """Whether it is one of several forms of a picture."""
         return self.alternatives is not None
 
 

@@ -1,7 +1,7 @@
 """XML from strangers, read without harm and without loss: no entity engine, no DTD, no network, bounded depth and size.
 
 The document type declaration is cut out before parsing, so nothing it declares can be fetched or unfolded. What authors mean by
-`&nbsp;` or `&alpha;` is kept all the same: the names of HTML and of the ISO sets that JATS builds on become their characters,
+`&nbsp;` or `&alpha;` is kept nevertheless: the names of HTML and of the ISO sets that JATS builds on become their characters,
 short plain texts that the document declares itself become those texts, any other reference stays as it is written (`&name;`).
 """
 
@@ -15,7 +15,7 @@ from biomedclip_jax.errors import UserError, first_line
 
 MAX_BYTES = 128 * 2**20  # of one document; PubMed Central's largest articles are some tens of megabytes
 MAX_DEPTH = 256  # of nested elements; the parser's own limit (libxml2), as are 10,000,000 characters in one text
-MAX_ENTITY_VALUE = 64  # characters of a declared entity that is put in place; a longer one is no character's name
+MAX_ENTITY_VALUE = 64  # characters of a declared entity that is replaced; a longer one is no character's name
 
 _PREDEFINED = frozenset({"amp", "lt", "gt", "quot", "apos"})
 # ISOgrk1, plain Greek letters: the one set of the JATS DTDs that HTML did not take over; from U+0391 and from U+03B1 on
@@ -61,7 +61,7 @@ def read_xml(xml: bytes, name: str) -> etree._Element:
         raise UserError(f"{name}: {len(xml):,} bytes of XML; expected at most {MAX_BYTES:,}: leave it out or split it")
     text = _without_doctype(_as_utf8(xml, name), name)
     if len(text) > MAX_BYTES:
-        raise UserError(f"{name}: over {MAX_BYTES:,} bytes of XML once its entities are in place: leave it out")
+        raise UserError(f"{name}: over {MAX_BYTES:,} bytes of XML once its entities are replaced: leave it out")
     # `recover`, as a prefix without declaration is no reason to stop; everything worse stops us below
     parser = etree.XMLParser(
         encoding="utf-8",

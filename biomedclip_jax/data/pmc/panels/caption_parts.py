@@ -13,7 +13,10 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Part:
-    """label: "A", "b", "left" ..., as written. text: what the caption says of this panel, without the marker."""
+    """What a caption says of a panel.
+
+    label: "A", "b", "left" ..., as written. text: without the marker.
+    """
 
     label: str
     text: str
@@ -21,7 +24,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """intro: what belongs to no panel alone, from before and behind the parts. parts: in the order of their labels, or ()."""
+    """A caption, divided.
+
+    intro: what belongs to no panel alone, from before and behind the parts. parts: in the order of their labels, or ().
+    """
 
     intro: str
     parts: tuple[Part, ...] = ()

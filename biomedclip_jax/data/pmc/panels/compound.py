@@ -27,7 +27,10 @@ _CORNER = 0.35  # of a panel's sides
 
 @dataclass(frozen=True)
 class MatchedPanel:
-    """label: as in the caption. caption: its part, after the figure's title. box: left, top, right, bottom in pixels."""
+    """A panel of a figure with its part of the caption.
+
+    label: as in the caption. caption: its part, after the figure's title. box: left, top, right, bottom in pixels.
+    """
 
     label: str
     caption: str
@@ -35,7 +38,7 @@ class MatchedPanel:
 
 
 def match_panels(image: Image.Image, caption: str) -> list[MatchedPanel]:
-    """Panels of an RGB figure with what the caption says of each; [] unless numbers and places fit."""
+    """Panels of an RGB figure with what the caption says of each; [] unless their numbers and positions fit."""
     parts = split_caption(caption)
     if len(parts.parts) < 2:
         return []

@@ -135,7 +135,7 @@ def _trim(gray: np.ndarray, box: Box, ground: int) -> Box:
 
 
 def _reading_order(boxes: Sequence[Box]) -> list[Box]:
-    """Rows from above, each from the left. Boxes share a row if their middles lie in each other's height."""
+    """Rows from above, each from the left. Boxes share a row if each has the middle of the other within its height."""
     rows: list[list[Box]] = []
     for box in sorted(boxes, key=lambda b: (b[1], b[0])):
         middle = (box[1] + box[3]) / 2

@@ -34,7 +34,7 @@ _SAME_SIZE = 0.16  # of the logarithm
 
 @dataclass(frozen=True)
 class Letter:
-    """box: left, top, right, bottom in pixels. size: of the font. score: how much it looks like its letter, at most 1."""
+    """A letter in a figure. box: left, top, right, bottom in pixels. size: of the font. score: how well it fits, at most 1."""
 
     label: str
     box: tuple[int, int, int, int]

@@ -75,13 +75,14 @@ class FolderReader:
 
 @dataclass(frozen=True)
 class PlainFolder:
-    """Keys are the paths of the articles' XML files relative to `root`."""
+    """Articles in a folder and below. Keys are the paths of their XML files relative to `root`."""
 
     root: Path
     ids: tuple[str, ...] | None = None
     only: str | None = None  # one file of the folder
 
     def keys(self) -> Iterator[str]:
+        """The keys of the articles, sorted; see `Source.keys`."""
         if self.only is not None:
             found = [self.only]
         else:
@@ -93,6 +94,7 @@ class PlainFolder:
         return digest_of_files((self.root / key).parent)
 
     def open(self, key: str) -> ArticleFiles:
+        """Open the best version of an article; see `Source.open`."""
         path = self.root / key
         xml = _read(path)
         name = id_in_path(key) or key.rpartition(".")[0]
@@ -111,6 +113,7 @@ class CloudFolder:
     licenses: frozenset[str] | None = None
 
     def keys(self) -> Iterator[str]:
+        """The keys of the articles, sorted; see `Source.keys`."""
         if self.ids is not None:
             return iter(self.ids)
         found = (ARTICLE.fullmatch(entry.name) for entry in os.scandir(self.root) if entry.is_dir())
@@ -123,6 +126,7 @@ class CloudFolder:
         return digest_of_files(*(self.root / name for article in articles for name in (article, metadata_key(article))))
 
     def open(self, key: str) -> ArticleFiles:
+        """Open the best version of an article; see `Source.open`."""
         pmcid = key.partition(".")[0]
         version = best_version(self._versions(key), lambda version: self._metadata(f"{pmcid}.{version}"))
         article = f"{pmcid}.{version}"

@@ -29,7 +29,7 @@ class Source(Protocol):
         """What the articles are called here, sorted as strings; no article is opened.
 
         An article has one key, however many versions of it there are: its PMC id, or the path of its file. Ids that were asked
-        for and are not there are among them: opening them tells.
+        for and do not exist are among them: opening one of these is an error.
         """
         ...
 
@@ -54,7 +54,7 @@ def open_source(
     licenses: frozenset[str] | None = None,
     connections: int | None = None,
 ) -> Source:
-    """The source that an address or path means, recognised by what is there.
+    """The source that an address or path means, recognised by its form and by what a folder holds.
 
     ids: as `selection.read_ids` gives them; only these articles. licenses: codes that are wanted; articles whose metadata
     state another raise NotWanted when opened (packages and plain folders have none: there only the XML tells).
