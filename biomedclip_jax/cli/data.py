@@ -1,4 +1,6 @@
-"""`biomedclip data`: from articles and tables to what training reads. Nothing heavy is imported before a verb is chosen."""
+"""`biomedclip data`: from articles and tables to what training reads. Nothing heavy is imported before a verb is
+chosen.
+"""
 
 import argparse
 from pathlib import Path

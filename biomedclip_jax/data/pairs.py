@@ -1,6 +1,7 @@
 """Image-caption pairs of any kind, one at a time: the contract between those who keep pairs and those who use them.
 
-Readers are `tables`, `webdataset` and `tfds_read`, and `Mixture` here for several at once; `sources` chooses among them.
+Readers are `tables`, `webdataset` and `tfds_read`, and `Mixture` here for several at once; `sources` chooses among
+them.
 """
 
 from bisect import bisect_right
@@ -33,8 +34,8 @@ class Reject:
 class Texts:
     """What belongs to an image besides its pixels.
 
-    captions: at least one, if captions were asked for. references: paragraphs that mention the figure. label: the name of
-    its class, or several names in one text, where a label was asked for.
+    captions: at least one, if captions were asked for. references: paragraphs that mention the figure. label: the name
+    of its class, or several names in one text, where a label was asked for.
     """
 
     captions: tuple[str, ...]

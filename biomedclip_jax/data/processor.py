@@ -33,7 +33,9 @@ class Processor:
         return preprocess(load_image(source), self.config)
 
     def images(self, sources: Sequence[ImageSource]) -> np.ndarray:
-        """The pixels of n images as float32 [n, S, S, 3]; decoded on threads (Pillow lets go of the interpreter meanwhile)."""
+        """The pixels of n images as float32 [n, S, S, 3]; decoded on threads (Pillow lets go of the interpreter
+        meanwhile).
+        """
         with ThreadPoolExecutor() as pool:
             return np.stack(list(pool.map(self.image, sources)))
 

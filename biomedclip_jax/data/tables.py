@@ -83,7 +83,8 @@ def read_table(
 ) -> TablePairs:
     """Read a table. Rows without a caption, a label or an existing image file are left out and listed in `rejects`.
 
-    A caption may be a text or, in JSON lines and Parquet, a list of texts. A column `references` that holds lists is read too.
+    A caption may be a text or, in JSON lines and Parquet, a list of texts. A column `references` that holds lists is
+    read too.
     split: only the rows whose column `split` says so, under any of its names; without it all rows.
     Raises UserError for a missing file, a missing column (naming those that exist), an encoding other than UTF-8, and
     a table of which nothing is left.

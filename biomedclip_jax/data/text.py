@@ -114,8 +114,8 @@ def _from_clip_vocabulary(file: Path) -> "tokenizers.Tokenizer":
 class Tokenizer:
     """Makes token ids of texts, cut to `context_length` (the end token stays) and padded with `pad_id`.
 
-    Equal to open_clip's `HFTokenizer` on the same folder. Raises UserError if there is no tokenizer in the folder, or if
-    it can give ids that the model has no embedding for.
+    Equal to open_clip's `HFTokenizer` on the same folder. Raises UserError if there is no tokenizer in the folder, or
+    if it can give ids that the model has no embedding for.
     """
 
     def __init__(self, folder: Path, context_length: int, pad_id: int, vocab_size: int):

@@ -1,6 +1,7 @@
 """Pairs of a TFDS data set: our own builds, and any other with an image and a text. Read without TensorFlow.
 
-Images stay as they are encoded. Only ArrayRecord files have random access; TFDS writes them with `file_format="array_record"`.
+Images stay as they are encoded. Only ArrayRecord files have random access; TFDS writes them with
+`file_format="array_record"`.
 """
 
 import contextlib
@@ -109,10 +110,10 @@ def is_build(folder: Path) -> bool:
 def open_build(folder: Path, split: str | None, image: str, caption: str | None, label: str | None) -> BuildPairs:
     """Open a split of the build in `folder`.
 
-    image, caption, label: names of features; "image", "caption" and "label" may also stand for the only one of their kind (a
-    label: of the classes). caption, label: None asks for none.
-    Raises UserError for a folder without a build, an unknown split or feature (naming those that exist), and a shard that is
-    missing or short (naming host and path).
+    image, caption, label: names of features; "image", "caption" and "label" may also stand for the only one of their
+    kind (a label: of the classes). caption, label: None asks for none.
+    Raises UserError for a folder without a build, an unknown split or feature (naming those that exist), and a shard
+    that is missing or short (naming host and path).
     """
     if not is_build(folder):
         tars = " (to read its tars, write FOLDER/*.tar)" if any(folder.glob("*.tar")) else ""

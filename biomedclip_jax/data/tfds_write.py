@@ -1,5 +1,5 @@
-"""TFDS data sets as ArrayRecord files, written shard by shard without TensorFlow: records, files, and the metadata by which
-`tfds.builder_from_directory` reads them.
+"""TFDS data sets as ArrayRecord files, written shard by shard without TensorFlow: records, files, and the metadata by
+which `tfds.builder_from_directory` reads them.
 
 A TFDS build of any pairs, without Beam and without TensorFlow: ArrayRecord shards and their metadata.
 """
@@ -110,7 +110,9 @@ _DATASET, _SPLIT, _VERSION = "pairs", "train", "1.0.0"
 
 
 class BuildWriter:
-    """Features: image (encoded bytes), caption (a text; with `several` a sequence), and where asked for label, references."""
+    """Features: image (encoded bytes), caption (a text; with `several` a sequence), and where asked for label,
+    references.
+    """
 
     def __init__(self, folder: Path, *, several: bool, references: bool, labels: bool):
         try:

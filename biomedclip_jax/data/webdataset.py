@@ -1,8 +1,9 @@
-"""Pairs in WebDataset tars, with random access: `key.jpg|jpeg|png|webp`, `key.txt`, and perhaps `key.json` and `key.cls`.
+"""Pairs in WebDataset tars, with random access: `key.jpg|jpeg|png|webp`, `key.txt`, and perhaps `key.json` and
+`key.cls`.
 
-That is open_clip's layout, and BIOMEDICA's; CLIP_benchmark's has the number of the class in `key.cls`, or a caption a line in
-`key.txt`. Each tar is read through once; the positions of its members are kept in a cache file, which counts as long as the tar
-has the same size and date.
+That is open_clip's layout, and BIOMEDICA's; CLIP_benchmark's has the number of the class in `key.cls`, or a caption a
+line in `key.txt`. Each tar is read through once; the positions of its members are kept in a cache file, which counts
+as long as the tar has the same size and date.
 """
 
 import glob
@@ -169,10 +170,10 @@ def _expand(pattern: str) -> Iterator[str]:
 def open_shards(paths: Sequence[str], caption_field: str | None = _FROM_TXT, label_field: str | None = None) -> TarPairs:
     """Open the samples in some tars as pairs.
 
-    caption_field: "caption" means the .txt; any other name that field of the .json, a text or a list of texts; None asks for no
-    captions. label_field: "cls" means the .cls; any other name that field of the .json. Samples without what is asked for are
-    left out and listed. Raises UserError for tars that are missing, cut short or no tars, naming the first, how many more, and
-    the host; and if nothing is left.
+    caption_field: "caption" means the .txt; any other name that field of the .json, a text or a list of texts; None
+    asks for no captions. label_field: "cls" means the .cls; any other name that field of the .json. Samples without
+    what is asked for are left out and listed. Raises UserError for tars that are missing, cut short or no tars, naming
+    the first, how many more, and the host; and if nothing is left.
     """
     with ThreadPoolExecutor(min(_THREADS, max(len(paths), 1))) as pool:
         results = list(pool.map(_indexed, paths))

@@ -20,7 +20,9 @@ pre { overflow-x: auto; background: #f5f5f5; padding: .5rem; font-size: .8rem; }
 
 
 def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
-    """Write one HTML page of these parts, which the functions below make. The caller sees to it that the file appears whole."""
+    """Write one HTML page of these parts, which the functions below make. The caller sees to it that the file appears
+    whole.
+    """
     head = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',

@@ -1,7 +1,7 @@
 """PatchCamelyon: six HDF5 files, or the data set `patch_camelyon` as TFDS prepares it.
 
-`camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5`: key x is uint8 [n, 96, 96, 3], key y is uint8 [n, 1, 1, 1], 1 for a
-patch with tumour tissue in its centre.
+`camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5`: key x is uint8 [n, 96, 96, 3], key y is uint8 [n, 1, 1, 1],
+1 for a patch with tumour tissue in its centre.
 """
 
 import threading

@@ -1,7 +1,7 @@
 """From the labels of an image to its caption: sentences with marks for what a table says, of `captions.toml` or own.
 
-In a sentence, {name} is a field of that name or, where there is none, the column; {name|unknown} says "unknown" where the
-table says nothing; [what is in brackets] is left out where one of its fields is empty. A field is
+In a sentence, {name} is a field of that name or, where there is none, the column; {name|unknown} says "unknown" where
+the table says nothing; [what is in brackets] is left out where one of its fields is empty. A field is
 
     {column = "X"}                                what column X says
     {column = "X", words = {L = "left", ...}}     what a code means; another code counts as empty, or is `otherwise`
@@ -150,7 +150,9 @@ def one_sentence(template: str) -> Sentence:
 
 
 def plain_words(text: str) -> str:
-    """Make of a text what CLEFT makes of a caption: words of ASCII letters, digits and _, lower case, no number before a stop."""
+    """Make of a text what CLEFT makes of a caption: words of ASCII letters, digits and _, lower case, no number before
+    a stop.
+    """
     words = (
         word.encode("ascii", "ignore").decode("ascii") for word in re.findall(r"\w+", re.sub(r"[0-9]+\.", " ", text.lower()))
     )

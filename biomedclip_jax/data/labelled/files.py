@@ -20,10 +20,10 @@ _NO_CLASS = "lies outside the class folders"
 def open_class_folders(folder: Path, split: str = "test", classes: Sequence[str] | None = None) -> Labelled:
     """The images below each class folder, class by class, sorted by path.
 
-    With folders train, validation (or valid, val, dev) and test in it, those of `split`; the classes are then those of all
-    splits. Without, everything is "test". classes: their names in order; by default those of the folders, sorted.
-    Images outside class folders are in `rejects`. Raises UserError for a folder without images or with fewer than two classes,
-    for a split that does not exist, and for a class that is not in `classes`.
+    With folders train, validation (or valid, val, dev) and test in it, those of `split`; the classes are then those of
+    all splits. Without, everything is "test". classes: their names in order; by default those of the folders, sorted.
+    Images outside class folders are in `rejects`. Raises UserError for a folder without images or with fewer than two
+    classes, for a split that does not exist, and for a class that is not in `classes`.
     """
     known = {name for split_name in SPLITS for name in names_of(split_name)}
     splits = [path for path in _folders(folder) if path.name.lower() in known and _folders(path)]
@@ -62,10 +62,11 @@ def open_labelled_table(
 ) -> Labelled:
     """The rows of a table that belong to a split, in the table's order.
 
-    image_column: paths relative to the table. label_column: texts, or numbers. A column "split" says which rows are which
-    (train, validation or valid or val or dev, test); without it all rows are "test". The classes are those of all rows.
-    Rows without a label or without an existing image file are in `rejects`. Raises UserError for a table that cannot be read, a
-    column or split that does not exist, fewer than two classes, and a table of which nothing is left.
+    image_column: paths relative to the table. label_column: texts, or numbers. A column "split" says which rows are
+    which (train, validation or valid or val or dev, test); without it all rows are "test". The classes are those of
+    all rows. Rows without a label or without an existing image file are in `rejects`. Raises UserError for a table
+    that cannot be read, a column or split that does not exist, fewer than two classes, and a table of which nothing is
+    left.
     """
     rows: list[tuple[str, Path, str, str]] = []
     rejects: list[Reject] = []

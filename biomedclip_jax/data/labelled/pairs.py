@@ -21,8 +21,9 @@ _DEFAULT_LABEL = "label"
 def open_labelled_shards(name: str, tars: Sequence[str], label_field: str, classes: Sequence[str] | None) -> Labelled:
     """The samples of some tars whose class is known.
 
-    label_field: "label", the default, means the .cls where there is one; "cls" always does; else a field of the .json. The
-    numbers in .cls are positions in `classnames.txt`, beside the tars or a folder up, where CLIP_benchmark writes it.
+    label_field: "label", the default, means the .cls where there is one; "cls" always does; else a field of the .json.
+    The numbers in .cls are positions in `classnames.txt`, beside the tars or a folder up, where CLIP_benchmark writes
+    it.
     UserError as of `open_shards`, and for a number that is no position in `classnames.txt`.
     """
     from_cls = label_field == FROM_CLS or (label_field == _DEFAULT_LABEL and have_classes(tars[0]))
@@ -49,8 +50,8 @@ def labelled_build(name: str, pairs: BuildPairs, classes: Sequence[str] | None =
 def labelled_pairs(name: str, pairs: Pairs, mark: str, classes: Sequence[str] | None = None) -> Labelled:
     """The pairs whose label can be read, as labelled images; the others are in `rejects`.
 
-    mark: the fingerprint. classes: names in order, by default the labels. UserError if no label can be read, and for a label
-    that is none of the classes.
+    mark: the fingerprint. classes: names in order, by default the labels. UserError if no label can be read, and for a
+    label that is none of the classes.
     """
     kept: list[int] = []
     labels: list[str] = []

@@ -1,7 +1,7 @@
 """One pass over a data set that counts all that `statistics.py` tells of it, shard by shard in several processes.
 
-Only counts are kept, so that memory does not grow with the data; they depend neither on the order of the records nor on the
-number of processes.
+Only counts are kept, so that memory does not grow with the data; they depend neither on the order of the records nor
+on the number of processes.
 """
 
 import hashlib
@@ -127,7 +127,8 @@ class SomePairs:
 
 
 def parts_of(source: str, columns: tuple[str, str] = ("image", "caption")) -> Sequence[Part]:
-    """The shards of a build (a folder: all of its splits), or the pairs of another source (see `open_pairs.py`) in pieces.
+    """The shards of a build (a folder: all of its splits), or the pairs of another source (see `open_pairs.py`) in
+    pieces.
 
     Raises UserError for a source that cannot be opened.
     """

@@ -19,7 +19,8 @@ class Picture:
     """A picture as a build keeps it.
 
     jpeg: the RGB picture. width, height: pixels of the original. digest: SHA-256 of the original file.
-    look: perceptual hash, uint8 [HASH_SIDE ** 2 / 8]; files that look the same have hashes that differ in few bits or none.
+    look: perceptual hash, uint8 [HASH_SIDE ** 2 / 8]; files that look the same have hashes that differ in few bits or
+    none.
     """
 
     jpeg: bytes
@@ -30,10 +31,11 @@ class Picture:
 
 
 def make_picture(data: bytes, name: str, max_side: int, min_side: int) -> Picture:
-    """Decode, check and, if its longer side is above `max_side` pixels, reduce. An RGB JPEG that is small enough is kept as is.
+    """Decode, check and, if its longer side is above `max_side` pixels, reduce. An RGB JPEG that is small enough is
+    kept as is.
 
-    Transparent parts become white, as on paper. Raises UserError, naming the file, for what is not an image, is damaged, is
-    a decompression bomb, or has a side below `min_side` pixels.
+    Transparent parts become white, as on paper. Raises UserError, naming the file, for what is not an image, is
+    damaged, is a decompression bomb, or has a side below `min_side` pixels.
     """
     image = load_image(data, name)
     width, height = image.size
@@ -67,7 +69,9 @@ def encode(image: Image.Image) -> bytes:
 
 
 def look(image: Image.Image) -> np.ndarray:
-    """The perceptual hash (pHash): signs, about their median, of the HASH_SIDE x HASH_SIDE lowest frequencies of a gray copy."""
+    """The perceptual hash (pHash): signs, about their median, of the HASH_SIDE x HASH_SIDE lowest frequencies of a
+    gray copy.
+    """
     import imagehash
 
     return np.packbits(imagehash.phash(image, HASH_SIDE).hash.ravel())

@@ -1,8 +1,9 @@
-"""One shard of a build: first every pair of its articles, aside; then, when duplicates are known, the file that is kept.
+"""One shard of a build: first every pair of its articles, aside; then, when duplicates are known, the file that is
+kept.
 
-All that is known of a shard is under `.build/` of the destination: `NAME.array_record` (until it is finished), `NAME.npz`
-(hashes), `NAME.rejects.jsonl`, `NAME.json` (`ShardPairs`; written last, so that it says "complete") and `NAME.final.json`
-(`FinishedShard`).
+All that is known of a shard is under `.build/` of the destination: `NAME.array_record` (until it is finished),
+`NAME.npz` (hashes), `NAME.rejects.jsonl`, `NAME.json` (`ShardPairs`; written last, so that it says "complete") and
+`NAME.final.json` (`FinishedShard`).
 """
 
 import functools
@@ -67,7 +68,9 @@ class ShardPairs:
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """The file that is kept of a shard. dropped: the positions of pictures left out as duplicates. panels: records of these."""
+    """The file that is kept of a shard. dropped: the positions of pictures left out as duplicates. panels: records of
+    these.
+    """
 
     fingerprint: str
     dropped: list[int]
@@ -208,7 +211,9 @@ def is_finished(storage: Storage, work: Work, dropped: Sequence[int]) -> bool:
 
 
 def finish_shard(work: Work, dropped: Sequence[int], source: Source, filters: Filters, storage: Storage) -> None:
-    """Write the file that is kept: the shard's pairs without the pictures at these positions, and without their panels."""
+    """Write the file that is kept: the shard's pairs without the pictures at these positions, and without their
+    panels.
+    """
     if not storage.exists(f"{work.path}.array_record"):
         build_shard(work, source, filters, storage)  # finished before, with other duplicates
     panels = Hashes.read(storage, work).panels

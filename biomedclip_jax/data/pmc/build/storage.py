@@ -1,4 +1,6 @@
-"""A build's destination: a folder, or any address that fsspec knows (s3://, gs://, ...). Files appear whole or not at all."""
+"""A build's destination: a folder, or any address that fsspec knows (s3://, gs://, ...). Files appear whole or not at
+all.
+"""
 
 import hashlib
 import json
@@ -15,7 +17,9 @@ from biomedclip_jax.files import write_file
 
 @dataclass(frozen=True)
 class Storage:
-    """Files under `root`, by names with "/" in them. Raises UserError where the destination cannot be reached or written."""
+    """Files under `root`, by names with "/" in them. Raises UserError where the destination cannot be reached or
+    written.
+    """
 
     root: str
 

@@ -40,7 +40,9 @@ def article_meta(article: etree._Element) -> etree._Element | None:
 
 
 def article_ids(meta: etree._Element | None) -> dict[str, str]:
-    """ "pmcid" (as "PMC123", also from the older "pmc" with or without letters), "pmid" and "doi", where they are given."""
+    """ "pmcid" (as "PMC123", also from the older "pmc" with or without letters), "pmid" and "doi", where they are
+    given.
+    """
     found: dict[str, str] = {}
     for element in children(meta, "article-id"):
         kind, value = element.get("pub-id-type") or "", text_of(element)
@@ -58,7 +60,9 @@ def title(meta: etree._Element | None) -> str | None:
 
 
 def journal(article: etree._Element) -> str | None:
-    """The journal's title, within <journal-title-group> or (older DTDs) not; its short form where that is all there is."""
+    """The journal's title, within <journal-title-group> or (older DTDs) not; its short form where that is all there
+    is.
+    """
     meta = child(child(article, "front"), "journal-meta")
     if meta is None:
         return None
@@ -82,8 +86,9 @@ def year(meta: etree._Element | None) -> int | None:
 def is_retracted(article: etree._Element, meta: etree._Element | None) -> bool:
     """Whether the article has been retracted, or is the notice of a retraction: neither should teach anybody anything.
 
-    Publishers and PubMed Central mark it by the article's type, by a <related-article> "retraction-forward" (that leads to the
-    notice; the notice itself points back with "retracted-article"), or only by a title that begins with "RETRACTED:".
+    Publishers and PubMed Central mark it by the article's type, by a <related-article> "retraction-forward" (that
+    leads to the notice; the notice itself points back with "retracted-article"), or only by a title that begins with
+    "RETRACTED:".
     """
     if (article.get("article-type") or "").lower() in _RETRACTED_TYPES:
         return True
@@ -99,7 +104,8 @@ def article_license(meta: etree._Element | None) -> License:
 
 
 def license_of(permissions: list[etree._Element]) -> License:
-    """The first licence that we know among those declared in these elements (<permissions> as a rule), else the first declared.
+    """The first licence that we know among those declared in these elements (<permissions> as a rule), else the first
+    declared.
 
     The statement kept is that of the <license>, by the rule for texts; of the copyright if there is no <license>.
     """

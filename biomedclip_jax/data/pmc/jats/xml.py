@@ -1,8 +1,10 @@
-"""XML from strangers, read without harm and without loss: no entity engine, no DTD, no network, bounded depth and size.
+"""XML from strangers, read without harm and without loss: no entity engine, no DTD, no network, bounded depth and
+size.
 
-The document type declaration is cut out before parsing, so nothing it declares can be fetched or unfolded. What authors mean by
-`&nbsp;` or `&alpha;` is kept nevertheless: the names of HTML and of the ISO sets that JATS builds on become their characters,
-short plain texts that the document declares itself become those texts, any other reference stays as it is written (`&name;`).
+The document type declaration is cut out before parsing, so nothing it declares can be fetched or unfolded. What
+authors mean by `&nbsp;` or `&alpha;` is kept nevertheless: the names of HTML and of the ISO sets that JATS builds on
+become their characters, short plain texts that the document declares itself become those texts, any other reference
+stays as it is written (`&name;`).
 """
 
 import codecs

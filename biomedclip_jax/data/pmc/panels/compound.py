@@ -1,8 +1,9 @@
 """Compound figures: panels of the picture matched to parts of the caption, where that is certain.
 
-The parts of the caption say which marks ("A", "B", ...) to expect. If all are found in the picture, each panel is what gutters
-leave round its mark. Without marks only panels in one row or one column, of like size, as many as there are parts, are
-believed; a grid may be counted by rows or by columns. Precision comes before recall: the result becomes training pairs.
+The parts of the caption say which marks ("A", "B", ...) to expect. If all are found in the picture, each panel is what
+gutters leave round its mark. Without marks only panels in one row or one column, of like size, as many as there are
+parts, are believed; a grid may be counted by rows or by columns. Precision comes before recall: the result becomes
+training pairs.
 """
 
 import re

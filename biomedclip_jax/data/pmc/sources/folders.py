@@ -55,7 +55,9 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def articles_among(files: Iterable[str]) -> list[str]:
-    """Of the files of a folder those that are articles: `.nxml`, else `.xml`, which may be a supplement beside a `.nxml`."""
+    """Of the files of a folder those that are articles: `.nxml`, else `.xml`, which may be a supplement beside a
+    `.nxml`.
+    """
     files = list(files)
     for suffix in XML_SUFFIXES:
         if found := [name for name in files if name.lower().endswith(suffix)]:
@@ -166,7 +168,9 @@ def is_cloud_folder(root: Path) -> bool:
 
 
 def digest_of_files(*paths: Path) -> str:
-    """Hexadecimal; of names, sizes and times of these files and of the files of these folders. Missing ones do not count."""
+    """Hexadecimal; of names, sizes and times of these files and of the files of these folders. Missing ones do not
+    count.
+    """
     digest = hashlib.md5(usedforsecurity=False)
     for path in paths:
         for file in [path / name for name in _files(path)] if path.is_dir() else [path]:

@@ -73,7 +73,9 @@ def list_versions(bucket: Bucket, pmcid: str) -> dict[int, int]:
 
 
 def list_bucket(bucket: Bucket) -> Index:
-    """Index the bucket by listing all metadata: a request for each thousand versions. UserError for a bucket without any."""
+    """Index the bucket by listing all metadata: a request for each thousand versions. UserError for a bucket without
+    any.
+    """
     index = Index(bucket.objects("metadata/PMC"))
     if not len(index):
         raise UserError(f"{bucket.address('')}: no metadata/PMC<id>.<version>.json in it; expected PMC's cloud layout")
@@ -83,8 +85,8 @@ def list_bucket(bucket: Bucket) -> Index:
 def read_inventory(inventory: str, bucket: Bucket, ids: frozenset[str] | None) -> Index:
     """Index the bucket from an inventory, without listing it.
 
-    inventory: "latest", the address of a manifest in a bucket, or the path of one that was downloaded.
-    A manifest's files are looked for beside it (in `data/` of the folder above, as in the bucket, or in its own), else fetched.
+    inventory: "latest", the address of a manifest in a bucket, or the path of one that was downloaded. A manifest's
+    files are looked for beside it (in `data/` of the folder above, as in the bucket, or in its own), else fetched.
     Raises UserError for a manifest or a file of it that is missing, damaged, or has another checksum than it should.
     """
     if inventory == "latest":

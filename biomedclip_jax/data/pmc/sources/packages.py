@@ -1,7 +1,8 @@
 """Articles as `PMC<id>.tar.gz`, the form in which PubMed Central gave them out until 2026.
 
-They may come from anywhere, so nothing is unpacked to the disk and nothing in them is trusted: no links, devices or paths that
-lead out of the package, bounded numbers and sizes, and every byte up to the archive's own checksum is read once.
+They may come from anywhere, so nothing is unpacked to the disk and nothing in them is trusted: no links, devices or
+paths that lead out of the package, bounded numbers and sizes, and every byte up to the archive's own checksum is read
+once.
 """
 
 import contextlib
@@ -59,7 +60,9 @@ class Packages:
         return digest_of_files(self.root / key)
 
     def open(self, key: str) -> ArticleFiles:
-        """Read an article from its package. UserError for one that is damaged, hostile, or holds no article or several."""
+        """Read an article from its package. UserError for one that is damaged, hostile, or holds no article or
+        several.
+        """
         path = self.root / key
         names: list[str] = []
         xmls: dict[str, bytes] = {}
@@ -93,7 +96,9 @@ def _the_article(path: Path, xmls: dict[str, bytes]) -> str:
 
 @dataclass
 class _Reader:
-    """A media file's bytes, by its name. The package is read through once for all of them, when the first is asked for."""
+    """A media file's bytes, by its name. The package is read through once for all of them, when the first is asked
+    for.
+    """
 
     path: Path
     members: dict[str, str]  # name -> name in the package

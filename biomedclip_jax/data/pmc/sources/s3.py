@@ -1,8 +1,8 @@
 """Reading a public S3 bucket: anonymous, and sure that what arrives is whole.
 
-botocore finds the service (AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL lead elsewhere) and tries requests again that fail or are
-throttled, for a second or a few. What it leaves to its users is done here: bodies that break off, bodies that arrive whole and
-wrong, and networks and services that need longer to come back.
+botocore finds the service (AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL lead elsewhere) and tries requests again that fail
+or are throttled, for a second or a few. What it leaves to its users is done here: bodies that break off, bodies that
+arrive whole and wrong, and networks and services that need longer to come back.
 """
 
 import contextlib
@@ -77,7 +77,8 @@ def _client(connections: int, process: int) -> Any:
 class Bucket:
     """A bucket, or a folder of one: `prefix` is "" or ends in "/". Keys are within it.
 
-    All methods raise NotThere for an object that does not exist and UserError, with the address, for one that cannot be had.
+    All methods raise NotThere for an object that does not exist and UserError, with the address, for one that cannot
+    be had.
     """
 
     name: str
