@@ -129,11 +129,11 @@ def _statistics(arguments: argparse.Namespace) -> None:
     columns = (arguments.image_column, arguments.caption_column)
     workers = arguments.workers or core_count()
     found = write_statistics(arguments.source, out, arguments.tokenizer, workers, columns)
-    print(f"{out / 'index.html'}: {found['pairs']['all']:,} pairs, {found['of which panels']:,} of them panels")
-    for unit, numbers in found["caption"].items():
-        print(f"  {unit + ' of a caption':28s} median {numbers['median']:,}, mean {numbers['mean']:,}")
-    for limit, share in found["caption"].get("tokens", {}).get("share over", {}).items():
-        print(f"  {'over ' + limit + ' tokens':28s} {share:.1%}")
+    print(f"{out / 'index.html'}: {sum(found.pairs.values()):,} pairs, {found.panels:,} of them panels")
+    for unit, numbers in found.caption.items():
+        print(f"  {unit + ' of a caption':28s} median {numbers.median:,}, mean {numbers.mean:,}")
+    for limit, share in found.tokens.share_over.items() if found.tokens is not None else ():
+        print(f"  {f'over {limit} tokens':28s} {share:.1%}")
 
 
 def _add_columns(action: argparse.ArgumentParser) -> None:

@@ -63,7 +63,7 @@ def read_xml(xml: bytes, name: str) -> etree._Element:
         raise UserError(f"{name}: {len(xml):,} bytes of XML; expected at most {MAX_BYTES:,}: leave it out or split it")
     text = _without_doctype(_as_utf8(xml, name), name)
     if len(text) > MAX_BYTES:
-        raise UserError(f"{name}: over {MAX_BYTES:,} bytes of XML once its entities are replaced: leave it out")
+        raise UserError(f"{name}: over {MAX_BYTES:,} bytes of XML once its entities are in place: leave it out")
     # `recover`, as a prefix without declaration is no reason to stop; everything worse stops us below
     parser = etree.XMLParser(
         encoding="utf-8",
