@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.config import Mix
-from biomedclip_jax.data.labelled.files import has_class_folders, open_class_folders, open_labelled_table
-from biomedclip_jax.data.labelled.pairs import labelled_build, open_labelled_shards
+from biomedclip_jax.data.labelled.readers import (
+    has_class_folders,
+    labelled_build,
+    open_class_folders,
+    open_labelled_shards,
+    open_labelled_table,
+)
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import Mixture, Pairs
 from biomedclip_jax.data.split_names import matching_split, require_whole, split_of

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.captions import Empty, code_of, packaged_captions
 from biomedclip_jax.data.labelled.classes import some_of_each

@@ -12,7 +12,7 @@ a table `labels.csv` with the columns path and label (0 or none, 1 or til).
 from collections.abc import Sequence
 from pathlib import Path
 
-from biomedclip_jax.data.benchmarks.files import NotOnDisk, check_split
+from biomedclip_jax.data.benchmarks import NotOnDisk, check_split
 from biomedclip_jax.data.images.load import find_images
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.split_names import names_of

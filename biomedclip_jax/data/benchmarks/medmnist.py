@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.types import Labelled

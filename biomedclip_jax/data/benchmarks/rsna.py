@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.types import Labelled, labelled_files
 from biomedclip_jax.data.pairs import Reject

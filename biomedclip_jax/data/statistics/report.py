@@ -1,7 +1,7 @@
 """What a data set holds (the paper's Figures 3 to 5): `statistics.json`, pictures, and one page with all of it.
 
-Lengths of captions, sizes of images, types of figures by keyword, words, licences, articles by year, in-text references,
-what a build left out.
+Lengths of captions, sizes of images, types of figures by keyword, words, licences, articles by year, in-text
+references, what a build left out.
 """
 
 import json
@@ -24,11 +24,12 @@ def write_statistics(
     workers: int = 1,
     columns: tuple[str, str] = ("image", "caption"),
 ) -> Statistics:
-    """Count a build, or another source of pairs, and write `statistics.json`, PNGs and `index.html` to the folder `out`.
+    """Count a build, or another source of pairs, and write `statistics.json`, PNGs and `index.html` to the folder
+    `out`.
 
-    tokenizer: a folder with the tokenizer by which tokens are counted; without it only words are. columns: of image and
-    caption, in sources that are no builds. Statistics that were in `out` go. The same data give the same files. Raises
-    UserError for a source that cannot be read and a folder that cannot be written.
+    tokenizer: a folder with the tokenizer by which tokens are counted; without it only words are. columns: of image
+    and caption, in sources that are no builds. Statistics that were in `out` go. The same data give the same files.
+    Raises UserError for a source that cannot be read and a folder that cannot be written.
     """
     taken = out.is_dir() and any(out.iterdir()) and not (out / "statistics.json").is_file()
     if taken or out.is_file():
