@@ -30,6 +30,7 @@ from biomedclip_jax.config import (
     LoRAConfig,
     OptimizerConfig,
     PreprocessConfig,
+    RunConfig,
     ShardingConfig,
     Stage,
     TrainConfig,
@@ -73,6 +74,6 @@ config = TrainConfig(
     sharding=ShardingConfig(fsdp=4),
     image_init="hf-hub:timm/vit_base_patch14_reg4_dinov2.lvd142m",
     text_init=BIOMEDLM,
-    evaluate_every=1_000,
+    run=RunConfig(evaluate_every=1_000),
     seed=42,
 )

@@ -14,7 +14,6 @@ import dataclasses
 from quickstart import config as base
 
 from biomedclip_jax.config import CLIPConfig, GPTConfig, LoRAConfig, OptimizerConfig, Stage
-from biomedclip_jax.data.demo.causal import make_causal_demo
 
 TOWERS = ("image", "*lora*", "text/word", "*_head", "logit_scale")
 
@@ -36,8 +35,7 @@ text = GPTConfig(
 config = dataclasses.replace(
     base,
     name="cleft_quickstart",
-    prepare=make_causal_demo,
-    data=dataclasses.replace(base.data, tokenizer="{workdir}/words"),
+    data=dataclasses.replace(base.data, tokenizer="demo:causal"),
     model=CLIPConfig(
         image=dataclasses.replace(base.model.image, pool="mean_prenorm", patch_bias=True),
         text=text,

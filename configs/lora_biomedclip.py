@@ -16,6 +16,7 @@ from biomedclip_jax.config import (
     DataConfig,
     LoRAConfig,
     OptimizerConfig,
+    RunConfig,
     Stage,
     TrainConfig,
 )
@@ -31,6 +32,5 @@ config = TrainConfig(
     stages=(Stage(epochs=10, batch_size=64, trainable=("*lora*", "*_head", "logit_scale")),),
     optimizer=OptimizerConfig(learning_rate=2e-4, weight_decay=0.01, warmup_steps=50, clip_norm=1.0),
     compute=ComputeConfig(remat="dots"),
-    log_every=10,
-    checkpoint_every=100,
+    run=RunConfig(log_every=10, checkpoint_every=100),
 )

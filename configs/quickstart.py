@@ -12,19 +12,18 @@ from biomedclip_jax.config import (
     DataConfig,
     OptimizerConfig,
     PreprocessConfig,
+    RunConfig,
     Stage,
     TrainConfig,
     ViTConfig,
 )
-from biomedclip_jax.data.demo.quickstart import make_demo
 
 config = TrainConfig(
     name="quickstart",
-    prepare=make_demo,
     data=DataConfig(
-        train="{workdir}/data/train.csv",
-        held_out="{workdir}/data/held_out.csv",
-        tokenizer="{workdir}/data/tokenizer",
+        train="demo:quickstart:train",
+        held_out="demo:quickstart:held_out",
+        tokenizer="demo:quickstart",
         label_column="label",
         crop_scale=(0.6, 1.0),
     ),
@@ -52,6 +51,5 @@ config = TrainConfig(
     ),
     optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, warmup_steps=20, clip_norm=1.0),
     compute=ComputeConfig(unroll=4, text_buckets=1),  # short captions, and compiling for each length takes longer than it saves
-    log_every=10,
-    checkpoint_every=100,
+    run=RunConfig(log_every=10, checkpoint_every=100),
 )

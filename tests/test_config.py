@@ -1,5 +1,7 @@
 """Configs check themselves, and come back from JSON as they were."""
 
+import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ from biomedclip_jax.config import (
     DataConfig,
     OptimizerConfig,
     PreprocessConfig,
+    RunConfig,
     ShardingConfig,
     Stage,
     TrainConfig,
@@ -20,6 +23,7 @@ from biomedclip_jax.config import (
     from_json,
     to_json,
 )
+from biomedclip_jax.config.checks import decisive
 from biomedclip_jax.errors import UserError
 
 DATA = DataConfig(train="pairs.csv")
@@ -68,11 +72,11 @@ SIGMOID = Stage(batch_size=8, steps=1, objective="sigmoid")
         (lambda: TrainConfig("x", DATA, (Stage(batch_size=8, steps=1),), model_init="a", text_init="b"), "model_init"),
         (lambda: TrainConfig("x", DATA, (SIGMOID,)), "objective"),
         (lambda: TrainConfig("x", DATA, (STAGE,), interpolate=1.5), "interpolate"),
-        (lambda: TrainConfig("x", DATA, (STAGE,), evaluate_every=0), "evaluate_every"),
-        (lambda: TrainConfig("x", DATA, (STAGE,), evaluate_every=5), "evaluate_every"),
-        (lambda: TrainConfig("x", DATA, (STAGE,), checkpoint_minutes=0.0), "checkpoint_minutes"),
-        (lambda: TrainConfig("x", DATA, (STAGE,), stall_minutes=-1.0), "stall_minutes"),
-        (lambda: TrainConfig("x", DATA, (STAGE,), keep_checkpoints=0), "keep_checkpoints"),
+        (lambda: RunConfig(evaluate_every=0), "evaluate_every"),
+        (lambda: TrainConfig("x", DATA, (STAGE,), run=RunConfig(evaluate_every=5)), "evaluate_every"),
+        (lambda: RunConfig(checkpoint_minutes=0.0), "checkpoint_minutes"),
+        (lambda: RunConfig(stall_minutes=-1.0), "stall_minutes"),
+        (lambda: RunConfig(keep_checkpoints=0), "keep_checkpoints"),
     ],
 )
 def test_a_wrong_value_is_one_line_that_names_the_field(make: Callable[[], Any], field: str) -> None:
@@ -98,3 +102,57 @@ def test_json_and_back(text: BertConfig | ClipTextConfig) -> None:
 
 def test_the_sigmoid_objective_with_a_bias_is_fine() -> None:
     TrainConfig("x", DATA, (SIGMOID, STAGE), model=CLIPConfig(init_logit_bias=-10.0))
+
+
+def _saved(**changes: Any) -> str:
+    """A saved stage, with fields changed."""
+    return json.dumps(json.loads(to_json(STAGE)) | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a config: expected an object with `kind`, found list"),
+        ("3", "not a config: expected an object with `kind`, found int"),
+        ('{"batch_size": 8}', "no kind: expected one of AdaLoRAConfig, "),
+        ('{"kind": "Path"}', "kind 'Path': expected one of AdaLoRAConfig, "),
+        ('{"kind": "Literal"}', "kind 'Literal': expected one of"),
+        ('{"kind": "check"}', "kind 'check': expected one of"),
+        ('{"kind": ["Stage"]}', r"kind \['Stage'\]: expected one of"),
+        (_saved(kind="UserError"), "kind 'UserError': expected one of"),
+        (_saved(optimizer={"kind": "Path"}), "kind 'Path': expected one of"),
+        (_saved(colour="red"), r"Stage\.colour: no such field; expected batch_size, "),
+        ('{"kind": "Stage", "steps": 1}', r"Stage: .*missing 1 required positional argument: 'batch_size'"),
+        (_saved(batch_size="8"), r"Stage\.batch_size = '8': expected a whole number above 0"),
+        (_saved(patch_keep="all"), "Stage: "),
+    ],
+)
+def test_json_that_is_no_config_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}") as error:
+        from_json(text)
+    assert "\n" not in str(error.value)
+
+
+def test_what_may_change_when_a_run_goes_on() -> None:
+    """Each operational field alone leaves the decisive part as it was; every other field changes it."""
+    config = TrainConfig("x", dataclasses.replace(DATA, held_out="y"), (STAGE,))
+    stage, data, compute = STAGE, config.data, config.compute
+    free = {
+        "run": RunConfig(log_every=3, evaluate_every=2, keep_checkpoints=5),
+        "sharding": ShardingConfig(fsdp=2, gather="step"),
+        "stages": (dataclasses.replace(stage, microbatch=2),),
+        "data": dataclasses.replace(data, workers=3),
+        "compute": dataclasses.replace(compute, remat="full", unroll=3, text_buckets=2),
+    }
+    for name, value in free.items():
+        assert decisive(dataclasses.replace(config, **{name: value})) == decisive(config), name
+    bound = {
+        "seed": 1,
+        "stages": (dataclasses.replace(stage, batch_size=16),),
+        "data": dataclasses.replace(data, reference_share=0.5),
+        "compute": dataclasses.replace(compute, dtype="bfloat16"),
+        "optimizer": OptimizerConfig(ema=0.9),
+    }
+    for name, value in bound.items():
+        assert decisive(dataclasses.replace(config, **{name: value})) != decisive(config), name

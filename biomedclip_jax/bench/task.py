@@ -70,9 +70,7 @@ def task_config(config: TrainConfig, number: int) -> TrainConfig:
         raise UserError(f"--stage {number}: expected 0 to {len(config.stages) - 1}, the stages of {config.name}")
     if config.stages[number].prompted:
         raise UserError(f"--stage {number}: learns of labels; expected a stage of images and captions, which are measured")
-    return dataclasses.replace(
-        config, stages=(config.stages[number],), image_init=None, text_init=None, model_init=None, prepare=None
-    )
+    return dataclasses.replace(config, stages=(config.stages[number],), image_init=None, text_init=None, model_init=None)
 
 
 def caption_lengths(lengths: Lengths, longest: int, count: int, seed: int = 0) -> np.ndarray:

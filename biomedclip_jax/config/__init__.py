@@ -34,6 +34,7 @@ from biomedclip_jax.config.model import (
     TextHeadKind,
 )
 from biomedclip_jax.config.run import (
+    RunConfig,
     TrainConfig,
 )
 from biomedclip_jax.config.saved import (
@@ -101,6 +102,7 @@ __all__ = [
     "ResNetStyle",
     "ResizeMode",
     "Rule",
+    "RunConfig",
     "Schedule",
     "ShardingConfig",
     "Stage",

@@ -1,8 +1,29 @@
-"""The checks that the dataclasses make of their fields: a wrong value is a `UserError` that names class and field."""
+"""What the dataclasses say of their fields: whether a value is right (else a `UserError` that names it), what may change."""
 
-from typing import Any, get_args
+import dataclasses
+from typing import Any, TypeVar, get_args
 
 from biomedclip_jax.errors import UserError
+
+Value = TypeVar("Value")
+
+
+def operational(default: Value) -> Value:
+    """A field, with its default, that changes the speed, memory or record of a run and never its result."""
+    return dataclasses.field(default=default, metadata={"operational": True})  # type: ignore[no-any-return, call-overload]
+
+
+def decisive(config: Any) -> Any:
+    """The config with every operational field, at any depth, at its default: what is left decides the result."""
+    if isinstance(config, tuple):
+        return tuple(map(decisive, config))
+    if not dataclasses.is_dataclass(config):
+        return config
+    fields = dataclasses.fields(config)
+    return dataclasses.replace(
+        config,  # type: ignore[type-var]
+        **{f.name: f.default if f.metadata.get("operational") else decisive(getattr(config, f.name)) for f in fields},
+    )
 
 
 def check(condition: bool, owner: object, field: str, expected: str) -> None:

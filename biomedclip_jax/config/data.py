@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from biomedclip_jax.config.checks import check
+from biomedclip_jax.config.checks import check, operational
 
 DEFAULT_TEMPLATE = "this is a photo of {}"  # BiomedCLIP's model card
 
@@ -41,7 +41,9 @@ class DataConfig:
     - WebDataset tars: `shards/{00000..00009}.tar` or `shards/*.tar`, also `s3://`, `gs://`, `https://`, with
       `key.jpg|jpeg|png|webp`, `key.txt` and perhaps `key.json`;
     - a build of ours or any folder that TFDS wrote as ArrayRecord, and its split: `path/to/build:train`;
-    - a TFDS data set that is prepared on this machine, and its split: `tfds:name:train`.
+    - a TFDS data set that is prepared on this machine, and its split: `tfds:name:train`;
+    - the quickstart's own pairs, made in the run folder: `demo:quickstart:train` and `demo:quickstart:held_out`, with
+      `demo:quickstart` as tokenizer, or `demo:causal` as the tokenizer of a causal language model.
     `train` may be several of them with weights, (("a.csv", 3.0), ("b/*.tar", 1.0)): of four pairs three are of the first,
     whatever the sizes; an epoch is then as many pairs as there are in all sources together. Of several captions of a
     held-out image the first counts. `{workdir}` in a path stands for the run folder.
@@ -58,7 +60,9 @@ class DataConfig:
     crop_scale: tuple[float, float] = (0.9, 1.0)  # RandomResizedCrop, open_clip's default
     augment: AugmentConfig = AugmentConfig()
     reference_share: float = 0.0  # of the captions are replaced by a paragraph that mentions the figure, where there is one
-    workers: int | None = None  # processes that decode images; 0: threads of this one; None: by the processors and the work
+    workers: int | None = operational(
+        None
+    )  # processes that decode images; 0: threads of this one; None: by the processors and the work
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale

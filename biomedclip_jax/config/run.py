@@ -1,15 +1,32 @@
 """A whole training run: data, model, stages."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from biomedclip_jax.config.adapters import PrefixConfig
-from biomedclip_jax.config.checks import check, check_positive
+from biomedclip_jax.config.checks import check, check_positive, operational
 from biomedclip_jax.config.data import DataConfig
 from biomedclip_jax.config.model import CLIPConfig, PreprocessConfig
 from biomedclip_jax.config.training import ComputeConfig, OptimizerConfig, ShardingConfig, Stage
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How a run is watched and kept. Nothing here decides its result, so all of it may change when a run goes on."""
+
+    log_every: int = 50  # updates between two lines of metrics
+    evaluate_every: int | None = None  # updates between evaluations on data.held_out; the last is always evaluated; None: never
+    checkpoint_every: int = 1_000  # updates between two checkpoints
+    checkpoint_minutes: float = 20.0  # a checkpoint also when this much time has passed since the last
+    keep_checkpoints: int = 2  # the newest; with evaluate_every, the one with the lowest held-out loss besides
+    stall_minutes: float = 30.0  # a run that makes no step for so long ends with an error that names the late host
+
+    def __post_init__(self) -> None:
+        check_positive(self, "log_every", "checkpoint_every", "keep_checkpoints")
+        if self.evaluate_every is not None:
+            check_positive(self, "evaluate_every")
+        for field in ("checkpoint_minutes", "stall_minutes"):
+            check(getattr(self, field) > 0, self, field, "minutes above 0")
 
 
 @dataclass(frozen=True)
@@ -23,28 +40,18 @@ class TrainConfig:
     preprocess: PreprocessConfig = PreprocessConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     compute: ComputeConfig = ComputeConfig()
-    sharding: ShardingConfig = ShardingConfig()
+    sharding: ShardingConfig = operational(ShardingConfig())
     image_init: str | None = None  # pretrained weights of a tower or of the whole model: folder or hf-hub:org/name
     text_init: str | None = None
     model_init: str | None = None
     interpolate: float = 1.0  # share of the trained weights in the exported model, the rest are the starting weights (WiSE-FT)
     seed: int = 0
-    log_every: int = 50  # steps
-    evaluate_every: int | None = None  # steps between evaluations on data.held_out; the last step is always evaluated
-    checkpoint_every: int = 1_000  # steps
-    checkpoint_minutes: float = 20.0  # a checkpoint also when this much time has passed since the last
-    keep_checkpoints: int = 2  # the newest; with evaluate_every, the one with the lowest held-out loss besides
-    stall_minutes: float = 30.0  # a run that makes no step for so long ends with an error that names the late host
-    prepare: Callable[[Path], None] | None = None  # makes the data inside the run folder, before anything else
+    run: RunConfig = operational(RunConfig())
 
     def __post_init__(self) -> None:
         check(len(self.stages) > 0, self, "stages", "at least one Stage")
-        check_positive(self, "log_every", "checkpoint_every", "keep_checkpoints")
-        if self.evaluate_every is not None:
-            check_positive(self, "evaluate_every")
-            check(self.data.held_out is not None, self, "evaluate_every", "None without data.held_out")
-        for field in ("checkpoint_minutes", "stall_minutes"):
-            check(getattr(self, field) > 0, self, field, "minutes above 0")
+        if self.data.held_out is None:
+            check(self.run.evaluate_every is None, self.run, "evaluate_every", "None without data.held_out")
         check(0 <= self.interpolate <= 1, self, "interpolate", "0 to 1")
         prefix = any(isinstance(a, PrefixConfig) for a in (self.model.image_adapter, self.model.text_adapter))
         check(self.interpolate == 1 or not prefix, self, "interpolate", "1 with a prefix, which is no part of the weights")

@@ -5,34 +5,55 @@ import json
 from typing import Any
 
 from biomedclip_jax.config import adapters, data, model, run, towers, training
+from biomedclip_jax.errors import UserError
 
-_HOMES = (adapters, towers, model, data, training, run)
+# every class that a saved config may name; no other one is ever made from a file
+KINDS: dict[str, type] = {
+    name: kind
+    for home in (adapters, towers, model, data, training, run)
+    for name, kind in vars(home).items()
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+}
 
 
 def to_json(config: Any) -> str:
-    """A config as indented JSON, for `config.json` in a run folder. Functions are written by name."""
+    """A config as indented JSON, for `config.json` in a run folder."""
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
             fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
             return {"kind": type(value).__name__} | fields
-        if isinstance(value, tuple):
-            return [plain(v) for v in value]
-        if callable(value):
-            return f"{value.__module__}.{value.__qualname__}"
-        return value
+        return [plain(v) for v in value] if isinstance(value, tuple) else value
 
     return json.dumps(plain(config), indent=2)
 
 
 def from_json(text: str) -> Any:
-    """The config that `to_json` wrote. `prepare` is a function and comes back as None: the data is there by then."""
+    """The config that `to_json` wrote. UserError, one line, for what is no JSON, or no config of ours."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise UserError(f"not a config: expected an object with `kind`, found {type(value).__name__}")
+    return _built(value)
 
-    def build(value: Any) -> Any:
-        if isinstance(value, dict):
-            fields = {name: build(v) for name, v in value.items() if name not in ("kind", "prepare")}
-            home = next(home for home in _HOMES if hasattr(home, value["kind"]))
-            return getattr(home, value["kind"])(**fields)
-        return tuple(build(v) for v in value) if isinstance(value, list) else value
 
-    return build(json.loads(text))
+def _built(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_built, value))
+    if not isinstance(value, dict):
+        return value
+    name = value.get("kind")
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        found = "no kind" if name is None else f"kind {name!r}"
+        raise UserError(f"{found}: expected one of {', '.join(sorted(KINDS))}")
+    given = {field: _built(part) for field, part in value.items() if field != "kind"}
+    known = {field.name for field in dataclasses.fields(kind)}
+    if unknown := [field for field in given if field not in known]:
+        raise UserError(f"{name}.{unknown[0]}: no such field; expected {', '.join(sorted(known))}")
+    try:
+        return kind(**given)
+    except (TypeError, AttributeError, ValueError) as error:  # a field that is missing, or whose value is of another type
+        raise UserError(f"{name}: {error}") from error

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive
+from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive, operational
 
 Remat = Literal["none", "dots", "full"]
 Objective = Literal["softmax", "softmax_sum", "sigmoid", "classification", "multilabel"]
@@ -18,10 +18,12 @@ class ComputeConfig:
     """How the towers compute; changes speed, memory and rounding, never the parameters, but for rounding those frozen."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Remat = "none"  # what the backward pass recomputes in each block: nothing, all but matmuls, everything
-    unroll: int = 1  # blocks a loop turn: compile time against speed
+    remat: Remat = operational("none")  # what the backward pass recomputes in each block: nothing, all but matmuls, everything
+    unroll: int = operational(1)  # blocks a loop turn: compile time against speed
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # of kernels and word embeddings that no stage trains
-    text_buckets: int = 4  # in training, captions are sorted into this many lengths instead of padded to the longest; 1: off
+    text_buckets: int = operational(
+        4
+    )  # in training, captions are sorted into this many lengths instead of padded to the longest; 1: off
 
     def __post_init__(self) -> None:
         check_choices(self, dtype=Literal["float32", "bfloat16"], frozen_dtype=Literal["float32", "bfloat16"], remat=Remat)
@@ -101,7 +103,7 @@ class Stage:
     batch_size: int
     epochs: float | None = None
     steps: int | None = None
-    microbatch: int | None = None  # pairs encoded at once, over all devices; None: the whole batch
+    microbatch: int | None = operational(None)  # pairs encoded at once, over all devices; None: the whole batch
     patch_keep: float = 1.0  # share of patches that the image tower sees
     image_size: int | None = None
     learning_rate_scale: float = 1.0

@@ -1,12 +1,12 @@
 """From a run to a model: the finished run's model folder, and the model in a run that is not finished."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
 
 from biomedclip_jax.config import TrainConfig, from_json
+from biomedclip_jax.data.demo.sources import demo_path
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
 from biomedclip_jax.interop.formats.folders import Model
@@ -23,8 +23,8 @@ CONFIG = "config.json"
 
 
 def in_workdir(path: str, workdir: Path) -> str:
-    """A path of the config, with `{workdir}` filled in."""
-    return path.replace("{workdir}", str(workdir))
+    """A path of the config, with `{workdir}` filled in, or of a demo, whose data is in the run folder."""
+    return demo_path(path.replace("{workdir}", str(workdir)), workdir)
 
 
 def tokenizer_folder(config: TrainConfig, workdir: Path) -> Path:
@@ -69,7 +69,7 @@ def read_config(workdir: Path) -> TrainConfig:
     path = workdir / CONFIG
     try:
         return from_json(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, UnicodeDecodeError, UserError) as error:
         raise UserError(f"{path}: not a readable run config ({error}); was the run started by `biomedclip train`?") from error
 
 

@@ -58,9 +58,9 @@ class Run:
         self.total = sum(self.steps)
         self.rate = learning_rate(config.optimizer, config.stages, self.steps)
         self.optimizer = optimizer_for(config)
-        self.watchdog = Watchdog(60 * config.stall_minutes)
+        self.watchdog = Watchdog(60 * config.run.stall_minutes)
         self.watchdog.busy("restoring or making the state")
-        self.checkpoints = Checkpoints(workdir, config.keep_checkpoints)
+        self.checkpoints = Checkpoints(workdir, config.run.keep_checkpoints)
         self.saved = time.monotonic()
         self.asked = False  # for a checkpoint by time
         self.step = 0
@@ -120,7 +120,7 @@ class Run:
             if self.step < until and not self._stage(number, until):
                 return "terminated"
             before += count
-        if self.step == self.total and self.held_out is not None and self.config.evaluate_every is not None:
+        if self.step == self.total and self.held_out is not None and self.config.run.evaluate_every is not None:
             self._evaluate(len(self.steps) - 1)
         self._save()
         return "finished" if self.step == self.total else "stopped"
@@ -152,8 +152,8 @@ class Run:
             # read the step before this one: the device has the next to work on while the host waits
             signal = self._look_at(number, pending, clock) if pending is not None else _NOTHING
             pending = _Pending(self.step, metrics)
-            evaluate = config.evaluate_every is not None and self.step % config.evaluate_every == 0
-            due = self.step % config.checkpoint_every == 0 or evaluate or signal >= _SAVE
+            evaluate = config.run.evaluate_every is not None and self.step % config.run.evaluate_every == 0
+            due = self.step % config.run.checkpoint_every == 0 or evaluate or signal >= _SAVE
             if due and (self.step < until or signal == _STOP):
                 signal = max(signal, self._look_at(number, pending, clock))  # which refuses a state that is not finite
                 pending = None
@@ -184,7 +184,7 @@ class Run:
     def _signal(self) -> int:
         if self.stop.requested:
             return _STOP
-        late = time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
+        late = time.monotonic() - self.saved > 60 * self.config.run.checkpoint_minutes
         if late and is_first() and not self.asked:
             self.asked = True
             return _SAVE
@@ -224,7 +224,7 @@ class Run:
         self._check_finite(number, pending.step, values)
         clock.step_done()
         self.progress.update()
-        if pending.step % self.config.log_every and not always:
+        if pending.step % self.config.run.log_every and not always:
             return signal
         speed = clock.read()
         left = (self.total - pending.step) * speed.pop("seconds_per_step")

@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 
-from biomedclip_jax.config import ComputeConfig, Mix, ShardingConfig, TrainConfig, from_json, to_json
+from biomedclip_jax.config import DataConfig, Mix, TrainConfig, from_json, to_json
+from biomedclip_jax.config.checks import decisive
+from biomedclip_jax.data.demo.sources import make_demo_of
 from biomedclip_jax.data.labelled.classes import classes_in
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.sources import open_pairs
@@ -63,9 +65,9 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
         check_stage(stage, jax.device_count())
         export_format(merged_config(config.model_in(stage)), config.preprocess_in(stage))
     start = time.perf_counter()
-    if config.prepare is not None and is_first():
-        config.prepare(workdir)
-    hosts.barrier("the data", 60 * config.stall_minutes)
+    if is_first():
+        _make_demos(config.data, workdir)
+    hosts.barrier("the data", 60 * config.run.stall_minutes)
     data = config.data
     prompted = any(stage.prompted for stage in config.stages)
     label_column = data.label_column if prompted else None
@@ -88,7 +90,7 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
 
     if is_first():
         write_text(workdir / CONFIG, to_json(config))
-    hosts.barrier("the run folder", 60 * config.stall_minutes)
+    hosts.barrier("the run folder", 60 * config.run.stall_minutes)
     own = "" if is_first() else f".{jax.process_index()}"
     rejects = Rejects(workdir / f"rejects{own}.jsonl", pairs.rejects if is_first() else [])
     loader = TrainLoader(pairs, tokenizer, config.preprocess, data, config.seed, rejects.add, classes)
@@ -119,16 +121,12 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
     return json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
 
 
-def _essence(config: TrainConfig) -> TrainConfig:
-    """The config without what may change from one part of a run to the next: it decides speed or memory, not the result."""
-    compute = ComputeConfig(dtype=config.compute.dtype, frozen_dtype=config.compute.frozen_dtype)
-    stages = tuple(dataclasses.replace(stage, microbatch=None) for stage in config.stages)
-    free = ("log_every", "evaluate_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "stall_minutes")
-    default = {f.name: f.default for f in dataclasses.fields(config) if f.name in free}
-    data = dataclasses.replace(config.data, workers=None)
-    return dataclasses.replace(
-        config, compute=compute, stages=stages, data=data, sharding=ShardingConfig(), prepare=None, **default
-    )
+def _make_demos(data: DataConfig, workdir: Path) -> None:
+    """What the config takes from a demo is made in the run folder, once."""
+    trained = [data.train] if isinstance(data.train, str) else [part for part, _ in data.train]
+    for source in (*trained, data.held_out, data.tokenizer):
+        if source is not None:
+            make_demo_of(source, workdir)
 
 
 def _source(source: str | Mix, workdir: Path) -> str | Mix:
@@ -144,9 +142,9 @@ def _check_owner(config: TrainConfig, workdir: Path) -> None:
         return
     try:
         stored = from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
+    except (UnicodeDecodeError, UserError) as error:
         raise UserError(f"{path}: not a readable run config ({error}); choose another --workdir, or remove it") from error
-    ours, theirs = _essence(config), _essence(stored)
+    ours, theirs = decisive(config), decisive(stored)
     differ = [f.name for f in dataclasses.fields(config) if getattr(ours, f.name) != getattr(theirs, f.name)]
     if differ:
         raise UserError(

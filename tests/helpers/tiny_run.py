@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.config import DataConfig, OptimizerConfig, PreprocessConfig, Stage, TrainConfig
+from biomedclip_jax.config import DataConfig, OptimizerConfig, PreprocessConfig, RunConfig, Stage, TrainConfig
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.state import optimizer_for, restored_state
@@ -45,7 +45,11 @@ def make_data(folder: Path) -> Path:
 
 
 def config(data: Path, **changes: Any) -> TrainConfig:
-    """Patch drop; then twice the batch by accumulation; then all patches of a larger image, at a lower rate."""
+    """Patch drop; then twice the batch by accumulation; then all patches of a larger image, at a lower rate.
+
+    changes: fields of TrainConfig or of its RunConfig.
+    """
+    kept = changes.keys() & {field.name for field in dataclasses.fields(RunConfig)}
     values = {
         "name": "tiny",
         "data": DataConfig(
@@ -59,8 +63,7 @@ def config(data: Path, **changes: Any) -> TrainConfig:
         "model": dataclasses.replace(tiny.MODEL, text=dataclasses.replace(tiny.MODEL.text, vocab_size=120)),
         "preprocess": PreprocessConfig(image_size=16),
         "optimizer": OptimizerConfig(learning_rate=1e-3, warmup_steps=2, clip_norm=1.0),
-        "log_every": 1,
-        "checkpoint_every": 2,
+        "run": RunConfig(**({"log_every": 1, "checkpoint_every": 2} | {n: changes.pop(n) for n in sorted(kept)})),
     }
     return TrainConfig(**(values | changes))
 
