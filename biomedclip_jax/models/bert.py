@@ -1,6 +1,7 @@
 """BERT as text tower (transformers `BertModel`, open_clip `HFTextEncoder`), with its ways of pooling."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool
@@ -63,7 +64,7 @@ class Bert(nnx.Module):
             return (means[0] + means[1] + means[-1]) / 3
         return self._pool(x, real)
 
-    def _pool(self, x: Hidden, mask: Bool[Array, "B N 1"]) -> Features:
+    def _pool(self, x: Hidden, mask: Bool[Array | np.ndarray, "B N 1"]) -> Features:
         match self.config.pool:
             case "cls":
                 return x[:, 0]
@@ -74,6 +75,6 @@ class Bert(nnx.Module):
         return _mean(x, mask)
 
 
-def _mean(x: Hidden, mask: Bool[Array, "B N 1"]) -> Features:
+def _mean(x: Hidden, mask: Bool[Array | np.ndarray, "B N 1"]) -> Features:
     """The mean over the tokens where the mask is True."""
     return jnp.where(mask, x, 0).sum(axis=1) / mask.sum(axis=1).astype(x.dtype)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.models.adapters import prefix_tokens
 from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
-from biomedclip_jax.models.shapes import Features, Hidden, Keys, Tokens, Words
+from biomedclip_jax.models.shapes import Features, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 
@@ -81,7 +81,7 @@ def text_lengths(tokens: Tokens, pad_id: int) -> Int[Array, " B"]:
     return jnp.max(jnp.where(tokens != pad_id, jnp.arange(1, tokens.shape[1] + 1), 0), axis=1)
 
 
-def seen(lengths: Int[Array, " B"], n: int) -> Bool[Array, "B 1 {n} {n}"]:
+def seen(lengths: Int[Array | np.ndarray, " B"], n: int) -> Bool[Array, "B 1 {n} {n}"]:
     """Which key a query looks at, at most its own position and never padding.
 
     So the token after a text sees all of the text and not itself. The first token of an empty text sees itself alone.
@@ -91,7 +91,7 @@ def seen(lengths: Int[Array, " B"], n: int) -> Bool[Array, "B 1 {n} {n}"]:
     return (position <= position[:, None]) & real[:, None, None, :]
 
 
-def pooled(x: Hidden, lengths: Int[Array, " B"], config: GPTConfig | LlamaConfig) -> Features:
+def pooled(x: Words, lengths: Int[Array | np.ndarray, " B"], config: GPTConfig | LlamaConfig) -> Features:
     """The hidden state of the token that `config.pool` means."""
     last = jnp.maximum(lengths - 1, 0)
     first_eos = jnp.where(lengths < x.shape[1], lengths, 0)  # CLEFT's index -n for n padding tokens, also for n = 0

@@ -127,5 +127,5 @@ class Llama(nnx.Module):
         """The same of word embeddings float32 [B, N, D], as `GPT.from_words`."""
         lengths = text_lengths(tokens, self.config.pad_id)
         mask = seen(lengths, tokens.shape[1])
-        x = run_blocks(self.blocks, words.astype(self.compute.dtype), mask, keys, self.compute, self.gather)
+        x = run_blocks(self.blocks, jnp.asarray(words, self.compute.dtype), mask, keys, self.compute, self.gather)
         return self.norm(pooled(x, lengths, self.config))

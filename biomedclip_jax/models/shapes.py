@@ -11,5 +11,5 @@ Keys = Key[Array, " B"]  # one random key an example; without them nothing is ra
 Hidden = Float[Array, "B N D"]
 Features = Float[Array, "B D"]  # of a whole sequence
 Embeddings = Float[Array, "B E"]
-Mask = Bool[Array, "..."]  # broadcastable to [B, H, N, N]; True where a query may look at a key
+Mask = Bool[Array | np.ndarray, "..."]  # broadcastable to [B, H, N, N]; True where a query may look at a key
 Index = Int[Array, ""]  # of a block
