@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from biomedclip_jax.config import (
@@ -42,7 +43,7 @@ def unit_length(x: Float[Array | np.ndarray, "*B E"]) -> Float[Array, "*B E"]:
 
 
 def logits(
-    image: Float[Array | np.ndarray, "B E"], text: Float[Array | np.ndarray, "C E"], logit_scale: Float[Array | np.ndarray, ""]
+    image: Float[Array | np.ndarray, "B E"], text: Float[Array | np.ndarray, "C E"], logit_scale: Float[ArrayLike, ""]
 ) -> Float[Array, "B C"]:
     """exp(logit_scale) · image · textᵀ of unit embeddings, in full float32."""
     return jnp.exp(logit_scale) * jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST)
