@@ -2,7 +2,8 @@
 
 JAX's own rule makes the kernel's gradient as (gradientᵀ · x)ᵀ. XLA for CPU then copies the whole transposed gradient and
 packs both operands against the grain: an eighth of the training step at BiomedCLIP's size. Here the narrower of the two
-operands is the transposed one. The numbers are the same; other platforms lay out the operands as they like in either form.
+operands is the transposed one. The numbers are the same. On an A100 it costs nothing: the step compiled for one has
+the same copies, transposes, fusions and memory in either form.
 """
 
 from typing import Any, TypeVar

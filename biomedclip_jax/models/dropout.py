@@ -1,6 +1,7 @@
 """Dropout keyed by *example*: `keys` is an array of B keys, from which each site derives its own.
 
-So the mask of a caption depends neither on its row in a batch nor on how far it is padded.
+So the mask of a caption depends neither on its row in a batch nor on how far it is padded: the random bits are made from
+counters by hand, because `jax.random.bernoulli` draws others for another shape. On an A100 this costs one small transpose.
 """
 
 import jax
