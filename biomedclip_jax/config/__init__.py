@@ -16,6 +16,15 @@ from biomedclip_jax.config.causal import (
     GPTConfig,
     LlamaConfig,
 )
+from biomedclip_jax.config.losses import (
+    Classification,
+    ClassLoss,
+    Loss,
+    MultiLabel,
+    PairLoss,
+    Sigmoid,
+    Softmax,
+)
 from biomedclip_jax.config.model import (
     OPENAI_MEAN,
     OPENAI_STD,
@@ -53,14 +62,12 @@ from biomedclip_jax.config.training import (
     AugmentConfig,
     ComputeConfig,
     Gather,
-    Objective,
     OptimizerConfig,
     Remat,
     Rule,
     Schedule,
     ShardingConfig,
     Stage,
-    StageText,
 )
 
 __all__ = [
@@ -75,6 +82,8 @@ __all__ = [
     "BertPool",
     "CLIPConfig",
     "CausalPool",
+    "ClassLoss",
+    "Classification",
     "ClipTextConfig",
     "ComputeConfig",
     "DataConfig",
@@ -88,9 +97,11 @@ __all__ = [
     "Interpolation",
     "LlamaConfig",
     "LoRAConfig",
+    "Loss",
     "Mix",
-    "Objective",
+    "MultiLabel",
     "OptimizerConfig",
+    "PairLoss",
     "PrefixConfig",
     "PreprocessConfig",
     "Remat",
@@ -101,8 +112,9 @@ __all__ = [
     "Rule",
     "Schedule",
     "ShardingConfig",
+    "Sigmoid",
+    "Softmax",
     "Stage",
-    "StageText",
     "SwinConfig",
     "TextConfig",
     "TextHeadKind",

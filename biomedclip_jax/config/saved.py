@@ -4,9 +4,9 @@ import dataclasses
 import json
 from typing import Any
 
-from biomedclip_jax.config import model, run, training
+from biomedclip_jax.config import losses, model, run, training
 
-_HOMES = (model, training, run)
+_HOMES = (model, losses, training, run)
 
 
 def to_json(config: Any) -> str:
