@@ -28,8 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prompts": _FOUNDATION | {"config", "models", "data", "interop", "pretrained"},
     "pretrained": _FOUNDATION | {"config", "sharding", "models", "data", "interop"},
     "evaluation": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts", "pretrained"},
-    "train": _FOUNDATION
-    | {"config", "sharding", "models", "losses", "data", "interop", "prompts", "evaluation", "pretrained"},
+    "train": _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "prompts", "evaluation", "pretrained"},
 }
 MAY_IMPORT["bench"] = _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "train"}
 MAY_IMPORT["planning"] = _FOUNDATION | {"config", "models", "sharding", "prompts", "train"}

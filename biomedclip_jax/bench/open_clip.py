@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
+from biomedclip_jax.bench.alternate import Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, make_batch
-from biomedclip_jax.bench.turns import Work, resident_peak, serve
 from biomedclip_jax.config import BertConfig
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.formats.folders import check_writable

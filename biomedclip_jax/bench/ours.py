@@ -11,12 +11,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
+from biomedclip_jax.bench.alternate import Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
-from biomedclip_jax.bench.turns import Work, resident_peak, serve
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
-from biomedclip_jax.train.metrics import flops_per_pair, peak_flops
+from biomedclip_jax.train.flops import flops_per_pair, peak_flops
 from biomedclip_jax.train.schedule import learning_rate
 from biomedclip_jax.train.state import new_state, optimizer_for, parameter_count, starting_params
 from biomedclip_jax.train.step import make_step

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.bench.alternate import OPEN_CLIP, OURS, Reply, Side, alternate
 from biomedclip_jax.bench.task import Task
-from biomedclip_jax.bench.turns import OPEN_CLIP, OURS, Reply, Side, take_turns
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
@@ -54,7 +54,7 @@ def bench(task: Task, *, against: bool, turns: int | None, json_file: Path | Non
         if against:
             environment["CUDA_VISIBLE_DEVICES"] = "0"
         sides = (OURS, OPEN_CLIP) if against else (OURS,)
-        for side, facts, times in take_turns(sides, task, turns, environment):
+        for side, facts, times in alternate(sides, task, turns, environment):
             results.setdefault(side, Result(facts)).turns.append(times)
             shown = "  ".join(f"{name} {_time(statistics.median(v))}" for name, v in times["seconds"].items())
             print(f"turn {len(results[side].turns)}  {side.name:14s}  {shown}", file=sys.stderr, flush=True)

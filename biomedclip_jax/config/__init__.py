@@ -11,10 +11,11 @@ from biomedclip_jax.config.adapters import (
     LoRAConfig,
     PrefixConfig,
 )
-from biomedclip_jax.config.causal import (
-    CausalPool,
-    GPTConfig,
-    LlamaConfig,
+from biomedclip_jax.config.data import (
+    DEFAULT_TEMPLATE,
+    AugmentConfig,
+    DataConfig,
+    Mix,
 )
 from biomedclip_jax.config.losses import (
     Classification,
@@ -28,15 +29,10 @@ from biomedclip_jax.config.losses import (
 from biomedclip_jax.config.model import (
     OPENAI_MEAN,
     OPENAI_STD,
-    Activation,
-    BertConfig,
-    BertPool,
     CLIPConfig,
-    ClipTextConfig,
     HeadKind,
     ImageConfig,
     ImageHeadKind,
-    ImagePool,
     Interpolation,
     PreprocessConfig,
     ResizeMode,
@@ -44,22 +40,28 @@ from biomedclip_jax.config.model import (
     ResNetPool,
     ResNetStyle,
     SwinConfig,
-    TextConfig,
     TextHeadKind,
-    ViTConfig,
 )
 from biomedclip_jax.config.run import (
-    DEFAULT_TEMPLATE,
-    DataConfig,
-    Mix,
     TrainConfig,
 )
 from biomedclip_jax.config.saved import (
     from_json,
     to_json,
 )
+from biomedclip_jax.config.towers import (
+    Activation,
+    BertConfig,
+    BertPool,
+    CausalPool,
+    ClipTextConfig,
+    GPTConfig,
+    ImagePool,
+    LlamaConfig,
+    TextConfig,
+    ViTConfig,
+)
 from biomedclip_jax.config.training import (
-    AugmentConfig,
     ComputeConfig,
     Gather,
     OptimizerConfig,

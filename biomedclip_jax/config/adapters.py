@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from biomedclip_jax.config.causal import LlamaConfig
 from biomedclip_jax.config.checks import check, check_patterns, check_positive
+from biomedclip_jax.config.towers import LlamaConfig
 from biomedclip_jax.errors import UserError
 
 Layers = tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Sizes of the towers, of the whole model, and how an image becomes pixels for it."""
+"""A whole model, its two towers with their heads, and how an image becomes pixels for it."""
 
 import dataclasses
 import math
@@ -6,76 +6,20 @@ from dataclasses import dataclass
 from typing import Literal
 
 from biomedclip_jax.config.adapters import AdaLoRAConfig, AdapterConfig, IA3Config, LoRAConfig, PrefixConfig, block_layers
-from biomedclip_jax.config.causal import GPTConfig, LlamaConfig
 from biomedclip_jax.config.checks import check, check_choices, check_heads, check_positive
+from biomedclip_jax.config.towers import Activation, BertConfig, GPTConfig, LlamaConfig, TextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 HeadKind = Literal["linear", "mlp", "none"]
 ImageHeadKind = Literal[HeadKind, "biovil", "biovil_t"]
 TextHeadKind = Literal[HeadKind, "mlp_norm"]
-ImagePool = Literal["cls", "mean", "mean_prenorm"]
 ResNetStyle = Literal["clip", "torchvision"]
 ResNetPool = Literal["attention", "mean", "none"]
-BertPool = Literal["cls", "cls_pooler", "mean", "max", "mean_of_three"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 ResizeMode = Literal["shortest", "squash", "longest", "pad"]
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-@dataclass(frozen=True)
-class ViTConfig:
-    """A vision transformer: timm's `VisionTransformer` and CLIP's own image tower are both spelled with these fields.
-
-    The defaults are BiomedCLIP's ViT-B/16 (timm `vit_base_patch16_224`).
-    """
-
-    image_size: int = 224
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_width: int = 3072
-    pool: ImagePool = "cls"  # "mean": of the patches; "mean_prenorm": of all tokens before the last norm (CLEFT)
-    class_token: bool = True
-    registers: int = 0
-    position_on_prefix: bool = True  # timm: not no_embed_class; False adds positions to the patches only
-    position_on_registers: bool = True  # False: of the prefix only the class token has a position (DINOv2's own layout)
-    patch_bias: bool = True  # CLIP's own towers have none
-    norm_pre: bool = False  # CLIP's ln_pre
-    norm_after_pool: bool = False  # timm's fc_norm; makes a difference for mean pooling only
-    layer_scale: bool = False
-    activation: Activation = "gelu"
-    layer_norm_eps: float = 1e-6
-
-    def __post_init__(self) -> None:
-        check_positive(self, "image_size", "patch_size", "width", "depth", "heads", "mlp_width")
-        check_choices(self, pool=ImagePool, activation=Activation)
-        check_heads(self)
-        check(self.registers >= 0, self, "registers", "0 or more")
-        check(self.image_size % self.patch_size == 0, self, "image_size", f"a multiple of patch_size = {self.patch_size}")
-        check(self.class_token or self.pool != "cls", self, "class_token", "True with pool = 'cls'")
-        registers = self.position_on_registers or (self.registers > 0 and self.position_on_prefix)
-        check(registers, self, "position_on_registers", "True where there are no registers, or no positions on the prefix")
-
-    @property
-    def patches(self) -> int:
-        """Patch tokens of one image."""
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def prefix_tokens(self) -> int:
-        """Tokens before the patches: the class token, then the registers."""
-        return int(self.class_token) + self.registers
-
-    @property
-    def prefix_positions(self) -> int:
-        """Rows of the position table before those of the patches."""
-        if not self.position_on_prefix:
-            return 0
-        return self.prefix_tokens if self.position_on_registers else int(self.class_token)
 
 
 @dataclass(frozen=True)
@@ -156,59 +100,6 @@ class SwinConfig:
 
 
 ImageConfig = ViTConfig | ResNetConfig | SwinConfig
-
-
-@dataclass(frozen=True)
-class BertConfig:
-    """A BERT encoder (post-norm). The defaults are PubMedBERT / BiomedBERT base as BiomedCLIP uses it."""
-
-    vocab_size: int = 30_522
-    context_length: int = 256  # captions are cut here
-    positions: int = 512  # rows of the position table
-    token_types: int = 2
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_width: int = 3072
-    pool: BertPool = "cls"
-    dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation: Activation = "gelu"
-    layer_norm_eps: float = 1e-12
-    pad_id: int = 0
-    attend_padding: bool = False  # PMC-CLIP's looks at padding, always up to the whole context
-
-    def __post_init__(self) -> None:
-        check_positive(self, "vocab_size", "context_length", "positions", "token_types", "width", "depth", "heads", "mlp_width")
-        check_choices(self, pool=BertPool, activation=Activation)
-        check_heads(self)
-        check(self.pool != "mean_of_three" or self.depth > 1, self, "depth", "at least 2 with pool = 'mean_of_three'")
-        check(self.context_length <= self.positions, self, "context_length", f"at most positions = {self.positions}")
-        for field in ("dropout", "attention_dropout"):
-            check(0 <= getattr(self, field) < 1, self, field, "at least 0 and below 1")
-
-
-@dataclass(frozen=True)
-class ClipTextConfig:
-    """CLIP's own text transformer: causal, pre-norm, the feature is read at the end-of-text token (the largest id)."""
-
-    vocab_size: int = 49_408
-    context_length: int = 77
-    width: int = 512
-    depth: int = 12
-    heads: int = 8
-    mlp_width: int = 2048
-    activation: Activation = "gelu"
-    layer_norm_eps: float = 1e-5
-    pad_id: int = 0
-
-    def __post_init__(self) -> None:
-        check_positive(self, "vocab_size", "context_length", "width", "depth", "heads", "mlp_width")
-        check_choices(self, activation=Activation)
-        check_heads(self)
-
-
-TextConfig = BertConfig | ClipTextConfig | GPTConfig | LlamaConfig
 
 
 @dataclass(frozen=True)

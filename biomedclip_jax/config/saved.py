@@ -4,9 +4,9 @@ import dataclasses
 import json
 from typing import Any
 
-from biomedclip_jax.config import losses, model, run, training
+from biomedclip_jax.config import adapters, data, losses, model, run, towers, training
 
-_HOMES = (model, losses, training, run)
+_HOMES = (adapters, towers, model, losses, data, training, run)
 
 
 def to_json(config: Any) -> str:

@@ -1,4 +1,4 @@
-"""How a model is trained: computing, sharding, stages, optimizer, augmentation."""
+"""How a model is trained: computing, sharding, stages, optimizer."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -135,24 +135,3 @@ class Stage:
     def prompted(self) -> bool:
         """Whether texts are labels that stand after the learned context."""
         return self.loss.prompted
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Changes of training images besides the crop, all off by default; named as in open_clip's `AugmentationCfg`."""
-
-    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # most of brightness, contrast, saturation, hue
-    color_jitter_prob: float = 0.0
-    gray_scale_prob: float = 0.0
-    flip_prob: float = 0.0  # left and right change places: not where a caption or a label may speak of sides
-
-    def __post_init__(self) -> None:
-        for field in ("color_jitter_prob", "gray_scale_prob", "flip_prob"):
-            check(0 <= getattr(self, field) <= 1, self, field, "a probability, 0 to 1")
-        fits = len(self.color_jitter) == 4 and all(value >= 0 for value in self.color_jitter)
-        check(fits and self.color_jitter[3] <= 0.5, self, "color_jitter", "four numbers of 0 or more, the last at most 0.5")
-
-    @property
-    def is_on(self) -> bool:
-        """Whether anything is changed at all."""
-        return bool(self.color_jitter_prob or self.gray_scale_prob or self.flip_prob)

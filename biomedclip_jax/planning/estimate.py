@@ -13,7 +13,7 @@ import numpy as np
 from biomedclip_jax.config import ComputeConfig, Stage, TrainConfig
 from biomedclip_jax.planning.hlo import Collective
 from biomedclip_jax.planning.topology import Topology
-from biomedclip_jax.train.metrics import Prompts, Work, flops_per_pair, tower_work
+from biomedclip_jax.train.flops import Prompts, Work, flops_per_pair, tower_work
 from biomedclip_jax.train.text_buckets import Buckets
 
 ASSUMED_UTILISATION = 0.4

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.config import TrainConfig
-from biomedclip_jax.data.pairs import ImageOf, Pairs
+from biomedclip_jax.data.pairs import ImageOf, Pairs, Texts
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.report.drawing import loss_curve
-from biomedclip_jax.evaluation.retrieval.gallery import Found, images_of_captions
+from biomedclip_jax.evaluation.retrieval.gallery import Found, choose, images_of_captions
 from biomedclip_jax.evaluation.retrieval.task import recall
 from biomedclip_jax.evaluation.zero_shot.task import accuracy
 from biomedclip_jax.pretrained import from_pretrained, prompts
@@ -17,6 +17,7 @@ from biomedclip_jax.prompts.learned import LearnedPrompts
 
 PROMPTS = "prompts.safetensors"
 _GALLERY_ROWS = 6
+_GALLERY_CANDIDATES = 1_000  # different captions that the rows are chosen from
 
 
 def evaluate(
@@ -57,14 +58,39 @@ def evaluate(
         if learned is not None:
             prompt = learned.with_classes(labels).text_embeddings(clip)
             results["learned_prompt_accuracy"] = accuracy(image, prompt, labels, true_labels)["zero_shot_accuracy"]
-    _gallery(workdir / "retrieval_gallery.png", images, captions, image, text, config.seed)
+    _gallery(workdir / "retrieval_gallery.png", images, texts, image, text, results, config.seed)
     return results
 
 
-def _gallery(path: Path, images: list[ImageOf], captions: list[str], image: np.ndarray, text: np.ndarray, seed: int) -> None:
-    different = list(dict.fromkeys(captions))
-    rows = [different[i] for i in np.random.default_rng(seed).permutation(len(different))[:_GALLERY_ROWS]]
-    found = Found.by("", text[[captions.index(caption) for caption in rows]], image)
-    right = [{i for i, other in enumerate(captions) if other == caption} for caption in rows]
-    title = "Held-out captions and the four images found first for each; the right one, if it is there, framed in yellow"
-    images_of_captions(path, rows, [found], lambda i: images[i].load(), right, title)
+def _gallery(
+    path: Path,
+    images: list[ImageOf],
+    texts: list[Texts],
+    image: np.ndarray,
+    text: np.ndarray,
+    results: dict[str, Any],
+    seed: int,
+) -> None:
+    """Captions of different kinds: for half of them a right image is among the four found first, for half it is not."""
+    positions: dict[str, list[int]] = {}
+    for i, each in enumerate(texts):
+        positions.setdefault(each.captions[0], []).append(i)
+    captions = list(positions)
+    order = np.random.default_rng(seed).permutation(len(captions))
+    captions = [captions[i] for i in order[:_GALLERY_CANDIDATES]]
+    right = [set(positions[caption]) for caption in captions]
+    own = [positions[caption][0] for caption in captions]
+    found = Found.by("", text[own], image)
+    succeeded = [not mine.isdisjoint(shown) for mine, shown in zip(right, found.places.tolist(), strict=True)]
+    rows = choose(succeeded, [texts[i].label or "" for i in own], _GALLERY_ROWS, seed)
+    good = sum(succeeded[row] for row in rows)
+    title = (
+        f"Held-out captions and the four images found first; right ones are framed. Chosen by chance (seed {seed}) from "
+        f"different kinds: {good} captions whose image is among the four, then {len(rows) - good} whose image is not. "
+        f"Of all {len(images)} pairs, an image of the caption comes first for {results['text_to_image_recall_at_1']:.0%}, "
+        f"among the first five for {results['text_to_image_recall_at_5']:.0%}."
+    )
+    shown = Found("", found.places[rows], found.scores[rows])
+    images_of_captions(
+        path, [captions[row] for row in rows], [shown], lambda i: images[i].load(), [right[row] for row in rows], title
+    )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import Stage, TrainConfig
@@ -16,7 +17,6 @@ from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval.task import recall
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.losses import blockwise_loss, class_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
@@ -61,7 +61,7 @@ class HeldOut:
         """
         stage = self._config.stages[number]
         processor = Processor(self._config.preprocess_in(stage), self._config.model.text, self._tokenizer)
-        params = nest(flatten(state["params"]) | state.get("ema", {}))
+        params = unflatten_dict(flatten_dict(state["params"], sep="/") | state.get("ema", {}), sep="/")
         if stage.prompted:
             return self._of_labels(params, stage, processor)
         kept, (image, text) = self._encoded(params, stage, processor, "encode_image", "encode_text")

@@ -14,9 +14,10 @@ from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train.checkpoint import Checkpoints
+from biomedclip_jax.train.flops import flops_per_pair
 from biomedclip_jax.train.frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train.held_out import HeldOut
-from biomedclip_jax.train.metrics import Clock, MetricsFile, Progress, flops_per_pair
+from biomedclip_jax.train.metrics import Clock, MetricsFile, Progress
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.signals import StopListener
 from biomedclip_jax.train.multihost.watchdog import Watchdog

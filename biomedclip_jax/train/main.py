@@ -24,11 +24,11 @@ from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of
 from biomedclip_jax.train.final_evaluation import evaluate
 from biomedclip_jax.train.held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train.loop import Run
+from biomedclip_jax.train.metrics import Rejects
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.multihost.signals import StopListener
 from biomedclip_jax.train.prompt_stage import learned_prompts
-from biomedclip_jax.train.rejects import Rejects
 from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
 from biomedclip_jax.train.step import check_stage
 

@@ -9,9 +9,9 @@ import pytest
 from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench import report
+from biomedclip_jax.bench.alternate import OPEN_CLIP, OURS
 from biomedclip_jax.bench.report import Result, as_json, bench, describe, ratios, summarise
 from biomedclip_jax.bench.task import Task, task_config
-from biomedclip_jax.bench.turns import OPEN_CLIP, OURS
 from biomedclip_jax.cli import main
 from biomedclip_jax.errors import UserError
 
@@ -78,7 +78,7 @@ def test_the_report_says_what_matters() -> None:
 def test_models_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     other = FACTS | {"parameters": 52_866}
     said = [(OURS, FACTS, turn([1.0], [1.0])), (OPEN_CLIP, other, turn([1.0], [1.0]))]
-    monkeypatch.setattr(report, "take_turns", lambda *_: iter(said))
+    monkeypatch.setattr(report, "alternate", lambda *_: iter(said))
     with pytest.raises(UserError, match="52,865 and 52,866 parameters"):
         bench(TASK, against=True, turns=1, json_file=None)
 

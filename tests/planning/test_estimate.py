@@ -10,7 +10,7 @@ from biomedclip_jax.config import ComputeConfig, DataConfig, PreprocessConfig, S
 from biomedclip_jax.planning.estimate import Estimate, estimate, loss_flops, recomputed, transfer_seconds
 from biomedclip_jax.planning.hlo import Collective
 from biomedclip_jax.planning.topology import Chip, Topology, parse_topology
-from biomedclip_jax.train.metrics import Work, flops_per_pair
+from biomedclip_jax.train.flops import Work, flops_per_pair
 
 GPU = Chip("G", "cuda", 1e12, 1e11, 1 << 30, 1e9, 100.0, host_network=50.0)
 

@@ -38,6 +38,28 @@ class Found:
         return Found(model, places, np.take_along_axis(scores, places, axis=1))
 
 
+def choose(succeeded: Sequence[bool], kinds: Sequence[str], rows: int, seed: int) -> list[int]:
+    """Queries that show both what a model can do and what it cannot: half of them succeeded, half did not, of many kinds.
+
+    Drawn by chance, the same for the same seed; the ones that succeeded come first. Within each half a kind appears again only
+    when all others have appeared as often. Where one half has too few queries, the other fills the rows.
+    """
+    order = np.random.default_rng(seed).permutation(len(succeeded)).tolist()
+    shown = {kind: 0 for kind in kinds}
+
+    def drawn(among: list[int], count: int) -> list[int]:
+        chosen: list[int] = []
+        for _ in range(min(count, len(among))):
+            pick = min((i for i in among if i not in chosen), key=lambda i: shown[kinds[i]])  # the first of the rarest kind
+            shown[kinds[pick]] += 1
+            chosen.append(pick)
+        return chosen
+
+    good, bad = [i for i in order if succeeded[i]], [i for i in order if not succeeded[i]]
+    first = drawn(good, max(rows - rows // 2, rows - len(bad)))
+    return first + drawn(bad, rows - len(first))
+
+
 def images_of_captions(
     path: Path,
     captions: Sequence[str],
@@ -102,7 +124,7 @@ class _Page:
         self._height = _TOP + rows * row + _MARGIN
         self._row = row
         self._figure = new_figure(self._width, self._height)
-        self._write(_MARGIN, 0.12, words(title, int(self._width * 12), 2), fontsize=11, va="top")
+        self._write(_MARGIN, 0.12, words(title, int(self._width * 12), 3), fontsize=11, va="top")
         for number, model in enumerate(found):
             name = words(model.model, 60, 1)
             self._write(_MARGIN + first + number * column, 0.82, name, fontsize=10, fontweight="bold")

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.train.multihost.rendezvous import LostHost, describe_missing, roll_call
+from biomedclip_jax.train.multihost.rendezvous import LostHost, describe_missing, rendezvous
 
 __all__ = ["LOST", "SAVED", "LostHost", "barrier", "count", "leave", "name", "start"]
 
@@ -71,7 +71,7 @@ def start(timeout_seconds: float = 300, heartbeat_seconds: int = 60) -> None:
 
     sys.excepthook = _leave_after_error
     bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
-    hosts = roll_call(place.address, place.count, place.process, timeout_seconds, bind)
+    hosts = rendezvous(place.address, place.count, place.process, timeout_seconds, bind)
     # its handler of SIGTERM would take the place of Python's, and nobody here asks it
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(

@@ -28,7 +28,7 @@ class LostHost(Ended):
     code = 124
 
 
-def roll_call(address: str, count: int, process: int, seconds: float, bind: str | None = None) -> list[str]:
+def rendezvous(address: str, count: int, process: int, seconds: float, bind: str | None = None) -> list[str]:
     """Wait until all `count` processes are there; the host names of all, by process number.
 
     `address` is process 0's "host:port"; `bind` what process 0 listens on where that differs. Raises LostHost after `seconds`

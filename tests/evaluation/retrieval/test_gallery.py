@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.retrieval.gallery import Found, captions_of_images, images_of_captions
+from biomedclip_jax.evaluation.retrieval.gallery import Found, captions_of_images, choose, images_of_captions
 
 COLOURS = ["red", "green", "blue", "grey", "white", "black"]
 GOLD, RED, BLUE, BLACK = (255, 215, 0), (255, 0, 0), (0, 0, 255), (0, 0, 0)
@@ -108,3 +108,20 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         images_of_captions(tmp_path / "file" / "a.png", ["a"], [found([0, 1], 1)], picture, [{0}])
+
+
+def test_queries_of_both_outcomes_and_of_many_kinds_are_chosen() -> None:
+    """Half succeeded, half did not; no kind twice before each was there once; the same for the same seed."""
+    succeeded = [i % 5 == 0 for i in range(60)]
+    kinds = [f"kind {i % 6}" for i in range(60)]
+    rows = choose(succeeded, kinds, 6, seed=3)
+    assert [succeeded[i] for i in rows] == [True] * 3 + [False] * 3
+    assert len({kinds[i] for i in rows}) == 6
+    assert rows == choose(succeeded, kinds, 6, seed=3) != choose(succeeded, kinds, 6, seed=4)
+
+
+@pytest.mark.parametrize(("good", "bad"), [(6, 0), (0, 6), (1, 5), (5, 1), (1, 1), (0, 0), (2, 1)])
+def test_the_other_outcome_fills_the_rows(good: int, bad: int) -> None:
+    rows = choose([True] * good + [False] * bad, [""] * (good + bad), 4, seed=0)
+    assert len(set(rows)) == len(rows) == min(4, good + bad)
+    assert sum(i < good for i in rows) == max(min(2, good), min(4 - bad, good))

@@ -15,7 +15,7 @@ from helpers.processes import Processes, free_port
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train.multihost import hosts
-from biomedclip_jax.train.multihost.rendezvous import LostHost, describe_missing, expand_nodes, roll_call
+from biomedclip_jax.train.multihost.rendezvous import LostHost, describe_missing, expand_nodes, rendezvous
 from biomedclip_jax.train.multihost.signals import StopListener
 
 PROGRAM = str(Path(__file__).parents[2] / "helpers" / "hosts_program.py")
@@ -80,7 +80,7 @@ def test_a_killed_process_is_named_and_the_others_leave() -> None:
 def test_barrier_names_who_does_not_come() -> None:
     program = (
         "import sys, time\n"
-        "from biomedclip_jax.train import hosts\n"
+        "from biomedclip_jax.train.multihost import hosts\n"
         "hosts.start(20, heartbeat_seconds=10)\n"
         "if hosts.process() == 1: time.sleep(4)\n"
         "try: hosts.barrier('the checkpoint', 1)\n"
@@ -96,7 +96,7 @@ def test_barrier_names_who_does_not_come() -> None:
 def test_one_process_needs_nobody() -> None:
     """On a laptop `start` returns at once, and imports not even JAX's devices; neither waits any other call."""
     program = (
-        "import time; from biomedclip_jax.train import hosts; from jax._src import xla_bridge\n"
+        "import time; from biomedclip_jax.train.multihost import hosts; from jax._src import xla_bridge\n"
         "begin = time.monotonic(); hosts.start(); hosts.barrier('x', 1); hosts.leave(0)\n"
         "assert not xla_bridge.backends_are_initialized()\n"
         "print(hosts.count(), hosts.process(), time.monotonic() - begin)"
@@ -147,12 +147,12 @@ def test_a_slurm_step_is_found(visible: str, devices: list[int], monkeypatch: py
     assert hosts._place(1) is None
 
 
-def test_the_roll_call_bears_strangers_and_restarts() -> None:
+def test_the_rendezvous_bears_strangers_and_restarts() -> None:
     """A port scanner, a process of another run, and one that comes, goes and comes again do no harm."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     with ThreadPoolExecutor(4) as pool:
-        leader = pool.submit(roll_call, address, 3, 0, 20.0)
+        leader = pool.submit(rendezvous, address, 3, 0, 20.0)
         until = time.monotonic() + 10
         while True:
             try:
@@ -163,15 +163,15 @@ def test_the_roll_call_bears_strangers_and_restarts() -> None:
                 time.sleep(0.05)
         with stranger:
             stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            other_run = pool.submit(roll_call, address, 5, 4, 5.0)
+            other_run = pool.submit(rendezvous, address, 5, 4, 5.0)
             with pytest.raises(LostHost, match="process 4 of 5 came to a run of 3 processes"):
                 other_run.result()
             with pytest.raises(LostHost, match="missing: 2"):  # gives up, so is no longer there
-                roll_call(address, 3, 1, 2.5)
-            second = pool.submit(roll_call, address, 3, 2, 20.0)
+                rendezvous(address, 3, 1, 2.5)
+            second = pool.submit(rendezvous, address, 3, 2, 20.0)
             time.sleep(1)
             assert not leader.done()
-            assert roll_call(address, 3, 1, 20) == [HERE] * 3
+            assert rendezvous(address, 3, 1, 20) == [HERE] * 3
             assert leader.result() == second.result() == [HERE] * 3
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from biomedclip_jax.bench.alternate import Side, alternate
 from biomedclip_jax.bench.task import Task, exact_biomedclip
-from biomedclip_jax.bench.turns import Side, take_turns
 from biomedclip_jax.errors import UserError
 
 TASK = Task(exact_biomedclip(8), ("step",), repeats=4)
@@ -17,7 +17,7 @@ def side(folder: Path, name: str, platform: str, body: str = "") -> Side:
     order = folder / "order"
     source = f"""
     import os, sys
-    from biomedclip_jax.bench.turns import Work, serve
+    from biomedclip_jax.bench.alternate import Work, serve
     from biomedclip_jax.errors import UserError
 
     def build(task):
@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_on_cpu_both_stay_and_alternate(folder: Path) -> None:
     sides = side(folder, "a", "cpu"), side(folder, "b", "cpu")
-    replies = list(take_turns(sides, TASK, None, {}))
+    replies = list(alternate(sides, TASK, None, {}))
     assert [one.name for one, _, _ in replies] == list("ababab")
     assert len({facts["process"] for _, facts, _ in replies}) == 2
     assert all(len(times["seconds"]["step"]) == len(times["cpu_seconds"]["step"]) == 4 for _, _, times in replies)
@@ -54,7 +54,7 @@ def test_on_cpu_both_stay_and_alternate(folder: Path) -> None:
 
 def test_on_an_accelerator_every_turn_is_a_process_of_its_own(folder: Path) -> None:
     sides = side(folder, "a", "gpu"), side(folder, "b", "cuda")
-    replies = list(take_turns(sides, TASK, None, {}))
+    replies = list(alternate(sides, TASK, None, {}))
     assert [one.name for one, _, _ in replies] == list("abab")
     assert len({facts["process"] for _, facts, _ in replies}) == 4
 
@@ -62,14 +62,14 @@ def test_on_an_accelerator_every_turn_is_a_process_of_its_own(folder: Path) -> N
 def test_what_a_side_says_is_the_users_error(folder: Path) -> None:
     wrong = side(folder, "a", "cpu", 'raise UserError("Stage.batch_size = 3: expected")')
     with pytest.raises(UserError, match=r"^a: Stage.batch_size = 3: expected$"):
-        next(take_turns((wrong,), TASK, None, {}))
+        next(alternate((wrong,), TASK, None, {}))
 
 
 def test_a_side_that_ends_says_how(folder: Path) -> None:
     with pytest.raises(UserError, match="a: its process ended with code 5"):
-        next(take_turns((side(folder, "a", "cpu", "sys.exit(5)"),), TASK, None, {}))
+        next(alternate((side(folder, "a", "cpu", "sys.exit(5)"),), TASK, None, {}))
 
 
 def test_the_environment_is_handed_on(folder: Path) -> None:
     wants = side(folder, "a", "cpu", 'assert os.environ["KEPT"] == "yes"')
-    assert next(take_turns((wants,), TASK, 1, {"KEPT": "yes"}))[1]["repeats"] == 4
+    assert next(alternate((wants,), TASK, 1, {"KEPT": "yes"}))[1]["repeats"] == 4

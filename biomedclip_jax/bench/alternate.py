@@ -131,7 +131,7 @@ class _Process:
         self._child.stdout.close()
 
 
-def take_turns(
+def alternate(
     sides: tuple[Side, ...], task: Task, turns: int | None, environment: Mapping[str, str]
 ) -> Iterator[tuple[Side, Reply, Reply]]:
     """(side, what it built, times) after each turn. turns: of each side; None: 3 on CPU, 2 on an accelerator."""
