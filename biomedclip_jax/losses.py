@@ -9,10 +9,9 @@ With unit embeddings u (image) and v (text), s = exp(logit_scale) and B pairs:
     Classification, MultiLabel
               cross-entropy and binary cross-entropy of images against the embeddings of all classes
 
-A device's share is its own rows against the columns of all devices. The scores exist for one block of rows at a time, in the
-forward pass and, computed again (`jax.checkpoint`), in the backward pass: memory grows with B, not with B². No collective
-stands inside the loop over blocks: embeddings are gathered once before it, and the transpose of that gather brings their
-gradients home.
+A device's share is its own rows against the columns of all devices. The scores exist for one block of rows at a time, and in
+the backward pass are computed again (`jax.checkpoint`): memory grows with B, not with B². No collective stands inside the
+loop over blocks: embeddings are gathered once before it, and the transpose of that gather brings their gradients home.
 
 To add a loss of pairs: its fields as a class in `config/losses.py`, its formula as a function such as `softmax_block`, and a
 line in `_block_function`.
