@@ -17,6 +17,15 @@ from biomedclip_jax.config.data import (
     DataConfig,
     Mix,
 )
+from biomedclip_jax.config.losses import (
+    Classification,
+    ClassLoss,
+    Loss,
+    MultiLabel,
+    PairLoss,
+    Sigmoid,
+    Softmax,
+)
 from biomedclip_jax.config.model import (
     OPENAI_MEAN,
     OPENAI_STD,
@@ -56,14 +65,12 @@ from biomedclip_jax.config.towers import (
 from biomedclip_jax.config.training import (
     ComputeConfig,
     Gather,
-    Objective,
     OptimizerConfig,
     Remat,
     Rule,
     Schedule,
     ShardingConfig,
     Stage,
-    StageText,
 )
 
 __all__ = [
@@ -78,6 +85,8 @@ __all__ = [
     "BertPool",
     "CLIPConfig",
     "CausalPool",
+    "ClassLoss",
+    "Classification",
     "ClipTextConfig",
     "ComputeConfig",
     "DataConfig",
@@ -91,9 +100,11 @@ __all__ = [
     "Interpolation",
     "LlamaConfig",
     "LoRAConfig",
+    "Loss",
     "Mix",
-    "Objective",
+    "MultiLabel",
     "OptimizerConfig",
+    "PairLoss",
     "PrefixConfig",
     "PreprocessConfig",
     "Remat",
@@ -105,8 +116,9 @@ __all__ = [
     "RunConfig",
     "Schedule",
     "ShardingConfig",
+    "Sigmoid",
+    "Softmax",
     "Stage",
-    "StageText",
     "SwinConfig",
     "TextConfig",
     "TextHeadKind",

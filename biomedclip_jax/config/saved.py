@@ -4,13 +4,13 @@ import dataclasses
 import json
 from typing import Any
 
-from biomedclip_jax.config import adapters, data, model, run, towers, training
+from biomedclip_jax.config import adapters, data, losses, model, run, towers, training
 from biomedclip_jax.errors import UserError
 
 # every class that a saved config may name; no other one is ever made from a file
 KINDS: dict[str, type] = {
     name: kind
-    for home in (adapters, towers, model, data, training, run)
+    for home in (adapters, towers, model, losses, data, training, run)
     for name, kind in vars(home).items()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind)
 }
