@@ -8,19 +8,17 @@ from flax import nnx
 from jax import Array
 
 from biomedclip_jax.config import (
+    AdapterConfig,
     BertConfig,
     CLIPConfig,
     ClipTextConfig,
     ComputeConfig,
     GPTConfig,
     LlamaConfig,
-    ResNetConfig,
-    SwinConfig,
+    OwnTower,
     ViTConfig,
 )
-from biomedclip_jax.interop.baselines.biovil.head import PlacesHead
-from biomedclip_jax.interop.baselines.medclip.swin import Swin
-from biomedclip_jax.interop.baselines.resnet.tower import ResNet
+from biomedclip_jax.config.towers import features
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.clip_text import ClipText
 from biomedclip_jax.models.gpt import GPT
@@ -29,6 +27,14 @@ from biomedclip_jax.models.transformer import Gather, Head
 from biomedclip_jax.models.vit import ViT
 
 Params = dict[str, Any]
+
+_TOWERS: dict[type, Any] = {ViTConfig: ViT, BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}
+
+
+def _tower(config: Any, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None, adapter: AdapterConfig | None) -> Any:
+    if isinstance(config, OwnTower):
+        return config.build(compute, rngs, adapter)
+    return _TOWERS[type(config)](config, compute, rngs, gather, adapter)
 
 
 def unit_length(x: Array) -> Array:
@@ -57,22 +63,14 @@ class CLIP(nnx.Module):
         """The gathers make the whole weights of a block from split ones (`run_blocks`)."""
         c = config
         self.config = c
-        image = {ViTConfig: ViT, ResNetConfig: ResNet, SwinConfig: Swin}[type(c.image)]
-        adapted = {} if c.image_adapter is None else {"adapter": c.image_adapter}
-        self.image = image(c.image, compute, rngs, image_gather, **adapted)  # type: ignore[arg-type]
-        text = {BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}[type(c.text)]
-        adapted = {} if c.text_adapter is None else {"adapter": c.text_adapter}
-        self.text = text(c.text, compute, rngs, text_gather, **adapted)  # type: ignore[arg-type]
-        e = c.embed_width
+        self.image = _tower(c.image, compute, rngs, image_gather, c.image_adapter)
+        self.text = _tower(c.text, compute, rngs, text_gather, c.text_adapter)
+        e, image, text = c.embed_width, features(c.image), features(c.text)
         # hidden widths: timm `Mlp(width, 2·embed)`, open_clip `HFTextEncoder` ((width + embed) // 2)
-        image_widths = (c.image.width, e) if c.image_head == "linear" else (c.image.width, 2 * e, e)
-        hidden = e if c.text_head == "mlp_norm" else (c.text.width + e) // 2
-        text_widths = (c.text.width, e) if c.text_head == "linear" else (c.text.width, hidden, e)
+        image_widths = (image, e) if c.image_head == "linear" else (image, 2 * e, e)
+        text_widths = (text, e) if c.text_head == "linear" else (text, (text + e) // 2, e)
         image_bias = (c.image_head_bias,) if c.image_head == "linear" else (True, c.image_head_bias)
-        if c.image_head.startswith("biovil"):
-            self.image_head = PlacesHead(c.image.width, e, c.image_head == "biovil_t", compute, rngs)
-        else:
-            self.image_head = Head(c.image_head, image_widths, image_bias, compute, rngs)
+        self.image_head = Head(c.image_head, image_widths, image_bias, compute, rngs)
         self.text_head = Head(c.text_head, text_widths, (c.text_head_bias,) * 2, compute, rngs)
         self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))
         if c.init_logit_bias is not None:

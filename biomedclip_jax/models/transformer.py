@@ -213,26 +213,20 @@ def read_blocks(
 
 
 class Head(nnx.Module):
-    """From pooled features to the joint space: one dense layer, two with an exact GELU between, or nothing.
-
-    "mlp_norm" has a LayerNorm after the GELU, too (CXR-BERT).
-    """
+    """From pooled features to the joint space: one dense layer, two with an exact GELU between, or nothing."""
 
     def __init__(self, kind: str, widths: tuple[int, ...], biases: tuple[bool, ...], compute: ComputeConfig, rngs: nnx.Rngs):
-        """widths = (in, out) for "linear", (in, hidden, out) for "mlp" and "mlp_norm"; biases one a layer."""
+        """widths = (in, out) for "linear", (in, hidden, out) for "mlp"; biases one a layer."""
         self.kind = kind
         if kind == "linear":
             self.proj = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
-        elif kind in ("mlp", "mlp_norm"):
+        elif kind == "mlp":
             self.fc1 = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
             self.fc2 = linear(widths[1], widths[2], compute, rngs, bias=biases[1])
-        if kind == "mlp_norm":
-            self.norm = layer_norm(widths[1], 1e-12, compute, rngs)
 
     def __call__(self, x: Array) -> Array:
         if self.kind == "linear":
             return self.proj(x)
         if self.kind == "none":
             return x
-        x = activate(self.fc1(x), "gelu")
-        return self.fc2(self.norm(x) if self.kind == "mlp_norm" else x)
+        return self.fc2(activate(self.fc1(x), "gelu"))
