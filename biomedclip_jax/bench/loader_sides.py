@@ -18,13 +18,13 @@ from biomedclip_jax.support.parallel import core_count
 def ours(task: Task) -> Generator[int, None, None]:
     """Rows of the batches of our training loader, on the tars."""
     from biomedclip_jax.data.loader import TrainLoader
-    from biomedclip_jax.data.open_pairs import open_pairs
+    from biomedclip_jax.data.sources import open_pairs
 
     loader = TrainLoader(
         open_pairs(shards(task)), _tokenizer(task), task.config.preprocess_in(task.stage), task.config.data, 0, print
     )
     for batch in loader.batches(0, task.stage.batch_size, 1_000_000):
-        yield len(batch["index"])
+        yield len(batch)
 
 
 def open_clip(task: Task) -> Generator[int, None, None]:

@@ -9,8 +9,9 @@ from jax import Array
 
 from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
 from biomedclip_jax.models.adapters import prefix_tokens
+from biomedclip_jax.models.dense import linear
 from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
-from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, linear, read_blocks, stack_blocks
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, read_blocks, stack_blocks
 
 
 class Bert(nnx.Module):
@@ -28,7 +29,7 @@ class Bert(nnx.Module):
         self.config = c
         self.compute = compute
         self.gather = gather
-        self.first_place = prefix_tokens(adapter)  # of the position table
+        self.first_position = prefix_tokens(adapter)  # row of the position table
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
@@ -57,7 +58,7 @@ class Bert(nnx.Module):
 
         words: float32 [B, N, D]; mask: bool [B, N], False where no token may look; None: they look at all.
         """
-        x = words + self.position[self.first_place : self.first_place + words.shape[1]] + self.token_type[0]
+        x = words + self.position[self.first_position : self.first_position + words.shape[1]] + self.token_type[0]
         x = self.norm(x)
         x = dropout(x, self.config.dropout, keys, EMBEDDING_SITE)
         seen = None if mask is None else mask[:, None, None, :]

@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.data.labelled.classes import multi_hot
-from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval.task import recall
 from biomedclip_jax.losses import blockwise_loss, class_loss

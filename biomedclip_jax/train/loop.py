@@ -145,9 +145,9 @@ class Run:
         pending: _Pending | None = None
         self.watchdog.busy(f"compiling stage {number}")
         for batch in clock.timed(batches):
-            batch["signal"] = np.full(len(batch["index"]), self._signal(), np.int32)
+            arrays = batch.arrays() | {"signal": np.full(len(batch), self._signal(), np.int32)}
             self.watchdog.step_begun(self.step + 1)
-            self.state, metrics = update(self.state, put_batch(batch, self.mesh))
+            self.state, metrics = update(self.state, put_batch(arrays, self.mesh))
             self.step += 1
             # read the step before this one: the device has the next to work on while the host waits
             signal = self._look_at(number, pending, clock) if pending is not None else _NOTHING
@@ -239,10 +239,15 @@ class Run:
         for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
             if not np.isfinite(values[name]):
                 examples = self.loader.examples(self._samples(step - 1), self.config.stages[number].batch_size)
-                record = {"step": step, "stage": number, name: str(values[name]), "examples": examples}
+                record = {
+                    "step": step,
+                    "stage": number,
+                    name: str(values[name]),
+                    "examples": [vars(example) for example in examples],
+                }
                 if is_first():
                     write_text(self.workdir / NOT_FINITE, json.dumps(record, indent=1) + "\n")
-                first = ", ".join(str(example["image"]) for example in examples[:3])
+                first = ", ".join(example.image for example in examples[:3])
                 raise UserError(
                     f"step {step}, stage {number}: the {what} is {values[name]}; the batch of {len(examples)} examples is "
                     f"listed in {self.workdir / NOT_FINITE} ({first}, ...); the last checkpoint is kept; "

@@ -14,7 +14,7 @@ from biomedclip_jax.bench.loader import CPU, DECODING, OPEN_CLIP, OURS, RATE, be
 from biomedclip_jax.bench.task import Task, caption_lengths, task_config
 from biomedclip_jax.cli import main
 from biomedclip_jax.config import DataConfig
-from biomedclip_jax.data.open_pairs import open_pairs
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 

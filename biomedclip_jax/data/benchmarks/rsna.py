@@ -1,20 +1,22 @@
 """RSNA Pneumonia Detection Challenge: DICOM files by patient, and two tables.
 
-`stage_2_train_images/<patientId>.dcm` (26,684), one for each patient. `stage_2_train_labels.csv`: patientId, x, y, width,
-height, Target; 30,227 rows, one for each box, so that a patient with several opacities has several.
-`stage_2_detailed_class_info.csv`: patientId, class ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity"). The images of
-stage_2_test_images have no labels.
+`stage_2_train_images/<patientId>.dcm` (26,684), one for each patient. `stage_2_train_labels.csv`: patientId, x, y,
+width, height, Target; 30,227 rows, one for each box, so that a patient with several opacities has several.
+`stage_2_detailed_class_info.csv`: patientId, class ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity"). The
+images of stage_2_test_images have no labels.
 """
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
+from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.types import Labelled, labelled_files
+from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.tables import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
@@ -27,9 +29,10 @@ def read_rsna(name: str, where: Path, split: str, classes: Sequence[str], negati
 
     negative: "all", every patient without a box; "normal", only those of class "Normal", the others being left away.
     division: "patients", GLoRIA's 70/15/15 of the patients, whose code fixes the seed: 18,678, 4,003 and 4,003 images.
-        "boxes", 30 % of the *rows* of the labels, 9,069 as in BiomedCLIP's table; an image counts once for each of its boxes.
-        The seed is a guess, and a training set to go with it is not known, so there is a test split only. "none", all as test.
-        "balanced", the lists `rsna_pneumonia_{train,test}.csv` (Path, Normal, Pneumonia) of MedCLIP's successors.
+        "boxes", 30 % of the *rows* of the labels, 9,069 as in BiomedCLIP's table; an image counts once for each of its
+        boxes. The seed is a guess, and a training set to go with it is not known, so there is a test split only.
+        "none", all as test. "balanced", the lists `rsna_pneumonia_{train,test}.csv` (Path, Normal, Pneumonia) of
+        MedCLIP's successors.
     A patient without a .dcm is in `rejects`. UserError for tables that are missing or miss a column.
     """
     check_split(
@@ -43,11 +46,24 @@ def read_rsna(name: str, where: Path, split: str, classes: Sequence[str], negati
     there = {entry.name for entry in os.scandir(folder)}
     found = [(folder / f"{patient}.dcm", target) for patient, target in rows if f"{patient}.dcm" in there]
     rejects = [
-        {"row": str(number), "image": str(folder / f"{patient}.dcm"), "reason": "no .dcm for this patient"}
+        Reject(str(number), str(folder / f"{patient}.dcm"), "no .dcm for this patient")
         for number, (patient, _) in enumerate(rows, 1)
         if f"{patient}.dcm" not in there
     ]
     return labelled_files(name, classes, found, rejects)
+
+
+def rsna_rows(where: Path) -> Iterator[LabelledRow]:
+    """Rows for captions: all patients, divided as `read_rsna` does by "patients", with the column Target (0 or 1).
+
+    UserError as of `read_rsna`.
+    """
+    for split in ("train", "validation", "test"):
+        found = read_rsna("rsna", where, split, ("0", "1"), "all", "patients")
+        for image, target in zip(found.images, found.labels, strict=True):
+            yield LabelledRow(Path(str(image)), {"Target": str(target)}, split)
+        for reject in found.rejects:
+            yield LabelledRow(Path(reject.image), {}, split, reject.reason)
 
 
 def _divided(where: Path, split: str, negative: str, division: str) -> list[tuple[str, int]]:

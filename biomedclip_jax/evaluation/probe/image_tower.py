@@ -20,12 +20,13 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.load import ImageSource, load_image, preprocess
+from biomedclip_jax.data.images.load import ImageSource, load_image
+from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.head import cross_entropy, sgd, standardised, start, updated
 from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.sharding import AXES, as_varying, make_mesh, replicated, rows, shard_axes, sum_over_devices
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 State = dict[str, Any]  # tower: {path: array}, head: see `head.start`, velocity: of the trained leaves of both
 

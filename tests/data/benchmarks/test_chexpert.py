@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from biomedclip_jax.data.benchmarks import NotOnDisk
 from biomedclip_jax.data.benchmarks.chexpert import FIVE, read_chexpert
-from biomedclip_jax.data.benchmarks.files import NotOnDisk
 from biomedclip_jax.errors import UserError
 
 HEADER = (
@@ -120,7 +120,7 @@ def test_images_that_are_not_there_are_listed(folder: Path) -> None:
     gone = read(folder).images[0]
     Path(str(gone)).unlink()
     found = read(folder)
-    assert len(found) == 9 and [r["image"] for r in found.rejects] == [str(gone)]
+    assert len(found) == 9 and [r.image for r in found.rejects] == [str(gone)]
 
 
 def test_wrong_layouts(folder: Path) -> None:

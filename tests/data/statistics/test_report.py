@@ -63,7 +63,7 @@ def _record(article: int, figure: int, caption: str, **more: Any) -> dict[str, A
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two splits, three shards, four articles, six figures and a panel."""
     from biomedclip_jax.data.pmc.build.record import DATASET, VERSION, record_features, shard_name
-    from biomedclip_jax.data.pmc.build.splits import Place
+    from biomedclip_jax.data.pmc.build.splits import ShardId
     from biomedclip_jax.data.tfds_write import Encoder, write_metadata, write_records
 
     folder = tmp_path_factory.mktemp("statistics") / "build"
@@ -77,7 +77,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     third = [_record(4, 0, CAPTIONS["test"][0][0])]
     lengths: dict[str, list[int]] = {"train": [], "test": []}
     for split, number, of, records in (("train", 0, 2, first), ("train", 1, 2, second), ("test", 0, 1, third)):
-        lengths[split].append(write_records(folder / shard_name(Place(split, number, of)), map(encode, records)))
+        lengths[split].append(write_records(folder / shard_name(ShardId(split, number, of)), map(encode, records)))
     write_metadata(folder, DATASET, VERSION, record_features(), lengths, {"train": 1, "test": 1})
     summary = {"articles": {"rejected": {"retracted": 2}}, "pictures": {"rejected": {"duplicate": 1, "no caption": 4}}}
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -85,7 +85,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_is_counted(build: Path, vocabulary: Path, tmp_path: Path) -> None:
-    found = write_statistics(str(build), tmp_path / "s", vocabulary)
+    found = write_statistics(str(build), tmp_path / "s", vocabulary).to_json()
     assert found == json.loads((tmp_path / "s" / "statistics.json").read_text())
     assert found["pairs"] == {"all": 7, "test": 1, "train": 6} and found["of which panels"] == 1
     assert found["articles"] == {"all": 4, "by year": {"unknown": 1, "2010": 1, "2011": 1, "2012": 1}}
@@ -112,7 +112,7 @@ def test_everything_is_counted(build: Path, vocabulary: Path, tmp_path: Path) ->
 
 
 def test_histograms_hold_everybody(build: Path, tmp_path: Path) -> None:
-    found = write_statistics(str(build), tmp_path / "s")
+    found = write_statistics(str(build), tmp_path / "s").to_json()
     assert "tokens" not in found["caption"]
     for numbers in (*found["caption"].values(), *found["image"].values(), found["references of a figure"]):
         histogram = numbers["histogram"]

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from biomedclip_jax.support.parallel import core_count
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.support.quiet import quiet_stderr
+from biomedclip_jax.support.terminal import quiet_stderr
 
 _TAIL = 4_000  # bytes
 
@@ -26,7 +26,8 @@ RUNNERS = {
 
 @dataclass(frozen=True)
 class Runner:
-    """Where the work is done. options: Beam's own flags, passed through ("--project=x", "--flink_master=host:8081")."""
+    """Where the work is done. options: Beam's own flags, passed through ("--project=x", "--flink_master=host:8081").
+    """
 
     name: str = "direct"
     workers: int | None = None  # processes of the direct runner; None: one a core

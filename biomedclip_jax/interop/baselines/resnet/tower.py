@@ -16,8 +16,8 @@ from jax import Array, lax
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig
 from biomedclip_jax.config.checks import check, check_choices, check_heads, check_positive
-from biomedclip_jax.models.dense import product
-from biomedclip_jax.models.transformer import linear, remat, stacked
+from biomedclip_jax.models.dense import linear, product
+from biomedclip_jax.models.transformer import remat, stacked
 
 ResNetStyle = Literal["clip", "torchvision"]
 ResNetPool = Literal["attention", "mean", "none"]

@@ -14,7 +14,7 @@ from helpers.reference import load_open_clip, randomise, write_vocabulary
 from PIL import Image
 
 import biomedclip_jax as bc
-from biomedclip_jax.data.images.load import preprocess
+from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.baselines.medclip.reader import PREPROCESS
 from biomedclip_jax.interop.baselines.medclip.swin import SwinConfig

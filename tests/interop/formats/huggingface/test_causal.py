@@ -18,8 +18,7 @@ from biomedclip_jax.interop.formats.huggingface.causal import entries, read_conf
 from biomedclip_jax.interop.initial import text_tower
 from biomedclip_jax.interop.mapping import from_params
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights
-from biomedclip_jax.models.causal import text_lengths
-from biomedclip_jax.models.gpt import GPT
+from biomedclip_jax.models.gpt import GPT, text_lengths
 from biomedclip_jax.models.llama import Llama
 from biomedclip_jax.sharding import make_mesh, state_shardings
 
