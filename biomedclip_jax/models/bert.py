@@ -4,13 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
+from jaxtyping import Bool
 
 from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
 from biomedclip_jax.models.adapters import prefix_tokens
 from biomedclip_jax.models.dense import linear
 from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
+from biomedclip_jax.models.shapes import Features, Hidden, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, read_blocks, stack_blocks
 
 
@@ -42,17 +45,21 @@ class Bert(nnx.Module):
         if c.pool == "cls_pooler":
             self.pooler = linear(c.width, c.width, compute, rngs)
 
-    def __call__(self, tokens: Array, keys: Array | None = None) -> Array:
+    def __call__(self, tokens: Tokens, keys: Keys | None = None) -> Features:
         """tokens int32 [B, N]; keys: one an example, turns dropout on."""
         return self.from_words(self.word[tokens], tokens, keys)
 
-    def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+    def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Array:
         """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells what is padding."""
         mask = tokens != self.config.pad_id
         return self.pool(self.hidden(words, mask, keys)[0], mask)
 
     def hidden(
-        self, words: Array, mask: Array | None, keys: Array | None, read: Callable[[Array], Any] = lambda x: None
+        self,
+        words: Words,
+        mask: Bool[Array | np.ndarray, "B N"] | None,
+        keys: Keys | None,
+        read: Callable[[Array], Any] = lambda x: None,
     ) -> tuple[Array, Any]:
         """States [B, N, D] of the last block, and what `read` makes of those of each block, stacked [L, ...].
 
@@ -64,8 +71,8 @@ class Bert(nnx.Module):
         seen = None if mask is None else mask[:, None, None, :]
         return read_blocks(self.blocks, x, seen, keys, self.compute, self.gather, read)
 
-    def pool(self, x: Array, mask: Array) -> Array:
-        """[B, D] of the states [B, N, D] of the last block; mask: bool [B, N], False where a token is padding."""
+    def pool(self, x: Hidden, mask: Bool[Array | np.ndarray, "B N"]) -> Array:
+        """[B, D] of the states of the last block; mask: False where a token is padding."""
         match self.config.pool:
             case "cls":
                 return x[:, 0]
@@ -76,7 +83,7 @@ class Bert(nnx.Module):
         return mean_of_tokens(x, mask)
 
 
-def mean_of_tokens(x: Array, mask: Array) -> Array:
-    """x [B, N, D] -> [B, D], over the tokens where mask [B, N] is True."""
+def mean_of_tokens(x: Hidden, mask: Bool[Array | np.ndarray, "B N"]) -> Features:
+    """The mean over the tokens where the mask is True."""
     mask = mask[..., None]
     return jnp.where(mask, x, 0).sum(axis=1) / mask.sum(axis=1).astype(x.dtype)

@@ -1,11 +1,11 @@
 """The projections from the features of a tower to the joint space."""
 
 from flax import nnx
-from jax import Array
 
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
 from biomedclip_jax.config.towers import features
 from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.shapes import Embeddings, Features
 from biomedclip_jax.models.transformer import activate
 
 
@@ -21,7 +21,7 @@ class Head(nnx.Module):
             self.fc1 = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
             self.fc2 = linear(widths[1], widths[2], compute, rngs, bias=biases[1])
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Features) -> Embeddings:
         if self.kind == "linear":
             return self.proj(x)
         if self.kind == "none":

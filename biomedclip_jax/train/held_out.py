@@ -7,23 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import Stage, TrainConfig
+from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
 from biomedclip_jax.data.labelled.classes import multi_hot
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval.task import recall
-from biomedclip_jax.losses import blockwise_loss, class_loss
+from biomedclip_jax.losses import class_loss, pair_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.sharding import put_batch, replicated
 from biomedclip_jax.train.export import in_workdir
 from biomedclip_jax.train.prompt_stage import class_prompts
-from biomedclip_jax.train.step import State
+from biomedclip_jax.train.state import TrainState
 
 _ROWS = 16  # pairs a device encodes at once
 
@@ -53,7 +52,7 @@ class HeldOut:
         labels = [pairs.texts(i).label for i in range(len(pairs))] if classes else []
         self._labels = multi_hot(labels, classes, config.data.label_separator) if classes else None
 
-    def evaluate(self, state: State, number: int) -> dict[str, float]:
+    def evaluate(self, state: TrainState, number: int) -> dict[str, float]:
         """held_out_loss and held_out_{image_to_text,text_to_image}_recall_at_{1,5,10} of the weights in `state`.
 
         The moving average is evaluated where there is one. The loss is the stage's objective over all held-out pairs. In a
@@ -61,12 +60,12 @@ class HeldOut:
         """
         stage = self._config.stages[number]
         processor = Processor(self._config.preprocess_in(stage), self._config.model.text, self._tokenizer)
-        params = unflatten_dict(flatten_dict(state["params"], sep="/") | state.get("ema", {}), sep="/")
+        params = state.averaged_params
         if stage.prompted:
             return self._of_labels(params, stage, processor)
         kept, (image, text) = self._encoded(params, stage, processor, "encode_image", "encode_text")
         numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
-        loss = jax.jit(blockwise_loss, static_argnums=0)(stage.objective, jnp.asarray(image), jnp.asarray(text), numbers)
+        loss = jax.jit(pair_loss, static_argnums=0)(stage.loss, jnp.asarray(image), jnp.asarray(text), numbers)
         results = recall(image, text, [self._caption(i) for i in kept])
         return {"held_out_loss": float(loss)} | {f"held_out_{name}": value for name, value in results.items()}
 
@@ -78,9 +77,9 @@ class HeldOut:
         encode = jax.jit(lambda p: prompt_embeddings(nnx.merge(graph, p), *layout), out_shardings=replicated(self._mesh))
         classes = np.asarray(encode(params))
         labels = self._labels[kept]
-        objective = stage.objective if stage.compares_classes else "classification"
+        loss_kind = stage.loss if isinstance(stage.loss, MultiLabel) else Classification()
         scale = jnp.asarray(np.asarray(params["logit_scale"]))  # off the mesh, as the others
-        loss = class_loss(objective, jnp.asarray(image), jnp.asarray(classes), jnp.asarray(labels), scale)
+        loss = class_loss(loss_kind, jnp.asarray(image), jnp.asarray(classes), jnp.asarray(labels), scale)
         results = {"held_out_loss": float(loss)}
         if self._config.data.label_separator is None:
             results["held_out_accuracy"] = float(((image @ classes.T).argmax(axis=1) == labels.argmax(axis=1)).mean())

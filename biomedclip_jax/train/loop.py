@@ -1,5 +1,6 @@
 """The updates of a run: stages over one state, with metrics, evaluation and checkpoints in between."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
-from biomedclip_jax.train.checkpoint import Checkpoints
+from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
 from biomedclip_jax.train.flops import flops_per_pair
 from biomedclip_jax.train.frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train.held_out import HeldOut
@@ -23,7 +24,7 @@ from biomedclip_jax.train.multihost.signals import StopListener
 from biomedclip_jax.train.multihost.watchdog import Watchdog
 from biomedclip_jax.train.prompt_stage import class_prompts, with_context
 from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps
-from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for, restored_state
+from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, caption_lengths, plan_buckets, token_share
 
@@ -69,7 +70,7 @@ class Run:
         if not self._restore():
             self.image_size = config.image_size(config.stages[0])
             self.state = with_context(new_state(config, self.image_size, self.optimizer, self.mesh), config, tokenizer)
-            self.frozen = frozen_fingerprint(self.state["params"], config, self.optimizer)
+            self.frozen = frozen_fingerprint(self.state.params, config, self.optimizer)
         self.metrics = MetricsFile(workdir / "metrics.jsonl", self.step, write=is_first())
         self.seconds_before = self.metrics.lines[-1]["seconds"] if self.metrics.lines else 0.0
         self.progress = Progress(self.total, self.step, show=is_first())
@@ -192,7 +193,9 @@ class Run:
 
     def _save(self, held_out_loss: float | None = None) -> None:
         self.watchdog.busy("saving")
-        state = self.state if self.frozen is None else without_frozen(self.state, self.config, self.optimizer)
+        state = self.state
+        if self.frozen is not None:
+            state = dataclasses.replace(state, params=without_frozen(state.params, self.config, self.optimizer))
         self.checkpoints.save(self.step, state, self._about(), held_out_loss)
         self.saved, self.asked = time.monotonic(), False
 
