@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers.tiny_run import config, make_data
+from helpers.tiny_run import BROKEN, config, make_data
 from PIL import Image
 
 from biomedclip_jax.cli.main import _parser, main
@@ -67,6 +67,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = folder / "runs" / "quickstart"
     (workdir / "data").mkdir(parents=True)
     data = make_data(workdir / "data")
+    Image.new("RGB", (20, 18), "white").save(data / BROKEN)  # the pages speak of data that can be read
     assert train(config(data, stages=(Stage(16, steps=2),)), workdir) is not None
     shutil.copytree(data, folder / "xrays")
     shutil.copytree(workdir / "model", folder / "biomedclip")
