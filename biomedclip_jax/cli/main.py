@@ -45,7 +45,7 @@ def _train(arguments: argparse.Namespace) -> None:
     if results is None or not is_first():
         return
     print(f"{workdir}: {'this run is done already' if done else 'done'}")
-    for name, value in results.items():
+    for name, value in results.record().items():
         print(f"  {name:28s} {value:.4f}" if isinstance(value, float) else f"  {name:28s} {value}")
     print(f"  pictures: {', '.join(map(str, sorted(workdir.glob('*.png'))))}")
     print("try next, on images of your own:")

@@ -11,7 +11,7 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,9 @@ class TrainLoader:
             complete &= len(found.captions) == 1 and not (self.config.reference_share and found.references)
         return texts, complete
 
-    def batches(self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+    def batches(
+        self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1
+    ) -> Generator[Batch, None, None]:
         """`steps` batches from place `start` on: images [b, S, S, 3], tokens [b, N], index [b] (b = batch_size / processes).
 
         labels bool [b, C] besides, where there are `classes`.

@@ -70,7 +70,7 @@ def restored_state(
     UserError where the pretrained weights of a run are no longer what they were.
     """
     about = checkpoints.about(step)
-    size, expected = about["image_size"], about.get("frozen")
+    size, expected = about.image_size, about.frozen
     abstract = abstract_state(config, size, optimizer, mesh)
     if expected is None:
         return checkpoints.restore(step, abstract), size, None
