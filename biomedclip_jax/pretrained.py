@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
 from biomedclip_jax.config import DEFAULT_TEMPLATE, BertConfig, CLIPConfig, ComputeConfig
@@ -20,7 +21,6 @@ from biomedclip_jax.interop.formats import adapter_folder as adapters
 from biomedclip_jax.interop.formats.folders import Model, read_model
 from biomedclip_jax.interop.formats.peft.folders import is_peft, with_peft
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.sharding import make_mesh, replicated, rows
 from biomedclip_jax.support.parallel import Running, read_ahead
@@ -88,7 +88,7 @@ class Pretrained:
     @cached_property
     def fingerprint(self) -> str:
         """32 hexadecimal digits of the parameters: other weights have others."""
-        return fingerprint.fingerprint(flatten(self.params))
+        return fingerprint.fingerprint(flatten_dict(self.params, sep="/"))
 
     def encode_images(
         self,

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from helpers import tiny
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import CLIPConfig, DataConfig, OptimizerConfig, PreprocessConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import (
     BATCH,
@@ -35,7 +35,7 @@ SMALL = abstract_model(tiny.MODEL)[1]
 
 
 def axes_of(shapes: Any, fsdp: int) -> dict[str, int]:
-    return flatten(shard_axes(shapes, make_mesh(fsdp=fsdp)))
+    return flatten_dict(shard_axes(shapes, make_mesh(fsdp=fsdp)), sep="/")
 
 
 # --- the mesh -------------------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ def test_rows_of_a_batch_lie_on_all_devices_in_order(fsdp: int) -> None:
 @pytest.mark.parametrize("fsdp", [2, 4, 8])
 @pytest.mark.parametrize("shapes", [FULL, SMALL], ids=["full size", "tiny"])
 def test_matrices_are_split_along_their_largest_axis_and_never_along_depth(shapes: Any, fsdp: int) -> None:
-    leaves, split = flatten(shapes), 0
+    leaves, split = flatten_dict(shapes, sep="/"), 0
     for path, axis in axes_of(shapes, fsdp).items():
         first = int("/blocks/" in path)
         shape = leaves[path].shape
@@ -117,10 +117,10 @@ def test_moments_and_average_lie_as_their_parameters(fsdp: int) -> None:
     mesh = make_mesh(fsdp=fsdp)
     state = jax.eval_shape(lambda params: state_of(params, config, optimizer_for(config)), SMALL)
     lying = state_shardings(state, mesh)
-    wanted = flatten(shard_specs(SMALL, shard_axes(SMALL, mesh)))
+    wanted = flatten_dict(shard_specs(SMALL, shard_axes(SMALL, mesh)), sep="/")
     assert {sharding.spec for sharding in jax.tree.leaves(lying)} == ({P()} if fsdp == 1 else {P(), *wanted.values()})
     found: dict[str, int] = dict.fromkeys(wanted, 0)
-    for place, sharding in flatten(lying).items():
+    for place, sharding in flatten_dict(lying, sep="/").items():
         named = [path for path in wanted if f"/{place}".endswith(f"/{path}")]
         if not named:
             assert place == "step" or place.endswith("/count")

@@ -3,10 +3,13 @@
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biomedclip_jax.cli.arguments import IDS_HELP, SOURCE_HELP, add_verb, count
 from biomedclip_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from biomedclip_jax.data.pmc.build.build import Summary
 
 _BEAM_HELP = """Where it runs:
   --runner direct (default) uses processes of this machine. What follows --beam goes to Apache Beam as it is:
@@ -14,7 +17,7 @@ _BEAM_HELP = """Where it runs:
     --runner flink    --beam --flink_master=HOST:8081 --environment_type=EXTERNAL --environment_config=localhost:50000
     --runner spark    --beam --job_endpoint=HOST:8099 --environment_type=DOCKER --environment_config=IMAGE
     --runner portable --beam --job_endpoint=HOST:PORT      any job server; --job_endpoint=embed for one in this process
-  IMAGE needs `pip install 'biomedclip_jax[beam]'`; SOURCE and DEST must then be places that all workers see (s3://, gs://).
+  IMAGE needs `pip install 'biomedclip_jax[beam]'`; SOURCE and DEST must then be addresses that all workers see (s3://, gs://).
 
 Killed, or run again: it goes on with the shards that are missing or whose articles changed, and ends with the same bytes."""
 
@@ -131,18 +134,17 @@ def _splits(given: list[str]) -> tuple[tuple[str, float], ...]:
     return tuple(splits.items())
 
 
-def _print(destination: str, summary: dict[str, Any]) -> None:
-    articles, pictures = summary["articles"], summary["pictures"]
-    print(f"{destination}: {sum(summary['pairs'].values()):,} pairs, {summary['bytes'] / 1e6:,.1f} MB")
-    for split, pairs in summary["pairs"].items():
-        print(f"  {split:32s} {pairs:9,}")
-    print(f"articles {articles['seen']:,}, of which")
-    for reason in ("with pictures", "without figures"):
-        print(f"  {reason:32s} {articles[reason]:9,}")
-    for reason, number in articles["rejected"].items():
-        print(f"  {reason:32s} {number:9,}")
-    print(f"pictures {pictures['seen']:,}, of which")
-    print(f"  {'kept':32s} {pictures['kept']:9,}")
-    for reason, number in pictures["rejected"].items():
-        print(f"  {reason:32s} {number:9,}")
+def _print(destination: str, summary: "Summary") -> None:
+    print(f"{destination}: {sum(summary.pairs.values()):,} pairs, {summary.bytes / 1e6:,.1f} MB")
+    _print_counts(summary.pairs)
+    print(f"articles {summary.articles_seen:,}, of which")
+    _print_counts({"with pictures": summary.articles_with_pictures, "without figures": summary.articles_without_figures})
+    _print_counts(summary.articles_rejected)
+    print(f"pictures {summary.pictures_seen:,}, of which")
+    _print_counts({"kept": summary.pictures_kept, **summary.pictures_rejected})
     print(f"{destination.rstrip('/')}/rejects.jsonl has each with its reason; summary.json these numbers")
+
+
+def _print_counts(counts: dict[str, int]) -> None:
+    for name, number in counts.items():
+        print(f"  {name:32s} {number:9,}")

@@ -1,11 +1,16 @@
 """`biomedclip data captions`: from labels to image-caption pairs."""
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biomedclip_jax.cli.arguments import add_verb, count
 from biomedclip_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from biomedclip_jax.data.labelled.caption_table import LabelledRow
+    from biomedclip_jax.data.labelled.captions import Sentence
 
 # A data set, and the label that goes into the column `label`.
 _SETS = {"chexpert": "five", "rsna": "target", "embed": "birads"}
@@ -38,8 +43,7 @@ def add_captions(actions: Any) -> None:
 
 
 def _captions(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.labelled import captioned
-    from biomedclip_jax.data.labelled.captions import one_sentence, packaged_captions, read_captions
+    from biomedclip_jax.data.labelled.caption_table import write_captions
 
     source, folder, out = arguments.source, arguments.folder, arguments.out
     if out.suffix != ".csv":
@@ -51,26 +55,41 @@ def _captions(arguments: argparse.Namespace) -> None:
         raise UserError(f"{source}: no data set of this name, there are {', '.join(_SETS)}; a table needs no FOLDER ({folder})")
     if not known and arguments.template is None and arguments.templates is None:
         raise UserError(f"{source}: which words? Give --template 'a photo of {{column}}', or --templates WORDS")
-    label = arguments.label or _SETS.get(source)
-    if arguments.template is not None:
-        if arguments.style is not None:
-            raise UserError(f"--style {arguments.style}: --template is the only style; leave one of them out")
-        caption = one_sentence(arguments.template)
-        label_sentence = None
-        if label is not None:
-            label_sentence = packaged_captions(source).label(label) if known else one_sentence(f"{{{label}}}")
-    else:
-        words = arguments.templates or source
-        found = packaged_captions(words) if words in _SETS else read_captions(Path(words))
-        caption = found.style(arguments.style or "default")
-        label_sentence = found.label(label) if label is not None else None
-    if known:
-        rows = {"chexpert": captioned.chexpert_rows, "rsna": captioned.rsna_rows, "embed": captioned.embed_rows}[source](folder)
-    else:
-        sentences = [each for each in (caption, label_sentence) if each is not None]
-        rows = captioned.rows_of_table(Path(source), arguments.image_column, sentences)
-    written = captioned.write_captions(out, rows, caption, label_sentence, arguments.per_class, arguments.seed)
+    caption, label = _sentences(arguments, known)
+    rows = _rows(arguments, known, [each for each in (caption, label) if each is not None])
+    written = write_captions(out, rows, caption, label, arguments.per_class, arguments.seed)
     splits = ", ".join(f"{split} {number:,}" for split, number in written.splits.items() if split)
     print(f"{out}: {written.splits.total():,} pairs{splits and f' ({splits})'}")
     for reason, number in written.skipped.most_common():
         print(f"  left out, {reason}: {number:,}")
+
+
+def _sentences(arguments: argparse.Namespace, known: bool) -> "tuple[Sentence, Sentence | None]":
+    """The sentences of captions and, where there are labels, of the column `label`."""
+    from biomedclip_jax.data.labelled.captions import one_sentence, packaged_captions, read_captions
+
+    source = arguments.source
+    label = arguments.label or _SETS.get(source)
+    if arguments.template is None:
+        words = arguments.templates or source
+        found = packaged_captions(words) if words in _SETS else read_captions(Path(words))
+        return found.style(arguments.style or "default"), found.label(label) if label is not None else None
+    if arguments.style is not None:
+        raise UserError(f"--style {arguments.style}: --template is the only style; leave one of them out")
+    caption = one_sentence(arguments.template)
+    if label is None:
+        return caption, None
+    return caption, packaged_captions(source).label(label) if known else one_sentence(f"{{{label}}}")
+
+
+def _rows(arguments: argparse.Namespace, known: bool, sentences: "list[Sentence]") -> "Iterator[LabelledRow]":
+    if not known:
+        from biomedclip_jax.data.labelled.caption_table import rows_of_table
+
+        return rows_of_table(Path(arguments.source), arguments.image_column, sentences)
+    from biomedclip_jax.data.benchmarks.chexpert import chexpert_rows
+    from biomedclip_jax.data.benchmarks.embed import embed_rows
+    from biomedclip_jax.data.benchmarks.rsna import rsna_rows
+
+    readers = {"chexpert": chexpert_rows, "rsna": rsna_rows, "embed": embed_rows}
+    return readers[arguments.source](arguments.folder)

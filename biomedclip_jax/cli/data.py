@@ -79,7 +79,7 @@ def add_convert(actions: Any) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.data.convert import REJECTS, convert
-    from biomedclip_jax.support.progress import progress_bar
+    from biomedclip_jax.support.terminal import progress_bar
 
     pairs = _open(arguments)
     with progress_bar(len(pairs), "pair") as bar:
@@ -140,10 +140,10 @@ def _add_columns(action: argparse.ArgumentParser) -> None:
 
 
 def _open(arguments: argparse.Namespace) -> Any:
-    from biomedclip_jax.data.open_pairs import open_pairs
+    from biomedclip_jax.data.sources import open_pairs
 
     pairs = open_pairs(arguments.source, arguments.image_column, arguments.caption_column, arguments.label_column)
     if pairs.rejects:
         first = pairs.rejects[0]
-        print(f"{len(pairs.rejects)} records cannot be used; the first: {first['image']}: {first['reason']}")
+        print(f"{len(pairs.rejects)} records cannot be used; the first: {first.image}: {first.reason}")
     return pairs

@@ -10,7 +10,7 @@ from biomedclip_jax.data.images.load import find_images
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
 from biomedclip_jax.pretrained import Pretrained
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 
 def _write(out: Path, embeddings: np.ndarray, names: Sequence[str]) -> None:

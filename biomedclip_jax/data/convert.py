@@ -76,11 +76,11 @@ def convert(pairs: Pairs, destination: Path, kind: Kind, progress: Callable[[int
     def fill(folder: Path) -> None:
         items = _items(pairs, kind, rejects, progress or (lambda count: None))
         _WRITERS[kind](folder, items, pairs)
-        lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in rejects]
+        lines = [json.dumps(vars(each), ensure_ascii=False) + "\n" for each in rejects]
         if lines:
             (folder / REJECTS).write_text("".join(lines), encoding="utf-8")
         if len(rejects) - before == len(pairs):
-            raise UserError(f"none of the {len(pairs)} pairs can be read; the first: {rejects[before]['reason']}")
+            raise UserError(f"none of the {len(pairs)} pairs can be read; the first: {rejects[before].reason}")
 
     write_folder(destination, fill)
     return len(pairs) - len(rejects) + before, len(rejects)

@@ -1,8 +1,9 @@
-"""Batches of pairs, endlessly shuffled. What a batch holds is a function of (seed, place in the run) alone.
+"""Batches of pairs, endlessly shuffled. What a batch holds is a function of (seed, position in the run) alone.
 
-The order is Grain's index shuffle: a new one each epoch, without reading the data. Each example is augmented with a random
-stream of its own, keyed by its place in the run, so that resuming and the number of hosts, workers and threads change nothing.
-Work is handed out in chunks of a few examples, so that a batch of any size is made by all processors together.
+A position counts samples from the beginning of the run. The order is Grain's index shuffle: a new one each epoch, without
+reading the data. Each example is augmented with a random stream of its own, keyed by its position, so that resuming and the
+number of hosts, workers and threads change nothing. Work is handed out in chunks of a few examples, so that a batch of any
+size is made by all processors together.
 """
 
 import contextlib
@@ -18,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.config import DataConfig, PreprocessConfig
-from biomedclip_jax.data.example import ExampleMaker
+from biomedclip_jax.data.example import Batch, ExampleMaker
 from biomedclip_jax.data.pairs import Mixture, Pairs, Reject
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.parallel import core_count
 
-Batch = dict[str, np.ndarray]
+_Arrays = dict[str, np.ndarray]  # of a chunk: what crosses from a worker process is arrays
 
 _CHUNK = 16  # examples: 10 MB of pixels at 224 px
 _FEW_PAIRS = 4_096  # done by threads before processes have started
@@ -32,10 +33,18 @@ _FEW_CORES = 4  # threads keep so many busy: Pillow lets go of the interpreter w
 
 
 @dataclass(frozen=True)
-class TrainLoader:
-    """Training batches of one data set. `reject` is called with a record that cannot be read and the reason.
+class Sample:
+    """A record for messages: its row in the data set, from 1, and the name of its image."""
 
-    classes: of the labels, which are in the batches then.
+    row: str
+    image: str
+
+
+@dataclass(frozen=True)
+class TrainLoader:
+    """Training batches of one data set.
+
+    reject: called with each record that cannot be read. classes: of the labels, which are then in the batches.
     """
 
     pairs: Pairs
@@ -50,14 +59,14 @@ class TrainLoader:
         """The same examples, made into pixels in another way, with their labels or without."""
         return dataclasses.replace(self, preprocess=preprocess, classes=self.classes if labels else ())
 
-    def examples(self, start: int, count: int) -> list[dict[str, str]]:
-        """Row and image of the records from place `start` on, for messages."""
+    def examples(self, start: int, count: int) -> list[Sample]:
+        """The records at `count` positions of the run from `start` on."""
         order = record_order(self.pairs, self.seed)
-        records = [int(order[place]) for place in range(start, start + count)]
-        return [{"row": str(record + 1), "image": self.pairs.name(record)} for record in records]
+        records = [int(order[position]) for position in range(start, start + count)]
+        return [Sample(str(record + 1), self.pairs.name(record)) for record in records]
 
     def sample_texts(self, most: int) -> tuple[list[str], bool]:
-        """Captions of `most` records at random, as they would be drawn; and whether these are all there are."""
+        """The texts that would be drawn for `most` random records, and whether these are all texts of the data set."""
         chosen = np.random.default_rng(self.seed).permutation(len(self.pairs))[:most]
         maker = self._maker()
         texts, complete = [], len(chosen) == len(self.pairs)
@@ -70,12 +79,9 @@ class TrainLoader:
             complete &= len(found.captions) == 1 and not (self.config.reference_share and found.references)
         return texts, complete
 
-    def batches(
-        self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1
-    ) -> Generator[Batch, None, None]:
-        """`steps` batches from place `start` on: images [b, S, S, 3], tokens [b, N], index [b] (b = batch_size / processes).
+    def batches(self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1) -> Generator[Batch]:
+        """`steps` batches of `batch_size` / `processes` rows each, from position `start` of the run on.
 
-        labels bool [b, C] besides, where there are `classes`.
         Each process gets its own consecutive rows of every batch. UserError when no image at all can be read, and when a
         worker process ends before its time.
         """
@@ -91,28 +97,28 @@ class TrainLoader:
     def _maker(self) -> ExampleMaker:
         return ExampleMaker(self.pairs, self.tokenizer, self.preprocess, self.config, self.seed, self.classes)
 
-    def _joined(self, chunks: Iterator[Batch], rows: int, steps: int) -> Iterator[Batch]:
+    def _joined(self, chunks: Iterator[_Arrays], rows: int, steps: int) -> Iterator[Batch]:
         """Batches of `rows` from chunks of other lengths."""
         chunk, taken = {}, 0  # rows of the chunk that are in a batch
         for _ in range(steps):
-            batch: Batch = {}
+            batch: _Arrays = {}
             filled = 0
             while filled < rows:
                 if not chunk or taken == len(chunk["index"]):
                     chunk, taken = next(chunks), 0
-                    for record in json.loads(chunk.pop("rejects").tobytes()):
-                        self.reject(record)
+                    for reject in json.loads(chunk.pop("rejects").tobytes()):
+                        self.reject(Reject(**reject))
                 count = min(rows - filled, len(chunk["index"]) - taken)
                 for name, array in chunk.items():
                     if name not in batch:
                         batch[name] = np.empty((rows, *array.shape[1:]), array.dtype)
                     batch[name][filled : filled + count] = array[taken : taken + count]
                 filled, taken = filled + count, taken + count
-            yield batch
+            yield Batch(**batch)
 
 
 def record_order(pairs: Pairs, seed: int) -> Sequence[int]:
-    """order[place] is the record at this place of the run, for as many epochs as asked for."""
+    """order[position] is the record at this position of the run, for as many epochs as asked for."""
     import grain
 
     if not isinstance(pairs, Mixture):
@@ -126,7 +132,10 @@ def record_order(pairs: Pairs, seed: int) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """The examples of this process, `count` in all, by chunk; batches are `stride` places apart, `rows` of each are here."""
+    """The examples of this process, `count` in all, by chunk.
+
+    first: the position in the run of its first row. rows: of each batch that are this process's. stride: from batch to batch.
+    """
 
     maker: ExampleMaker
     first: int
@@ -137,13 +146,12 @@ class _Chunks:
     def __len__(self) -> int:
         return -(-self.count // _CHUNK)
 
-    def __call__(self, number: int) -> Batch:
+    def __call__(self, number: int) -> _Arrays:
         order = record_order(self.maker.pairs, self.maker.seed)
-        here = range(number * _CHUNK, min((number + 1) * _CHUNK, self.count))
-        places = [self.first + row // self.rows * self.stride + row % self.rows for row in here]
-        arrays, rejects = self.maker.examples(places, [int(order[place]) for place in places])
-        # as an array: what crosses from a worker process is arrays
-        return arrays | {"rejects": np.frombuffer(json.dumps(rejects).encode(), np.uint8)}
+        own = range(number * _CHUNK, min((number + 1) * _CHUNK, self.count))
+        positions = [self.first + row // self.rows * self.stride + row % self.rows for row in own]
+        batch, rejects = self.maker.examples(positions, [int(order[position]) for position in positions])
+        return batch.arrays() | {"rejects": np.frombuffer(json.dumps([vars(each) for each in rejects]).encode(), np.uint8)}
 
 
 def _stream(work: _Chunks, workers: int) -> Any:

@@ -1,12 +1,10 @@
 """Image-caption pairs of any kind, one at a time: the contract between those who keep pairs and those who use them.
 
-Readers: `tables.py`, `webdataset.py`, `builds.py`, and `mixture.py` for several at once; `open_pairs.py` chooses by the source.
-
-Several sources at once, each with a weight: how often it is seen, whatever its size.
+Readers are `tables`, `webdataset` and `tfds_read`, and `Mixture` here for several at once; `sources` chooses among them.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -14,15 +12,30 @@ from typing import Protocol
 
 from PIL import Image
 
+from biomedclip_jax.data.fingerprint import fingerprint
 from biomedclip_jax.data.images.load import LazyImage, load_image
 from biomedclip_jax.errors import UserError
 
-Reject = dict[str, str]  # "row" (from 1), "image" (its name) and "reason" of a record that cannot be used
+
+@dataclass(frozen=True)
+class Reject:
+    """A record that cannot be used; a line of `rejects.jsonl` has these fields.
+
+    row: its number in the source, from 1, as text. image: what messages call its image. reason: one line.
+    """
+
+    row: str
+    image: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """captions: at least one, if captions were asked for. references: paragraphs that mention the figure. label: the same."""
+    """What belongs to an image besides its pixels.
+
+    captions: at least one, if captions were asked for. references: paragraphs that mention the figure. label: the name of
+    its class, or several names in one text, where a label was asked for.
+    """
 
     captions: tuple[str, ...]
     references: tuple[str, ...] = ()
@@ -31,14 +44,14 @@ class Texts:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair(Texts):
-    """image: a file, or its content, still encoded. name: what messages call it."""
+    """An image with its texts. image: a file, or its content, still encoded. name: what messages call it."""
 
     image: Path | bytes
     name: str
 
     @staticmethod
     def of(image: Path | bytes, name: str, texts: Texts) -> "Pair":
-        """The image and what belongs to it."""
+        """The pair of an image and the texts that belong to it."""
         return Pair(image=image, name=name, captions=texts.captions, references=texts.references, label=texts.label)
 
 
@@ -47,21 +60,25 @@ class Pairs(Protocol):
 
     @property
     def rejects(self) -> list[Reject]:
-        """What was left out when the pairs were opened."""
+        """The records that were left out when the pairs were opened."""
         ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Pair:
-        """UserError if the record cannot be read."""
+        """The pair at a position from 0 to n - 1. UserError if the record cannot be read."""
         ...
 
     def texts(self, index: int) -> Texts:
-        """What belongs to the image, without reading the image where that is possible. UserError as above."""
+        """The texts at a position, without reading the image where that is possible. UserError as above."""
         ...
 
     def name(self, index: int) -> str:
-        """What messages call the image."""
+        """The name that messages give to the image at a position."""
+        ...
+
+    def image_versions(self) -> Iterator[str]:
+        """Strings that change when an image, or the order of the images, does; no image is read for them."""
         ...
 
 
@@ -73,14 +90,14 @@ class ImageOf(LazyImage):
     index: int
 
     def load(self) -> Image.Image:
-        """UserError, which names the image, if it cannot be read."""
+        """Read and decode the image. UserError, which names it, if that fails."""
         pair = self.pairs[self.index]
         return load_image(pair.image, pair.name)
 
 
 @dataclass(frozen=True)
 class Subset:
-    """The pairs at these positions."""
+    """Some of the pairs, in the order of `positions`."""
 
     pairs: Pairs
     positions: list[int]
@@ -98,6 +115,11 @@ class Subset:
     def name(self, index: int) -> str:
         return self.pairs.name(self.positions[index])
 
+    def image_versions(self) -> Iterator[str]:
+        yield f"Subset {len(self)}"
+        yield from self.pairs.image_versions()
+        yield fingerprint(map(str, self.positions))
+
 
 def with_readable_texts(pairs: Pairs) -> Pairs:
     """The pairs whose texts can be read, all of which are read once; the others are in `rejects`."""
@@ -113,14 +135,20 @@ def with_readable_texts(pairs: Pairs) -> Pairs:
 
 
 def reject(pairs: Pairs, index: int, error: UserError) -> Reject:
-    """The line of `rejects.jsonl` for a record that turned out to be unusable."""
-    return {"row": str(index + 1), "image": pairs.name(index), "reason": str(error)}
+    """The `Reject` for a record that turned out to be unusable when it was read."""
+    return Reject(str(index + 1), pairs.name(index), str(error))
+
+
+def first_reject(rejects: Sequence[Reject]) -> str:
+    """The end of a message that nothing is left: "; the first: IMAGE, REASON", or nothing where nothing was rejected."""
+    return f"; the first: {rejects[0].image}, {rejects[0].reason}" if rejects else ""
 
 
 class Mixture:
-    """The pairs of all sources, one source after the other; `weights` is for those who draw from it (`loader.py`)."""
+    """The pairs of all sources, one source after the other; `weights` says how often the loader draws from each."""
 
     def __init__(self, sources: Sequence[Pairs], weights: Sequence[float]):
+        """weights: one for each source, relative to each other; the sizes of the sources do not matter."""
         self.weights = tuple(weights)
         self.lengths = [len(source) for source in sources]
         self.rejects: list[Reject] = [reject for source in sources for reject in source.rejects]
@@ -141,6 +169,11 @@ class Mixture:
     def name(self, index: int) -> str:
         source, inside = self._find(index)
         return source.name(inside)
+
+    def image_versions(self) -> Iterator[str]:
+        yield f"Mixture {len(self)}"
+        for source in self.sources:
+            yield from source.image_versions()
 
     def _find(self, index: int) -> tuple[Pairs, int]:
         number = bisect_right(self.starts, index) - 1

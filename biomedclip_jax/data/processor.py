@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.config import PreprocessConfig, TextConfig
-from biomedclip_jax.data.images.load import ImageSource, load_image, preprocess
+from biomedclip_jax.data.images.load import ImageSource, load_image
+from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 

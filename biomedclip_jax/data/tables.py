@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.pairs import Pair, Reject, Texts
+from biomedclip_jax.data.fingerprint import file_state, fingerprint
+from biomedclip_jax.data.pairs import Pair, Reject, Texts, first_reject
 from biomedclip_jax.data.split_names import names_of
 from biomedclip_jax.errors import UserError, first_line
 
@@ -69,6 +70,10 @@ class TablePairs:
     def name(self, index: int) -> str:
         return str(self._folder / self._images[index][0])
 
+    def image_versions(self) -> Iterator[str]:
+        yield f"TablePairs {len(self)}"
+        yield fingerprint(file_state(self.name(index)) for index in range(len(self)))
+
 
 def read_table(
     path: Path, image_column: str, caption_column: str, label_column: str | None = None, split: str | None = None
@@ -81,13 +86,13 @@ def read_table(
     a table of which nothing is left.
     """
     columns = [image_column, caption_column, *([label_column] if label_column else []), *([SPLIT_COLUMN] if split else [])]
-    wanted, there = names_of(split) if split else (), dict[str, None]()
+    wanted, others = names_of(split) if split else (), dict[str, None]()
     images: list[str] = []
     texts: list[Texts] = []
     rejects: list[Reject] = []
     for number, row in enumerate(table_rows(path, columns, [REFERENCES]), 1):
         if split and (own := text_of(row[SPLIT_COLUMN])).lower() not in wanted:
-            there[own] = None
+            others[own] = None
             continue
         image = image_file(path, row, image_column)
         captions = texts_of(row[caption_column])
@@ -99,7 +104,7 @@ def read_table(
         else:
             reason = "label is empty" if label == "" else None
         if reason:
-            rejects.append({"row": str(number), "image": str(image), "reason": reason})
+            rejects.append(Reject(str(number), str(image), reason))
             continue
         references = row.get(REFERENCES)
         images.append(str(row[image_column]))
@@ -107,9 +112,8 @@ def read_table(
         texts.append(Texts(captions=captions, references=more, label=label))
     if not images:
         if split and not rejects:
-            raise UserError(f"{path}: no split {split!r}; there are: {', '.join(filter(None, there)) or 'none'}")
-        first = f"; the first: {rejects[0]['image']}, {rejects[0]['reason']}" if rejects else ""
-        raise UserError(f"{path}: no usable pair in {len(rejects)} rows{first}")
+            raise UserError(f"{path}: no split {split!r}; there are: {', '.join(filter(None, others)) or 'none'}")
+        raise UserError(f"{path}: no usable pair in {len(rejects)} rows{first_reject(rejects)}")
     return TablePairs(path.parent, images, texts, rejects)
 
 

@@ -1,4 +1,4 @@
-"""One tar of a WebDataset: where its members lie, found once, and their bytes, read from there.
+"""One tar of a WebDataset: the positions of its members, found once, and their bytes.
 
 Local tars are read by position, others through fsspec by ranges of bytes.
 """
@@ -28,14 +28,14 @@ _FORMAT = 2  # of the index files
 
 
 @dataclass(frozen=True)
-class Shard:
-    """path: or an address. version: what changes when the tar changes."""
+class Tar:
+    """A tar on a disk or in a store. path: or an address. version: changes when the tar does."""
 
     path: str
     version: str
 
     def read(self, position: int, size: int) -> bytes:
-        """Bytes of the tar. UserError if it has become shorter, or cannot be read."""
+        """`size` bytes of the tar from `position` on. UserError if it has become shorter, or cannot be read."""
         try:
             if "://" in self.path:
                 system, path = _remote(self.path)
@@ -51,7 +51,7 @@ class Shard:
         return content
 
     def name(self, position: int) -> str:
-        """The shard, and in it the name of the member whose content begins at `position`."""
+        """What messages call a member: the tar, and in it the name of the member whose content begins at `position`."""
         try:
             header = self.read(position - _BLOCK, _BLOCK)
             name = tarfile.TarInfo.frombuf(header, "utf-8", "replace").name  # type: ignore[arg-type]
@@ -60,17 +60,17 @@ class Shard:
         return f"{self.path}: {name}"
 
 
-def index_shard(path: str) -> tuple[Shard, np.ndarray]:
+def index_tar(path: str) -> tuple[Tar, np.ndarray]:
     """The tar, and int64 [samples, PARTS, 2]: position and size of image, text, JSON and class, NOTHING where one is missing.
 
-    UserError, naming host and path, if it is not there, cut short or no tar.
+    The index is kept in `cache_file`. UserError, naming host and path, if the tar is missing, cut short or no tar.
     """
     where = f"{path} on host {socket.gethostname()}"
     try:
-        shard = Shard(path, _version(path))
-        cache = cache_file(shard)
+        tar = Tar(path, _version(path))
+        cache = cache_file(tar)
         if cache.is_file():
-            return shard, np.load(cache)
+            return tar, np.load(cache)
         parts = _read_through(path)
     except FileNotFoundError:
         raise UserError(f"{where}: this shard is missing; copy it there, or correct the pattern") from None
@@ -81,21 +81,21 @@ def index_shard(path: str) -> tuple[Shard, np.ndarray]:
     except Exception as error:  # OSError, and whatever the libraries behind fsspec raise
         raise UserError(f"{where}: this shard cannot be read ({first_line(error)})") from error
     save_index(cache, parts)
-    return shard, parts
+    return tar, parts
 
 
-def cache_file(*shards: Shard, kind: str = "") -> Path:
-    """Where the index of the tars in these versions is kept: in `$XDG_CACHE_HOME/biomedclip_jax/shards`."""
+def cache_file(*tars: Tar, kind: str = "") -> Path:
+    """The file for an index of these tars in these versions, in `$XDG_CACHE_HOME/biomedclip_jax/shards`."""
     digest = hashlib.sha256(f"{_FORMAT}\0{kind}".encode())
-    for shard in shards:
-        place = shard.path if "://" in shard.path else os.path.realpath(shard.path)
-        digest.update(f"\0{place}\0{shard.version}".encode())
+    for tar in tars:
+        address = tar.path if "://" in tar.path else os.path.realpath(tar.path)
+        digest.update(f"\0{address}\0{tar.version}".encode())
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "biomedclip_jax" / "shards" / f"{digest.hexdigest()[:32]}.npy"
 
 
 def save_index(path: Path, parts: np.ndarray) -> bool:
-    """False where there is no place for a cache; the tars are read through again next time."""
+    """Keep an index; False where it cannot be written, and the tars are read through again next time."""
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:  # given a name NumPy would add its suffix

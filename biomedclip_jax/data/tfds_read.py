@@ -7,11 +7,12 @@ import contextlib
 import difflib
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.data.fingerprint import file_fingerprint
 from biomedclip_jax.data.pairs import Pair, Reject, Texts
 from biomedclip_jax.data.split_names import names_of
 from biomedclip_jax.data.tables import REFERENCES
@@ -91,6 +92,16 @@ class BuildPairs:
     def name(self, index: int) -> str:
         return f"{self._folder}:{self._split}, record {index}"
 
+    def image_versions(self) -> Iterator[str]:
+        yield f"BuildPairs {len(self)}"
+        yield file_fingerprint(self.files)
+        yield self.name(0)  # with the split, which may be a part of those files
+
+
+def is_build(folder: Path) -> bool:
+    """Whether a folder holds a TFDS data set as it is on disk: a build of ours, or one that TFDS has prepared."""
+    return (folder / "features.json").is_file()
+
 
 def open_build(folder: Path, split: str | None, image: str, caption: str | None, label: str | None) -> BuildPairs:
     """A split of the build in `folder`.
@@ -100,7 +111,7 @@ def open_build(folder: Path, split: str | None, image: str, caption: str | None,
     Raises UserError for a folder without a build, an unknown split or feature (naming those there are), and a shard that is
     missing or short (naming host and path).
     """
-    if not (folder / "features.json").is_file():
+    if not is_build(folder):
         tars = " (to read its tars, write FOLDER/*.tar)" if any(folder.glob("*.tar")) else ""
         raise UserError(f"{folder}: no build in this folder, there is no features.json{tars}")
     return _opened(_builder(folder), folder, str(folder), split, image, caption, label)
@@ -114,7 +125,7 @@ def open_tfds(name: str, split: str | None, image: str, caption: str | None, lab
     except Exception as error:  # what a name that is not known, or a version that is not there, raises is anybody's guess
         raise UserError(f"tfds:{name}: TFDS does not know it ({first_line(error)}); see its catalog for the name") from error
     folder = Path(builder.data_dir)
-    if not (folder / "features.json").is_file():
+    if not is_build(folder):
         raise UserError(f"tfds:{name}: not prepared in {folder}; run: tfds build {name} --file_format=array_record")
     return _opened(builder, folder, f"tfds:{name}", split, image, caption, label)
 

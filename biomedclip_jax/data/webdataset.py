@@ -1,8 +1,8 @@
 """Pairs in WebDataset tars, with random access: `key.jpg|jpeg|png|webp`, `key.txt`, and perhaps `key.json` and `key.cls`.
 
-That is open_clip's layout, and BIOMEDICA's; CLIP_benchmark's has the number of the class in `key.cls`, or a caption
-a line in `key.txt`. Each tar is read through
-once; where its members lie is kept in a cache file, which counts as long as the tar has the same size and date.
+That is open_clip's layout, and BIOMEDICA's; CLIP_benchmark's has the number of the class in `key.cls`, or a caption a line in
+`key.txt`. Each tar is read through once; the positions of its members are kept in a cache file, which counts as long as the tar
+has the same size and date.
 """
 
 import glob
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.pairs import Pair, Reject, Texts
+from biomedclip_jax.data.pairs import Pair, Reject, Texts, first_reject
 from biomedclip_jax.data.tables import REFERENCES, text_of, texts_of
-from biomedclip_jax.data.tar_index import CLASS, IMAGE, JSON, NOTHING, TEXT, Shard, cache_file, index_shard, save_index
+from biomedclip_jax.data.tar_index import CLASS, IMAGE, JSON, NOTHING, TEXT, Tar, cache_file, index_tar, save_index
 from biomedclip_jax.errors import UserError
 
 _THREADS = 16  # tars that are indexed at once
@@ -34,11 +34,11 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 class TarPairs:
-    """The complete samples of all shards. `parts` as of `index_shard`; in a file, if it could be kept, that workers share."""
+    """The complete samples of all shards. `parts` as of `index_tar`; in a file, if it could be kept, that workers share."""
 
     def __init__(
         self,
-        shards: Sequence[Shard],
+        tars: Sequence[Tar],
         counts: Sequence[int],
         parts: np.ndarray,
         file: Path | None,
@@ -47,7 +47,7 @@ class TarPairs:
         by_lines: bool = False,
     ):
         self.rejects = rejects
-        self._shards = list(shards)
+        self._tars = list(tars)
         self._starts = [0, *accumulate(counts)]
         self._parts = parts
         self._file = file
@@ -88,19 +88,23 @@ class TarPairs:
         return Texts(captions=captions, references=texts_of(references if isinstance(references, list) else []), label=label)
 
     def name(self, index: int) -> str:
-        return self._shard(index).name(int(self._parts[index, IMAGE, 0]))
+        return self._tar(index).name(int(self._parts[index, IMAGE, 0]))
 
     @property
     def versions(self) -> list[str]:
-        """Of each tar its path or address, and what changes when the tar does."""
-        return [f"{shard.path} {shard.version}" for shard in self._shards]
+        """For each tar its path or address, and a string that changes when the tar does."""
+        return [f"{tar.path} {tar.version}" for tar in self._tars]
 
-    def _shard(self, index: int) -> Shard:
-        return self._shards[bisect_right(self._starts, index) - 1]
+    def image_versions(self) -> Iterator[str]:
+        yield f"TarPairs {len(self)}"
+        yield from self.versions
+
+    def _tar(self, index: int) -> Tar:
+        return self._tars[bisect_right(self._starts, index) - 1]
 
     def _read(self, index: int, part: int) -> bytes:
         position, size = self._parts[index, part].tolist()
-        return self._shard(index).read(position, size)
+        return self._tar(index).read(position, size)
 
     def _decoded(self, index: int, part: int) -> str:
         try:
@@ -176,22 +180,22 @@ def open_shards(paths: Sequence[str], caption_field: str | None = _FROM_TXT, lab
     needed = _needed(caption_field, label_field)
     complete = [(parts[:, needed, 1] > 0).all(axis=1) for _, parts in opened]
     rejects = [
-        _reject(shard, parts, row, needed)
-        for (shard, parts), mask in zip(opened, complete, strict=True)
+        _reject(tar, parts, row, needed)
+        for (tar, parts), mask in zip(opened, complete, strict=True)
         for row in np.flatnonzero(~mask).tolist()
     ]
-    shards, counts = [shard for shard, _ in opened], [int(mask.sum()) for mask in complete]
+    tars, counts = [tar for tar, _ in opened], [int(mask.sum()) for mask in complete]
     if sum(counts) == 0:
-        first = f"; the first: {rejects[0]['image']}, {rejects[0]['reason']}" if rejects else ""
-        raise UserError(f"{paths[0]}{' ...' if len(paths) > 1 else ''}: no usable pair in {len(rejects)} samples{first}")
+        shown = f"{paths[0]}{' ...' if len(paths) > 1 else ''}"
+        raise UserError(f"{shown}: no usable pair in {len(rejects)} samples{first_reject(rejects)}")
     by_lines = _by_lines(paths[0])
-    file = cache_file(*shards, kind=f"all, with parts {needed}")
+    file = cache_file(*tars, kind=f"all, with parts {needed}")
     if not file.is_file():
         whole = np.concatenate([parts[mask] for (_, parts), mask in zip(opened, complete, strict=True)])
         if not save_index(file, whole):
-            return TarPairs(shards, counts, whole, None, rejects, (caption_field, label_field), by_lines)
+            return TarPairs(tars, counts, whole, None, rejects, (caption_field, label_field), by_lines)
     whole = np.load(file, mmap_mode="r")
-    return TarPairs(shards, counts, whole, file, rejects, (caption_field, label_field), by_lines)
+    return TarPairs(tars, counts, whole, file, rejects, (caption_field, label_field), by_lines)
 
 
 def _by_lines(path: str) -> bool:
@@ -205,7 +209,7 @@ def _by_lines(path: str) -> bool:
 
 def have_classes(path: str) -> bool:
     """Whether the samples of this tar have a .cls. UserError as of `open_shards`."""
-    return bool((index_shard(path)[1][:, CLASS, 1] > 0).any())
+    return bool((index_tar(path)[1][:, CLASS, 1] > 0).any())
 
 
 def _needed(caption_field: str | None, label_field: str | None) -> list[int]:
@@ -218,16 +222,16 @@ def _needed(caption_field: str | None, label_field: str | None) -> list[int]:
     return parts
 
 
-def _indexed(path: str) -> tuple[Shard, np.ndarray] | UserError:
+def _indexed(path: str) -> tuple[Tar, np.ndarray] | UserError:
     try:
-        return index_shard(path)
+        return index_tar(path)
     except UserError as error:
         return error
 
 
-def _reject(shard: Shard, parts: np.ndarray, row: int, needed: list[int]) -> Reject:
+def _reject(tar: Tar, parts: np.ndarray, row: int, needed: list[int]) -> Reject:
     missing = next(part for part in needed if parts[row, part, 1] <= 0)
     empty = parts[row, missing, 0] != NOTHING
-    there = next(position for position, _ in parts[row].tolist() if position != NOTHING)
+    first = next(position for position, _ in parts[row].tolist() if position != NOTHING)
     reason = f"{_KINDS[missing]} is empty" if empty else f"no {_KINDS[missing]} in this sample"
-    return {"row": str(row + 1), "image": shard.name(there), "reason": reason}
+    return Reject(str(row + 1), tar.name(first), reason)

@@ -17,11 +17,10 @@ import numpy as np
 from biomedclip_jax.data.benchmarks.chexpert import read_chexpert
 from biomedclip_jax.data.benchmarks.embed import read_embed
 from biomedclip_jax.data.benchmarks.files import NotOnDisk, check_split
-from biomedclip_jax.data.benchmarks.lc25000 import read_lc25000
+from biomedclip_jax.data.benchmarks.histology import read_lc25000, read_tcga_til
 from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
 from biomedclip_jax.data.benchmarks.pcam import read_pcam
 from biomedclip_jax.data.benchmarks.rsna import read_rsna
-from biomedclip_jax.data.benchmarks.tcga_til import read_tcga_til
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.prompts.templates import Prompts, load_yaml, write_prompts

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from biomedclip_jax.data.labelled.types import fingerprint
+from biomedclip_jax.data.fingerprint import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.adapter_folder import CONFIG_FILE
 from biomedclip_jax.interop.formats.peft.folders import is_peft

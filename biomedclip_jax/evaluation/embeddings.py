@@ -11,13 +11,13 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from biomedclip_jax.data.fingerprint import fingerprint
 from biomedclip_jax.data.images.load import ImageSource
-from biomedclip_jax.data.labelled.types import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.files import write_folder, write_text
 from biomedclip_jax.models import unit_length
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 _FORMAT = "3"  # raise it when the same model would embed the same image otherwise
 _ROWS, _FEATURES, _ERRORS, _VALUE = "rows.npy", "features.npy", "errors.json", "value.json"

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from biomedclip_jax.data.labelled.open import open_labelled
 from biomedclip_jax.data.labelled.types import Labelled
-from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import Pairs, with_readable_texts
+from biomedclip_jax.data.sources import open_labelled, open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import Benchmark, benchmark, benchmarks, load_benchmark
 from biomedclip_jax.prompts.templates import Prompts, read_prompts

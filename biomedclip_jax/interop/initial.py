@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, LlamaConfig, TextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
@@ -18,7 +19,7 @@ from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_entries
 from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.mapping import flatten, nest, to_params
+from biomedclip_jax.interop.mapping import to_params
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
@@ -93,8 +94,8 @@ def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None =
         )
     path = _weights(source)
     tensors = read_weights(path)
-    leaves = flatten({"text": abstract_model(CLIPConfig(text=config))[1]["text"]})
-    shapes = nest({path: (like or {}).get(path, leaf) for path, leaf in leaves.items()})
+    leaves = flatten_dict({"text": abstract_model(CLIPConfig(text=config))[1]["text"]}, sep="/")
+    shapes = unflatten_dict({path: (like or {}).get(path, leaf) for path, leaf in leaves.items()}, sep="/")
     if isinstance(config, BertConfig):
         prefix = "bert." if "bert.embeddings.word_embeddings.weight" in tensors else ""
         ignored = {f"{prefix}{pattern}": why for pattern, why in BERT_IGNORED.items()} | {"cls.*": BERT_IGNORED["cls.*"]}

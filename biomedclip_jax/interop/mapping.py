@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from biomedclip_jax.errors import UserError
 
@@ -95,23 +96,6 @@ def _theirs(array: np.ndarray, form: Form) -> np.ndarray:
     return array
 
 
-def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a/b": x} -> {"a": {"b": x}}."""
-    tree: dict[str, Any] = {}
-    for path, value in leaves.items():
-        *parents, last = path.split("/")
-        node = tree
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return tree
-
-
-def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a": {"b": x}} -> {"a/b": x}."""
-    return {jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in jax.tree_util.tree_leaves_with_path(tree)}
-
-
 def _rows(array: np.ndarray, entry: Entry) -> list[tuple[np.ndarray, tuple[str, ...]]]:
     """A view of the array for each row of names."""
     rows = array if "/blocks/" in entry.path else array[None]
@@ -152,10 +136,10 @@ def to_params(
             report.ignored[name] = reason
     if unknown:
         raise UserError(f"{source}: {len(unknown)} unknown tensors: {_some(unknown)}; the config does not ask for them")
-    wanted = flatten(shapes)
+    wanted = flatten_dict(shapes, sep="/")
     leaves = {entry.path: _gather(tensors, entry, wanted[entry.path], source) for entry in entries}
     assert leaves.keys() == wanted.keys(), f"entries and model disagree: {leaves.keys() ^ wanted.keys()}"
-    return nest(leaves), report
+    return unflatten_dict(leaves, sep="/"), report
 
 
 def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, wanted: Any, source: object) -> jax.Array:
@@ -182,7 +166,7 @@ def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, wanted: Any, source
 
 def from_params(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, np.ndarray]:
     """Our parameters -> foreign tensors, float32. Every leaf must have an entry."""
-    leaves = flatten(params)
+    leaves = flatten_dict(params, sep="/")
     tensors: dict[str, np.ndarray] = {}
     for entry in entries:
         array = np.asarray(leaves.pop(entry.path), np.float32)

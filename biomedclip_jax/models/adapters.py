@@ -1,8 +1,8 @@
 """LoRA, AdaLoRA's final form, (IA)³ and prefix tuning in the blocks of a tower, and their merging into the weights.
 
-An adapter's parameters stand beside the layer's own, with names of their own: `text/blocks/attention/qkv/lora_a` beside
-`.../kernel`, `query_lora_a` where only the queries of the fused layer are adapted. So `Stage.trainable = ("*lora*",)` means
-them and nothing else. The sizes are those of PEFT, transposed: A [in, R], B [R, out].
+The parameters of an adapter are siblings of the layer's own: `text/blocks/attention/qkv/lora_a` beside `.../kernel`, or
+`query_lora_a` where only the queries of the fused layer are adapted. So `Stage.trainable = ("*lora*",)` means them and nothing
+else. The sizes are those of PEFT, transposed: a [in, A], b [A, out] for rank A.
 """
 
 import dataclasses
@@ -168,7 +168,7 @@ def _part_name(layer: str, prefix: str) -> str:
 
 
 def _kept(e: Array, ranks: tuple[int, ...] | None, index: Array | int) -> Array:
-    """AdaLoRA's λ [R] of a block, or [L, R] with the index of each: those that the search removed are zero, and stay so."""
+    """AdaLoRA's λ [A] of a block, or [L, A] with the index of each: those that the search removed are zero, and stay so."""
     if ranks is None:
         return e
     return jnp.where(jnp.arange(e.shape[-1]) < jnp.asarray(ranks)[index][..., None], e, 0)
@@ -189,8 +189,8 @@ def _whole(parts: dict[int | None, Array], other: Any) -> Array:
 def merged(config: CLIPConfig, params: dict[str, Any]) -> tuple[CLIPConfig, dict[str, Any]]:
     """The same function with LoRA, AdaLoRA and (IA)³ in the weights, float32, and the config without them.
 
-    W + scale·A·B, or W and b times the vector. A prefix has no place in the weights and stays; learned context, which plain
-    texts do not meet, is left out. Pure: it can be jitted.
+    W + scale·A·B, or W and b times the vector. A prefix cannot be merged and stays; learned context, which plain texts do
+    not use, is left out. Pure: it can be jitted.
     """
     params = {name: leaf for name, leaf in params.items() if name != CONTEXT}
     without = merged_config(config)
@@ -208,7 +208,7 @@ def merged(config: CLIPConfig, params: dict[str, Any]) -> tuple[CLIPConfig, dict
 
 
 def merged_config(config: CLIPConfig) -> CLIPConfig:
-    """The config of the model when `merged` has put into the weights what has a place in them."""
+    """The config of a model after `merged`: without adapters, except prefixes."""
     left = {f"{t}_adapter": getattr(config, f"{t}_adapter") for t in ("image", "text")}
     kept = {name: a if isinstance(a, PrefixConfig) else None for name, a in left.items()}
     return dataclasses.replace(config, context=0, **kept)

@@ -6,8 +6,9 @@ from jax import Array
 
 from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
 from biomedclip_jax.models.adapters import prefix_tokens
+from biomedclip_jax.models.dense import linear
 from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
-from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, linear, read_blocks, stack_blocks
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, read_blocks, stack_blocks
 
 
 class Bert(nnx.Module):
@@ -28,7 +29,7 @@ class Bert(nnx.Module):
         self.config = c
         self.compute = compute
         self.gather = gather
-        self.first_place = prefix_tokens(adapter)  # of the position table
+        self.first_position = prefix_tokens(adapter)  # row of the position table
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
@@ -48,17 +49,17 @@ class Bert(nnx.Module):
     def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
         """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells what is padding."""
         mask = tokens != self.config.pad_id
-        x = words + self.position[self.first_place : self.first_place + tokens.shape[1]] + self.token_type[0]
+        x = words + self.position[self.first_position : self.first_position + tokens.shape[1]] + self.token_type[0]
         x = self.norm(x)
         x = dropout(x, self.config.dropout, keys, EMBEDDING_SITE)
-        places = mask[..., None]
+        real = mask[..., None]
         three = self.config.pool == "mean_of_three"
-        read = (lambda x: _mean(x, places)) if three else lambda x: None
+        read = (lambda x: _mean(x, real)) if three else lambda x: None
         seen = None if self.config.attend_padding else mask[:, None, None, :]
         x, means = read_blocks(self.blocks, x, seen, keys, self.compute, self.gather, read)
         if three:  # MedCLIP: the outputs of the first, the second and the last block
             return (means[0] + means[1] + means[-1]) / 3
-        return self._pool(x, places)
+        return self._pool(x, real)
 
     def _pool(self, x: Array, mask: Array) -> Array:
         match self.config.pool:

@@ -18,14 +18,14 @@ from biomedclip_jax.config import (
     SwinConfig,
     ViTConfig,
 )
-from biomedclip_jax.interop.baselines.biovil.head import PlacesHead
 from biomedclip_jax.interop.baselines.medclip.swin import Swin
 from biomedclip_jax.interop.baselines.resnet.tower import ResNet
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.clip_text import ClipText
 from biomedclip_jax.models.gpt import GPT
+from biomedclip_jax.models.heads import image_head, text_head
 from biomedclip_jax.models.llama import Llama
-from biomedclip_jax.models.transformer import Gather, Head
+from biomedclip_jax.models.transformer import Gather
 from biomedclip_jax.models.vit import ViT
 
 Params = dict[str, Any]
@@ -63,21 +63,12 @@ class CLIP(nnx.Module):
         text = {BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}[type(c.text)]
         adapted = {} if c.text_adapter is None else {"adapter": c.text_adapter}
         self.text = text(c.text, compute, rngs, text_gather, **adapted)  # type: ignore[arg-type]
-        e = c.embed_width
-        # hidden widths: timm `Mlp(width, 2·embed)`, open_clip `HFTextEncoder` ((width + embed) // 2)
-        image_widths = (c.image.width, e) if c.image_head == "linear" else (c.image.width, 2 * e, e)
-        hidden = e if c.text_head == "mlp_norm" else (c.text.width + e) // 2
-        text_widths = (c.text.width, e) if c.text_head == "linear" else (c.text.width, hidden, e)
-        image_bias = (c.image_head_bias,) if c.image_head == "linear" else (True, c.image_head_bias)
-        if c.image_head.startswith("biovil"):
-            self.image_head = PlacesHead(c.image.width, e, c.image_head == "biovil_t", compute, rngs)
-        else:
-            self.image_head = Head(c.image_head, image_widths, image_bias, compute, rngs)
-        self.text_head = Head(c.text_head, text_widths, (c.text_head_bias,) * 2, compute, rngs)
+        self.image_head = image_head(c, compute, rngs)
+        self.text_head = text_head(c, compute, rngs)
         self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))
         if c.init_logit_bias is not None:
             self.logit_bias = nnx.Param(jnp.float32(c.init_logit_bias))
-        if c.context:  # CoOp's beginning; a run may start it from words (`train/labels.py`)
+        if c.context:  # CoOp's random start; a run may start it from words (`train/prompt_stage.py`)
             self.context = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.context, c.text.width)))
 
     def encode_image(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
@@ -93,7 +84,7 @@ class CLIP(nnx.Module):
         return unit_length(self.text_head(self.text(tokens, keys)))
 
     def encode_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
-        """As `encode_text`, of word embeddings float32 [B, N, D] in the place of `tokens`, which still tell padding and end."""
+        """As `encode_text`, of word embeddings float32 [B, N, D] instead of `tokens`, which still tell padding and end."""
         return unit_length(self.text_head(self.text.from_words(words, tokens, keys)))
 
 

@@ -18,7 +18,7 @@ _Kind = TypeVar("_Kind", bound=nnx.Linear)
 
 
 def product(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-    """x [..., D] · kernel [D, F] -> [..., F]; takes the place of `lax.dot_general` in `nnx.Linear`."""
+    """x [..., D] · kernel [D, F] -> [..., F]; replaces `lax.dot_general` in `nnx.Linear`."""
     # the derivative of a custom rule must vary over the same mesh axes as its argument; plain operations see to it themselves
     over_x, over_kernel = (jax.typeof(a).manual_axis_type.varying for a in (x, kernel))
     if over_x != over_kernel:

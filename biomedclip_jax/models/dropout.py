@@ -1,6 +1,6 @@
 """Dropout keyed by *example*: `keys` is an array of B keys, from which each site derives its own.
 
-So the mask of a caption depends neither on where in which batch it stands nor on how far it is padded.
+So the mask of a caption depends neither on its row in a batch nor on how far it is padded.
 """
 
 import jax
@@ -33,7 +33,7 @@ def _dropped(x: Array, keep: Array, rate: float) -> Array:
 
 
 def dropout(x: Array, rate: float, keys: Array | None, site: int) -> Array:
-    """Inverted dropout of x [B, N, D] with one key an example; `site` tells the places inside a block apart.
+    """Inverted dropout of x [B, N, D] with one key an example; `site` is a number that tells the uses inside a block apart.
 
     The mask of a token does not depend on N: the same caption has the same mask however long it is padded.
     """

@@ -1,11 +1,15 @@
-"""GPT-2 as text tower (transformers `GPT2Model`): CLEFT's BioMedLM, and any other size."""
+"""GPT-2 as text tower (transformers `GPT2Model`): CLEFT's BioMedLM, and any other size; and what LLaMA shares with it.
 
+Padding is the end-of-text token on the right, as CLEFT pads (`find_last_word_token` in XYPB/CLEFT `backbones/encoder_cleft.py`,
+and the tokenizer's attention mask): a text ends where the trailing padding begins, and no padding token is looked at.
+"""
+
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from biomedclip_jax.config import AdapterConfig, ComputeConfig, GPTConfig
+from biomedclip_jax.config import AdapterConfig, ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.models.adapters import prefix_tokens
-from biomedclip_jax.models.causal import pooled, seen, text_lengths, with_end
 from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
@@ -25,7 +29,7 @@ class GPT(nnx.Module):
         self.config = c
         self.compute = compute
         self.gather = gather
-        self.first_place = prefix_tokens(adapter)  # of the position table
+        self.first_position = prefix_tokens(adapter)  # row of the position table
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
@@ -52,8 +56,41 @@ class GPT(nnx.Module):
         With pool "first_eos" a text that fills all N columns counts as cut: `with_end` before, if it is not.
         """
         n = tokens.shape[1]
-        places = self.position[self.first_place : self.first_place + n]
-        x = dropout(words + places, self.config.embedding_dropout, keys, EMBEDDING_SITE)
+        positions = self.position[self.first_position : self.first_position + n]
+        x = dropout(words + positions, self.config.embedding_dropout, keys, EMBEDDING_SITE)
         lengths = text_lengths(tokens, self.config.pad_id)
         x = run_blocks(self.blocks, x.astype(self.compute.dtype), seen(lengths, n), keys, self.compute, self.gather)
         return self.norm(pooled(x, lengths, self.config))  # the norm works on each token alone: one is enough
+
+
+def with_end(tokens: Array, config: GPTConfig | LlamaConfig) -> Array:
+    """tokens [B, N] with one more padding token, where "first_eos" would miss it because padding has been cut off.
+
+    A caption that fills N columns then has an end unless N is `context_length`, where the tokenizer has left none.
+    """
+    if config.pool == "last_token" or tokens.shape[1] >= config.context_length:
+        return tokens
+    return jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=config.pad_id)
+
+
+def text_lengths(tokens: Array, pad_id: int) -> Array:
+    """int32 [B]: tokens before the trailing padding; 0 for an empty text."""
+    return jnp.max(jnp.where(tokens != pad_id, jnp.arange(1, tokens.shape[1] + 1), 0), axis=1)
+
+
+def seen(lengths: Array, n: int) -> Array:
+    """bool [B, 1, N, N]: which key a query looks at, at most its own position and never padding.
+
+    So the token after a text sees all of the text and not itself. The first token of an empty text sees itself alone.
+    """
+    position = jnp.arange(n)
+    real = position < jnp.maximum(lengths, 1)[:, None]
+    return (position <= position[:, None]) & real[:, None, None, :]
+
+
+def pooled(x: Array, lengths: Array, config: GPTConfig | LlamaConfig) -> Array:
+    """x [B, N, D] -> [B, D]: the hidden state of the token that `config.pool` means."""
+    last = jnp.maximum(lengths - 1, 0)
+    first_eos = jnp.where(lengths < x.shape[1], lengths, 0)  # CLEFT's index -n for n padding tokens, also for n = 0
+    position = last if config.pool == "last_token" else first_eos
+    return jnp.take_along_axis(x, position[:, None, None], axis=1)[:, 0]

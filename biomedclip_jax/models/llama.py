@@ -11,7 +11,7 @@ from jax import Array
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, LlamaConfig, PrefixConfig
 from biomedclip_jax.config.adapters import LLAMA_LAYERS
 from biomedclip_jax.models.adapters import BlockLinear, Prefix, block_linear, prefix_tokens
-from biomedclip_jax.models.causal import pooled, seen, text_lengths, with_end
+from biomedclip_jax.models.gpt import pooled, seen, text_lengths, with_end
 from biomedclip_jax.models.transformer import Gather, run_blocks, stacked
 
 
@@ -21,9 +21,9 @@ def rms_norm(config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> nnx
 
 
 def rotate(x: Array, theta: float, first: int = 0) -> Array:
-    """x [B, ..., N, K] with each pair (k, k + K/2) of its numbers turned by n · theta^(-2k/K), n the place of the token.
+    """x [B, ..., N, K] with each pair (k, k + K/2) of its numbers turned by n · theta^(-2k/K), n the position of the token.
 
-    first: place of the first token.
+    first: position of the first token.
     """
     n, half = x.shape[-2], x.shape[-1] // 2
     angle = jnp.arange(first, first + n, dtype=jnp.float32)[:, None] * theta ** -(jnp.arange(half, dtype=jnp.float32) / half)
@@ -39,7 +39,7 @@ def _dense(
 
 
 class GroupedAttention(nnx.Module):
-    """Self-attention in which groups of R neighbouring query heads share one head of keys and values."""
+    """Self-attention in which groups of H / G neighbouring query heads share one head of keys and values."""
 
     def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
         c = config
@@ -50,7 +50,7 @@ class GroupedAttention(nnx.Module):
         self.value = _dense("attention/value", c.width, narrow, adapter, compute, rngs)
         self.out = _dense("attention/out", c.width, c.width, adapter, compute, rngs)
         self.prefix = Prefix(adapter, narrow, rngs) if isinstance(adapter, PrefixConfig) else None
-        self.first_place = prefix_tokens(adapter)
+        self.first_position = prefix_tokens(adapter)
 
     def __call__(self, x: Array, mask: Array, keys: Array | None, index: Array) -> Array:
         """x [B, N, D]; mask bool [B, 1, N, N], True where a token may be looked at; keys and index are for adapters."""
@@ -59,7 +59,7 @@ class GroupedAttention(nnx.Module):
         query = self.query(x, keys, index).reshape(b, n, groups, c.heads // groups, k).transpose(0, 2, 3, 1, 4)
         narrow = (layer(x, keys, index) for layer in (self.key, self.value))
         key, value = (each.reshape(b, n, groups, k).transpose(0, 2, 1, 3) for each in narrow)
-        query, key = (rotate(each, c.rope_theta, self.first_place) for each in (query, key))
+        query, key = (rotate(each, c.rope_theta, self.first_position) for each in (query, key))
         if self.prefix is not None:  # its keys are not turned: transformers keeps past keys as they were used
             key, value, mask = self.prefix(key, value, mask)  # type: ignore[assignment]
         scores = jnp.einsum("bgrnk,bgmk->bgrnm", query, key, preferred_element_type=jnp.float32) * k**-0.5

@@ -1,7 +1,7 @@
 """Attention, MLP and block, in the pre-norm form of ViT and CLIP and in the post-norm form of BERT; scanned over depth.
 
-Parameters are float32. Matrix products run in the compute dtype; LayerNorm, softmax and residual sums of their inputs are
-taken in float32 where it matters (see DESIGN section 5). Dropout is keyed by example (`dropout.py`).
+Parameters are float32. Matrix products run in the compute dtype; the statistics of a LayerNorm, attention scores and their
+softmax are float32. Dropout is keyed by example (`dropout.py`).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from jax import Array, lax
 
 from biomedclip_jax.config import Activation, AdapterConfig, ComputeConfig, PrefixConfig
 from biomedclip_jax.models.adapters import Prefix, block_linear
-from biomedclip_jax.models.dense import linear
 from biomedclip_jax.models.dropout import attention_dropout, dropout
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
@@ -210,29 +209,3 @@ def read_blocks(
         return x, read(x)
 
     return lax.scan(remat(body, compute, gather is not None), x, (state, jnp.arange(depth)), unroll=compute.unroll)
-
-
-class Head(nnx.Module):
-    """From pooled features to the joint space: one dense layer, two with an exact GELU between, or nothing.
-
-    "mlp_norm" has a LayerNorm after the GELU, too (CXR-BERT).
-    """
-
-    def __init__(self, kind: str, widths: tuple[int, ...], biases: tuple[bool, ...], compute: ComputeConfig, rngs: nnx.Rngs):
-        """widths = (in, out) for "linear", (in, hidden, out) for "mlp" and "mlp_norm"; biases one a layer."""
-        self.kind = kind
-        if kind == "linear":
-            self.proj = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
-        elif kind in ("mlp", "mlp_norm"):
-            self.fc1 = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
-            self.fc2 = linear(widths[1], widths[2], compute, rngs, bias=biases[1])
-        if kind == "mlp_norm":
-            self.norm = layer_norm(widths[1], 1e-12, compute, rngs)
-
-    def __call__(self, x: Array) -> Array:
-        if self.kind == "linear":
-            return self.proj(x)
-        if self.kind == "none":
-            return x
-        x = activate(self.fc1(x), "gelu")
-        return self.fc2(self.norm(x) if self.kind == "mlp_norm" else x)

@@ -10,7 +10,8 @@ from flax import nnx
 from jax import Array
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, ViTConfig
-from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, linear, run_blocks, stack_blocks
+from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 # Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's embeddings.
 _PATCH_DRAW = (1 << 20) + 1
@@ -84,7 +85,7 @@ class ViT(nnx.Module):
         x = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=c.patch_size, q=c.patch_size).astype(dtype)
         prefix = c.prefix_positions
         positions = self.position[...].astype(dtype)
-        places = jnp.broadcast_to(positions[prefix:], (x.shape[0], *positions[prefix:].shape))
+        added = jnp.broadcast_to(positions[prefix:], (x.shape[0], *positions[prefix:].shape))
         if patch_keep < 1:
             assert keys is not None, "patch_keep below 1 draws patches at random and needs keys"
             kept = kept_patches(x.shape[1], patch_keep)
@@ -94,8 +95,8 @@ class ViT(nnx.Module):
 
             chosen = jax.vmap(draw)(keys)[..., None]
             x = jnp.take_along_axis(x, chosen, axis=1)
-            places = jnp.take_along_axis(places, chosen, axis=1)
-        x = self.patch(x) + places
+            added = jnp.take_along_axis(added, chosen, axis=1)
+        x = self.patch(x) + added
         tokens = []
         if c.class_token:
             tokens.append(self.class_token[...][None])

@@ -7,7 +7,7 @@ from typing import Any
 
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.planning.topology import Topology, cuda_target
-from biomedclip_jax.support.quiet import quiet_stderr
+from biomedclip_jax.support.terminal import quiet_stderr
 
 _TPU = {
     "TPU_SKIP_MDS_QUERY": "1",  # there is no metadata server to ask

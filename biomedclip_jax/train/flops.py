@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, Stage
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import CONTEXT, prefix_tokens
 from biomedclip_jax.models.vit import kept_patches
@@ -57,7 +57,7 @@ def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: 
     lengths that are computed: those of the buckets, or padded. Where a stage learns of labels, `prompts` tells: a pair has its
     share of all classes, counted once a step, or one of them; without `prompts` text does not count.
     """
-    shapes = flatten(abstract_model(model)[1])
+    shapes = flatten_dict(abstract_model(model)[1], sep="/")
     trained = set(trained_by(stage, shapes))
     vit, kept = model.vit, kept_patches(model.vit.patches, stage.patch_keep)
     lengths = [(b.rows, b.length) for b in buckets] or [(1, model.text.context_length)]

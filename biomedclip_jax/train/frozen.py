@@ -6,11 +6,12 @@ checkpoint stands their fingerprint, so that other weights under the same name a
 
 from typing import Any
 
+from flax.traverse_util import flatten_dict, unflatten_dict
+
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.adapter_folder import rounded
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.train.optimizer import Optimizer
 from biomedclip_jax.train.trainable import Flat
@@ -23,19 +24,19 @@ State = dict[str, Any]
 def stored(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> dict[str, Any]:
     """The parameters as the state has them: those that no stage trains in `ComputeConfig.frozen_dtype`."""
     trained = set(optimizer.all_trained())
-    flat = flatten(params)
+    flat = flatten_dict(params, sep="/")
     still = {path: leaf for path, leaf in flat.items() if path not in trained}
-    return nest(flat | rounded(still, config.compute.frozen_dtype))
+    return unflatten_dict(flat | rounded(still, config.compute.frozen_dtype), sep="/")
 
 
 def sources(config: TrainConfig) -> dict[str, str]:
-    """{beginning of a path: folder or hub address} of the pretrained weights that a run starts from."""
+    """{beginning of a parameter path: folder or hub address} of the pretrained weights that a run starts from."""
     given = {"": config.model_init, "image/": config.image_init, "text/": config.text_init}
     return {beginning: source for beginning, source in given.items() if source is not None}
 
 
 def made_again(paths: list[str], config: TrainConfig, optimizer: Optimizer) -> list[str]:
-    """The parameters that checkpoints do not have: pretrained, and not trained by any stage."""
+    """Those of `paths` that checkpoints leave out: parameters that are pretrained and that no stage trains."""
     trained, pretrained = set(optimizer.all_trained()), tuple(sources(config))
     still = [path for path in paths if path not in trained and not is_adapter(path) and path != POSITIONS]
     return [path for path in still if pretrained and path.startswith(pretrained)]
@@ -43,22 +44,22 @@ def made_again(paths: list[str], config: TrainConfig, optimizer: Optimizer) -> l
 
 def without_frozen(state: State, config: TrainConfig, optimizer: Optimizer) -> State:
     """The state as a checkpoint has it; the state itself where nothing is left out."""
-    flat = flatten(state["params"])
+    flat = flatten_dict(state["params"], sep="/")
     left_out = set(made_again(list(flat), config, optimizer))
     if not left_out:
         return state
-    return state | {"params": nest({path: leaf for path, leaf in flat.items() if path not in left_out})}
+    return state | {"params": unflatten_dict({path: leaf for path, leaf in flat.items() if path not in left_out}, sep="/")}
 
 
 def frozen_fingerprint(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> str | None:
-    """Of what is not in checkpoints; None where everything is."""
-    flat: Flat = flatten(params)
+    """The fingerprint of the parameters that are not in checkpoints; None where checkpoints have all of them."""
+    flat: Flat = flatten_dict(params, sep="/")
     paths = made_again(list(flat), config, optimizer)
     return fingerprint({path: flat[path] for path in paths}) if paths else None
 
 
 def check_frozen(found: str | None, expected: str, config: TrainConfig) -> None:
-    """UserError if the pretrained weights are not those that the run began with."""
+    """UserError if the fingerprint `found` of the pretrained weights is not that of those the run began with."""
     if found != expected:
         names = ", ".join(sources(config).values())
         raise UserError(

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.data.labelled.classes import multi_hot
-from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval.task import recall
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.losses import blockwise_loss, class_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
@@ -83,7 +83,7 @@ class HeldOut:
         """
         if self._ready is None or self._ready.number != number:
             self._ready = self._prepare(number)
-        params = nest(flatten(state["params"]) | state.get("ema", {}))
+        params = unflatten_dict(flatten_dict(state["params"], sep="/") | state.get("ema", {}), sep="/")
         if self._ready.prompts is not None:
             return self._of_labels(params, self._ready, self._ready.prompts)
         kept, (image, text) = self._encoded(params, self._ready)

@@ -14,7 +14,8 @@ import jax
 import numpy as np
 
 from biomedclip_jax.config import Stage, TrainConfig
-from biomedclip_jax.data.loader import Batch, TrainLoader
+from biomedclip_jax.data.example import Batch
+from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
@@ -176,11 +177,11 @@ class Run:
         for step, batch in enumerate(work.batches, self.step + 1):
             # What this host asks for travels with its rows, and every host reads the largest wish of all from the metrics of
             # this step: so all act on it after the same step, without a message of their own.
-            batch["signal"] = np.full(len(batch["index"]), self._request(), np.int32)
+            arrays = batch.arrays() | {"signal": np.full(len(batch), self._request(), np.int32)}
             # The call returns as soon as the devices have their work. The state that goes in is used up (donated), so the
             # run's state and step change together.
             self.watchdog.step_begun(step)
-            self.state, metrics = work.update(self.state, put_batch(batch, self.mesh))
+            self.state, metrics = work.update(self.state, put_batch(arrays, self.mesh))
             self.step = step
             # Only now are the metrics of the step before read: the devices have this one to work on while the host waits.
             request = self._read(work, waiting) if waiting is not None else _NOTHING
@@ -243,10 +244,11 @@ class Run:
             return
         what = {"loss": "loss", "grad_norm": "gradient's norm"}[name]
         examples = self.loader.examples(self._samples(step - 1), self.config.stages[number].batch_size)
-        record = {"step": step, "stage": number, name: str(values[name]), "examples": examples}
+        listed = [vars(example) for example in examples]
+        record = {"step": step, "stage": number, name: str(values[name]), "examples": listed}
         if is_first():
             write_text(self.workdir / NOT_FINITE, json.dumps(record, indent=1) + "\n")
-        first = ", ".join(str(example["image"]) for example in examples[:3])
+        first = ", ".join(example.image for example in examples[:3])
         raise UserError(
             f"step {step}, stage {number}: the {what} is {values[name]}; the batch of {len(examples)} examples is "
             f"listed in {self.workdir / NOT_FINITE} ({first}, ...); the last checkpoint is kept; "

@@ -11,8 +11,8 @@ import jax
 from biomedclip_jax.config import ComputeConfig, Mix, ShardingConfig, TrainConfig, from_json, to_json
 from biomedclip_jax.data.labelled.classes import classes_in
 from biomedclip_jax.data.loader import TrainLoader
-from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import Pairs
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text

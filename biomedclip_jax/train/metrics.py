@@ -5,12 +5,13 @@ import dataclasses
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.support.terminal import progress_bar
 from biomedclip_jax.train.flops import peak_flops
 
 Batch = TypeVar("Batch")
@@ -192,25 +193,23 @@ class Progress:
 
 
 class Rejects:
-    """`rejects.jsonl` of a run folder: records that could not be used, each once, with the reason.
+    """`rejects.jsonl` of a run folder: each unusable record once, with the reason. What an interrupted run listed stays."""
 
-    What an earlier part of the run listed is kept. known: records that were rejected when the data was opened.
-    """
-
-    def __init__(self, path: Path, known: list[dict[str, str]]):
+    def __init__(self, path: Path, known: Sequence[Reject]):
+        """Open the list at `path`, and put on it the rejects that are known at the start."""
         self._path = path
         self._seen: set[str] = set()
         self._lock = threading.Lock()  # the loader's threads may meet the same record at once
         before = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
         path.write_text("", encoding="utf-8")
         # a killed run may have left half a line
-        for record in [*(json.loads(line) for line in before if line.endswith("}\n")), *known]:
-            self.add(record)
+        for reject in [*(Reject(**json.loads(line)) for line in before if line.endswith("}\n")), *known]:
+            self.add(reject)
 
-    def add(self, record: dict[str, str]) -> None:
-        """List a record; the key `image` tells records apart."""
+    def add(self, reject: Reject) -> None:
+        """List a record, unless one with the same image is listed already."""
         with self._lock:
-            if record["image"] not in self._seen:
-                self._seen.add(record["image"])
+            if reject.image not in self._seen:
+                self._seen.add(reject.image)
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
+                    file.write(json.dumps(vars(reject)) + "\n")

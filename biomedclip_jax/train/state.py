@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import CLIPConfig, TrainConfig
 from biomedclip_jax.interop import initial
 from biomedclip_jax.interop.fingerprint import fingerprint
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
@@ -47,19 +47,19 @@ def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) 
     model = config.model_at(image_size)
     # first: what does not fit is said before anything is compiled
     if config.model_init is not None:
-        given = flatten(initial.whole_model(config.model_init, model.base))
+        given = flatten_dict(initial.whole_model(config.model_init, model.base), sep="/")
     else:
-        given = flatten(_pretrained_towers(config, model, like))
-    lying = {path: leaf.sharding for path, leaf in flatten(like).items()}
+        given = flatten_dict(_pretrained_towers(config, model, like), sep="/")
+    lying = {path: leaf.sharding for path, leaf in flatten_dict(like, sep="/").items()}
     rest = {path: lies for path, lies in lying.items() if path not in given}
 
     def fresh() -> Flat:
-        params = flatten(init_params(model, config.seed))
+        params = flatten_dict(init_params(model, config.seed), sep="/")
         return {path: params[path] for path in rest}
 
     made = jax.jit(fresh, out_shardings=rest)() if rest else {}
     given = jax.device_put(given, {path: lying[path] for path in given})
-    return nest({path: given[path] if path in given else made[path] for path in lying})
+    return unflatten_dict({path: given[path] if path in given else made[path] for path in lying}, sep="/")
 
 
 def restored_state(
@@ -77,8 +77,9 @@ def restored_state(
     saved = checkpoints.restore(step, without_frozen(abstract, config, optimizer))
     start = stored(starting_params(config, size, abstract["params"]), config, optimizer)
     check_frozen(frozen_fingerprint(start, config, optimizer), expected, config)
-    flat, own = flatten(start), flatten(saved["params"])
-    return saved | {"params": nest({path: own.get(path, leaf) for path, leaf in flat.items()})}, size, expected
+    flat, own = flatten_dict(start, sep="/"), flatten_dict(saved["params"], sep="/")
+    params = unflatten_dict({path: own.get(path, leaf) for path, leaf in flat.items()}, sep="/")
+    return saved | {"params": params}, size, expected
 
 
 def _pretrained_towers(config: TrainConfig, model: CLIPConfig, like: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def _pretrained_towers(config: TrainConfig, model: CLIPConfig, like: dict[str, A
     if config.image_init is not None:
         towers["image"] = initial.image_tower(config.image_init, model.vit)
     if config.text_init is not None:
-        towers["text"] = initial.text_tower(config.text_init, model.text, flatten(like))
+        towers["text"] = initial.text_tower(config.text_init, model.text, flatten_dict(like, sep="/"))
     return towers
 
 
@@ -118,7 +119,7 @@ def exported_params(state: State, config: TrainConfig, image_size: int) -> dict[
     `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones. They are split as in
     training, because one device may not hold all of them; on several hosts they come as numpy arrays.
     """
-    params = nest(flatten(state["params"]) | state.get("ema", {}))
+    params = unflatten_dict(flatten_dict(state["params"], sep="/") | state.get("ema", {}), sep="/")
     mesh = state["step"].sharding.mesh
     share = config.interpolate
 
@@ -148,7 +149,7 @@ def learned_params(state: State, config: TrainConfig, optimizer: Optimizer) -> t
     """What a run with adapters hands over in its adapter folder: {path: array}, the moving average where there is one, whole
     on each device; and the fingerprint of the parameters that are not there.
     """
-    flat = flatten(state["params"])
+    flat = flatten_dict(state["params"], sep="/")
     still = set(made_again(list(flat), config, optimizer))
     learned = {path: leaf for path, leaf in (flat | state.get("ema", {})).items() if path not in still}
     learned = jax.jit(lambda leaves: leaves, out_shardings=replicated(state["step"].sharding.mesh))(learned)
@@ -157,19 +158,19 @@ def learned_params(state: State, config: TrainConfig, optimizer: Optimizer) -> t
 
 def optimizer_for(config: TrainConfig) -> Optimizer:
     """The optimizer of a run. UserError for a pattern in the config that means no parameter."""
-    return make_optimizer(config.optimizer, config.stages, list(flatten(abstract_model(config.model)[1])))
+    return make_optimizer(config.optimizer, config.stages, list(flatten_dict(abstract_model(config.model)[1], sep="/")))
 
 
 def parameter_count(model: CLIPConfig, paths: Sequence[str] | None = None) -> int:
     """Numbers in the parameters of a model, or in those at `paths`."""
-    leaves = flatten(abstract_model(model)[1])
+    leaves = flatten_dict(abstract_model(model)[1], sep="/")
     return sum(leaves[path].size for path in (leaves if paths is None else paths))
 
 
 def trained_groups(config: TrainConfig, stage: int | None = None) -> dict[str, int]:
     """Numbers that a stage trains, or any stage, by group: {"text adapter": 2621440, "text_head": 1311232, ...}."""
     optimizer = optimizer_for(config)
-    leaves = flatten(abstract_model(config.model)[1])
+    leaves = flatten_dict(abstract_model(config.model)[1], sep="/")
     groups: dict[str, int] = {}
     for path in optimizer.all_trained() if stage is None else optimizer.trained(stage):
         tower, below, _ = path.partition("/")

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.losses import class_loss, local_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
@@ -57,7 +57,7 @@ def example_keys(seed: int, index: Array) -> Array:
 
 def state_of(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> State:
     """The state before the first update."""
-    flat = flatten(params)
+    flat = flatten_dict(params, sep="/")
     state: State = {"params": params, "opt": optimizer.init(flat), "step": jnp.int32(0)}
     if config.optimizer.ema is not None:
         state["ema"] = {path: flat[path] for path in optimizer.all_trained()}
@@ -92,7 +92,7 @@ def loss_and_gradient(
     text_pad = model_config.text.pad_id
     shapes = abstract_model(model_config)[1]
     axes = shard_axes(shapes, mesh)
-    trained = trained_by(stage, flatten(shapes))
+    trained = trained_by(stage, flatten_dict(shapes, sep="/"))
     gathers = [
         functools.partial(gather_leaves, axes=axes[tower]["blocks"], first=1, dtype=config.compute.dtype)
         if config.sharding.gather == "layer" and any(axis >= 0 for axis in jax.tree.leaves(axes[tower]["blocks"]))
@@ -110,10 +110,10 @@ def loss_and_gradient(
         return full | {tower: full[tower] | {"blocks": blocks} for tower, blocks in kept.items()}
 
     def on_device(params: dict[str, Any], batch: Batch) -> tuple[Array, Flat]:
-        flat = flatten(as_varying(params, axes))
+        flat = flatten_dict(as_varying(params, axes), sep="/")
 
         def model(moving: Flat) -> Callable[[], Any]:
-            weights = whole(nest(flat | moving))
+            weights = whole(unflatten_dict(flat | moving, sep="/"))
             return lambda: nnx.merge(graph, weights)  # inside the trace of each microbatch
 
         def encode_images(moving: Flat) -> Array:
@@ -170,11 +170,11 @@ def loss_and_gradient(
                 fits, lambda *x: gradient(*x, buckets), lambda *x: gradient(*x, ()), moving, image
             )
         gradients |= back(into_image)[0]
-        flat_axes = flatten(axes)
+        flat_axes = flatten_dict(axes, sep="/")
         return sum_over_devices(loss, gradients, {path: flat_axes[path] for path in trained})
 
     specs = shard_specs(shapes, axes)
-    flat_specs = flatten(specs)
+    flat_specs = flatten_dict(specs, sep="/")
     out = P(), {path: flat_specs[path] for path in trained}
     return jax.shard_map(on_device, mesh=mesh, in_specs=(specs, BATCH), out_specs=out)
 
@@ -201,7 +201,7 @@ def make_step(
     decay = config.optimizer.ema
 
     def step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-        params = flatten(state["params"])
+        params = flatten_dict(state["params"], sep="/")
         now = rate(state["step"])
         loss, gradients = gradient(state["params"], {k: v for k, v in batch.items() if k != "signal"})
         new, opt = optimizer.update(gradients, state["opt"], params, number, now)
@@ -213,7 +213,7 @@ def make_step(
             metrics["logit_bias"] = params["logit_bias"]
         if "signal" in batch:
             metrics["signal"] = batch["signal"].max()
-        after = {"params": nest(params | new), "opt": opt, "step": state["step"] + 1}
+        after = {"params": unflatten_dict(params | new, sep="/"), "opt": opt, "step": state["step"] + 1}
         if decay is not None:
             after["ema"] = averaged(state["ema"], new, decay)
         return after, metrics

@@ -11,8 +11,8 @@ from PIL import Image
 from biomedclip_jax.data import convert as convert_module
 from biomedclip_jax.data.convert import REJECTS, Kind, convert
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import Pairs
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 
 SOURCE = {"csv": "pairs.csv", "jsonl": "pairs.jsonl", "parquet": "pairs.parquet", "webdataset": "*.tar", "tfds": ":train"}

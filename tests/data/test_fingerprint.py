@@ -11,8 +11,8 @@ from helpers.clip_benchmark_peer import png
 from PIL import Image
 
 from biomedclip_jax.data.fingerprint import pairs_fingerprint
-from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import Pair, Pairs, Subset, with_readable_texts
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.data.tfds_write import BuildWriter
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -143,10 +143,10 @@ def test_of_several_sources_and_of_a_part(tmp_path: Path) -> None:
 
 
 def test_what_it_does_not_know() -> None:
-    """A new kind of pairs must say here what its images depend on, or stale embeddings would be used."""
+    """A new kind of pairs must say what its images depend on, or stale embeddings would be used."""
 
     class Unknown(list):
         pass
 
-    with pytest.raises(TypeError, match="Unknown"):
+    with pytest.raises(AttributeError, match="image_versions"):
         pairs_fingerprint(Unknown())  # type: ignore[arg-type]

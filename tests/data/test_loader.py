@@ -6,6 +6,7 @@ import string
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,18 @@ from helpers.reference import write_vocabulary
 from PIL import Image
 
 from biomedclip_jax.config import AugmentConfig, DataConfig, PreprocessConfig
-from biomedclip_jax.data.images.load import load_image, preprocess_train
+from biomedclip_jax.data.example import Batch
+from biomedclip_jax.data.images.augment import preprocess_train
+from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.loader import TrainLoader, record_order
-from biomedclip_jax.data.pairs import Mixture, Texts
+from biomedclip_jax.data.pairs import Mixture, Reject, Texts
 from biomedclip_jax.data.tables import TablePairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 
 RECORDS = 10
 BATCH = 4
-Batches = list[dict[str, np.ndarray]]
+Batches = list[Batch]
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def loader(tmp_path: Path) -> TrainLoader:
     images = [tmp_path / f"{i}.png" for i in range(RECORDS)]
     for path in images:
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(path)
-    rejects: list[dict[str, str]] = []
+    rejects: list[Reject] = []
     texts = [Texts(captions=(letter,)) for letter in string.ascii_lowercase[:RECORDS]]
     return TrainLoader(
         TablePairs(tmp_path, [path.name for path in images], texts, rejects),
@@ -48,27 +51,35 @@ def loader(tmp_path: Path) -> TrainLoader:
 
 def records(batches: Batches) -> list[int]:
     """Which records are in the batches: the first letter of the vocabulary has id 5."""
-    return [int(token) - 5 for batch in batches for token in batch["tokens"][:, 1]]
+    return [int(token) - 5 for batch in batches for token in batch.tokens[:, 1]]
 
 
 def same(a: Batches, b: Batches) -> bool:
-    return len(a) == len(b) and all(
-        x.keys() == y.keys() and all(np.array_equal(x[k], y[k]) for k in x) for x, y in zip(a, b, strict=True)
-    )
+    return len(a) == len(b) and all(same_arrays(x.arrays(), y.arrays()) for x, y in zip(a, b, strict=True))
+
+
+def same_arrays(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """The rows of several batches, one after the other."""
+    arrays = [part.arrays() for part in parts]
+    return Batch(**{name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]})
 
 
 def test_shapes_and_contents(loader: TrainLoader) -> None:
     (batch,) = loader.batches(20, BATCH, 1)
-    assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
+    assert {name: (array.shape, array.dtype) for name, array in batch.arrays().items()} == {
         "images": ((BATCH, 16, 16, 3), np.float32),
         "tokens": ((BATCH, 8), np.int32),
         "index": ((BATCH,), np.uint32),
     }
-    assert list(batch["index"]) == [20, 21, 22, 23]
+    assert list(batch.index) == [20, 21, 22, 23]
     for row, record in enumerate(records([batch])):  # image and caption of a row are of the same pair
         generator = np.random.default_rng((loader.seed, 20 + row))
         expected = preprocess_train(load_image(loader.pairs[record].image), loader.preprocess, generator, (0.5, 1.0))
-        assert np.array_equal(batch["images"][row], expected)
+        assert np.array_equal(batch.images[row], expected)
 
 
 @pytest.mark.parametrize("done", [1, 3])
@@ -82,8 +93,7 @@ def test_a_resumed_run_sees_what_an_unbroken_one_sees(loader: TrainLoader, done:
 def test_batch_size_does_not_change_the_order(loader: TrainLoader) -> None:
     """A run may change its batch size from stage to stage: places count samples, not batches."""
     large, small = list(loader.batches(0, 12, 1)), list(loader.batches(0, 3, 4))
-    joined = {name: np.concatenate([batch[name] for batch in small]) for name in small[0]}
-    assert same(large, [joined])
+    assert same(large, [joined(small)])
 
 
 def test_every_record_once_an_epoch_in_a_new_order(loader: TrainLoader) -> None:
@@ -95,15 +105,14 @@ def test_every_record_once_an_epoch_in_a_new_order(loader: TrainLoader) -> None:
 
 def test_a_record_is_cropped_anew_in_each_epoch(loader: TrainLoader) -> None:
     batches = list(loader.batches(0, RECORDS, 2))
-    first, second = (batch["images"][np.argsort(records([batch]))] for batch in batches)
+    first, second = (batch.images[np.argsort(records([batch]))] for batch in batches)
     assert (np.abs(first - second).max(axis=(1, 2, 3)) > 0.1).sum() > RECORDS / 2
 
 
 def test_the_parts_of_two_processes_make_one_batch(loader: TrainLoader) -> None:
     whole = list(loader.batches(8, BATCH, 3))
     parts = [list(loader.batches(8, BATCH, 3, process, 2)) for process in range(2)]
-    joined = [{k: np.concatenate([a[k], b[k]]) for k in a} for a, b in zip(*parts, strict=True)]
-    assert same(joined, whole)
+    assert same([joined(both) for both in zip(*parts, strict=True)], whole)
 
 
 def test_another_seed_is_another_order(loader: TrainLoader) -> None:
@@ -119,9 +128,9 @@ def test_a_broken_image_is_replaced_and_reported(loader: TrainLoader) -> None:
     expected = [5 if record == 4 else record for record in records(before)]
     assert records(after) == expected
     reject = loader.pairs.rejects[0]
-    assert reject["row"] == "5" and reject["image"] == loader.pairs.name(4) and "4.png" in reject["reason"]
+    assert reject.row == "5" and reject.image == loader.pairs.name(4) and "4.png" in reject.reason
     kept = np.array(records(before)) != 4
-    images = [np.concatenate([batch["images"] for batch in batches]) for batches in (before, after)]
+    images = [np.concatenate([batch.images for batch in batches]) for batches in (before, after)]
     assert np.array_equal(images[0][kept], images[1][kept])
 
 
@@ -142,10 +151,10 @@ def with_config(loader: TrainLoader, **changes: object) -> TrainLoader:
 def test_worker_processes_change_nothing(loader: TrainLoader) -> None:
     """Nor does what they meet get lost: a broken image is listed here, by whom it was never read."""
     Path(loader.pairs.name(4)).write_bytes(b"broken")
-    rejects: list[dict[str, str]] = []
+    rejects: list[Reject] = []
     other = dataclasses.replace(with_config(loader, workers=2), reject=rejects.append)
     assert same(list(other.batches(8, 12, 4)), list(loader.batches(8, 12, 4)))
-    assert {reject["row"] for reject in rejects} == {"5"} and "4.png" in rejects[0]["reason"]
+    assert {reject.row for reject in rejects} == {"5"} and "4.png" in rejects[0].reason
 
 
 def test_an_error_in_a_worker_process_is_ours_to_see(loader: TrainLoader) -> None:
@@ -205,8 +214,7 @@ def test_hosts_share_the_same_batches_at_any_batch_size(loader: TrainLoader, pro
     """Chunks of work do not line up with the rows of a host: 20 rows of 4 hosts, 5 each."""
     whole = list(loader.batches(3, 20, 5))
     parts = [list(loader.batches(3, 20, 5, process, processes)) for process in range(processes)]
-    joined = [{k: np.concatenate([part[k] for part in batch]) for k in batch[0]} for batch in zip(*parts, strict=True)]
-    assert same(joined, whole)
+    assert same([joined(batch) for batch in zip(*parts, strict=True)], whole)
 
 
 def test_one_of_several_captions_is_drawn_by_place(loader: TrainLoader) -> None:
@@ -216,7 +224,7 @@ def test_one_of_several_captions_is_drawn_by_place(loader: TrainLoader) -> None:
     drawn = np.array(records(batches))
     assert [int((drawn == letter).sum()) for letter in range(3)] == pytest.approx([100, 100, 100], abs=25)
     assert same(list(several.batches(120, 60, 3)), batches[2:]), "the same after resuming"
-    assert all(np.array_equal(a["images"], b["images"]) for a, b in zip(batches, loader.batches(0, 60, 5), strict=True)), (
+    assert all(np.array_equal(a.images, b.images) for a, b in zip(batches, loader.batches(0, 60, 5), strict=True)), (
         "drawing a text does not change the crop"
     )
     assert several.sample_texts(100)[1] is False, "one caption of three is not all there is"
@@ -267,7 +275,7 @@ def test_extras_are_keyed_by_place_and_leave_the_crop(loader: TrainLoader) -> No
     plain, flipped = list(loader.batches(0, 20, 2)), list(flipping.batches(0, 20, 2))
     same_way = turned = 0
     for a, b in zip(plain, flipped, strict=True):
-        for x, y in zip(a["images"], b["images"], strict=True):
+        for x, y in zip(a.images, b.images, strict=True):
             same_way += np.array_equal(x, y)
             turned += np.array_equal(x[:, ::-1], y)
     assert same_way + turned == 40 and 10 <= turned <= 30

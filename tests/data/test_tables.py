@@ -66,7 +66,7 @@ def test_bad_rows_are_left_out_and_listed(folder: Path) -> None:
     content += "b.png\nb.png,seven\nb.png,eight,0\n"  # rows that are too short; 0 is a label
     pairs = read_table(table(folder / "t.csv", content), "image", "caption", "label")
     assert captions(pairs) == [("one",), ("six",), ("eight",)] and labels(pairs) == ["A", "G", "0"]
-    assert [(r["row"], r["reason"].split()[0]) for r in pairs.rejects] == [
+    assert [(r.row, r.reason.split()[0]) for r in pairs.rejects] == [
         ("2", "caption"),
         ("3", "image"),
         ("4", "image"),
@@ -75,7 +75,7 @@ def test_bad_rows_are_left_out_and_listed(folder: Path) -> None:
         ("8", "caption"),
         ("9", "label"),
     ]
-    assert pairs.rejects[1]["image"] == str(folder / "none.png")
+    assert pairs.rejects[1].image == str(folder / "none.png")
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_lists_of_texts(folder: Path, kind: str) -> None:
     assert captions(pairs) == [("one", "two"), ("three",)]
     assert [pairs[i].references for i in range(2)] == [("see Figure 1", "as in 1"), ()]
     assert images(pairs) == [folder / "a.png", folder / "sub" / "c.png"] and pairs[1].name == str(folder / "sub" / "c.png")
-    assert [(r["row"], r["reason"]) for r in pairs.rejects] == [("3", "caption is empty"), ("4", "image file is not there")]
+    assert [(r.row, r.reason) for r in pairs.rejects] == [("3", "caption is empty"), ("4", "image file is not there")]
 
 
 def test_parquet_is_read_by_column(folder: Path) -> None:

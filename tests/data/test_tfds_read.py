@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.open_pairs import open_pairs
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 
 pytest.importorskip("tensorflow_datasets")

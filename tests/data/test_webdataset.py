@@ -85,12 +85,12 @@ def test_incomplete_samples_are_listed(tmp_path: Path) -> None:
     members = {**sample("a", 1), "b.png": picture(2), "c.txt": b"alone", "d.png": picture(3), "d.txt": b"", **sample("e", 4)}
     pairs = open_shards([str(write_tar(tmp_path / "t.tar", members))])
     assert [pairs.texts(i).captions[0] for i in range(len(pairs))] == ["caption 1", "caption 4"]
-    assert [(r["row"], r["image"].rpartition("/")[2]) for r in pairs.rejects] == [
+    assert [(r.row, r.image.rpartition("/")[2]) for r in pairs.rejects] == [
         ("2", "t.tar: b.png"),
         ("3", "t.tar: c.txt"),
         ("4", "t.tar: d.png"),
     ]
-    assert [r["reason"] for r in pairs.rejects] == [
+    assert [r.reason for r in pairs.rejects] == [
         "no caption (.txt) in this sample",
         "no image (.jpg, .jpeg, .png or .webp) in this sample",
         "caption (.txt) is empty",
@@ -113,7 +113,7 @@ def test_fields_of_the_json(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"t\.tar: [b-d]\.png: {message}"):
             pairs[index]
     other = open_shards([path], caption_field="captions")
-    assert other.texts(0).captions == ("x", "y") and [r["row"] for r in other.rejects] == ["3"]
+    assert other.texts(0).captions == ("x", "y") and [r.row for r in other.rejects] == ["3"]
     with pytest.raises(UserError, match="caption is empty"):
         other.texts(1)
 

@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from biomedclip_jax.config import LoRAConfig
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.adapter_folder import Adapter, write_adapter
 from biomedclip_jax.interop.formats.folders import read_model
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import init_params
 from biomedclip_jax.models.adapters import is_adapter
 
@@ -20,7 +20,7 @@ def make_adapter(base: Path, folder: Path, seed: int = 0) -> Path:
     lora = LoRAConfig(rank=2, targets=("attention/query", "attention/value"))
     config = dataclasses.replace(model.config, image_adapter=lora)
     rng = np.random.default_rng(seed)
-    leaves = flatten(init_params(config, seed))
+    leaves = flatten_dict(init_params(config, seed), sep="/")
     own = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in leaves.items() if is_adapter(path)}
-    write_adapter(Adapter(config, model.preprocess, own, fingerprint(flatten(model.params))), folder)
+    write_adapter(Adapter(config, model.preprocess, own, fingerprint(flatten_dict(model.params, sep="/"))), folder)
     return folder

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers import tiny
 
 from biomedclip_jax.config import (
@@ -29,7 +30,6 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import LAYERS, LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 
@@ -96,7 +96,7 @@ def test_adapters_begin_as_nothing_and_change_nothing_else(text: str) -> None:
     for name in ("LoRA", "AdaLoRA", "IA3"):
         config = model(ADAPTERS[name], text)
         params = init_params(config, 0)
-        flat, own = flatten(params), flatten(plain)
+        flat, own = flatten_dict(params, sep="/"), flatten_dict(plain, sep="/")
         assert {path for path in flat if not is_adapter(path)} == own.keys()
         assert all(np.array_equal(flat[path], leaf) for path, leaf in own.items()), "fresh weights do not depend on adapters"
         assert difference(embeddings(config, params), expected) == [0.0, 0.0], name
@@ -116,15 +116,15 @@ def test_merged_weights_are_the_same_function(name: str, text: str) -> None:
     assert plain == config.base and jax.tree.structure(weights) == jax.tree.structure(init_params(config.base, 0))
     found, expected = embeddings(plain, weights), embeddings(config, params)
     assert max(difference(found, expected)) <= 1e-6
-    base = nest({path: leaf for path, leaf in flatten(params).items() if not is_adapter(path)})
+    base = unflatten_dict({path: leaf for path, leaf in flatten_dict(params, sep="/").items() if not is_adapter(path)}, sep="/")
     assert min(difference(embeddings(plain, base), expected)) > 1e-2, "the adapter does something"
 
 
 def test_merging_is_the_sum_to_the_last_bit() -> None:
     config = model(LORA)
     params = moved(config)
-    found = flatten(merged(config, params)[1])
-    flat = flatten(params)
+    found = flatten_dict(merged(config, params)[1], sep="/")
+    flat = flatten_dict(params, sep="/")
     for path, kernel in found.items():
         layer, _, name = path.rpartition("/")
         if name == "kernel" and f"{layer}/lora_a" in flat:
@@ -142,7 +142,7 @@ def test_a_prefix_stays() -> None:
     params = moved(config)
     plain, weights = merged(config, params)
     assert (plain.image_adapter, plain.text_adapter) == (None, config.text_adapter)
-    assert {p for p in flatten(weights) if is_adapter(p)} == {
+    assert {p for p in flatten_dict(weights, sep="/") if is_adapter(p)} == {
         f"text/blocks/attention/prefix/virtual_{x}" for x in ("keys", "values")
     }
     assert max(difference(embeddings(plain, weights), embeddings(config, params))) <= 1e-6
@@ -152,14 +152,14 @@ def test_ranks_that_were_removed_do_nothing_and_learn_nothing() -> None:
     config = model(ADAPTERS["AdaLoRA"])
     params = moved(config)
     names = [f"text/blocks/attention/qkv/key_lora_{x}" for x in "aeb"]
-    flat = flatten(params)
+    flat = flatten_dict(params, sep="/")
     assert [flat[name].shape for name in names] == [(2, 32, 3), (2, 3), (2, 3, 32)]
     changed = flat | {names[1]: flat[names[1]] + np.array([[0, 0, 0], [5, 5, 5]], np.float32)}
-    assert difference(embeddings(config, nest(changed)), embeddings(config, params)) == [0.0, 0.0]
+    assert difference(embeddings(config, unflatten_dict(changed, sep="/")), embeddings(config, params)) == [0.0, 0.0]
     graph, _ = abstract_model(config)
 
     def total(leaves: dict[str, Any]) -> jax.Array:
-        return jnp.sum(nnx.merge(graph, nest(flat | leaves)).encode_text(tiny.batch(4)["tokens"]) ** 3)
+        return jnp.sum(nnx.merge(graph, unflatten_dict(flat | leaves, sep="/")).encode_text(tiny.batch(4)["tokens"]) ** 3)
 
     gradient = run(jax.grad(total), {name: flat[name] for name in names})
     for name, leaf in gradient.items():
@@ -199,10 +199,10 @@ def test_no_matrix_of_a_frozen_weight_is_made_for_training() -> None:
     """In the compiled gradient of the adapters nothing has a kernel's size but kernels that are read."""
     config = dataclasses.replace(model(LoRAConfig(rank=4, dropout=0.0)), image_adapter=None)
     graph, _ = abstract_model(config, ComputeConfig())
-    flat = flatten(init_params(config, 0))
+    flat = flatten_dict(init_params(config, 0), sep="/")
 
     def loss(moving: dict[str, Any], rest: dict[str, Any], tokens: Any) -> jax.Array:
-        return nnx.merge(graph, nest(rest | moving)).encode_text(tokens).sum()
+        return nnx.merge(graph, unflatten_dict(rest | moving, sep="/")).encode_text(tokens).sum()
 
     tokens = tiny.batch(5)["tokens"]  # 40 tokens: no sum over them has a kernel's size by accident
 
@@ -229,7 +229,7 @@ def test_no_matrix_of_a_frozen_weight_is_made_for_training() -> None:
 def test_clefts_counts(adapter: AdapterConfig, count: int) -> None:
     """On BioMedLM, as PEFT 0.6.2 counts them (shared facts, cleft_and_evaluation.md section 1.4)."""
     config = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True, text_adapter=adapter)
-    leaves = flatten(abstract_model(config)[1])
+    leaves = flatten_dict(abstract_model(config)[1], sep="/")
     assert sum(leaf.size for path, leaf in leaves.items() if is_adapter(path)) == count
     assert sum(leaf.size for path, leaf in leaves.items() if path.startswith("text/") and not is_adapter(path)) == 2_594_247_680
     assert sum(leaf.size for path, leaf in leaves.items() if path.startswith("text_head")) == 1_311_232
@@ -237,7 +237,7 @@ def test_clefts_counts(adapter: AdapterConfig, count: int) -> None:
 
 def test_ordinary_models_are_as_they_were() -> None:
     config = CLIPConfig()
-    assert config.base == config and not any(map(is_adapter, flatten(abstract_model(config)[1])))
+    assert config.base == config and not any(map(is_adapter, flatten_dict(abstract_model(config)[1], sep="/")))
 
 
 # --- configs --------------------------------------------------------------------------------------------------------
@@ -292,5 +292,5 @@ def test_counts_of_a_llama() -> None:
         PrefixConfig(): 32 * 20 * 2 * narrow,
     }
     for adapter, count in expected.items():
-        leaves = flatten(abstract_model(CLIPConfig(text=text, text_adapter=adapter))[1])
+        leaves = flatten_dict(abstract_model(CLIPConfig(text=text, text_adapter=adapter))[1], sep="/")
         assert sum(leaf.size for path, leaf in leaves.items() if is_adapter(path)) == count

@@ -12,8 +12,7 @@ from flax import nnx
 
 from biomedclip_jax.config import ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.models.causal import pooled, seen, text_lengths, with_end
-from biomedclip_jax.models.gpt import GPT
+from biomedclip_jax.models.gpt import GPT, pooled, seen, text_lengths, with_end
 from biomedclip_jax.models.llama import Llama
 
 PAD = 7
@@ -44,8 +43,8 @@ def tower(config: GPTConfig | LlamaConfig, **compute: Any) -> Any:
 def test_where_a_text_ends() -> None:
     assert text_lengths(TOKENS, PAD).tolist() == [8, 7, 3, 0, 4]
     x = np.broadcast_to(np.arange(8.0)[:, None], (5, 8, 2))
-    places = {pool: dataclasses.replace(GPT_SMALL, pool=pool) for pool in ("last_token", "first_eos")}
-    found = {pool: pooled(x, text_lengths(TOKENS, PAD), config)[:, 0].tolist() for pool, config in places.items()}
+    configs = {pool: dataclasses.replace(GPT_SMALL, pool=pool) for pool in ("last_token", "first_eos")}
+    found = {pool: pooled(x, text_lengths(TOKENS, PAD), config)[:, 0].tolist() for pool, config in configs.items()}
     assert found == {"last_token": [7, 6, 2, 0, 3], "first_eos": [0, 7, 3, 0, 4]}
 
 

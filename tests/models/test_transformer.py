@@ -1,4 +1,4 @@
-"""Dropout, drawn for each example, layer and place whatever the padding; and BERT's pools under it."""
+"""Dropout, drawn for each example, layer and position whatever the padding; and BERT's pools under it."""
 
 import dataclasses
 import functools
@@ -66,7 +66,7 @@ def test_the_kept_share_and_the_mean(rate: float) -> None:
 
 
 def same(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of places where two masks of rate 1/2 agree: 1/2 if they have nothing to do with each other."""
+    """Share of positions where two masks of rate 1/2 agree: 1/2 if they have nothing to do with each other."""
     return float(((a > 0) == (b > 0)).mean())
 
 
@@ -84,7 +84,7 @@ def test_examples_sites_tokens_and_heads_differ() -> None:
         "attention and branch": (attention[:, :, :, :32], token_mask(keys(2), 8 * LONGEST, 32, 0.5).reshape(2, 8, LONGEST, 32)),
     }
     agree = {name: same(*pair) for name, pair in pairs.items()}
-    # on the diagonal a query looks at itself: one place of 40 agrees with its own transpose
+    # on the diagonal a query looks at itself: one position of 40 agrees with its own transpose
     agree["looked at and looking"] -= 0.5 / LONGEST
     assert all(abs(share - 0.5) < 0.015 for share in agree.values()), agree
 

@@ -86,7 +86,8 @@ def test_how_it_computes_does_not_change_what(compute: ComputeConfig) -> None:
 
     def gradient(compute: ComputeConfig) -> list[jax.Array]:
         graph, state = nnx.split(ViT(SMALL, compute, nnx.Rngs(0)))
-        return jax.tree.leaves(jax.grad(lambda s: nnx.merge(graph, s)(images).sum())(state))
+        # of some features: the sum of all that a LayerNorm gives is constant, its gradient nothing but rounding
+        return jax.tree.leaves(jax.grad(lambda s: nnx.merge(graph, s)(images)[:, :3].sum())(state))
 
     for a, b in zip(gradient(compute), gradient(ComputeConfig()), strict=True):
         assert np.abs(a - b).max() <= 1e-5 * max(1.0, float(np.abs(b).max()))

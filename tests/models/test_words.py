@@ -27,7 +27,7 @@ def test_words_in_is_tokens_in_to_the_last_bit(config: CLIPConfig, dropout: bool
     by_words = jax.jit(lambda p, words: nnx.merge(graph, p).encode_words(words, tokens, keys))
     words = params["text"]["word"][tokens]
     assert np.array_equal(by_words(params, words), by_tokens)
-    # a vector at a place that is no padding moves its own text alone
+    # a vector at a position that is no padding moves its own text alone
     moved, others = by_words(params, words.at[2, 1, :4].add(1.0)), np.array([0, 1, 3])
     assert np.array_equal(moved[others], by_tokens[others]) and np.abs(moved[2] - by_tokens[2]).max() > 1e-3
     if config is MODEL:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from biomedclip_jax.config import (
     BertConfig,
@@ -20,7 +21,6 @@ from biomedclip_jax.config import (
     TrainConfig,
     ViTConfig,
 )
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.flops import flops_per_pair, tower_work
@@ -45,7 +45,7 @@ def test_work_follows_text_length() -> None:
 def test_work_of_causal_towers(text: GPTConfig | LlamaConfig) -> None:
     """Two operations a weight and token, and 4·N²·D for the attention, counted here on the shapes of the parameters."""
     model = CLIPConfig(text=text, text_head="linear")
-    blocks = flatten(abstract_model(model)[1]["text"]["blocks"])
+    blocks = flatten_dict(abstract_model(model)[1]["text"]["blocks"], sep="/")
     weights = sum(leaf.size for path, leaf in blocks.items() if path.endswith("kernel"))
     tokens = text.context_length
     forward = 2 * tokens * weights + 4 * tokens**2 * text.width * text.depth

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.tiny_run import TOTAL, config, final_state, make_data, read_lines
 
 from biomedclip_jax.config import (
@@ -24,7 +25,6 @@ from biomedclip_jax.config import (
 from biomedclip_jax.config.load import load_config
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import read_model, write_model
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models import init_params
 from biomedclip_jax.models.adapters import is_adapter
@@ -82,13 +82,14 @@ def embeddings(clip: Pretrained, data: Path) -> np.ndarray:
 
 def test_only_what_is_trained_moves(data: Path, base: Path, finished: Path) -> None:
     run = learning(data, base)
-    before, after = flatten(read_model(base).params), flatten(final_state(run, finished)[1]["params"])
+    before = flatten_dict(read_model(base).params, sep="/")
+    after = flatten_dict(final_state(run, finished)[1]["params"], sep="/")
     trained = set(optimizer_for(run).all_trained())
     assert {path for path in after if is_adapter(path)} < trained and {"logit_scale", "text_head/fc1/kernel"} < trained
     for path, leaf in after.items():
         if path not in trained and path != "image/position":
             assert np.array_equal(leaf, before[path]), path
-    merged = flatten(read_model(finished / "model").params)
+    merged = flatten_dict(read_model(finished / "model").params, sep="/")
     moved = {
         path for path, leaf in merged.items() if leaf.shape != before[path].shape or not np.array_equal(leaf, before[path])
     }
@@ -101,7 +102,7 @@ def test_a_checkpoint_has_what_was_learned(data: Path, base: Path, finished: Pat
     run = learning(data, base)
     state = final_state(run, finished)[1]
     kept = without_frozen(state, run, optimizer_for(run))
-    assert flatten(kept["params"]).keys() == {*optimizer_for(run).all_trained(), "image/position"}
+    assert flatten_dict(kept["params"], sep="/").keys() == {*optimizer_for(run).all_trained(), "image/position"}
     checkpoints = Checkpoints(finished)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), kept)
     again = checkpoints.restore(TOTAL, abstract)  # Orbax refuses another tree than it has written
@@ -214,9 +215,9 @@ def test_weights_that_were_trained_are_mixed_with_the_start(data: Path, base: Pa
 
     run = dataclasses.replace(learning(data, base), interpolate=0.25)
     state = final_state(run, finished)[1]
-    found = flatten(exported_params(state, run, 24))
-    whole = flatten(exported_params(state, dataclasses.replace(run, interpolate=1.0), 24))
-    start = flatten(read_model(base).params)
+    found = flatten_dict(exported_params(state, run, 24), sep="/")
+    whole = flatten_dict(exported_params(state, dataclasses.replace(run, interpolate=1.0), 24), sep="/")
+    start = flatten_dict(read_model(base).params, sep="/")
     for path in ("image/blocks/attention/qkv/kernel", "text/blocks/attention/qkv/bias", "text_head/fc1/kernel"):
         assert np.abs(found[path] - (0.25 * whole[path] + 0.75 * start[path])).max() <= 1e-6, path
-    assert nest(found).keys() == nest(whole).keys() and not any(map(is_adapter, found))
+    assert unflatten_dict(found, sep="/").keys() == unflatten_dict(whole, sep="/").keys() and not any(map(is_adapter, found))

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from helpers.tiny_run import config, final_state, make_data, read_lines
 
 from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import read_model
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train import loop as run_module
 from biomedclip_jax.train import main as loop
@@ -297,8 +297,8 @@ def test_from_fsdp_back_to_whole_copies(data: Path, whole: Path, tmp_path: Path)
     assert loop.train(one_stage(data), tmp_path) is not None
     assert compared(tmp_path, whole) <= 1e-6
     theirs = read_model(whole / "model").params
-    for path, leaf in flatten(read_run(tmp_path).params).items():
-        assert np.abs(leaf - flatten(theirs)[path]).max() <= 1e-3, path
+    for path, leaf in flatten_dict(read_run(tmp_path).params, sep="/").items():
+        assert np.abs(leaf - flatten_dict(theirs, sep="/")[path]).max() <= 1e-3, path
 
 
 @pytest.mark.parametrize(
@@ -317,10 +317,10 @@ def test_stages_train_what_they_say_and_the_model_folder_mixes_weights(data: Pat
     run = one_stage(data, stages=stages, interpolate=0.25, optimizer=OptimizerConfig(warmup_steps=0, ema=0.5))
     loop.train(run, tmp_path)
     mesh = make_mesh()
-    start = flatten(new_state(run, 16, optimizer_for(run), mesh)["params"])
+    start = flatten_dict(new_state(run, 16, optimizer_for(run), mesh)["params"], sep="/")
     state = final_state(run, tmp_path)[1]
-    params, average = flatten(state["params"]), state["ema"]
-    exported = flatten(read_model(tmp_path / "model").params)
+    params, average = flatten_dict(state["params"], sep="/"), state["ema"]
+    exported = flatten_dict(read_model(tmp_path / "model").params, sep="/")
     for path, before in start.items():
         moved = not np.array_equal(params[path], before)
         assert moved == (not path.startswith("image/")), path
@@ -358,7 +358,7 @@ def test_another_source_of_the_same_pairs_trains_the_same(data: Path, tmp_path: 
         results = loop.train(changed, tmp_path / "tars_run", steps)
     assert results is not None and expected is not None
     assert dataclasses.replace(results, seconds=0) == dataclasses.replace(expected, seconds=0)
-    a, b = (flatten(final_state(run, tmp_path / name)[1]) for name in ("table", "tars_run"))
+    a, b = (flatten_dict(final_state(run, tmp_path / name)[1], sep="/") for name in ("table", "tars_run"))
     assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 

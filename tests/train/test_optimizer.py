@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from helpers import tiny
 
 from biomedclip_jax.config import OptimizerConfig, Stage
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
-from biomedclip_jax.interop.mapping import flatten, from_params
+from biomedclip_jax.interop.mapping import from_params
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.train.optimizer import Optimizer, averaged, decays, make_optimizer
 
@@ -25,7 +26,7 @@ def test_decay_is_open_clips_rule_by_name() -> None:
     image = dataclasses.replace(tiny.MODEL.image, patch_bias=True, registers=2, layer_scale=True, position_on_prefix=False)
     model = dataclasses.replace(tiny.MODEL, image=image, init_logit_bias=-10.0)
     params = init_params(model, 0)
-    ours = decays(list(flatten(params)))
+    ours = decays(list(flatten_dict(params, sep="/")))
     entries = open_clip.entries(model, timm=True, text_prefix="text.")
     tensors = from_params(params, entries)
     for entry in entries:
@@ -205,7 +206,7 @@ def test_the_moving_average_follows_what_moved() -> None:
 )
 def test_a_pattern_that_means_nothing_is_named(config: OptimizerConfig, stages: list[Stage], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        make_optimizer(config, stages, list(flatten(abstract_model(tiny.MODEL)[1])))
+        make_optimizer(config, stages, list(flatten_dict(abstract_model(tiny.MODEL)[1], sep="/")))
 
 
 def test_low_rank_matrices_and_prefixes_decay_and_factors_do_not() -> None:

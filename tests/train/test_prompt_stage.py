@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.tiny_run import config, final_state, make_data, read_lines
 
 from biomedclip_jax.config import OptimizerConfig, Stage, TrainConfig
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import read_model
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.pretrained import from_pretrained
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.prompts.learned import load_prompts
@@ -48,7 +48,9 @@ def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     states = []
     for steps in (FIRST, FIRST + 1, None):
         loop.train(given, workdir, max_steps=steps)
-        states.append({path: np.asarray(x) for path, x in flatten(final_state(given, workdir)[1]["params"]).items()})
+        states.append(
+            {path: np.asarray(x) for path, x in flatten_dict(final_state(given, workdir)[1]["params"], sep="/").items()}
+        )
     return workdir, states[0], states[-1]
 
 
@@ -56,7 +58,7 @@ def test_the_context_alone_moves_in_the_second_stage_and_starts_at_the_words(sto
     _, before, after = stopped
     assert [path for path in before if not np.array_equal(before[path], after[path])] == ["context"]
     tokens = Tokenizer(data, 8, 0, 120)(["this is a photo of"])[0]
-    word = flatten(final_word_table(data))["text/word"]
+    word = flatten_dict(final_word_table(data), sep="/")["text/word"]
     # made inside and outside of jit, whose last digits differ
     assert np.allclose(before["context"], word[tokens[1:4]], rtol=1e-6, atol=0), "the words as they were at the start"
 
@@ -70,7 +72,7 @@ def final_word_table(data: Path) -> dict[str, Any]:
 
 def test_going_on_is_not_having_stopped(stopped: Any, data: Path, tmp_path: Path) -> None:
     loop.train(two_stages(data), tmp_path / "whole")
-    whole = flatten(final_state(two_stages(data), tmp_path / "whole")[1]["params"])
+    whole = flatten_dict(final_state(two_stages(data), tmp_path / "whole")[1]["params"], sep="/")
     assert all(np.array_equal(np.asarray(x), stopped[2][path]) for path, x in whole.items())
 
 
@@ -91,14 +93,13 @@ def test_what_it_leaves(stopped: Any, data: Path) -> None:
 def test_the_file_gives_what_the_run_computed(stopped: Any, data: Path) -> None:
     from flax import nnx
 
-    from biomedclip_jax.interop.mapping import nest
     from biomedclip_jax.models import abstract_model
 
     workdir, _, after = stopped
     given = two_stages(data)
     clip = from_pretrained(workdir / "model")
     layout = class_prompts(given, CLASSES, clip.processor.tokenizer)
-    ours = prompt_embeddings(nnx.merge(abstract_model(given.model)[0], nest(after)), *layout)
+    ours = prompt_embeddings(nnx.merge(abstract_model(given.model)[0], unflatten_dict(after, sep="/")), *layout)
     theirs = load_prompts(workdir / "prompts.safetensors", clip).text_embeddings(clip)
     assert np.abs(np.asarray(ours) - theirs).max() <= 1e-6
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from helpers import tiny
 from helpers.reference import load_open_clip, open_clip_model
 from jax.sharding import PartitionSpec as P
@@ -27,7 +28,6 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import read_model
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import make_mesh
@@ -135,8 +135,8 @@ def test_the_exported_model(ema: float | None, interpolate: float, fsdp: int) ->
     assert (found["image"]["blocks"]["mlp"]["fc1"]["kernel"].sharding.is_fully_replicated) == (fsdp == 1), (
         "split as in training"
     )
-    beginning = flatten(start(run)["params"])
-    for path, leaf in flatten(found).items():
+    beginning = flatten_dict(start(run)["params"], sep="/")
+    for path, leaf in flatten_dict(found, sep="/").items():
         by = 3 if ema is not None and path.startswith("text/") else 1
         expected = np.asarray(beginning[path]) + by * interpolate
         assert np.abs(leaf - expected).max() <= 1e-6, path
@@ -241,8 +241,8 @@ def bert_folder(folder: Path, kind: str = "BertModel") -> Any:
 
 
 def assert_fresh_elsewhere(run: TrainConfig, state: State, given: str) -> None:
-    fresh = flatten(start(config(run.model))["params"])
-    for path, leaf in flatten(state["params"]).items():
+    fresh = flatten_dict(start(config(run.model))["params"], sep="/")
+    for path, leaf in flatten_dict(state["params"], sep="/").items():
         assert path.startswith(given) or np.array_equal(leaf, fresh[path]), path
 
 
@@ -347,8 +347,10 @@ def test_the_sigmoid_objective_can_start_from_a_model_without_a_bias(tmp_path: P
     run = config(dataclasses.replace(found, init_logit_bias=-10.0), stage, model_init=str(tmp_path / "clip"))
     params = start(run)["params"]
     assert float(params["logit_bias"]) == -10.0
-    plain = flatten(start(config(found, model_init=str(tmp_path / "clip")))["params"])
-    assert all(np.array_equal(leaf, plain[path]) for path, leaf in flatten(params).items() if path != "logit_bias")
+    plain = flatten_dict(start(config(found, model_init=str(tmp_path / "clip")))["params"], sep="/")
+    assert all(
+        np.array_equal(leaf, plain[path]) for path, leaf in flatten_dict(params, sep="/").items() if path != "logit_bias"
+    )
 
 
 def test_a_trained_bias_is_kept_and_not_lost(tmp_path: Path) -> None:

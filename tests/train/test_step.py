@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers import tiny
 from helpers.tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, kept, parameters, program, result
 
 from biomedclip_jax.config import ClipTextConfig, IA3Config, LoRAConfig, PrefixConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.sharding import as_varying, put_batch
 from biomedclip_jax.train import step
@@ -99,7 +99,7 @@ def test_adapters_learn_the_same_however_the_work_is_split(way: Way) -> None:
 
 
 def parameter_paths(way: Way) -> list[str]:
-    return list(flatten(parameters(way.model)))
+    return list(flatten_dict(parameters(way.model), sep="/"))
 
 
 def test_frozen_matrices_are_gathered_but_have_no_gradient() -> None:
@@ -112,10 +112,10 @@ def test_frozen_matrices_are_gathered_but_have_no_gradient() -> None:
 
 def test_a_frozen_base_in_bfloat16_is_the_rounded_base() -> None:
     way = dataclasses.replace(LORA_WAYS["split by layer"], frozen_dtype="bfloat16")
-    halves = flatten(kept(way, parameters(way.model)))
+    halves = flatten_dict(kept(way, parameters(way.model)), sep="/")
     assert {path.rpartition("/")[2] for path, x in halves.items() if x.dtype == jnp.bfloat16} == {"kernel", "word"}
     assert all(x.dtype == jnp.float32 for path, x in halves.items() if path in result(way)[1])
-    same = nest({path: np.asarray(x, np.float32) for path, x in halves.items()})
+    same = unflatten_dict({path: np.asarray(x, np.float32) for path, x in halves.items()}, sep="/")
     assert_same(result(way), result(way.plain, params=same))
 
 
@@ -156,7 +156,9 @@ def test_captions_in_buckets_are_padded_captions(way: Way, fits: bool) -> None:
 
 def test_only_a_batch_that_fits_is_computed_in_buckets() -> None:
     """Seen by a poisoned last row of the position table, which the buckets never read."""
-    params = nest(flatten(parameters()) | {"text/position": parameters()["text"]["position"].copy()})
+    params = unflatten_dict(
+        flatten_dict(parameters(), sep="/") | {"text/position": parameters()["text"]["position"].copy()}, sep="/"
+    )
     params["text"]["position"][7] = np.nan
     assert np.isfinite(result(BUCKETED, short_captions(), params)[0])
     assert np.isnan(result(BUCKETED, tiny.batch(ROWS), params)[0])
@@ -284,7 +286,7 @@ def test_metrics_are_those_of_the_state_that_went_in() -> None:
 
 def test_what_is_frozen_stays_as_it_is() -> None:
     _, after, _ = update("split")
-    before, new = flatten(parameters() | {"logit_scale": np.float32(2.0)}), flatten(after["params"])
+    before, new = flatten_dict(parameters() | {"logit_scale": np.float32(2.0)}, sep="/"), flatten_dict(after["params"], sep="/")
     moved = {path for path in new if not np.array_equal(before[path], new[path])}
     assert moved == set(compiled_step("split")[2].trained(0))
     assert {path.split("/")[0] for path in moved} == {"text_head", "image", "logit_scale"}

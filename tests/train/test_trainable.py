@@ -1,14 +1,14 @@
 """Which parameters a pattern means, and what is said of one that means none."""
 
 import pytest
+from flax.traverse_util import flatten_dict
 from helpers import tiny
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.train.trainable import check_patterns, chosen, matches
 
-PATHS = list(flatten(abstract_model(tiny.MODEL)[1]))
+PATHS = list(flatten_dict(abstract_model(tiny.MODEL)[1], sep="/"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
-from biomedclip_jax.data.labelled.types import Labelled, files_there, labelled_files
+from biomedclip_jax.data.labelled.caption_table import LabelledRow
+from biomedclip_jax.data.labelled.captions import packaged_captions
+from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.tables import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
@@ -29,6 +31,7 @@ _OTHERS = (
 )
 _LISTS = ("chexpert_5x200.csv", "chexpert-5x200.csv", "chexpert-5x200-meta.csv")
 _RELEASES = "CheXpert-v1.0*"
+_HELD_OUT = 0.05  # of the patients for validation: the share in CLEFT, whose lists were not published
 _UNCERTAIN = {"ignore": -1.0, "zeros": 0.0, "ones": 1.0}
 
 
@@ -52,27 +55,60 @@ def read_chexpert(
     check_split(name, split, ("train", "validation", "test"))
     if uncertain not in _UNCERTAIN:
         raise UserError(f"{name}: uncertain = {uncertain!r}; expected one of {', '.join(_UNCERTAIN)}")
-    root = release_root(where)
+    root = _release_root(where)
     if split == "validation":
         chosen = list(_single(existing(root, "valid.csv"), _UNCERTAIN[uncertain]))
     else:
-        listed = published_list(where, root)
+        listed = _published_list(where, root)
         table = existing(root, "train.csv") if listed is None or split == "train" else None
         pool = [] if table is None else list(_single(table, _UNCERTAIN[uncertain]))
         test = _listed(listed) if listed is not None else _drawn(root / "train.csv", pool, per_class)
-        patients = {patient_of(path) for path, _ in test}
-        chosen = test if split == "test" else [each for each in pool if patient_of(each[0]) not in patients]
-    rows = ((root / inside_release(path), findings.index(FIVE[label])) for path, label in chosen)
-    return labelled_files(name, classes, *files_there((str(number), *row) for number, row in enumerate(rows, 1)))
+        patients = {_patient_of(path) for path, _ in test}
+        chosen = test if split == "test" else [each for each in pool if _patient_of(each[0]) not in patients]
+    rows = ((root / _inside_release(path), findings.index(FIVE[label])) for path, label in chosen)
+    return labelled_files(name, classes, *existing_files((str(number), *row) for number, row in enumerate(rows, 1)))
 
 
-def release_root(where: Path) -> Path:
+def chexpert_rows(where: Path, per_class: int = 200) -> Iterator[LabelledRow]:
+    """The frontal images of train.csv, 95 % of the patients for training and 5 % for validation, drawn with a fixed seed.
+
+    test: those of CheXpert 5x200, as `read_chexpert` has them; the other images of their patients are left out.
+    A column "five" says which of the five findings an image has, if it is the only one of them.
+    """
+    root = _release_root(where)
+    columns = ("Path", "AP/PA", *packaged_captions("chexpert").style("default").columns)
+    test = read_chexpert("chexpert", where, "test", FIVE, "ignore", per_class)
+    chosen = {Path(str(image)): FIVE[label] for image, label in zip(test.images, test.labels, strict=True)}
+    tested = {_patient_of(str(image.relative_to(root))) for image in chosen}
+    table = existing(root, "train.csv")
+    patients = sorted({_patient_of(text_of(row["Path"])) for row in table_rows(table, ["Path"])} - tested)
+    order = np.random.default_rng(0).permutation(len(patients))
+    held_out = {patients[i] for i in order[: round(_HELD_OUT * len(patients))]}
+    seen: set[Path] = set()
+    listed = _published_list(where, root)
+    for source in (table, *([listed] if listed is not None else [])):  # published lists may hold images of another table
+        for row in table_rows(source, columns):
+            path = text_of(row["Path"])
+            image, patient = root / _inside_release(path), _patient_of(path)
+            known = "test" if image in chosen else "validation" if patient in held_out else "train"
+            if image in seen or (source == listed and image not in chosen):
+                continue
+            seen.add(image)
+            skip = "" if text_of(row["AP/PA"]) in ("AP", "PA") else "not frontal (AP/PA)"
+            if not skip and known != "test" and patient in tested:
+                skip = "of a patient of the test set"
+            present = [finding for finding in FIVE if text_of(row[finding]) in ("1", "1.0")]
+            five = chosen.get(image) or (present[0] if len(present) == 1 else "")
+            yield LabelledRow(image, {**row, "five": five.lower()}, known, skip)
+
+
+def _release_root(where: Path) -> Path:
     """The folder with train.csv or train/: `where`, or that of a release in it."""
     releases = (where, *sorted(where.glob(_RELEASES)))
     return next((each for each in releases if (each / "train").is_dir() or (each / "train.csv").is_file()), where)
 
 
-def published_list(where: Path, root: Path) -> Path | None:
+def _published_list(where: Path, root: Path) -> Path | None:
     """The list of 5x200's images, if there is one."""
     return next((folder / file for folder in (where, root) for file in _LISTS if (folder / file).is_file()), None)
 
@@ -116,13 +152,13 @@ def _listed(path: Path) -> list[tuple[str, int]]:
     return rows
 
 
-def inside_release(path: str) -> Path:
+def _inside_release(path: str) -> Path:
     """CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> train/patient00001/..."""
     parts = Path(path).parts
     first = next((number for number, part in enumerate(parts) if part in ("train", "valid")), 1)
     return Path(*parts[first:])
 
 
-def patient_of(path: str) -> str:
+def _patient_of(path: str) -> str:
     """CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> patient00001."""
     return next((part for part in Path(path).parts if part.startswith("patient")), path)

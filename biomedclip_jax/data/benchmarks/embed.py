@@ -6,23 +6,24 @@ three such tables, `..._{train,valid,test}.csv`, as CLEFT has it; its split was 
 `tables/EMBED_OpenData_clinical_reduced.csv` and `EMBED_OpenData_clinical.csv`: a row for each finding of an exam; acc_anon,
 side (L, R, B or nothing), asses (a letter), tissueden (1 to 5, 5 for men), age_at_study, RACE_DESC, ETHNIC_GROUP_DESC; the
 second also massshape, massdens, calcfind and calcdistri, codes whose meaning is in `AWS_Open_Data_Clinical_Legend.csv`: Header
-in export, Code, Meaning. Images: DICOM, in `images/`, below which they lie as below /mnt/NAS2/mammo/anon_dicom/ in the table.
+in export, Code, Meaning. Images: DICOM, in `images/`, arranged as below /mnt/NAS2/mammo/anon_dicom/ in the table.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.captions import Empty, code_of, packaged_captions
-from biomedclip_jax.data.labelled.types import Labelled, files_there, labelled_files
+from biomedclip_jax.data.labelled.classes import some_of_each
+from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.tables import Row, table_rows, text_of
 from biomedclip_jax.errors import UserError
 
-SPLITS = {"train": "train", "validation": "valid", "test": "test"}
+_SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 _DIVISION = {"train": 0.7, "validation": 0.1, "test": 0.2}  # of the patients; ours
 _TABLES, _IMAGES = "tables", "images"
 _THEIRS = "/mnt/NAS2/mammo/anon_dicom/"
@@ -39,15 +40,6 @@ _CODES = ("massshape", "massdens", "calcfind", "calcdistri")
 _FINDING_COLUMNS = ("asses", "tissueden", "age_at_study", "RACE_DESC", "ETHNIC_GROUP_DESC", *_CODES)
 
 
-@dataclass(frozen=True)
-class Mammogram:
-    """An image and what the tables say of it, by column. skip: why it is not to be used, or nothing."""
-
-    image: Path
-    row: Row
-    skip: str = ""
-
-
 def read_embed(
     name: str, where: Path, split: str, classes: Sequence[str], label: str, per_class: int | None = None
 ) -> Labelled:
@@ -57,7 +49,7 @@ def read_embed(
     Where there are no tables for the splits, 70/10/20 % of the patients, drawn with a fixed seed. Images without a label, an
     exam in the clinical table or a file are in `rejects`. UserError for tables that are missing or miss a column.
     """
-    check_split(name, split, tuple(SPLITS))
+    check_split(name, split, tuple(_SPLITS))
     sentence = packaged_captions("embed").label(label)
     pool: list[tuple[Path, int]] = []
     rejects: list[Reject] = []
@@ -69,31 +61,27 @@ def read_embed(
             except Empty as error:
                 reason = f"{error} is empty, or a code that is no class"
         if reason:
-            rejects.append({"row": str(number), "image": str(mammogram.image), "reason": reason})
+            rejects.append(Reject(str(number), str(mammogram.image), reason))
     if split == "test" and per_class is not None:
-        labels = [position for _, position in pool]
-        pool = [pool[i] for i in drawn(labels, per_class)]
-    found, gone = files_there(("", *each) for each in pool)
-    return labelled_files(name, classes, found, rejects + gone)
+        labels = [label_index for _, label_index in pool]
+        pool = [pool[i] for i in some_of_each(labels, per_class)]
+    found, missing = existing_files(("", *each) for each in pool)
+    return labelled_files(name, classes, found, rejects + missing)
 
 
-def drawn(labels: Sequence[object], per_class: int, seed: int = 0) -> list[int]:
-    """Positions, in order, of `per_class` items of each label, or of all where there are fewer."""
-    generator = np.random.default_rng(seed)
-    chosen: list[int] = []
-    for label in sorted(set(labels), key=str):
-        own = [position for position, each in enumerate(labels) if each == label]
-        chosen += own if len(own) <= per_class else generator.choice(own, per_class, replace=False).tolist()
-    return sorted(chosen)
+def embed_rows(where: Path) -> Iterator[LabelledRow]:
+    """Rows for captions: the images of all splits, divided as `read_embed` does. UserError as of `read_embed`."""
+    for split in _SPLITS:
+        yield from mammograms(where, split)
 
 
-def mammograms(where: Path, split: str) -> Iterator[Mammogram]:
+def mammograms(where: Path, split: str) -> Iterator[LabelledRow]:
     """All images of a split, those that are not to be used as well. UserError for tables that are missing or miss a column."""
     tables = where / _TABLES if (where / _TABLES).is_dir() else where
-    own = [tables / f"EMBED_OpenData_metadata_reduced_{part}.csv" for part in SPLITS.values()]
+    own = [tables / f"EMBED_OpenData_metadata_reduced_{part}.csv" for part in _SPLITS.values()]
     divided = any(path.is_file() for path in own)
     table = (
-        existing(tables, f"EMBED_OpenData_metadata_reduced_{SPLITS[split]}.csv")
+        existing(tables, f"EMBED_OpenData_metadata_reduced_{_SPLITS[split]}.csv")
         if divided
         else existing(tables, "EMBED_OpenData_metadata_reduced.csv", "EMBED_OpenData_metadata.csv")
     )
@@ -111,7 +99,8 @@ def mammograms(where: Path, split: str) -> Iterator[Mammogram]:
         elif exam is None:
             skip = "no row of its exam in the clinical table"
         about = {column: row[column] for column in _IMAGE_COLUMNS}
-        yield Mammogram(image, about | (exam or _Exam()).finding(text_of(row["ImageLateralityFinal"])), skip)
+        finding = (exam or _Exam()).finding(text_of(row["ImageLateralityFinal"]))
+        yield LabelledRow(image, {**about, **finding}, split, skip)
 
 
 class _Exam:

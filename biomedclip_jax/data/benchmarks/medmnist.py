@@ -16,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import LazyImage
-from biomedclip_jax.data.labelled.types import Labelled, file_fingerprint, fingerprint
+from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError, first_line
 
 _KEYS = {"train": "train", "validation": "val", "test": "test"}

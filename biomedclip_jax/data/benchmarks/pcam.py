@@ -15,9 +15,10 @@ import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.pairs import labelled_build
-from biomedclip_jax.data.labelled.types import Labelled, file_fingerprint, fingerprint
+from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.tfds_read import open_build
 from biomedclip_jax.errors import UserError, first_line
 

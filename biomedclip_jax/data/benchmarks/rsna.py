@@ -8,13 +8,15 @@ stage_2_test_images have no labels.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.types import Labelled, labelled_files
+from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.tables import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
@@ -43,11 +45,24 @@ def read_rsna(name: str, where: Path, split: str, classes: Sequence[str], negati
     there = {entry.name for entry in os.scandir(folder)}
     found = [(folder / f"{patient}.dcm", target) for patient, target in rows if f"{patient}.dcm" in there]
     rejects = [
-        {"row": str(number), "image": str(folder / f"{patient}.dcm"), "reason": "no .dcm for this patient"}
+        Reject(str(number), str(folder / f"{patient}.dcm"), "no .dcm for this patient")
         for number, (patient, _) in enumerate(rows, 1)
         if f"{patient}.dcm" not in there
     ]
     return labelled_files(name, classes, found, rejects)
+
+
+def rsna_rows(where: Path) -> Iterator[LabelledRow]:
+    """Rows for captions: all patients, divided as `read_rsna` does by "patients", with the column Target (0 or 1).
+
+    UserError as of `read_rsna`.
+    """
+    for split in ("train", "validation", "test"):
+        found = read_rsna("rsna", where, split, ("0", "1"), "all", "patients")
+        for image, target in zip(found.images, found.labels, strict=True):
+            yield LabelledRow(Path(str(image)), {"Target": str(target)}, split)
+        for reject in found.rejects:
+            yield LabelledRow(Path(reject.image), {}, split, reject.reason)
 
 
 def _divided(where: Path, split: str, negative: str, division: str) -> list[tuple[str, int]]:

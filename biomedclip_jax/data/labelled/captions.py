@@ -202,4 +202,4 @@ def _one_of(source: str, kind: str, there: Mapping[str, Sentence], name: str) ->
 
 @cache
 def _packaged() -> dict[str, Any]:
-    return tomllib.loads((files("biomedclip_jax.data") / _PACKAGED).read_text(encoding="utf-8"))
+    return tomllib.loads((files("biomedclip_jax.data.labelled") / _PACKAGED).read_text(encoding="utf-8"))

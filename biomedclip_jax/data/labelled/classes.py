@@ -1,7 +1,4 @@
-"""Names of classes: their order, and which one a label is.
-
-The labels of an image as numbers: which of the classes they are.
-"""
+"""Names of classes: their order, which of them a label means, and the labels of a batch as numbers."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,7 +11,7 @@ _MOST = 1_000  # classes; a column with more different values holds something el
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once: by number where all are whole numbers, else by letter."""
+    """Each name once: sorted by number where all are whole numbers, else by letter."""
     different = set(names)
     return tuple(sorted(different, key=int) if all(name.isdecimal() for name in different) else sorted(different))
 
@@ -62,12 +59,22 @@ def classes_in(pairs: Pairs, separator: str | None = None) -> tuple[str, ...]:
 
 
 def multi_hot(labels: Sequence[str | None], classes: Sequence[str], separator: str | None = None) -> np.ndarray:
-    """bool [n, C] of n images. UserError for a label that is none of the classes."""
-    places = {name: place for place, name in enumerate(classes)}
+    """The labels of n images as bool [n, C], true where an image is of that class. UserError for a label that is no class."""
+    indices = {name: index for index, name in enumerate(classes)}
     rows = np.zeros((len(labels), len(classes)), bool)
     for row, label in zip(rows, labels, strict=True):
         for name in names_in(label or "", separator):
-            if name not in places:
+            if name not in indices:
                 raise UserError(f"label {name!r}: not among the training data's: {', '.join(classes)}")
-            row[places[name]] = True
+            row[indices[name]] = True
     return rows
+
+
+def some_of_each(labels: Sequence[object], per_class: int, seed: int = 0) -> list[int]:
+    """Positions, in order, of `per_class` randomly drawn items of each label, or of all items of a label with fewer."""
+    generator = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for label in sorted(set(labels), key=str):
+        own = [position for position, each in enumerate(labels) if each == label]
+        chosen += own if len(own) <= per_class else generator.choice(own, per_class, replace=False).tolist()
+    return sorted(chosen)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.labelled.classes import classes_of
-from biomedclip_jax.data.labelled.types import Labelled, file_fingerprint, fingerprint
+from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import ImageOf, Pairs, reject
 from biomedclip_jax.data.tfds_read import BuildPairs
 from biomedclip_jax.data.webdataset import FROM_CLS, have_classes, open_shards
@@ -59,7 +60,7 @@ def labelled_pairs(name: str, pairs: Pairs, mark: str, classes: Sequence[str] | 
         kept.append(index)
         labels.append(label or "")
     if not kept:
-        first = f"; the first: {rejects[0]['reason']}" if rejects else ""
+        first = f"; the first: {rejects[0].reason}" if rejects else ""
         raise UserError(f"{name}: no sample with a label, {len(rejects)} left out{first}")
     names = classes_of(name, labels, classes)
     position = {label: number for number, label in enumerate(names)}

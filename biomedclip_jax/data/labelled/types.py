@@ -1,6 +1,5 @@
 """Images of known classes: the contract between readers of labelled data and the tasks that need labels."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import ImageSource
-from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.pairs import Reject, first_reject
 from biomedclip_jax.errors import UserError
 
 
@@ -17,8 +17,9 @@ from biomedclip_jax.errors import UserError
 class Labelled:
     """n images, each of one class.
 
-    classes: names, in the order of the labels. images: decoded only when asked for (paths, `LazyImage`s, arrays ...).
-    names: what messages and pictures call each image. labels: int64 [n], positions in `classes`.
+    name: of the data, for messages and tables. classes: C names, in the order of the class indices.
+    images: decoded only when asked for (paths, `LazyImage`s, arrays ...). names: what messages and pictures call each image.
+    labels: int64 [n], class indices from 0 to C - 1.
     fingerprint: changes when an image, or their order, does; embeddings are cached under it.
     rejects: what was left out when the data were opened, and why.
     """
@@ -35,7 +36,7 @@ class Labelled:
         return len(self.labels)
 
     def subset(self, positions: np.ndarray) -> "Labelled":
-        """The images at these positions, in this order."""
+        """The images at these positions (int [m]), in this order; without rejects."""
         chosen = [int(i) for i in positions]
         return Labelled(
             name=self.name,
@@ -50,10 +51,9 @@ class Labelled:
 def labelled_files(
     name: str, classes: Sequence[str], found: Sequence[tuple[Path, int]], rejects: Sequence[Reject] = ()
 ) -> Labelled:
-    """Image files, each with the position of its class. UserError if there is none."""
+    """Labelled images from image files, each with its class index. UserError if there is none."""
     if not found:
-        first = f"; the first: {rejects[0]['image']}, {rejects[0]['reason']}" if rejects else ""
-        raise UserError(f"{name}: no usable image, {len(rejects)} left out{first}")
+        raise UserError(f"{name}: no usable image, {len(rejects)} left out{first_reject(rejects)}")
     paths = [path for path, _ in found]
     return Labelled(
         name=name,
@@ -66,34 +66,13 @@ def labelled_files(
     )
 
 
-def files_there(
-    rows: Iterable[tuple[str, Path, int]],
-) -> tuple[list[tuple[Path, int]], list[Reject]]:
-    """Rows (number, image file, position of its class) for `labelled_files`: the usable ones, and those without their file."""
+def existing_files(rows: Iterable[tuple[str, Path, int]]) -> tuple[list[tuple[Path, int]], list[Reject]]:
+    """Divide rows (number, image file, class index) into those for `labelled_files` and those whose file does not exist."""
     found: list[tuple[Path, int]] = []
     rejects: list[Reject] = []
     for number, image, label in rows:
         if os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
             found.append((image, label))
         else:
-            rejects.append({"row": number, "image": str(image), "reason": "image file is not there"})
+            rejects.append(Reject(number, str(image), "image file is not there"))
     return found, rejects
-
-
-def fingerprint(parts: Iterable[str]) -> str:
-    """A hash of some strings, in their order."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
-    return digest.hexdigest()[:32]
-
-
-def file_fingerprint(paths: Iterable[Path]) -> str:
-    """Of files, by name, size and time of last change: reading terabytes of images to hash them would take hours."""
-
-    def parts() -> Iterable[str]:
-        for path in paths:
-            state = path.stat()
-            yield f"{path.absolute()} {state.st_size} {state.st_mtime_ns}"
-
-    return fingerprint(parts())

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from biomedclip_jax.data.pmc.figure_types import figure_type
 from biomedclip_jax.data.text import token_counter
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 _SAMPLE = 50_000  # captions, about, whose words are counted
 _WORD = re.compile(r"[^\W\d_][\w-]+[^\W_]")  # of three letters or more
@@ -110,7 +110,7 @@ class SomePairs:
     def records(self) -> Iterator[dict[str, Any]]:
         from PIL import Image
 
-        from biomedclip_jax.data.open_pairs import open_pairs
+        from biomedclip_jax.data.sources import open_pairs
 
         pairs = open_pairs(self.source, *self.columns)
         for index in range(self.start, self.stop):
@@ -127,7 +127,7 @@ def parts_of(source: str, columns: tuple[str, str] = ("image", "caption")) -> Se
     """
     folder = Path(source)
     if not (folder / "features.json").is_file():
-        from biomedclip_jax.data.open_pairs import open_pairs
+        from biomedclip_jax.data.sources import open_pairs
 
         count = len(open_pairs(source, *columns))
         starts = range(0, count, _PAIRS_A_PART)

@@ -155,7 +155,7 @@ def _left_out(summary: Mapping[str, Any]) -> dict[str, dict[str, int]]:
 
 def write_page(statistics: Mapping[str, Any], pictures: Mapping[str, Path], path: Path) -> None:
     """pictures: title -> PNG."""
-    parts = [*_overview(statistics), *_numbers(statistics)]
+    parts = [*_overview(statistics), *_lengths(statistics)]
     for name, picture in pictures.items():
         parts += [html_page.heading(name), html_page.picture(name, picture)]
         if name.startswith("Words"):
@@ -179,7 +179,7 @@ def _overview(statistics: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _numbers(statistics: Mapping[str, Any]) -> list[str]:
+def _lengths(statistics: Mapping[str, Any]) -> list[str]:
     lines = {f"{unit} of a caption": numbers for unit, numbers in statistics["caption"].items()}
     lines |= {f"{side} of an image, pixels": numbers for side, numbers in statistics.get("image", {}).items()}
     if "references of a figure" in statistics:

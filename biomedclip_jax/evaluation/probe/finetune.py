@@ -16,7 +16,7 @@ from biomedclip_jax.evaluation.probe.head import EPOCHS, SEARCH_EPOCHS, Selectio
 from biomedclip_jax.evaluation.probe.image_tower import Tower, decoded
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.probe.search import Search, full_search, small_search
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 State = dict[str, Any]
 Kept = TypeVar("Kept")

@@ -14,18 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array, lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.load import ImageSource, load_image, preprocess
+from biomedclip_jax.data.images.load import ImageSource, load_image
+from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.head import cross_entropy, sgd, standardised, start, updated
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.sharding import AXES, as_varying, make_mesh, replicated, rows, shard_axes, sum_over_devices
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 State = dict[str, Any]  # tower: {path: array}, head: see `head.start`, velocity: of the trained leaves of both
 
@@ -40,8 +41,8 @@ class Tower:
         self._mesh = make_mesh(devices or jax.local_devices())
         self._microbatch = microbatch
         self._graph, state = nnx.split(clip.model)
-        self._shapes = {path: _shape(leaf) for path, leaf in flatten(nnx.to_pure_dict(state)).items()}
-        self._params = {path: leaf for path, leaf in flatten(clip.params).items() if path.startswith("image")}
+        self._shapes = {path: _shape(leaf) for path, leaf in flatten_dict(nnx.to_pure_dict(state), sep="/").items()}
+        self._params = {path: leaf for path, leaf in flatten_dict(clip.params, sep="/").items() if path.startswith("image")}
         self._trained = {path for path in self._params if path.rsplit("/", 1)[-1] not in _STATISTICS}
         config = clip.processor.config
         self._mean, self._std = jnp.array(config.mean), jnp.array(config.std)
@@ -95,7 +96,7 @@ class Tower:
 
     def _encode(self, tower: dict[str, Array], pixels: Array) -> Array:
         """float32 [B, E] of uint8 [B, S, S, 3]. The text tower is there in name only."""
-        model = nnx.merge(self._graph, nest(self._shapes | tower))
+        model = nnx.merge(self._graph, unflatten_dict(self._shapes | tower, sep="/"))
         return model.image_features((pixels.astype(jnp.float32) / 255 - self._mean) / self._std)
 
     def _update(

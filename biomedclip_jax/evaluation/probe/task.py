@@ -16,7 +16,7 @@ from biomedclip_jax.evaluation.probe.settings import check_classes, make_tasks
 from biomedclip_jax.evaluation.report.drawing import Curve, draw_learning_curves, file_stem, picture_file
 from biomedclip_jax.evaluation.report.results import Result
 from biomedclip_jax.prompts.templates import Prompts
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 BUDGETS = (
     Budget(shots=5),

@@ -17,7 +17,7 @@ from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
 from biomedclip_jax.evaluation.report.results import Result
 from biomedclip_jax.prompts.learned import LearnedPrompts
 from biomedclip_jax.prompts.templates import Prompts, read_prompts
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 
 class PromptLearner(Protocol):

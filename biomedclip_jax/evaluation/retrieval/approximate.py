@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.sharding import BATCH, make_mesh, replicated, rows
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 Method = Literal["faiss", "approx_max_k"]
 

@@ -70,7 +70,7 @@ def retrieval(
     asked = _Asked.without(texts.own, sorted(errors), len(images))
     if not len(asked.images):
         raise UserError(f"{dataset}: no pair can be read by all of the models")
-    left_out = [{"image": reject["image"], "reason": reject["reason"]} for reject in pairs.rejects]
+    left_out = [{"image": reject.image, "reason": reject.reason} for reject in pairs.rejects]
     left_out += [{"image": pairs.name(place), "reason": errors[place]} for place in sorted(errors)]
 
     generator = np.random.default_rng(seed)

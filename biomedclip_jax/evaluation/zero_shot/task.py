@@ -89,7 +89,7 @@ def zero_shot(
                 for j, other in enumerate(candidates)
                 if j != i
             },
-            "left_out": [{"image": reject["image"], "reason": reject["reason"]} for reject in data.rejects]
+            "left_out": [{"image": reject.image, "reason": reject.reason} for reject in data.rejects]
             + [{"image": data.names[position], "reason": errors[position]} for position in sorted(errors)],
         }
         settings = {

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig, from_json, to_json
 from biomedclip_jax.errors import UserError
@@ -23,7 +24,7 @@ from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.folders import read_model
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.mapping import Report, flatten, nest
+from biomedclip_jax.interop.mapping import Report
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import read_weights, write_safetensors
 from biomedclip_jax.models import abstract_model
@@ -81,7 +82,7 @@ def read_adapter(folder: Path) -> Adapter:
         wanted = content["parameters"].items()
     except (KeyError, TypeError, StopIteration, AttributeError) as error:
         raise UserError(f"{path}: not an adapter as biomedclip writes it ({error}); write the folder again") from error
-    tensors, shapes = read_weights(folder / _WEIGHTS), flatten(abstract_model(config)[1])
+    tensors, shapes = read_weights(folder / _WEIGHTS), flatten_dict(abstract_model(config)[1], sep="/")
     for name, shape in wanted:
         if (
             name not in tensors
@@ -98,7 +99,7 @@ def with_adapter(base: Model, adapter: Adapter, source: object) -> Model:
 
     UserError if it is not the base that the adapter was trained on.
     """
-    return _joined(flatten(base.params), adapter, base.tokenizer, base.text_model, base.report, source)
+    return _joined(flatten_dict(base.params, sep="/"), adapter, base.tokenizer, base.text_model, base.report, source)
 
 
 def read_adapted(folder: Path) -> Model:
@@ -109,17 +110,17 @@ def read_adapted(folder: Path) -> Model:
     for beginning, source in adapter.sources.items():
         if not beginning:
             whole = read_model(local_folder(source))
-            leaves, text_model, report = flatten(whole.params), whole.text_model, whole.report
+            leaves, text_model, report = flatten_dict(whole.params, sep="/"), whole.text_model, whole.report
         elif beginning == "image/":
-            leaves |= flatten({"image": initial.image_tower(source, adapter.config.vit)})
+            leaves |= flatten_dict({"image": initial.image_tower(source, adapter.config.vit)}, sep="/")
         else:
-            leaves |= flatten({"text": initial.text_tower(source, adapter.config.text)})
+            leaves |= flatten_dict({"text": initial.text_tower(source, adapter.config.text)}, sep="/")
     tokenizer = local_folder(adapter.tokenizer, weights=False)
     return _joined(leaves, adapter, tokenizer, text_model, report, ", ".join(adapter.sources.values()) or folder)
 
 
 def _joined(leaves: Flat, adapter: Adapter, tokenizer: Path, text_model: str, report: Report, source: object) -> Model:
-    paths = flatten(abstract_model(adapter.config)[1])
+    paths = flatten_dict(abstract_model(adapter.config)[1], sep="/")
     missing = [path for path in paths if path not in adapter.parameters and path not in leaves]
     still = {path: leaves[path] for path in paths if path not in adapter.parameters and path in leaves}
     still = rounded(still, adapter.frozen_dtype)
@@ -128,6 +129,6 @@ def _joined(leaves: Flat, adapter: Adapter, tokenizer: Path, text_model: str, re
         raise UserError(
             f"{source}: not the base that this adapter was trained on ({why}); give the one it names, or train again"
         )
-    params = nest({path: jnp.asarray(adapter.parameters.get(path, still.get(path)), jnp.float32) for path in paths})
-    config, params = merged(adapter.config, params)
+    leaves = {path: jnp.asarray(adapter.parameters.get(path, still.get(path)), jnp.float32) for path in paths}
+    config, params = merged(adapter.config, unflatten_dict(leaves, sep="/"))
     return Model(config, adapter.preprocess, params, tokenizer, report, text_model)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from biomedclip_jax.config import (
     BertConfig,
@@ -29,7 +30,7 @@ from biomedclip_jax.config import (
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
-from biomedclip_jax.interop.mapping import Entry, flatten, from_params, one, stacked, to_params
+from biomedclip_jax.interop.mapping import Entry, from_params, one, stacked, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import Parts, find_weights, read_weights, write_safetensors
 from biomedclip_jax.models import abstract_model
@@ -67,7 +68,7 @@ def _entries(config: CLIPConfig) -> list[Entry]:
     else:
         assert isinstance(text, GPTConfig | LlamaConfig)
         texts = causal.entries(text, "text.")
-    paths = list(flatten(abstract_model(config)[1]))
+    paths = list(flatten_dict(abstract_model(config)[1], sep="/"))
     rest = [path for path in paths if not path.startswith(("image/", "text/"))]
     depths = {"image": image.depth, "text": text.depth}
     adapters = [stacked(p, depths[p.partition("/")[0]], f"adapters.{p}/{{}}") for p in paths if is_adapter(p)]

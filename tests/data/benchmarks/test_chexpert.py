@@ -120,7 +120,7 @@ def test_images_that_are_not_there_are_listed(folder: Path) -> None:
     gone = read(folder).images[0]
     Path(str(gone)).unlink()
     found = read(folder)
-    assert len(found) == 9 and [r["image"] for r in found.rejects] == [str(gone)]
+    assert len(found) == 9 and [r.image for r in found.rejects] == [str(gone)]
 
 
 def test_wrong_layouts(folder: Path) -> None:

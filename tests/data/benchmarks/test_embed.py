@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from biomedclip_jax.data.benchmarks.embed import drawn, mammograms, read_embed
+from biomedclip_jax.data.benchmarks.embed import mammograms, read_embed
 from biomedclip_jax.data.benchmarks.files import NotOnDisk
+from biomedclip_jax.data.labelled.classes import some_of_each
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import benchmark, load_benchmark
 
@@ -70,7 +71,7 @@ def test_labels_and_the_division_by_patient(folder: Path) -> None:
     assert sorted(number for found in splits.values() for number in patients(found)) == sorted([*range(40)] * 2)
     for found in splits.values():
         assert found.labels.tolist() == [number % 7 for number in patients(found)]
-        assert {each["reason"] for each in found.rejects} <= {"FinalImageType is not 2D"}
+        assert {each.reason for each in found.rejects} <= {"FinalImageType is not 2D"}
     assert sum(len(found.rejects) for found in splits.values()) == 10
     density = read(folder, label="density")
     assert density.labels.tolist() == [number % 4 for number in patients(density)] and density.names == splits["test"].names
@@ -92,7 +93,9 @@ def test_a_balanced_test_split(folder: Path) -> None:
     assert Counter(found.labels.tolist()) == dict.fromkeys(range(7), 20)
     assert found.names == read(folder, per_class=20).names and len(set(found.names)) == 140
     assert Counter(read(folder, per_class=26).labels.tolist())[6] == 25  # all that there are
-    assert drawn("aabbb", 2) != drawn("aabbb", 2, seed=3) or drawn("abcabc" * 9, 2) != drawn("abcabc" * 9, 2, seed=3)
+    assert some_of_each("aabbb", 2) != some_of_each("aabbb", 2, seed=3) or some_of_each("abcabc" * 9, 2) != some_of_each(
+        "abcabc" * 9, 2, seed=3
+    )
 
 
 def test_which_finding_an_image_is_described_with(folder: Path) -> None:
@@ -124,15 +127,15 @@ def test_what_is_left_out(folder: Path) -> None:
     write(folder, "EMBED_OpenData_clinical_reduced.csv", REDUCED, findings)
     birads, density = read(folder), read(folder, label="density")
     assert len(birads) == 3 and len(density) == 3
-    reasons = {each["row"]: each["reason"] for each in density.rejects}
+    reasons = {each.row: each.reason for each in density.rejects}
     assert reasons == {
         "4": "female_density_number is empty, or a code that is no class",
         "5": "female_density_number is empty, or a code that is no class",
         "6": "no row of its exam in the clinical table",
     }
-    assert [each["row"] for each in birads.rejects] == ["2", "3", "6"]
+    assert [each.row for each in birads.rejects] == ["2", "3", "6"]
     Path(str(birads.images[0])).unlink()
-    assert read(folder).rejects[-1]["reason"] == "image file is not there"
+    assert read(folder).rejects[-1].reason == "image file is not there"
 
 
 def test_as_benchmarks(folder: Path, tmp_path: Path) -> None:

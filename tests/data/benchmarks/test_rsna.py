@@ -115,7 +115,7 @@ def test_the_images_are_decoded(folder: Path) -> None:
 def test_a_patient_without_a_file_is_listed(folder: Path) -> None:
     (folder / "stage_2_train_images" / f"{PATIENTS[3]}.dcm").unlink()
     found = read(folder, division="none")
-    assert len(found) == 19 and [(r["row"], r["reason"]) for r in found.rejects] == [("4", "no .dcm for this patient")]
+    assert len(found) == 19 and [(r.row, r.reason) for r in found.rejects] == [("4", "no .dcm for this patient")]
     for path in (folder / "stage_2_train_images").iterdir():
         path.unlink()
     with pytest.raises(UserError, match=r"no usable image, 20 left out; the first: .*\.dcm, no \.dcm for this patient"):

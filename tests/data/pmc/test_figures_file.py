@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from helpers.faulty_s3 import BUCKET, FaultyS3, small_article
 
-from biomedclip_jax.data.pmc import figures_file
-from biomedclip_jax.data.pmc.figures_file import describe, write_figures
-from biomedclip_jax.data.pmc.jats.article import ArticleFiles
+from biomedclip_jax.data.pmc import description
+from biomedclip_jax.data.pmc.description import describe
+from biomedclip_jax.data.pmc.figures_file import write_figures
+from biomedclip_jax.data.pmc.jats.article import ArticleFiles, Metadata
 from biomedclip_jax.data.pmc.sources.open import open_source
 from biomedclip_jax.errors import UserError
 
@@ -113,12 +114,12 @@ def test_what_is_left_out_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name, data in articles.items():
         (folder / name).mkdir(parents=True)
         (folder / name / "a.nxml").write_bytes(data)
-    parse = figures_file.parse_article
+    parse = description.parse_article
 
     def with_a_mistake(xml: bytes, name: str) -> Any:
         return 1 / 0 if "PMC6" in name else parse(xml, name)
 
-    monkeypatch.setattr(figures_file, "parse_article", with_a_mistake)
+    monkeypatch.setattr(description, "parse_article", with_a_mistake)
     counts = write_figures(open_source(str(folder)), tmp_path / "f.jsonl")
     assert (counts["articles"], counts["figures"], counts["articles without figures"]) == (3, 2, 1)
     rejects = lines_of(tmp_path / "f.rejects.jsonl")
@@ -134,7 +135,13 @@ def test_what_is_left_out_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def files(xml: str, metadata: dict[str, Any] | None = None, key: str = "x/y", media: tuple[str, ...] = ()) -> ArticleFiles:
-    return ArticleFiles(key, f"{key}/a.xml", xml.encode(), metadata, media, lambda name: b"")
+    facts = None if metadata is None else Metadata.of(metadata)
+    return ArticleFiles(key, f"{key}/a.xml", xml.encode(), facts, media, lambda name: b"")
+
+
+def line_of(files: ArticleFiles) -> dict[str, Any]:
+    """What figures.jsonl says of an article."""
+    return json.loads(json.dumps(vars(describe(files)), default=vars))
 
 
 META = "<front><article-meta>{}</article-meta></front>"
@@ -143,34 +150,32 @@ META = "<front><article-meta>{}</article-meta></front>"
 def test_ids_of_metadata_xml_and_names() -> None:
     ids = META.format('<article-id pub-id-type="pmc">12</article-id><article-id pub-id-type="pmid">34</article-id>')
     xml = f"<article>{ids}<body><fig id='a'/></body></article>"
-    line = describe(files(xml, {"pmcid": "PMC7", "version": 3, "pmid": 56}, key="PMC9.1"))
+    line = line_of(files(xml, {"pmcid": "PMC7", "version": 3, "pmid": 56}, key="PMC9.1"))
     assert (line["pmcid"], line["pmc"], line["version"], line["pmid"]) == ("PMC7", "7", 3, "56")
-    line = describe(files(xml, key="PMC9.2"))
+    line = line_of(files(xml, key="PMC9.2"))
     assert (line["pmcid"], line["pmc"], line["version"], line["pmid"]) == ("PMC12", "12", 2, "34")
     assert line["figures"][0]["pair_id"] == "34_a"
-    line = describe(files("<article><body><fig id='a'/></body></article>", key="PMC9.2"))
+    line = line_of(files("<article><body><fig id='a'/></body></article>", key="PMC9.2"))
     assert (line["pmcid"], line["pmid"], line["figures"][0]["pair_id"]) == ("PMC9", None, "PMC9_a")
-    line = describe(files("<article><body><fig id='a'/></body></article>"))
+    line = line_of(files("<article><body><fig id='a'/></body></article>"))
     assert (line["pmcid"], line["pmc"], line["version"], line["figures"][0]["pair_id"]) == (None, None, None, "x/y_a")
     assert line["is_historical_ocr"] is None and line["license"] is line["license_source"] is None
 
 
 def test_pair_ids_are_unique() -> None:
     figures = "".join(f"<fig {attribute}/>" for attribute in ("id='a'", "id='a'", "", "id='a~2'", "id='a'", "", "id='fig-2'"))
-    line = describe(files(f"<article><body>{figures}</body></article>", key="PMC9"))
+    line = line_of(files(f"<article><body>{figures}</body></article>", key="PMC9"))
     names = [figure["pair_id"].removeprefix("PMC9_") for figure in line["figures"]]
     assert names == ["a", "a~3", "fig-2", "a~2", "a~4", "fig-5", "fig-2~2"]
 
 
 def test_licences_and_flags_of_metadata() -> None:
     xml = "<article article-type='research-article'><body/></article>"
-    line = describe(
-        files(xml, {"license_code": "CC BY-NC", "is_retracted": True, "is_historical_ocr": False, "citation": "X."})
-    )
+    line = line_of(files(xml, {"license_code": "CC BY-NC", "is_retracted": True, "is_historical_ocr": False, "citation": "X."}))
     assert (line["license"], line["license_source"], line["citation"]) == ("CC BY-NC", "metadata", "X.")
     assert line["is_retracted"] is True and line["is_historical_ocr"] is False and line["is_manuscript"] is False
-    assert describe(files(xml, {"license_code": "TDM"}))["license"] == "TDM"
-    assert describe(files(xml, {"license_code": "Custom"}))["license"] == "Custom"
+    assert line_of(files(xml, {"license_code": "TDM"}))["license"] == "TDM"
+    assert line_of(files(xml, {"license_code": "Custom"}))["license"] == "Custom"
     assert line["figures"] == []
 
 
@@ -180,12 +185,12 @@ def test_pictures(tmp_path: Path) -> None:
         '<graphic x:href="a.jpg"/></alternatives></fig><fig id="b"><graphic x:href="gone"/></fig></body></article>'
     )
     names = ("a.tif", "a.jpg", "a.gif")
-    both, gone = describe(files(xml, key="PMC9.1", media=names))["figures"]
+    both, gone = line_of(files(xml, key="PMC9.1", media=names))["figures"]
     assert both["graphic_ref"] == "PMC9.1/a.jpg" and both["pictures"] == ["a.jpg"]
     assert [graphic["media"] for graphic in both["graphics"]] == ["a.tif", "a.jpg"]
     assert gone["graphic_ref"] is None and gone["graphics"] == [{"href": "gone", "media": None, "in_alternatives": False}]
     at_the_top = replace(files(xml, media=names), location="a.xml")
-    assert describe(at_the_top)["figures"][0]["graphic_ref"] == "a.jpg"
+    assert line_of(at_the_top)["figures"][0]["graphic_ref"] == "a.jpg"
 
 
 def test_names_that_are_no_utf8(tmp_path: Path) -> None:

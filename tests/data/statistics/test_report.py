@@ -63,7 +63,7 @@ def _record(article: int, figure: int, caption: str, **more: Any) -> dict[str, A
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two splits, three shards, four articles, six figures and a panel."""
     from biomedclip_jax.data.pmc.build.record import DATASET, VERSION, record_features, shard_name
-    from biomedclip_jax.data.pmc.build.splits import Place
+    from biomedclip_jax.data.pmc.build.splits import ShardId
     from biomedclip_jax.data.tfds_write import Encoder, write_metadata, write_records
 
     folder = tmp_path_factory.mktemp("statistics") / "build"
@@ -77,7 +77,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     third = [_record(4, 0, CAPTIONS["test"][0][0])]
     lengths: dict[str, list[int]] = {"train": [], "test": []}
     for split, number, of, records in (("train", 0, 2, first), ("train", 1, 2, second), ("test", 0, 1, third)):
-        lengths[split].append(write_records(folder / shard_name(Place(split, number, of)), map(encode, records)))
+        lengths[split].append(write_records(folder / shard_name(ShardId(split, number, of)), map(encode, records)))
     write_metadata(folder, DATASET, VERSION, record_features(), lengths, {"train": 1, "test": 1})
     summary = {"articles": {"rejected": {"retracted": 2}}, "pictures": {"rejected": {"duplicate": 1, "no caption": 4}}}
     (folder / "summary.json").write_text(json.dumps(summary))

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.tiny_labels import TinyCandidate, coloured, labelled, part_of, task, unit
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.finetune import FineTune, Images, tune
 from biomedclip_jax.evaluation.probe.image_tower import Tower, decoded
 from biomedclip_jax.evaluation.probe.sampling import Budget
-from biomedclip_jax.interop.mapping import flatten, nest
 
 TEXT = unit(np.random.default_rng(3).normal(size=(3, 16)))
 PAIR = (0.02, 1e-2)
@@ -52,8 +52,8 @@ def test_an_image_that_cannot_be_read(candidate: TinyCandidate) -> None:
 def trained(candidate: TinyCandidate, **ways: Any) -> dict[str, np.ndarray]:
     """Parameters, statistics and losses after 3 epochs of 70 images: a whole batch of 64 and one of 6."""
     tuned = tune(Tower(candidate.clip, **ways), images_of(candidate, 70, 0), None, TEXT, PAIR, epochs=3, seed=1)
-    leaves = {name: np.asarray(x) for name, x in flatten({"t": tuned.state["tower"], "h": tuned.state["head"]}).items()}
-    return leaves | {"losses": tuned.losses}
+    leaves = flatten_dict({"t": tuned.state["tower"], "h": tuned.state["head"]}, sep="/")
+    return {name: np.asarray(x) for name, x in leaves.items()} | {"losses": tuned.losses}
 
 
 def test_the_split_changes_nothing(candidate: TinyCandidate) -> None:
@@ -71,10 +71,10 @@ def test_a_step_is_a_plain_gradient(candidate: TinyCandidate) -> None:
     config = clip.processor.config
     x = (images.pixels.astype(np.float32) / 255 - np.float32(config.mean)) / np.float32(config.std)
     graph, _ = nnx.split(clip.model)
-    flat = flatten(clip.params)
+    flat = flatten_dict(clip.params, sep="/")
 
     def loss(params: dict[str, Any]) -> jax.Array:
-        model = nnx.merge(graph, nest(flat | params["tower"]))
+        model = nnx.merge(graph, unflatten_dict(flat | params["tower"], sep="/"))
         features = model.image_features(jnp.asarray(x))
         normed = (features - features.mean(0)) / jnp.sqrt(features.var(0) + 1e-5)
         logits = normed @ params["kernel"] + params["bias"]

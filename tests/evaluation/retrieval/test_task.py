@@ -13,8 +13,8 @@ from PIL import Image
 
 from biomedclip_jax import from_pretrained
 from biomedclip_jax.data.fingerprint import pairs_fingerprint
-from biomedclip_jax.data.open_pairs import open_pairs
 from biomedclip_jax.data.pairs import ImageOf, Pairs
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings

@@ -12,7 +12,7 @@ from helpers.reference import load_open_clip, write_vocabulary
 from PIL import Image
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, PreprocessConfig, ViTConfig
-from biomedclip_jax.data.images.load import preprocess
+from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import Format, Model, export_format, read_model, write_model
 from biomedclip_jax.interop.formats.preprocessor import preprocessor_json, read_preprocessor

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from helpers.reference import load_open_clip, write_vocabulary
 
 import biomedclip_jax as bc
@@ -28,7 +29,6 @@ from biomedclip_jax.config.adapters import LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import Model, export_format, read_model, write_model
 from biomedclip_jax.interop.formats.tower_pair import CONFIG_FILE
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import init_params
 
 VIT = ViTConfig(image_size=28, patch_size=14, width=32, depth=2, heads=4, mlp_width=64)
@@ -80,7 +80,7 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     write_model(model, tmp_path / "model", "huggingface")
     back = read_model(tmp_path / "model")
     assert (back.config, back.preprocess) == (model.config, model.preprocess)
-    before, after = flatten(model.params), flatten(back.params)
+    before, after = flatten_dict(model.params, sep="/"), flatten_dict(back.params, sep="/")
     assert before.keys() == after.keys() and all(np.array_equal(before[path], after[path]) for path in before)
     shutil.move(tmp_path / "model", tmp_path / "moved")
     clip = bc.from_pretrained(tmp_path / "moved")
@@ -97,7 +97,7 @@ def test_adapters_of_a_llama_stay_beside_its_weights(tmp_path: Path, adapter: Ad
     write_model(model, tmp_path / "model", "huggingface")
     back = read_model(tmp_path / "model")
     assert back.config == model.config
-    before, after = flatten(model.params), flatten(back.params)
+    before, after = flatten_dict(model.params, sep="/"), flatten_dict(back.params, sep="/")
     assert before.keys() == after.keys() and all(np.array_equal(before[path], after[path]) for path in before)
     with pytest.raises(UserError, match="merge them first"):
         write_model(model, tmp_path / "other")

@@ -18,16 +18,26 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.tfds_write import write_metadata
 from biomedclip_jax.data.pmc.build.duplicates import find_duplicates
-from biomedclip_jax.data.pmc.sources.folders import id_in_path
-from biomedclip_jax.data.pmc.build.pairs import Filters
-from biomedclip_jax.data.pmc.build.runner import Runner
+from biomedclip_jax.data.pmc.build.pairs import Filters, Reject
 from biomedclip_jax.data.pmc.build.record import DATASET, VERSION, record_features, shard_name
-from biomedclip_jax.data.pmc.build.shard import STATE, Work, build_shard, finish_shard, is_built, is_finished, read_hashes
-from biomedclip_jax.data.pmc.sources.open import Source
-from biomedclip_jax.data.pmc.build.splits import ARTICLES_PER_SHARD, PMC_15M, Place, place_of, shard_counts
+from biomedclip_jax.data.pmc.build.runner import Runner
+from biomedclip_jax.data.pmc.build.shard import (
+    STATE,
+    FinishedShard,
+    Hashes,
+    ShardPairs,
+    Work,
+    build_shard,
+    finish_shard,
+    is_built,
+    is_finished,
+)
+from biomedclip_jax.data.pmc.build.splits import ARTICLES_PER_SHARD, PMC_15M, ShardId, shard_counts, shard_of
 from biomedclip_jax.data.pmc.build.storage import Storage
+from biomedclip_jax.data.pmc.sources.folders import id_in_path
+from biomedclip_jax.data.pmc.sources.open import Source
+from biomedclip_jax.data.tfds_write import write_metadata
 from biomedclip_jax.errors import UserError
 
 _OPTIONS = f"{STATE}/options.json"
@@ -44,8 +54,53 @@ class BuildOptions:
     duplicates: str = "similar"  # leave out: "similar" pictures, "exact" copies only, "none"
 
 
-def build(source: Source, destination: str, options: BuildOptions, runner: Runner) -> dict[str, Any]:
-    """Build, or go on with, or bring up to date what is in `destination`; returns what `summary.json` holds.
+@dataclass(frozen=True)
+class Summary:
+    """What a build holds and what it left out: numbers of articles, pictures and pairs, and numbers by reason.
+
+    pairs: of each split, panels included. panels: of all pairs. licenses: of pictures, before duplicates went.
+    bytes: of all shards.
+    """
+
+    articles_seen: int
+    articles_with_pictures: int
+    articles_without_figures: int
+    articles_rejected: dict[str, int]
+    pictures_seen: int
+    pictures_kept: int
+    pictures_rejected: dict[str, int]
+    pairs: dict[str, int]
+    panels: int
+    licenses: dict[str, int]
+    bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """What `summary.json` holds."""
+        return {
+            "articles": {
+                "seen": self.articles_seen,
+                "with pictures": self.articles_with_pictures,
+                "without figures": self.articles_without_figures,
+                "rejected": self.articles_rejected,
+            },
+            "pictures": {"seen": self.pictures_seen, "kept": self.pictures_kept, "rejected": self.pictures_rejected},
+            "pairs": self.pairs,
+            "of which panels": self.panels,
+            "licenses of pictures before duplicates": self.licenses,
+            "bytes": self.bytes,
+        }
+
+
+@dataclass(frozen=True)
+class _Duplicates:
+    """Of a shard: the positions of pictures to leave out, and the rejects that say why."""
+
+    positions: list[int] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+
+def build(source: Source, destination: str, options: BuildOptions, runner: Runner) -> Summary:
+    """Build, or go on with, or bring up to date what is in `destination`; `summary.json` there holds what is returned.
 
     Raises UserError for a destination that holds something else, or was built with other options.
     """
@@ -62,11 +117,12 @@ def build(source: Source, destination: str, options: BuildOptions, runner: Runne
     make = functools.partial(build_shard, source=source, filters=options.filters, storage=storage)
     runner.for_each(first, make, functools.partial(_count, storage, works, len(first), ".json"), "reading articles")
 
-    dropped, originals = _duplicates(storage, works, options.duplicates)
-    last = [(work, dropped[work.place]) for work in works if not is_finished(storage, work, dropped[work.place])]
+    duplicates = _duplicates(storage, works, options.duplicates)
+    last = [(work, found.positions) for work, found in zip(works, duplicates, strict=True)]
+    last = [(work, dropped) for work, dropped in last if not is_finished(storage, work, dropped)]
     finish = functools.partial(_finish, source=source, filters=options.filters, storage=storage)
     runner.for_each(last, finish, functools.partial(_count, storage, works, len(last), ".final.json"), "writing shards")
-    return _conclude(storage, works, originals)
+    return _conclude(storage, works, duplicates)
 
 
 def _finish(item: tuple[Work, Sequence[int]], source: Source, filters: Filters, storage: Storage) -> None:
@@ -74,7 +130,7 @@ def _finish(item: tuple[Work, Sequence[int]], source: Source, filters: Filters, 
 
 
 def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptions:
-    """The options, with the number of shards; those of a build that is there already must be the same."""
+    """The options with the number of shards. UserError unless they are those of a build that the destination holds already."""
     if storage.exists(_OPTIONS):
         before = storage.read_json(_OPTIONS)
         options = dataclasses.replace(options, shards=options.shards or before["shards"])
@@ -104,18 +160,18 @@ def _plain(options: BuildOptions) -> dict[str, Any]:
 def _divide(
     source: Source, articles: Sequence[str], splits: Mapping[str, float], shards: Mapping[str, int], options: BuildOptions
 ) -> list[Work]:
-    members: dict[Place, list[str]] = {
-        Place(split, shard, count): [] for split, count in shards.items() for shard in range(count)
+    members: dict[ShardId, list[str]] = {
+        ShardId(split, shard, count): [] for split, count in shards.items() for shard in range(count)
     }
     for article in articles:
-        members[place_of(_article_id(article), splits, shards)].append(article)
+        members[shard_of(_article_id(article), splits, shards)].append(article)
     base = json.dumps(_plain(options), sort_keys=True)
     works = []
-    for place, keys in members.items():
+    for shard, keys in members.items():
         digest = hashlib.sha256(base.encode())
         for key in keys:
             digest.update(f"{key} {source.version(key)}\n".encode())
-        works.append(Work(place, tuple(keys), digest.hexdigest()))
+        works.append(Work(shard, tuple(keys), digest.hexdigest()))
     return works
 
 
@@ -126,105 +182,97 @@ def _article_id(key: str) -> str:
 
 
 def _count(storage: Storage, works: Sequence[Work], todo: int, suffix: str) -> int:
+    """How many of `todo` shards are done by now, told from the files of all shards."""
     names = set(storage.names(STATE))
-    return todo - sum(f"{work.place.name}{suffix}" not in names for work in works)
+    return todo - sum(f"{work.shard.name}{suffix}" not in names for work in works)
 
 
-def _duplicates(
-    storage: Storage, works: Sequence[Work], which: str
-) -> tuple[dict[Place, list[int]], dict[Place, list[tuple[str, str, str]]]]:
-    """For each shard the positions of pictures to leave out, and (pair, reason, the pair that stays) for the rejects."""
-    dropped: dict[Place, list[int]] = {work.place: [] for work in works}
-    originals: dict[Place, list[tuple[str, str, str]]] = defaultdict(list)
+def _duplicates(storage: Storage, works: Sequence[Work], which: str) -> list[_Duplicates]:
+    """The duplicates among the pictures of all shards, for each shard."""
+    duplicates = [_Duplicates() for _ in works]
     if which == "none":
-        return dropped, originals
-    arrays = [read_hashes(storage, work.place) for work in works]
-    sizes = [len(part["ids"]) for part in arrays]
-    joined = {name: np.concatenate([part.pop(name) for part in arrays]) for name in ("digests", "looks", "articles", "ids")}
+        return duplicates
+    hashes, sizes = Hashes.read_all(storage, works)
     # the earliest article keeps the picture; within it the earlier figure, as positions are in document order
-    order = np.lexsort((np.arange(sum(sizes)), joined["articles"]))
-    found = find_duplicates(joined["digests"], joined["looks"], order, similar=which == "similar")
+    order = np.lexsort((np.arange(len(hashes)), hashes.articles))
+    found = find_duplicates(hashes.digests, hashes.looks, order, similar=which == "similar")
     starts = np.cumsum([0, *sizes])
-    for work, start, size in zip(works, starts, sizes, strict=False):
+    for own, start, size in zip(duplicates, starts, sizes, strict=False):
         for position in np.flatnonzero(found.of[start : start + size] >= 0):
             i = start + position
             reason = "duplicate" if found.exact[i] else "similar picture"
-            dropped[work.place].append(int(position))
-            originals[work.place].append((_text(joined["ids"][i]), reason, _text(joined["ids"][found.of[i]])))
-    return dropped, originals
+            detail = f"of {_text(hashes.ids[found.of[i]])}"
+            own.positions.append(int(position))
+            own.rejects.append(Reject("picture", reason, None, _text(hashes.ids[i]), detail=detail))
+    return duplicates
 
 
 def _text(value: Any) -> str:
     return bytes(value).decode()
 
 
-def _conclude(
-    storage: Storage, works: Sequence[Work], originals: Mapping[Place, Sequence[tuple[str, str, str]]]
-) -> dict[str, Any]:
-    """`rejects.jsonl`, TFDS's metadata, `SHA256SUMS` and, last, `summary.json`."""
-    states = [storage.read_json(f"{STATE}/{work.place.name}.json") for work in works]
-    finals = [storage.read_json(f"{STATE}/{work.place.name}.final.json") for work in works]
+def _conclude(storage: Storage, works: Sequence[Work], duplicates: Sequence[_Duplicates]) -> Summary:
+    """Write `rejects.jsonl`, TFDS's metadata, `SHA256SUMS` and, last, `summary.json`."""
+    finals = [FinishedShard.read(storage, work) for work in works]
     lengths: dict[str, list[int]] = defaultdict(list)
     sizes: Counter[str] = Counter()
     for work, final in zip(works, finals, strict=True):
-        lengths[work.place.split].append(final["records"])
-        sizes[work.place.split] += final["bytes"]
+        lengths[work.shard.split].append(final.records)
+        sizes[work.shard.split] += final.bytes
     lengths = {split: shards for split, shards in lengths.items() if sum(shards)}  # TFDS cannot read a split without records
     with tempfile.TemporaryDirectory() as folder:
         rejects = Path(folder) / "rejects.jsonl"
         with rejects.open("wb") as out:
-            for work in works:
-                out.write(storage.read(f"{STATE}/{work.place.name}.rejects.jsonl"))
-                for pair_id, reason, of in originals.get(work.place, ()):
-                    line = {"kind": "picture", "reason": reason, "pair_id": pair_id, "detail": f"of {of}"}
-                    out.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+            for work, found in zip(works, duplicates, strict=True):
+                out.write(storage.read(f"{work.path}.rejects.jsonl"))
+                out.writelines(reject.line() for reject in found.rejects)
         storage.put(rejects, "rejects.jsonl")
         if lengths:
-            # TFDS takes names from the shards that it finds beside the metadata, which are not here
+            # TFDS takes names from the shards that it finds beside the metadata, which are not in this folder
             for work in works:
-                if work.place.split in lengths:
-                    (Path(folder) / shard_name(work.place)).touch()
+                if work.shard.split in lengths:
+                    (Path(folder) / shard_name(work.shard)).touch()
             write_metadata(Path(folder), DATASET, VERSION, record_features(), lengths, sizes)
             for name in ("features.json", "dataset_info.json"):
                 storage.put(Path(folder) / name, name)
-    sums = [f"{final['sha256']}  {shard_name(work.place)}\n" for work, final in zip(works, finals, strict=True)]
+    sums = [f"{final.sha256}  {shard_name(work.shard)}\n" for work, final in zip(works, finals, strict=True)]
     storage.write("SHA256SUMS", "".join(sums).encode())
-    summary = _summary(states, finals, lengths, originals)
-    storage.write_json("summary.json", summary)
+    states = [ShardPairs.read(storage, work) for work in works]
+    summary = _summary(states, finals, lengths, [reject for found in duplicates for reject in found.rejects])
+    storage.write_json("summary.json", summary.to_json())
     if not lengths:
         raise UserError(f"{storage.root}: no pair is left; rejects.jsonl says why")
     return summary
 
 
 def _summary(
-    states: Sequence[Mapping[str, Any]],
-    finals: Sequence[Mapping[str, Any]],
+    states: Sequence[ShardPairs],
+    finals: Sequence[FinishedShard],
     lengths: Mapping[str, Sequence[int]],
-    originals: Mapping[Place, Sequence[tuple[str, str, str]]],
-) -> dict[str, Any]:
-    counts = _sum(state["counts"] for state in states)
-    rejected = _sum(state["rejected"] for state in states)
-    rejected.update(f"picture: {reason}" for part in originals.values() for _, reason, _ in part)
+    duplicates: Sequence[Reject],
+) -> Summary:
+    counts = _sum(state.counts for state in states)
+    rejected = _sum(state.rejected for state in states)
+    rejected.update(f"{reject.kind}: {reject.reason}" for reject in duplicates)
     articles, pictures = (
         {name.removeprefix(kind): count for name, count in sorted(rejected.items()) if name.startswith(kind)}
         for kind in ("article: ", "picture: ")
     )
-    passed = sum(state["pictures"] for state in states)
-    kept = passed - sum(len(part) for part in originals.values())
+    kept = sum(state.pictures for state in states) - len(duplicates)
     without = counts["articles without figures"]
-    return {
-        "articles": {
-            "seen": counts["articles"],
-            "with pictures": counts["articles"] - without - sum(articles.values()),
-            "without figures": without,
-            "rejected": articles,
-        },
-        "pictures": {"seen": kept + sum(pictures.values()), "kept": kept, "rejected": pictures},
-        "pairs": {split: sum(shards) for split, shards in lengths.items()},
-        "of which panels": sum(final["panels"] for final in finals),
-        "licenses of pictures before duplicates": dict(sorted(_sum(state["licenses"] for state in states).items())),
-        "bytes": sum(final["bytes"] for final in finals),
-    }
+    return Summary(
+        articles_seen=counts["articles"],
+        articles_with_pictures=counts["articles"] - without - sum(articles.values()),
+        articles_without_figures=without,
+        articles_rejected=articles,
+        pictures_seen=kept + sum(pictures.values()),
+        pictures_kept=kept,
+        pictures_rejected=pictures,
+        pairs={split: sum(shards) for split, shards in lengths.items()},
+        panels=sum(final.panels for final in finals),
+        licenses=dict(sorted(_sum(state.licenses for state in states).items())),
+        bytes=sum(final.bytes for final in finals),
+    )
 
 
 def _sum(parts: Iterable[Mapping[str, int]]) -> Counter[str]:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from biomedclip_jax.support.parallel import core_count
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.support.quiet import quiet_stderr
+from biomedclip_jax.support.terminal import quiet_stderr
 
 _TAIL = 4_000  # bytes
 

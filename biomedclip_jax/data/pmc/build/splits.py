@@ -10,8 +10,8 @@ ARTICLES_PER_SHARD = 1_000  # about 3,000 pairs and 120 MB at 512 pixels
 
 
 @dataclass(frozen=True, order=True)
-class Place:
-    """A shard of a split. It is the unit of work, too."""
+class ShardId:
+    """A shard of a split, which is the unit of work of a build: number `shard` (from 0) of `shards`."""
 
     split: str
     shard: int
@@ -19,17 +19,21 @@ class Place:
 
     @property
     def name(self) -> str:
+        """The name of its files while the build is made: "train-00000-of-00009"."""
         return f"{self.split}-{self.shard:05d}-of-{self.shards:05d}"
 
 
 def shard_counts(proportions: Mapping[str, float], train_shards: int) -> dict[str, int]:
-    """Shards of each split: about equally long ones, at least one each."""
+    """The number of shards of each split, if the first has `train_shards`: about equally long ones, at least one each."""
     first = next(iter(proportions.values()))
     return {split: max(1, round(train_shards * share / first)) for split, share in proportions.items()}
 
 
-def place_of(article: str, proportions: Mapping[str, float], shards: Mapping[str, int]) -> Place:
-    """article: the PMC id without version, or whatever names an article that has none."""
+def shard_of(article: str, proportions: Mapping[str, float], shards: Mapping[str, int]) -> ShardId:
+    """The shard of an article. article: the PMC id without version, or whatever names an article that has none.
+
+    proportions: shares of the splits, which need not add up to 1. shards: the number of shards of each split.
+    """
     digest = hashlib.sha256(article.encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64 * sum(proportions.values())
     last = ""
@@ -39,4 +43,4 @@ def place_of(article: str, proportions: Mapping[str, float], shards: Mapping[str
             if position < share:
                 break
             position -= share
-    return Place(last, int.from_bytes(digest[8:16], "big") % shards[last], shards[last])
+    return ShardId(last, int.from_bytes(digest[8:16], "big") % shards[last], shards[last])

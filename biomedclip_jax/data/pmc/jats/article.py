@@ -1,6 +1,6 @@
 """What an article of PubMed Central holds for us: its figures, what is said about them, and under which licence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class License:
 
 @dataclass(frozen=True)
 class Figure:
-    """One <fig>. Texts follow the rule in `jats_text.py`; None where the element is missing."""
+    """One <fig>. Texts follow the rule of `text.text_of`; None where the element is missing."""
 
     index: int  # from 0, in document order
     id: str | None
@@ -87,12 +87,63 @@ class Article:
 
 
 @dataclass(frozen=True)
+class Metadata:
+    """What the PMC cloud's JSON says of a version of an article. Texts are None, and flags the default, where it is silent.
+
+    xml_url, media_urls: as they are in the JSON; `cloud_layout.xml_file` and `picture_files` check them.
+    """
+
+    pmcid: str | None = None
+    version: str | None = None
+    pmid: str | None = None
+    doi: str | None = None
+    title: str | None = None
+    citation: str | None = None
+    license_code: str | None = None
+    is_retracted: bool = False
+    is_historical_ocr: bool = False
+    is_manuscript: bool = False
+    is_open_access: bool = True
+    xml_url: object = None
+    media_urls: object = None
+
+    @staticmethod
+    def of(facts: Mapping[str, Any]) -> "Metadata":
+        """The metadata in a JSON object, of which unknown entries are ignored."""
+        return Metadata(
+            pmcid=_text(facts.get("pmcid")),
+            version=_text(facts.get("version")),
+            pmid=_text(facts.get("pmid")),
+            doi=_text(facts.get("doi")),
+            title=_text(facts.get("title")),
+            citation=_text(facts.get("citation")),
+            license_code=_text(facts.get("license_code")),
+            is_retracted=_is_set(facts.get("is_retracted")),
+            is_historical_ocr=_is_set(facts.get("is_historical_ocr")),
+            is_manuscript=_is_set(facts.get("is_manuscript")),
+            is_open_access=_is_set(facts.get("is_pmc_openaccess"), default=True),
+            xml_url=facts.get("xml_url"),
+            media_urls=facts.get("media_urls"),
+        )
+
+
+def _text(value: object) -> str | None:
+    """The text of an entry; an id may be a string or a number."""
+    return str(value).strip() or None if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _is_set(value: object, default: bool = False) -> bool:
+    """A yes or no, which is true or false, and was "yes" or "no" in other lists of PMC's."""
+    return default if value is None else str(value).lower() in ("true", "yes", "1")
+
+
+@dataclass(frozen=True)
 class ArticleFiles:
-    """The files of one article, wherever they lie."""
+    """The files of one article, in whatever form its source keeps them."""
 
     key: str  # PMC id and version ("PMC99000004.2") where they are known, else the name of the folder or package
-    location: str  # of the XML, relative to the source
+    location: str  # path of the XML, relative to the source
     xml: bytes
-    metadata: dict[str, Any] | None  # the PMC cloud's JSON, see `facts`; None where there is none
+    metadata: Metadata | None  # None where the source has none
     media: tuple[str, ...]  # names of the files beside the XML, without folders
     read: Callable[[str], bytes]  # a media file's bytes, by its name in `media`; UserError if it cannot be had

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from biomedclip_jax.data.pmc.jats.article import ArticleFiles
+from biomedclip_jax.data.pmc.jats.article import ArticleFiles, Metadata
 from biomedclip_jax.data.pmc.sources.cloud_layout import best_version, metadata_key, picture_files, read_metadata, xml_file
 from biomedclip_jax.data.pmc.sources.inventory import Index, list_bucket, list_versions, read_inventory
 from biomedclip_jax.data.pmc.sources.s3 import Bucket
@@ -16,6 +16,15 @@ from biomedclip_jax.errors import UserError
 
 class NoSuchArticle(UserError):
     """Neither this id nor, if a version is given, this version is in the bucket."""
+
+
+@dataclass(frozen=True)
+class FoundVersion:
+    """A version of an article in the cloud. article: "PMC123.2". data: the metadata as they came, byte for byte."""
+
+    article: str
+    data: bytes
+    metadata: Metadata
 
 
 @dataclass(frozen=True)
@@ -41,34 +50,32 @@ class CloudSource:
         versions = self._versions(key)
         return hashlib.md5(repr(sorted(versions.items())).encode(), usedforsecurity=False).hexdigest()
 
-    def find(self, key: str) -> tuple[str, bytes, dict[str, Any]]:
-        """The version that is meant ("PMC123.2") and its metadata, as they came and as read.
+    def find(self, key: str) -> FoundVersion:
+        """The version that a key means and its metadata.
 
         Raises UserError where there is none, NotWanted where its licence is not among `licenses`.
         """
         pmcid = key.partition(".")[0]
-        known: dict[int, tuple[bytes, dict[str, Any]]] = {}
+        known: dict[int, FoundVersion] = {}
 
-        def metadata(version: int) -> dict[str, Any]:
+        def metadata(version: int) -> Metadata:
             if version not in known:
-                name = metadata_key(f"{pmcid}.{version}")
-                data = self.bucket.get(name)
-                known[version] = data, read_metadata(data, self.bucket.address(name))
-            return known[version][1]
+                article = f"{pmcid}.{version}"
+                data = self.bucket.get(metadata_key(article))
+                known[version] = FoundVersion(article, data, read_metadata(data, self.bucket.address(metadata_key(article))))
+            return known[version].metadata
 
         version = best_version(self._versions(key), metadata)
-        article = f"{pmcid}.{version}"
-        metadata(version)
-        data, facts = known[version]
-        self.check_license(facts, article)
-        return article, data, facts
+        self.check_license(metadata(version), f"{pmcid}.{version}")
+        return known[version]
 
-    def check_license(self, metadata: dict[str, Any], article: str) -> None:
-        """Raises NotWanted, see `selection.check_license`."""
-        check_license(metadata.get("license_code"), self.licenses, article)
+    def check_license(self, metadata: Metadata, article: str) -> None:
+        """Raises NotWanted where the licence in the metadata is not among `licenses`."""
+        check_license(metadata.license_code, self.licenses, article)
 
     def open(self, key: str) -> ArticleFiles:
-        article, _, metadata = self.find(key)
+        found = self.find(key)
+        article, metadata = found.article, found.metadata
         xml = xml_file(metadata, article)
         md5s = {file.name: file.md5 for file in picture_files(metadata, article)}
         location = f"{article}/{xml.name}"
@@ -99,7 +106,7 @@ class CloudSource:
 
 @dataclass(frozen=True)
 class _Reader:
-    """A picture's bytes, by its name."""
+    """Gives a picture's bytes by its name."""
 
     bucket: Bucket
     article: str

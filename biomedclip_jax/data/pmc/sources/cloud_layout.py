@@ -4,8 +4,8 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from biomedclip_jax.data.pmc.jats.article import Metadata
 from biomedclip_jax.errors import UserError
 
 ARTICLE = re.compile(r"PMC(\d{1,12})\.(\d{1,4})", re.ASCII)  # "PMC99000004.2"
@@ -33,7 +33,7 @@ class CloudFile:
 
 
 def metadata_key(article: str) -> str:
-    """article: "PMC99000004.2"."""
+    """The name of an article's metadata in the cloud. article: id and version, "PMC99000004.2"."""
     return f"metadata/{article}.json"
 
 
@@ -47,47 +47,41 @@ def may_be_picture(name: str) -> bool:
     return not _NO_PICTURE.fullmatch(name)
 
 
-def read_metadata(data: bytes, name: str) -> dict[str, Any]:
-    """The JSON object of a version. Raises UserError, naming `name`, for anything else."""
+def read_metadata(data: bytes, name: str) -> Metadata:
+    """The metadata of a version, from its JSON. Raises UserError, naming `name`, for anything but a JSON object."""
     try:
-        metadata = json.loads(data)
+        facts = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name}: not JSON ({error}); expected the metadata of an article") from error
-    if not isinstance(metadata, dict):
-        raise UserError(f"{name}: expected the metadata of an article, one JSON object, found {type(metadata).__name__}")
-    return metadata
+    if not isinstance(facts, dict):
+        raise UserError(f"{name}: expected the metadata of an article, one JSON object, found {type(facts).__name__}")
+    return Metadata.of(facts)
 
 
-def is_set(metadata: dict[str, Any], key: str, default: bool = False) -> bool:
-    """A yes or no of the metadata, which are true and false, and were "yes" and "no" in other lists of PMC's."""
-    value = metadata.get(key)
-    return default if value is None else str(value).lower() in ("true", "yes", "1")
-
-
-def best_version(versions: Iterable[int], metadata: Callable[[int], dict[str, Any] | None]) -> int:
+def best_version(versions: Iterable[int], metadata: Callable[[int], Metadata | None]) -> int:
     """The highest version that is open access and no author's manuscript; just the highest where there is none.
 
-    metadata: those of a version, or None where there are none. Not asked where there is one version only.
+    metadata: gives those of a version, or None; not called where there is one version only.
     """
     ordered = sorted(versions, reverse=True)
     for version in ordered if len(ordered) > 1 else []:
         facts = metadata(version)
-        if facts and is_set(facts, "is_pmc_openaccess", default=True) and not is_set(facts, "is_manuscript"):
+        if facts is not None and facts.is_open_access and not facts.is_manuscript:
             return version
     return ordered[0]
 
 
-def xml_file(metadata: dict[str, Any], article: str) -> CloudFile:
-    """Raises UserError where the metadata name no XML, or one with another name than it should have."""
-    file = _file(metadata.get("xml_url"), article)
+def xml_file(metadata: Metadata, article: str) -> CloudFile:
+    """The XML of an article. Raises UserError where the metadata name none, or one with another name than it should have."""
+    file = _file(metadata.xml_url, article)
     if file.name != f"{article}.xml":
         raise UserError(f"{article}: its metadata name {file.name!r} as its XML; expected {article}.xml")
     return file
 
 
-def picture_files(metadata: dict[str, Any], article: str) -> list[CloudFile]:
+def picture_files(metadata: Metadata, article: str) -> list[CloudFile]:
     """The media that may be pictures, in the metadata's order. Raises UserError for what cannot be a file of the article."""
-    urls = metadata.get("media_urls") or []
+    urls = metadata.media_urls or []
     if not isinstance(urls, list):
         raise UserError(f"{article}: media_urls of its metadata is {urls!r:.80}; expected a list of s3:// addresses")
     files = {file.name: file for file in (_file(url, article) for url in urls)}

@@ -1,6 +1,4 @@
-"""What a fetch remembers of the articles it has dealt with, so that the next one asks only for what has changed.
-
-A copy of articles of PMC's cloud on a disk, in the same layout. Run again, it fetches what is missing or changed.
+"""A copy of articles of PMC's cloud on a disk, in the same layout. Run again, it fetches what is missing or changed.
 
 An article is written pictures first, then its metadata, then its XML: a folder with an XML is whole. Each file is written aside
 and renamed. `fetch-state.sqlite` says which articles are done, `rejects.jsonl` which are not in the copy and why.
@@ -18,14 +16,13 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from biomedclip_jax.data.pmc.sources.cloud import CloudSource, NoSuchArticle
+from biomedclip_jax.data.pmc.sources.cloud import CloudSource, FoundVersion, NoSuchArticle
 from biomedclip_jax.data.pmc.sources.cloud_layout import CloudFile, metadata_key, picture_files, read_metadata, xml_file
-from biomedclip_jax.data.pmc.sources.selection import NOT_WANTED, NotWanted
+from biomedclip_jax.data.pmc.sources.selection import NOT_WANTED, ArticleReject, NotWanted
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.parallel import in_order
-from biomedclip_jax.support.progress import progress_bar
+from biomedclip_jax.support.terminal import progress_bar
 
 NAME = "fetch-state.sqlite"
 _COMMIT_EVERY = 1.0  # seconds; what a kill loses of this is looked at again, not downloaded again
@@ -33,7 +30,7 @@ _COMMIT_EVERY = 1.0  # seconds; what a kill loses of this is looked at again, no
 
 @dataclass(frozen=True)
 class Known:
-    """How an article was left. version: `CloudSource.version` then. reason: why it was not wanted; None if it was fetched."""
+    """How a fetch left an article. version: `CloudSource.version` then. reason: why it was not wanted; None: it was fetched."""
 
     version: str
     article: str | None  # "PMC123.2"
@@ -42,7 +39,7 @@ class Known:
 
 
 class FetchState:
-    """A small data base beside the articles; one process at a time.
+    """What a fetch remembers of articles, so that the next one asks only for changes: a small data base beside the articles.
 
     Raises UserError where another fetch has it open, and where the file is damaged.
     """
@@ -71,6 +68,7 @@ class FetchState:
         return UserError(f"{self._path}: {error}; remove this file, and the copy is checked anew and nothing downloaded twice")
 
     def get(self, key: str) -> Known | None:
+        """How an article was left, or None for one that is new."""
         try:
             query = "select version, article, reason, licenses from articles where key = ?"
             row = self._base.execute(query, [key]).fetchone()
@@ -79,6 +77,7 @@ class FetchState:
         return Known(*row) if row else None
 
     def put(self, key: str, known: Known) -> None:
+        """Remember how an article was left; it is safe on the disk within a second or so, or at `close`."""
         try:
             values = [key, known.version, known.article, known.reason, known.licenses]
             self._base.execute("insert or replace into articles values (?, ?, ?, ?, ?)", values)
@@ -89,7 +88,7 @@ class FetchState:
             raise self._unusable(error) from error
 
     def close(self) -> None:
-        """Keep what was put."""
+        """Write what was put to the disk and let other processes in."""
         self._base.commit()
         self._base.close()
 
@@ -105,7 +104,7 @@ class _Outcome:
     key: str
     counts: dict[str, int] = field(default_factory=dict)
     known: Known | None = None
-    reject: dict[str, str] | None = None
+    reject: ArticleReject | None = None
 
 
 def fetch(source: CloudSource, folder: Path) -> Counter[str]:
@@ -134,8 +133,8 @@ def fetch(source: CloudSource, folder: Path) -> Counter[str]:
                 if outcome.known is not None:
                     state.put(outcome.key, outcome.known)
                 if outcome.reject is not None:
-                    counts[outcome.reject["reason"]] += 1
-                    rejects.write(json.dumps({"article": outcome.key, **outcome.reject}, ensure_ascii=False) + "\n")
+                    counts[outcome.reject.reason] += 1
+                    rejects.write(json.dumps(vars(outcome.reject), ensure_ascii=False) + "\n")
                 bar.update()
         os.replace(partial_rejects, folder / REJECTS)
     except OSError as error:
@@ -159,20 +158,20 @@ def _fetch_one(source: CloudSource, folder: Path, licenses: str, task: tuple[str
         version = source.version(key)
         if known is not None and known.version == version:
             if known.reason is not None and known.licenses == licenses:
-                return _Outcome(key, reject={"reason": NOT_WANTED, "detail": known.reason})
+                return _Outcome(key, reject=ArticleReject(key, NOT_WANTED, known.reason))
             if known.article is not None and _is_wanted_and_whole(source, folder, known.article):
                 return _Outcome(key, {"unchanged": 1})
         try:
-            article, data, metadata = source.find(key)
+            found = source.find(key)
         except NotWanted as error:
-            reject = {"reason": NOT_WANTED, "detail": str(error)}
+            reject = ArticleReject(key, NOT_WANTED, str(error))
             return _Outcome(key, known=Known(version, None, str(error), licenses), reject=reject)
-        files, size = _fetch_article(source, folder, article, data, metadata)
-        return _Outcome(key, {"fetched": 1, "files": files, "bytes": size}, Known(version, article))
+        files, size = _fetch_article(source, folder, found)
+        return _Outcome(key, {"fetched": 1, "files": files, "bytes": size}, Known(version, found.article))
     except NoSuchArticle as error:
-        return _Outcome(key, reject={"reason": NO_SUCH_ARTICLE, "detail": str(error)})
+        return _Outcome(key, reject=ArticleReject(key, NO_SUCH_ARTICLE, str(error)))
     except UserError as error:
-        return _Outcome(key, reject={"reason": FAILED, "detail": str(error)})
+        return _Outcome(key, reject=ArticleReject(key, FAILED, str(error)))
 
 
 def _is_wanted_and_whole(source: CloudSource, folder: Path, article: str) -> bool:
@@ -187,19 +186,20 @@ def _is_wanted_and_whole(source: CloudSource, folder: Path, article: str) -> boo
     return all((folder / article / name).is_file() for name in names)
 
 
-def _fetch_article(source: CloudSource, folder: Path, article: str, data: bytes, metadata: dict[str, Any]) -> tuple[int, int]:
-    """How many files were downloaded, and their bytes."""
-    xml, pictures = xml_file(metadata, article), picture_files(metadata, article)
-    place = folder / article
-    place.mkdir(exist_ok=True)
-    sizes = [_fetch_file(source, place, file) for file in pictures]
+def _fetch_article(source: CloudSource, folder: Path, found: FoundVersion) -> tuple[int, int]:
+    """Bring an article into `folder`; returns how many files were downloaded, and their bytes."""
+    article = found.article
+    xml, pictures = xml_file(found.metadata, article), picture_files(found.metadata, article)
+    own = folder / article
+    own.mkdir(exist_ok=True)
+    sizes = [_fetch_file(source, own, file) for file in pictures]
     for name in _pictures_before(folder, article) - {file.name for file in pictures}:
-        (place / name).unlink(missing_ok=True)
-    for path in (place / f"{article}.json", folder / metadata_key(article)):
+        (own / name).unlink(missing_ok=True)
+    for path in (own / f"{article}.json", folder / metadata_key(article)):
         aside = path.with_name(f"{path.name}.partial")
-        aside.write_bytes(data)
+        aside.write_bytes(found.data)
         os.replace(aside, path)
-    sizes.append(_fetch_file(source, place, xml))
+    sizes.append(_fetch_file(source, own, xml))
     downloaded = [size for size in sizes if size is not None]
     return len(downloaded), sum(downloaded)
 
@@ -212,11 +212,11 @@ def _pictures_before(folder: Path, article: str) -> set[str]:
         return set()
 
 
-def _fetch_file(source: CloudSource, place: Path, file: CloudFile) -> int | None:
-    """Its bytes, or None if it is there already, with the right MD5."""
-    path = place / file.name
+def _fetch_file(source: CloudSource, folder: Path, file: CloudFile) -> int | None:
+    """Download a file of the article of `folder`; returns its size, or None if the same file is in the folder already."""
+    path = folder / file.name
     if file.md5 is not None and path.is_file():
-        with path.open("rb") as there:
-            if hashlib.file_digest(there, partial(hashlib.md5, usedforsecurity=False)).hexdigest() == file.md5:
+        with path.open("rb") as existing:
+            if hashlib.file_digest(existing, partial(hashlib.md5, usedforsecurity=False)).hexdigest() == file.md5:
                 return None
-    return source.bucket.download(f"{place.name}/{file.name}", path, file.md5)
+    return source.bucket.download(f"{folder.name}/{file.name}", path, file.md5)

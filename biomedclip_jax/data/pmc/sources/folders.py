@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from biomedclip_jax.data.pmc.jats.article import ArticleFiles
+from biomedclip_jax.data.pmc.jats.article import ArticleFiles, Metadata
 from biomedclip_jax.data.pmc.sources.cloud_layout import (
     ARTICLE,
     best_version,
@@ -34,7 +33,7 @@ def id_in_path(path: str) -> str | None:
 
 
 def with_ids(keys: Iterable[str], ids: tuple[str, ...] | None) -> list[str]:
-    """Those whose path names one of `ids`, sorted, and the ids that none names: opening these tells that they are not there."""
+    """The keys whose path names one of `ids`, sorted, and the ids that none names: opening these fails with a message."""
     if ids is None:
         return sorted(keys)
     wanted, kept, missing = frozenset(ids), [], set(ids)
@@ -56,7 +55,7 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def articles_among(files: Iterable[str]) -> list[str]:
-    """The files of a folder that are articles: `.nxml`, or `.xml` where there is none, which may be a supplement otherwise."""
+    """Of the files of a folder those that are articles: `.nxml`, else `.xml`, which may be a supplement beside a `.nxml`."""
     files = list(files)
     for suffix in XML_SUFFIXES:
         if found := [name for name in files if name.lower().endswith(suffix)]:
@@ -66,7 +65,7 @@ def articles_among(files: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class FolderReader:
-    """A file's bytes, by its name in a folder."""
+    """Gives a file's bytes by its name in a folder."""
 
     folder: Path
 
@@ -128,8 +127,8 @@ class CloudFolder:
         version = best_version(self._versions(key), lambda version: self._metadata(f"{pmcid}.{version}"))
         article = f"{pmcid}.{version}"
         metadata = self._metadata(article)
-        if metadata is not None and metadata.get("license_code"):
-            check_license(metadata["license_code"], self.licenses, article)
+        if metadata is not None and metadata.license_code:
+            check_license(metadata.license_code, self.licenses, article)
         folder = self.root / article
         if not (folder / f"{article}.xml").is_file():
             raise UserError(f"{folder}: no {article}.xml in it; if a fetch was interrupted, run it again")
@@ -137,7 +136,7 @@ class CloudFolder:
         xml = _read(folder / f"{article}.xml")
         return ArticleFiles(article, f"{article}/{article}.xml", xml, metadata, media, FolderReader(folder))
 
-    def _metadata(self, article: str) -> dict[str, Any] | None:
+    def _metadata(self, article: str) -> Metadata | None:
         for path in (self.root / metadata_key(article), self.root / article / f"{article}.json"):
             if path.is_file():
                 return read_metadata(_read(path), str(path))

@@ -1,14 +1,18 @@
-"""Which articles are asked for: by id, and by licence."""
+"""Which articles are asked for, by id and by licence, and why an article is left out."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.data.pmc.jats.licences import license_code
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import UserError, first_line
 
 COMMERCIAL = ("CC0", "CC BY", "CC BY-SA", "CC BY-ND")  # PMC's own group "commercial use allowed"
-NOT_WANTED = "licence not wanted"  # reason of rejects
+# reasons why an article is left out; counted, so they are few
+NOT_WANTED = "licence not wanted"
+UNREADABLE = "cannot be read"
+OUR_FAULT = "error of the reader"
 _ID = re.compile(r"(?:PMC)?(\d{1,12})(\.\d{1,4})?", re.ASCII | re.IGNORECASE)
 
 
@@ -16,11 +20,29 @@ class NotWanted(UserError):
     """Nothing is wrong with the article; its licence is not among those asked for."""
 
 
+@dataclass(frozen=True)
+class ArticleReject:
+    """An article that was left out: its key, a reason that is one of a few, and the details in a line."""
+
+    article: str
+    reason: str
+    detail: str
+
+
+def reject_of(key: str, error: Exception) -> ArticleReject:
+    """The reject for an article that could not be opened or described, whatever the error: millions of others wait."""
+    if isinstance(error, NotWanted):
+        return ArticleReject(key, NOT_WANTED, str(error))
+    if isinstance(error, UserError):
+        return ArticleReject(key, UNREADABLE, str(error))
+    return ArticleReject(key, OUR_FAULT, f"{type(error).__name__}: {first_line(error)}")  # ours to mend
+
+
 def read_ids(given: Iterable[str]) -> tuple[str, ...]:
-    """ "PMC123" (whichever version is best) or "PMC123.2" (just this one), each once, sorted.
+    """Ids as "PMC123" (whichever version is best) or "PMC123.2" (just this one), each once, sorted.
 
     given: ids ("PMC" may be missing), or files of them, one or more a line; "#" begins a comment.
-    Raises UserError for a file that is not there and, with file and line, for what is no id.
+    Raises UserError for a missing file and, with file and line, for what is no id.
     """
     ids: set[str] = set()
     for item in given:
@@ -69,7 +91,7 @@ def read_licenses(given: Sequence[str]) -> frozenset[str] | None:
 
 
 def check_license(stated: object, licenses: Collection[str] | None, article: str) -> None:
-    """Raises NotWanted where the licence that is stated for an article is none of `licenses`. None allows all."""
+    """Check the licence that is stated for an article: NotWanted if it is none of `licenses`; None allows all."""
     if licenses is None:
         return
     code = license_code(stated) if isinstance(stated, str) else None

@@ -11,7 +11,7 @@ from jax import Array
 
 from biomedclip_jax.config import ComputeConfig
 from biomedclip_jax.interop.baselines.resnet.tower import Convolution
-from biomedclip_jax.models.transformer import linear
+from biomedclip_jax.models.dense import linear
 
 _TEMPORAL_WIDTH = 256  # BioViL-T: of what a place says of this image, and of its change since the one before
 

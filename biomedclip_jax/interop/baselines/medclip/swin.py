@@ -13,7 +13,8 @@ from flax import nnx
 from jax import Array, lax
 
 from biomedclip_jax.config import ComputeConfig, SwinConfig
-from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, layer_norm, linear, remat, stacked
+from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, layer_norm, remat, stacked
 
 _FAR = -100.0  # added to the scores of masked pairs; transformers has this number, not minus infinity
 

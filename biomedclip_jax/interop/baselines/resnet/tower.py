@@ -12,8 +12,8 @@ from flax import nnx
 from jax import Array, lax
 
 from biomedclip_jax.config import ComputeConfig, ResNetConfig
-from biomedclip_jax.models.dense import product
-from biomedclip_jax.models.transformer import Gather, linear, remat, stacked
+from biomedclip_jax.models.dense import linear, product
+from biomedclip_jax.models.transformer import Gather, remat, stacked
 
 _EXPANSION = 4  # a block gives 4 x the channels of its 3x3 convolution
 

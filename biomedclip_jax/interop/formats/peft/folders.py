@@ -3,12 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+from flax.traverse_util import flatten_dict, unflatten_dict
+
 from biomedclip_jax.config import AdapterConfig, CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
 from biomedclip_jax.interop.formats.peft.adapters import CONFIG_FILE, Flat, read_peft, write_peft
-from biomedclip_jax.interop.mapping import flatten, nest
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models.adapters import is_adapter, merged
 
@@ -26,11 +27,11 @@ def with_peft(base: Model, folder: Path) -> Model:
     PEFT does not keep which weights an adapter belongs to: a base of the same sizes is taken for the right one.
     Raises UserError where an adapter fits neither tower, or a single one fits both, and as `read_peft` does.
     """
-    config, leaves = base.config, flatten(base.params)
+    config, leaves = base.config, flatten_dict(base.params, sep="/")
     for tower, (adapter, own) in _read(folder, base.config).items():
         config = dataclasses.replace(config, **{f"{tower}_adapter": adapter})
         leaves |= {f"{tower}/{path}": leaf for path, leaf in own.items()}
-    config, params = merged(config, nest(leaves))
+    config, params = merged(config, unflatten_dict(leaves, sep="/"))
     return dataclasses.replace(base, config=config, params=params)
 
 

@@ -50,7 +50,7 @@ def test_a_figure_with_several_pictures() -> None:
     <alternatives><graphic xlink:href="c.tif"/><graphic xlink:href="c.jpg"/></alternatives></fig>"""
     files = {"a.jpg": jpeg(picture(1)), "b.jpg": jpeg(picture(2)), "c.jpg": jpeg(picture(3)), "c.tif": b"never read"}
     found = items(body, files)
-    assert [item.fields["pair_id"] for item in found if isinstance(item, Pair)] == ["PMC5_F1", "PMC5_F1+2", "PMC5_F2"]
+    assert [item.record.pair_id for item in found if isinstance(item, Pair)] == ["PMC5_F1", "PMC5_F1+2", "PMC5_F2"]
     assert [item.picture.jpeg for item in found if isinstance(item, Pair)] == [files[n] for n in ("a.jpg", "b.jpg", "c.jpg")]
 
 
@@ -61,17 +61,17 @@ def test_a_picture_taken_from_elsewhere_is_not_under_the_articles_licence() -> N
     <license><license-p>All rights reserved.</license-p></license></permissions></fig>"""
     files = {"a.jpg": jpeg(picture(1)), "b.jpg": jpeg(picture(2))}
     first, second = items(body, files)
-    assert isinstance(first, Pair) and first.fields["license"] == "CC BY"
+    assert isinstance(first, Pair) and first.record.license == "CC BY"
     assert isinstance(second, Reject) and second.reason == "licence not wanted"
     _, second = items(body, files, Filters(licenses=None))
-    assert isinstance(second, Pair) and second.fields["license"] == ""
+    assert isinstance(second, Pair) and second.record.license == ""
 
 
 def test_a_group_lends_its_caption() -> None:
     body = """<fig-group><caption><title>Chest X-rays of one patient.</title></caption>
     <fig id="F1"><graphic xlink:href="a.jpg"/></fig></fig-group>"""
     (pair,) = items(body, {"a.jpg": jpeg(picture(1))})
-    assert isinstance(pair, Pair) and pair.fields["caption"] == "Chest X-rays of one patient."
+    assert isinstance(pair, Pair) and pair.record.caption == "Chest X-rays of one patient."
 
 
 def test_an_article_that_fails_is_one_reject() -> None:
@@ -91,10 +91,10 @@ def test_panels_are_pairs_of_their_own() -> None:
     caption = "Scans of one patient. (A) Chest X-ray in frontal view. (B) Head CT in axial plane."
     body = f'<fig id="F1"><caption><p>{caption}</p></caption><graphic xlink:href="a.jpg"/></fig>'
     (whole,) = items(body, {"a.jpg": jpeg(figure, 95)}, Filters(panels=True))
-    assert isinstance(whole, Pair) and whole.fields["caption"] == caption
-    assert [panel["pair_id"] for panel in whole.panels] == ["PMC5_F1#A", "PMC5_F1#B"]
+    assert isinstance(whole, Pair) and whole.record.caption == caption
+    assert [panel.pair_id for panel in whole.panels] == ["PMC5_F1#A", "PMC5_F1#B"]
     for i, panel in enumerate(whole.panels):
-        assert ("Chest X-ray" in panel["caption"]) == (i == 0) and ("Head CT" in panel["caption"]) == (i == 1)
-        width, height = Image.open(BytesIO(panel["image"])).size
+        assert ("Chest X-ray" in panel.caption) == (i == 0) and ("Head CT" in panel.caption) == (i == 1)
+        width, height = Image.open(BytesIO(panel.image)).size
         assert 340 <= width <= 460 and 330 <= height <= 440
-        assert panel["panel"] == "AB"[i] and panel["license"] == "CC BY"
+        assert panel.panel == "AB"[i] and panel.license == "CC BY"

@@ -34,7 +34,7 @@ def test_the_clouds_layout(pmc_articles: Path) -> None:
     for key, article in zip(keys, expected, strict=True):
         files = pickle.loads(pickle.dumps(source.open(key)))
         assert files.key == article["id"] and f"cloud/{files.location}" == article["xml"]
-        assert set(files.media) == set(article["media"]) and files.metadata["doi"] == article["doi"]
+        assert set(files.media) == set(article["media"]) and files.metadata.doi == article["doi"]
         assert all(len(files.read(name)) == facts["bytes"] for name, facts in article["media"].items())
 
 
@@ -61,7 +61,7 @@ def test_a_copy_without_metadata_or_with_holes(tmp_path: Path) -> None:
     source = open_source(str(tmp_path), licenses=frozenset({"CC BY"}))
     assert list(source.keys()) == ["PMC5", "PMC6", "PMC7"], "none is lost without a word"
     metadata = source.open("PMC5").metadata
-    assert metadata is not None and metadata["license_code"] == "CC BY"
+    assert metadata is not None and metadata.license_code == "CC BY"
     files = source.open("PMC6")
     assert files.metadata is None and files.media == ("f1.png", "g")
     with pytest.raises(UserError, match=r"PMC7\.1: no PMC7\.1\.xml in it"):

@@ -15,7 +15,7 @@ from PIL import Image
 
 import biomedclip_jax as bc
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.load import preprocess
+from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.baselines.biovil.reader import IMAGE_FILES, preprocess_config
 from biomedclip_jax.interop.formats.folders import read_model, write_model

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from helpers.reference import load_open_clip, randomise, randomise_batch_norm
 
 import biomedclip_jax as bc
 from biomedclip_jax.config import ClipTextConfig, ResNetConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import read_model, write_model
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 
 BPE = "bpe_simple_vocab_16e6.txt.gz"
@@ -228,5 +228,5 @@ def test_at_full_size(name: str, parameters: int, tmp_path: Path) -> None:
     add_tokenizer(tmp_path)
     shown = compare(tmp_path / f"{name}.pt", reference, 224)
     print(f"{name}: {shown:.2e}")
-    learned = {p: x for p, x in flatten(read_model(tmp_path).params).items() if not p.endswith(("/mean", "/var"))}
+    learned = {p: x for p, x in flatten_dict(read_model(tmp_path).params, sep="/").items() if not p.endswith(("/mean", "/var"))}
     assert sum(x.size for x in learned.values()) == parameters == sum(p.numel() for p in reference.parameters())

@@ -6,13 +6,14 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from helpers.reference import load_open_clip, randomise, randomise_batch_norm
 
 from biomedclip_jax.config import CLIPConfig, ComputeConfig, DataConfig, ResNetConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries
 from biomedclip_jax.interop.baselines.resnet.tower import ResNet
-from biomedclip_jax.interop.mapping import flatten, to_params
+from biomedclip_jax.interop.mapping import to_params
 
 PLAIN = ResNetConfig(image_size=96, blocks=(2, 1, 3, 2), stem_width=64, style="torchvision", pool="mean")
 
@@ -124,7 +125,7 @@ def test_gradients_are_those_of_a_frozen_batch_norm() -> None:
         (gradient["attention_pool"]["position"], pool.positional_embedding.grad.numpy()),
     ):
         assert relative(ours, theirs) <= 1e-4
-    statistics = [x for path, x in flatten(gradient).items() if path.endswith(("/mean", "/var"))]
+    statistics = [x for path, x in flatten_dict(gradient, sep="/").items() if path.endswith(("/mean", "/var"))]
     assert len(statistics) == 2 * (3 + 3 * 4 + 3 * 3 + 4) and not any(np.any(x) for x in statistics)
 
 

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from helpers.reference import BERT_SMALL, load_open_clip, randomise, write_vocabulary
 
 import biomedclip_jax as bc
 from biomedclip_jax.config import BertConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import read_model, write_model
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 
 VISION = {"image_size": 64, "layers": 2, "width": 128, "patch_size": 16}
@@ -122,5 +122,5 @@ def test_at_full_size(tmp_path: Path, vocabulary: Path) -> None:
     print(f"UniMed-CLIP: {compare(tmp_path, reference, 224, 256, 30_000):.2e}")
     model = read_model(tmp_path)
     assert isinstance(model.config.text, BertConfig) and model.config.text.heads == 12
-    total = sum(x.size for x in flatten(model.params).values())
+    total = sum(x.size for x in flatten_dict(model.params, sep="/").values())
     assert total == sum(p.numel() for p in reference.parameters())

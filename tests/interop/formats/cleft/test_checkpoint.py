@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict
 from helpers.cleft_reference import LENGTHS, PAD, captions, reference_model, their_texts, with_context, write
 
 import biomedclip_jax as bc
@@ -17,7 +18,6 @@ from biomedclip_jax.interop.formats.cleft.checkpoint import read_cleft, read_con
 from biomedclip_jax.interop.formats.cleft.lightning import LightningFile
 from biomedclip_jax.interop.formats.cleft.mapping import KNOWN, VIT, entries
 from biomedclip_jax.interop.formats.folders import Format, read_model, write_model
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.prompts.layout import prepended
@@ -115,7 +115,7 @@ def test_other_adapters_and_names(tmp_path: Path, llm_type: str, kind: str | Non
         assert again.config == model.config
         assert LightningFile(tmp_path / "cleft" / "cleft.ckpt").hyper_parameters["llm_type"] == "llama"
         assert set(LightningFile(tmp_path / "cleft" / "cleft.ckpt")) == {n.replace(".base_layer.", ".") for n in names}
-        before, after = flatten(model.params), flatten(again.params)
+        before, after = flatten_dict(model.params, sep="/"), flatten_dict(again.params, sep="/")
         assert before.keys() == after.keys()
         assert all(np.array_equal(before[path], after[path]) for path in before if path != "image/position")
 
@@ -158,7 +158,7 @@ def test_a_round_trip_without_the_original(first_stage: tuple[Any, Path]) -> Non
     assert set(names) == set(LightningFile(path))
     again = read_model(path.parent / "again" / "cleft.ckpt")
     assert (again.config, again.preprocess) == (model.config, model.preprocess)
-    before, after = flatten(model.params), flatten(again.params)
+    before, after = flatten_dict(model.params, sep="/"), flatten_dict(again.params, sep="/")
     positions = [leaves.pop("image/position") for leaves in (before, after)]
     assert before.keys() == after.keys() and all(np.array_equal(before[p], after[p]) for p in before)
     assert np.abs(positions[0] - positions[1]).max() <= 1e-5 * np.abs(positions[0]).max()
@@ -271,7 +271,7 @@ def test_released_sizes() -> None:
     whole = CLIPConfig(image=VIT, text=dataclasses.replace(GPTConfig(), pool="first_eos"), **heads)
     for adapter, trained in ((LoRAConfig(), 2_621_440), (IA3Config(), 573_440), (PrefixConfig(), 3_276_800)):
         config = dataclasses.replace(whole, text_adapter=adapter)
-        shapes = flatten(abstract_model(config)[1])
+        shapes = flatten_dict(abstract_model(config)[1], sep="/")
         assert {entry.path for entry in entries(config)} == shapes.keys()
         assert sum(leaf.size for path, leaf in shapes.items() if is_adapter(path)) == trained
         assert sum(leaf.size for path, leaf in shapes.items() if path.startswith("text_head")) == 1_311_232
@@ -287,6 +287,6 @@ def test_as_a_model_folder(first_stage: tuple[Any, Path], tmp_path: Path, format
     write_model(model, tmp_path / "model", format)
     again = read_model(tmp_path / "model")
     assert (again.config, again.preprocess) == (model.config, model.preprocess)
-    before, after = flatten(model.params), flatten(again.params)
+    before, after = flatten_dict(model.params, sep="/"), flatten_dict(again.params, sep="/")
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[path], after[path]) for path in before if path != "image/position")

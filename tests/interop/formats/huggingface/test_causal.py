@@ -9,16 +9,16 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.reference import load_open_clip, randomise
 
 from biomedclip_jax.config import CausalPool, ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.huggingface.causal import entries, read_config
 from biomedclip_jax.interop.initial import text_tower
-from biomedclip_jax.interop.mapping import flatten, from_params, nest
+from biomedclip_jax.interop.mapping import from_params
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights
-from biomedclip_jax.models.causal import text_lengths
-from biomedclip_jax.models.gpt import GPT
+from biomedclip_jax.models.gpt import GPT, text_lengths
 from biomedclip_jax.models.llama import Llama
 from biomedclip_jax.sharding import make_mesh, state_shardings
 
@@ -225,14 +225,14 @@ def test_a_tower_is_read_to_where_and_as_what_it_is_stored(tmp_path: Path) -> No
     """As 2.6 billion frozen numbers are: rounded and split over devices while they are read, to the same bits as afterwards."""
     written(tmp_path, "GPT2Model", GPT2)
     config = read_config(tmp_path)
-    plain = flatten({"text": text_tower(str(tmp_path), config)})
+    plain = flatten_dict({"text": text_tower(str(tmp_path), config)}, sep="/")
     mesh = make_mesh(fsdp=4)
     like = {}
-    for path, lies in flatten(state_shardings(nest(plain), mesh)).items():
+    for path, lies in flatten_dict(state_shardings(unflatten_dict(plain, sep="/"), mesh), sep="/").items():
         dtype = "bfloat16" if path.endswith(("kernel", "word")) else "float32"
         like[path] = jax.ShapeDtypeStruct(plain[path].shape, dtype, sharding=lies)
     like |= {"image/patch/kernel": like["text/word"]}  # what is another tower's is left alone
-    found = flatten({"text": text_tower(str(tmp_path), config, like)})
+    found = flatten_dict({"text": text_tower(str(tmp_path), config, like)}, sep="/")
     assert found.keys() == plain.keys()
     for path, leaf in found.items():
         assert (leaf.dtype, leaf.sharding) == (like[path].dtype, like[path].sharding), path

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.reference import load_open_clip, randomise
 
 from biomedclip_jax.config import (
@@ -29,7 +30,7 @@ from biomedclip_jax.interop.formats.huggingface.causal import config_json as cau
 from biomedclip_jax.interop.formats.huggingface.causal import entries as causal_entries
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json, bert_entries, vit_config_json, vit_entries
 from biomedclip_jax.interop.formats.peft.adapters import read_peft, write_peft
-from biomedclip_jax.interop.mapping import flatten, nest, to_params
+from biomedclip_jax.interop.mapping import to_params
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.gpt import GPT
 from biomedclip_jax.models.llama import Llama
@@ -83,7 +84,7 @@ def our_base(config: Tower, theirs: Any, folder: Path) -> dict[str, Any]:
     shapes = {
         tower: nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: KINDS[type(config)](config, ComputeConfig(), nnx.Rngs(0)))))
     }
-    return flatten(to_params(tensors, table, shapes, {"*.attn.bias": ""}, folder)[0][tower])
+    return flatten_dict(to_params(tensors, table, shapes, {"*.attn.bias": ""}, folder)[0][tower], sep="/")
 
 
 def inputs(config: Tower) -> np.ndarray:
@@ -100,12 +101,12 @@ def our_features(
     """Features [B, D], and the gradient of their weighted sum for the adapter's parameters."""
     kind = KINDS[type(config)]
     graph, state = nnx.split(nnx.eval_shape(lambda: kind(config, ComputeConfig(), nnx.Rngs(0), adapter=adapter)))
-    wanted = {path: leaf.shape for path, leaf in flatten(nnx.to_pure_dict(state)).items()}
+    wanted = {path: leaf.shape for path, leaf in flatten_dict(nnx.to_pure_dict(state), sep="/").items()}
     assert {path: leaf.shape for path, leaf in leaves.items()} == wanted
     own = {path: leaf for path, leaf in leaves.items() if any(name in path for name in ("lora", "ia3", "virtual"))}
 
     def loss(own: dict[str, Any], rest: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-        found = nnx.merge(graph, nest(rest | own))(x)
+        found = nnx.merge(graph, unflatten_dict(rest | own, sep="/"))(x)
         return (found * weight(found.shape)).sum(), found
 
     rest = {path: leaf for path, leaf in leaves.items() if path not in own}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from helpers import tiny
 from helpers.reference import write_vocabulary
 
@@ -13,7 +14,6 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.adapter_folder import Adapter, with_adapter
 from biomedclip_jax.interop.formats.peft.folders import is_peft, with_peft, write_peft_folders
-from biomedclip_jax.interop.mapping import flatten
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models import init_params
 from biomedclip_jax.models.adapters import is_adapter
@@ -30,7 +30,7 @@ def learned(model: Model, **adapters: object) -> Adapter:
     """Adapters with random weights, and a projection that has learned, too."""
     config = dataclasses.replace(model.config, **adapters)  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
-    leaves, old = flatten(init_params(config, 0)), flatten(model.params)
+    leaves, old = flatten_dict(init_params(config, 0), sep="/"), flatten_dict(model.params, sep="/")
     own = {p: rng.normal(size=x.shape).astype(np.float32) for p, x in leaves.items() if is_adapter(p)}
     return Adapter(config, model.preprocess, own, fingerprint(old))
 
@@ -42,9 +42,9 @@ def test_both_towers_there_and_back(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "peft").iterdir()) == ["image", "text"]
     again, expected = with_peft(model, tmp_path / "peft"), with_adapter(model, adapter, "base")
     assert is_peft(tmp_path / "peft") and again.config == expected.config == model.config
-    ours, theirs = flatten(again.params), flatten(expected.params)
+    ours, theirs = flatten_dict(again.params, sep="/"), flatten_dict(expected.params, sep="/")
     assert ours.keys() == theirs.keys() and all(np.array_equal(ours[path], theirs[path]) for path in ours)
-    changed = [path for path in ours if not np.array_equal(ours[path], flatten(model.params)[path])]
+    changed = [path for path in ours if not np.array_equal(ours[path], flatten_dict(model.params, sep="/")[path])]
     assert changed == ["image/blocks/attention/qkv/kernel", "text/blocks/attention/qkv/kernel"]
 
 
@@ -55,7 +55,7 @@ def test_one_folder_finds_its_tower(tower: str, tmp_path: Path) -> None:
     write_peft_folders(adapter, tmp_path / "peft")
     again, expected = with_peft(model, tmp_path / "peft" / tower), with_adapter(model, adapter, "base")
     path = f"{tower}/blocks/attention/qkv/kernel"
-    assert np.array_equal(flatten(again.params)[path], flatten(expected.params)[path])
+    assert np.array_equal(flatten_dict(again.params, sep="/")[path], flatten_dict(expected.params, sep="/")[path])
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:

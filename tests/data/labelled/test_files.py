@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.labelled.folders import open_class_folders
+from biomedclip_jax.data.labelled.files import open_class_folders
 from biomedclip_jax.errors import UserError
 
 
@@ -30,9 +30,7 @@ def test_a_folder_without_splits(tmp_path: Path) -> None:
         "c/4.png",
     ]
     assert np.asarray(load_image(found.images[3]))[0, 0] == 3
-    assert [(r["image"], r["reason"]) for r in found.rejects] == [
-        (str(tmp_path / "loose.png"), "lies outside the class folders")
-    ]
+    assert [(r.image, r.reason) for r in found.rejects] == [(str(tmp_path / "loose.png"), "lies outside the class folders")]
     with pytest.raises(UserError, match=r"no 'train'; put the class folders into .*train and .*test"):
         open_class_folders(tmp_path, "train")
 

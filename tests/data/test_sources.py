@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from biomedclip_jax.data import open_pairs as module
-from biomedclip_jax.data.open_pairs import open_pairs
-from biomedclip_jax.data.pairs import Mixture, Subset, with_readable_texts
+from biomedclip_jax.data import sources as module
+from biomedclip_jax.data.pairs import Mixture, Reject, Subset, with_readable_texts
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 
 
@@ -63,7 +63,7 @@ def test_several_sources(tmp_path: Path) -> None:
     assert isinstance(pairs, Mixture) and pairs.weights == (3.0, 1.0) and len(pairs) == 3
     assert [pairs.texts(i).captions for i in range(3)] == [("one",), ("two",), ("three",)]
     assert [pairs[i].name for i in range(3)] == [pairs.name(i) for i in range(3)] == [str(tmp_path / "a.png")] * 3
-    assert [reject["reason"] for reject in pairs.rejects] == ["caption is empty"]
+    assert [reject.reason for reject in pairs.rejects] == ["caption is empty"]
     assert not isinstance(open_pairs(((a, 3.0),)), Mixture)
 
 
@@ -80,4 +80,4 @@ def test_pairs_whose_texts_cannot_be_read_are_left_out(tmp_path: Path, monkeypat
     monkeypatch.setattr(type(pairs), "texts", broken)
     rest = with_readable_texts(pairs)
     assert isinstance(rest, Subset) and len(rest) == 2 and rest[1].captions == rest.texts(1).captions == ("three",)
-    assert rest.rejects == [{"row": "2", "image": str(tmp_path / "a.png"), "reason": "two: not UTF-8"}]
+    assert rest.rejects == [Reject("2", str(tmp_path / "a.png"), "two: not UTF-8")]

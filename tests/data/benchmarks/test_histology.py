@@ -1,4 +1,4 @@
-"""TCGA-TIL: the release's folders, own folders, and a table."""
+"""LC25000's folders, and TCGA-TIL in its three layouts."""
 
 from pathlib import Path
 
@@ -6,10 +6,40 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.data.benchmarks.files import NotOnDisk
-from biomedclip_jax.data.benchmarks.tcga_til import read_tcga_til
+from biomedclip_jax.data.benchmarks.histology import read_lc25000, read_tcga_til
 from biomedclip_jax.errors import UserError
 
 CLASSES = ("none", "tumor infiltrating lymphocytes")
+FOLDERS = ("lung_image_sets/lung_aca", "lung_image_sets/lung_n", "lung_image_sets/lung_scc", "colon_image_sets/colon_aca")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in (*FOLDERS, "colon_image_sets/colon_n"):
+        path = tmp_path / "lung_colon_image_set" / name
+        path.mkdir(parents=True)
+        for number in (1, 2):
+            Image.new("RGB", (768, 768)).save(path / f"{path.name.replace('_', '')}{number}.jpeg", quality=1)
+    return tmp_path
+
+
+@pytest.mark.parametrize("inside", [".", "lung_colon_image_set"])
+def test_both_organs(folder: Path, inside: str) -> None:
+    lung = read_lc25000("lc25000-lung", folder / inside, "test", ("aca", "n", "scc"), "lung")
+    assert lung.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert [Path(name).parent.name for name in lung.names[::2]] == ["lung_aca", "lung_n", "lung_scc"]
+    colon = read_lc25000("lc25000-colon", folder / inside, "test", ("aca", "n"), "colon")
+    assert colon.labels.tolist() == [0, 0, 1, 1] and Path(colon.names[0]).parent.name == "colon_aca"
+
+
+def test_wrong_layouts(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no split 'train'; there are: test"):
+        read_lc25000("lc25000-lung", folder, "train", ("aca", "n", "scc"), "lung")
+    with pytest.raises(NotOnDisk, match="no folder lung_aca"):
+        read_lc25000("lc25000-lung", tmp_path / "none", "test", ("aca", "n", "scc"), "lung")
+    (folder / "lung_colon_image_set" / "lung_image_sets" / "lung_n").rename(folder / "lung_n")
+    with pytest.raises(NotOnDisk, match="lung_image_sets: no folder lung_n"):
+        read_lc25000("lc25000-lung", folder, "test", ("aca", "n", "scc"), "lung")
 
 
 def write(folder: Path, *names: str) -> Path:
@@ -44,7 +74,7 @@ def test_a_table(tmp_path: Path) -> None:
     table.write_text("path,label,split\n1.png,1,test\n2.png,none,\nno.png,0,test\n1.png,til,train\n")
     for where in (tmp_path, table):
         found = read_tcga_til("tcga-til", where, "test", CLASSES, "luad")
-        assert found.labels.tolist() == [1, 0] and [r["row"] for r in found.rejects] == ["3"]
+        assert found.labels.tolist() == [1, 0] and [r.row for r in found.rejects] == ["3"]
     assert len(read_tcga_til("tcga-til", tmp_path, "train", CLASSES, "luad")) == 1
     for content, message in (
         ("path,label\n1.png,maybe\n", "row 1: label 'maybe'; expected 0 or none, 1 or til"),

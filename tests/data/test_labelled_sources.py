@@ -12,8 +12,8 @@ from helpers.clip_benchmark_peer import png
 from PIL import Image
 
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.labelled.open import open_labelled
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.sources import open_labelled
 from biomedclip_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -67,7 +67,7 @@ def test_tables_with_splits(tmp_path: Path, kind: str) -> None:
     assert train.labels.tolist() == [1, 0] and shades(train) == [1, 2]
     assert test.labels.tolist() == [0] and shades(test) == [4]
     assert open_labelled(path, "validation").labels.tolist() == [2]
-    assert {r["row"]: r["reason"] for r in test.rejects} == {"5": "image file is not there", "6": "label is empty"}
+    assert {r.row: r.reason for r in test.rejects} == {"5": "image file is not there", "6": "label is empty"}
 
 
 def test_tables_without_splits(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_labels_in_json_and_samples_without_one(tmp_path: Path) -> None:
     members |= {"c.png": picture(3), "c.json": b'{"label": "w"}', "d.json": b'{"label": "x"}', "e.png": picture(4)}
     found = open_labelled(str(write_tar(tmp_path / "t.tar", members)))
     assert found.classes == ("w", "x") and found.labels.tolist() == [1, 0] and shades(found) == [1, 3]
-    assert len(found.rejects) == 3 and "no image" in found.rejects[0]["reason"]
-    assert all("no 'label' in its .json" in r["reason"] for r in found.rejects[1:])
+    assert len(found.rejects) == 3 and "no image" in found.rejects[0].reason
+    assert all("no 'label' in its .json" in r.reason for r in found.rejects[1:])
     with pytest.raises(UserError, match="no sample with a label, 5 left out"):
         open_labelled(str(tmp_path / "t.tar"), label_column="grade")
     with pytest.raises(UserError, match="give the folder above train/ and test/"):
@@ -145,7 +145,7 @@ def test_a_class_without_names(tmp_path: Path) -> None:
     members = {f"{n}.png": picture(n) for n in range(3)} | {"0.cls": b"10", "1.cls": b"9\n"}
     found = open_labelled(str(write_tar(tmp_path / "t.tar", members)))
     assert found.classes == ("9", "10") and found.labels.tolist() == [1, 0]
-    assert "no class (.cls)" in found.rejects[0]["reason"]
+    assert "no class (.cls)" in found.rejects[0].reason
 
 
 # --- builds, and what is nothing of all this ----------------------------------------------------------------------------
@@ -194,7 +194,10 @@ def test_builds(tmp_path: Path) -> None:
 def test_what_is_no_source(tmp_path: Path) -> None:
     (tmp_path / "t.png").touch()
     for source, message in (
-        (str(tmp_path / "none"), "no such file or folder, or no source of labels; expected a folder of class folders"),
+        (
+            str(tmp_path / "none"),
+            "no such file or folder, or no source of labels; expected a table .*a folder of class folders",
+        ),
         (str(tmp_path), "neither class folders, tars nor a build in it"),
         ("gs://bucket/folder", "only tars are read over the network"),
         (str(tmp_path / "none.csv"), "no such file; expected a table with 'image', 'label'"),

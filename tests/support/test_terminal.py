@@ -5,7 +5,7 @@ import os
 import pytest
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.support.quiet import quiet_stderr
+from biomedclip_jax.support.terminal import quiet_stderr
 
 
 def noise(text: str) -> None:

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.cli import main
-from biomedclip_jax.data.labelled.captioned import chexpert_rows, write_captions
+from biomedclip_jax.data.benchmarks.chexpert import chexpert_rows
+from biomedclip_jax.data.labelled.caption_table import write_captions
 from biomedclip_jax.data.labelled.captions import packaged_captions
-from biomedclip_jax.data.labelled.open import open_labelled
-from biomedclip_jax.data.open_pairs import open_pairs
+from biomedclip_jax.data.sources import open_labelled, open_pairs
 from biomedclip_jax.errors import UserError
 
 HEADER = (
