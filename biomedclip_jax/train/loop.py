@@ -107,7 +107,7 @@ class Run:
         """The state before the first update."""
         self.image_size = self.config.image_size(self.config.stages[0])
         state = new_state(self.config, self.image_size, self.optimizer, self.mesh)
-        self.state = with_context(state, self.config, self.loader.tokenizer)
+        self.state = with_context(state, self.config, self.loader.tokenizer) if self.config.model.context else state
         self.frozen = frozen_fingerprint(self.state["params"], self.config, self.optimizer)
 
     def _restore(self) -> bool:

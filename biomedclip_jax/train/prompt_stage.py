@@ -34,8 +34,8 @@ def class_prompts(config: TrainConfig, classes: Sequence[str], tokenizer: Tokeni
 
 
 def with_context(state: State, config: TrainConfig, tokenizer: Tokenizer) -> State:
-    """The state that a run starts from, with the context at its words; unchanged where there is no context, or no words."""
-    if not config.model.context or (tokens := start_tokens(context_of(config), tokenizer)) is None:
+    """The state that a run starts from, with its context at the template's words; unchanged where there are no words."""
+    if (tokens := start_tokens(context_of(config), tokenizer)) is None:
         return state
     params = state["params"]
 

@@ -217,8 +217,9 @@ def failing_read(run: Any, *arguments: Any, **options: Any) -> int:
     raise UserError("something in the loop")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("where", ["in the loop", "half-way into the run", "before the run"])
+@pytest.mark.parametrize(
+    ("where", "workers"), [("in the loop", 0), ("in the loop", 2), ("half-way into the run", 0), ("before the run", 0)]
+)
 def test_an_error_that_is_handled_leaves_nothing_running(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, workers: int
 ) -> None:
