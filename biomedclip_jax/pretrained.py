@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
+from jaxtyping import Float
 from PIL import Image
 
 from biomedclip_jax.config import DEFAULT_TEMPLATE, BertConfig, CLIPConfig, ComputeConfig
@@ -41,8 +42,8 @@ class ClassPrompts(Protocol):
         """The same for other names."""
         ...
 
-    def scores(self, clip: "Pretrained", images: np.ndarray) -> np.ndarray:
-        """Logits [n, C] of unit image embeddings [n, E]."""
+    def scores(self, clip: "Pretrained", images: Float[np.ndarray, "n E"]) -> Float[np.ndarray, "n C"]:
+        """Logits of unit image embeddings."""
         ...
 
 
@@ -97,8 +98,8 @@ class Pretrained:
         progress: Callable[[int], object] | None = None,
         on_error: Callable[[int, UserError], object] | None = None,
         normalize: bool = True,
-    ) -> np.ndarray:
-        """Unit embeddings, float32 [n, E]. Images are decoded on threads while the device works on those before.
+    ) -> Float[np.ndarray, "n E"]:
+        """Unit embeddings, float32. Images are decoded on threads while the device works on those before.
 
         images: paths (JPEG, PNG, TIFF, WebP, GIF, BMP, DICOM), PIL images, or arrays (uint8 or float in [0, 1]).
         batch_size: images that a device works on at once.
@@ -141,8 +142,8 @@ class Pretrained:
 
     def encode_texts(
         self, texts: Sequence[str], batch_size: int = 64, progress: Callable[[int], object] | None = None
-    ) -> np.ndarray:
-        """Unit embeddings, float32 [n, E].
+    ) -> Float[np.ndarray, "n E"]:
+        """Unit embeddings, float32.
 
         Captions are cut at the tower's context length (256 tokens for BiomedCLIP). Padding is not computed: captions are
         sorted by length, and each batch is as wide as its longest caption, rounded up to 16, 32, 64, ... tokens.
@@ -179,8 +180,8 @@ class Pretrained:
         template: str | None = None,
         *,
         prompts: ClassPrompts | None = None,
-    ) -> np.ndarray:
-        """Zero-shot probabilities, float32 [n, labels]; each row sums to 1.
+    ) -> Float[np.ndarray, "n C"]:
+        """Zero-shot probabilities, float32; each row sums to 1.
 
         labels: at least two. template: a sentence with {} where the label goes, DEFAULT_TEMPLATE if there are no `prompts`.
         prompts: learned ones, from `load_prompts`, in place of a template; labels: theirs, unless others are given.

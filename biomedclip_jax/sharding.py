@@ -1,4 +1,4 @@
-"""The mesh, and where state and batch lie on it. No other file names an axis.
+"""The mesh, and how state and batch are sharded over it. No other file names an axis.
 
 Two axes: `data` and `fsdp`. The batch is split over both. Parameters and optimizer state are whole copies along `data`; along
 `fsdp` each large matrix is split, and put together again where it is used (`gather_leaves`). With fsdp = 1, the default,
@@ -83,7 +83,7 @@ def shard_specs(params: Tree, axes: Tree) -> Tree:
 
 
 def state_shardings(state: Tree, mesh: Mesh) -> Tree:
-    """NamedSharding of each leaf of a training state: what has a parameter's path and shape lies as the parameter does.
+    """NamedSharding of each leaf of a training state: what has a parameter's path and shape is sharded as the parameter is.
 
     The moments of the optimizer and the moving average repeat the structure of the parameters, so the rule of `shard_axes`
     gives the same answer for them; counters are scalars and are replicated.
@@ -94,8 +94,8 @@ def state_shardings(state: Tree, mesh: Mesh) -> Tree:
 
 def placed(shapes: Tree, mesh: Mesh) -> Tree:
     """Shapes and dtypes of a state or of parameters, with the sharding of each leaf."""
-    lying = state_shardings(shapes, mesh)
-    return jax.tree.map(lambda x, lies: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=lies), shapes, lying)
+    shardings = state_shardings(shapes, mesh)
+    return jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings)
 
 
 # --- inside `jax.shard_map` over the mesh -----------------------------------------------------------------------------
@@ -140,15 +140,11 @@ def _gather(x: Array, axis: int, dtype: np.dtype) -> Array:
     return lax.all_gather(x.astype(dtype), FSDP, axis=axis, tiled=True)
 
 
-def _gather_forward(x: Array, axis: int, dtype: np.dtype) -> tuple[Array, None]:
-    return _gather(x, axis, dtype), None
-
-
 def _gather_backward(axis: int, dtype: np.dtype, _: None, gradient: Array) -> tuple[Array]:
     return (lax.psum_scatter(gradient.astype(jnp.float32), FSDP, scatter_dimension=axis, tiled=True),)
 
 
-_gather.defvjp(_gather_forward, _gather_backward)
+_gather.defvjp(lambda x, axis, dtype: (_gather(x, axis, dtype), None), _gather_backward)
 
 
 def sum_over_devices(loss: Array, gradients: Tree, axes: Tree) -> tuple[Array, Tree]:

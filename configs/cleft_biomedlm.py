@@ -14,7 +14,7 @@ compiles it, a step needs 4.5 GiB of each of four A100s, 2.0 GiB of each of sixt
   to 1e-8, gray images of 256 pixels cut by Otsu's threshold and squashed to 224, seed 42, half of the images mirrored. The
   paper speaks of word embeddings that are trained, too; the published command does not do it: add "text/word" to `trainable`
   for it. The code's loss is the sum of both directions among the 72 pairs of a GPU:
-  `--stages.0.objective softmax_sum --stages.0.negatives 72`.
+  `--stages.0.loss.directions sum --stages.0.loss.negatives 72`.
 - Ours: CLIP's loss over all pairs; trained numbers and AdamW's moments are float32 (the code: all is bfloat16); the temperature
   is kept at most 100 and does not decay; training images are a random crop of 83 to 100 % of the area (1.1⁻² is 0.83), bicubic,
   in the place of a rotation by up to 10°, a shift by 1/16 and a scale of 0.8 to 1.1, and none is blurred; 5 % of the patients

@@ -9,8 +9,8 @@ left out. They end up in `prompts.safetensors`, for `biomedclip classify runs/cl
 - From its code (XYPB/CLEFT 8d489d1559b9, the published command): vectors before the label that start from the words of the
   caption, SGD with momentum 0.9, 1e-4 falling to 1e-5, weight decay 1e-3, 100 updates of warm-up, 8,000 of 4 x 72 images.
   Its loss matches images and labels instead, and its image tower learns as well; that is
-  `--stages.0.objective softmax_sum --stages.0.text label --stages.0.negatives 72 --stages.0.trainable context image
-  image_head logit_scale`.
+  `loss=Softmax(directions="sum", negatives=72, text="label"), trainable=("context", "image", "image_head", "logit_scale")` in
+  the stage.
 - Ours: the frozen weights are float32, because LoRA's share of them, merged in, would be lost in part in bfloat16.
 """
 
@@ -18,14 +18,14 @@ import dataclasses
 
 from cleft_biomedlm import config as base
 
-from biomedclip_jax.config import OptimizerConfig, Stage
+from biomedclip_jax.config import Classification, OptimizerConfig, Stage
 
 config = dataclasses.replace(
     base,
     name="cleft_biomedlm_prompts",
     data=dataclasses.replace(base.data, label_column="label", template="this is a chest x ray of a patient with {}"),
     model=dataclasses.replace(base.model, text_adapter=None, context=30),
-    stages=(Stage(steps=8_000, batch_size=288, objective="classification", trainable=("context",)),),
+    stages=(Stage(steps=8_000, batch_size=288, loss=Classification(), trainable=("context",)),),
     optimizer=OptimizerConfig(
         rule="sgd",
         learning_rate=1e-4,

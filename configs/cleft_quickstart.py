@@ -13,7 +13,7 @@ import dataclasses
 
 from quickstart import config as base
 
-from biomedclip_jax.config import CLIPConfig, GPTConfig, LoRAConfig, OptimizerConfig, Stage
+from biomedclip_jax.config import Classification, CLIPConfig, GPTConfig, LoRAConfig, OptimizerConfig, Stage
 from biomedclip_jax.data.demo.causal import make_causal_demo
 
 TOWERS = ("image", "*lora*", "text/word", "*_head", "logit_scale")
@@ -54,7 +54,7 @@ config = dataclasses.replace(
         Stage(
             steps=100,
             batch_size=128,
-            objective="classification",
+            loss=Classification(),
             trainable=("context",),
             optimizer=OptimizerConfig(
                 rule="sgd", learning_rate=0.1, final_learning_rate=0.01, weight_decay=1e-3, warmup_steps=10

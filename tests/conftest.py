@@ -17,7 +17,18 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import helpers.shapes  # noqa: E402, F401
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
+
+# every call of their functions in a test checks the shapes and dtypes that the signatures tell
+CHECKED = (
+    "biomedclip_jax.models",
+    "biomedclip_jax.pretrained",
+    "biomedclip_jax.evaluation.retrieval.ranks",
+    "biomedclip_jax.evaluation.metrics",
+)
+install_import_hook(CHECKED, "helpers.shapes.checked")
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from biomedclip_jax.config import (
     OptimizerConfig,
     PreprocessConfig,
     ShardingConfig,
+    Sigmoid,
     Stage,
     TrainConfig,
     ViTConfig,
@@ -24,7 +25,7 @@ from biomedclip_jax.errors import UserError
 
 DATA = DataConfig(train="pairs.csv")
 STAGE = Stage(batch_size=8, steps=1)
-SIGMOID = Stage(batch_size=8, steps=1, objective="sigmoid")
+SIGMOID = Stage(batch_size=8, steps=1, loss=Sigmoid())
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ SIGMOID = Stage(batch_size=8, steps=1, objective="sigmoid")
         (lambda: Stage(batch_size=8, epochs=1, steps=1), "epochs"),
         (lambda: Stage(batch_size=8, steps=1, microbatch=3), "microbatch"),
         (lambda: Stage(batch_size=8, steps=1, patch_keep=0.0), "patch_keep"),
-        (lambda: Stage(batch_size=8, steps=1, objective="hinge"), "objective"),  # type: ignore[arg-type]
+        (lambda: Stage(batch_size=8, steps=1, loss="hinge"), "loss"),  # type: ignore[arg-type]
         (lambda: Stage(batch_size=8, steps=1, trainable=()), "trainable"),
         (lambda: Stage(batch_size=8, steps=1, trainable="text"), "trainable"),  # type: ignore[arg-type]
         (lambda: Stage(batch_size=8, steps=1, trainable=("text", "")), "trainable"),
@@ -66,7 +67,7 @@ SIGMOID = Stage(batch_size=8, steps=1, objective="sigmoid")
         (lambda: TrainConfig("x", DATA, (Stage(batch_size=8, steps=1, image_size=230),)), "image_size"),
         (lambda: TrainConfig("x", DATA, (Stage(batch_size=8, steps=1),), preprocess=PreprocessConfig(384)), "image_size"),
         (lambda: TrainConfig("x", DATA, (Stage(batch_size=8, steps=1),), model_init="a", text_init="b"), "model_init"),
-        (lambda: TrainConfig("x", DATA, (SIGMOID,)), "objective"),
+        (lambda: TrainConfig("x", DATA, (SIGMOID,)), "loss"),
         (lambda: TrainConfig("x", DATA, (STAGE,), interpolate=1.5), "interpolate"),
         (lambda: TrainConfig("x", DATA, (STAGE,), evaluate_every=0), "evaluate_every"),
         (lambda: TrainConfig("x", DATA, (STAGE,), evaluate_every=5), "evaluate_every"),
@@ -96,5 +97,5 @@ def test_json_and_back(text: BertConfig | ClipTextConfig) -> None:
     assert from_json(to_json(config)) == config
 
 
-def test_the_sigmoid_objective_with_a_bias_is_fine() -> None:
+def test_the_sigmoid_loss_with_a_bias_is_fine() -> None:
     TrainConfig("x", DATA, (SIGMOID, STAGE), model=CLIPConfig(init_logit_bias=-10.0))

@@ -13,9 +13,9 @@ from helpers.reference import load_open_clip
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
-from biomedclip_jax import losses as objective
-from biomedclip_jax.config import Objective
-from biomedclip_jax.losses import blockwise_loss, class_loss, contrastive_loss, local_loss, sigmoid_loss
+from biomedclip_jax import losses
+from biomedclip_jax.config import Classification, ClassLoss, MultiLabel, PairLoss, Sigmoid, Softmax
+from biomedclip_jax.losses import class_loss, local_loss, pair_loss
 from biomedclip_jax.sharding import AXES, BATCH, make_mesh
 
 Arguments = tuple[np.ndarray, ...]
@@ -41,20 +41,36 @@ def with_gradients(loss: Callable[..., Array], values: Arguments) -> list[np.nda
     return [np.asarray(x) for x in (value, *gradients)]
 
 
-def plain(kind: Objective) -> Callable[..., Array]:
-    if kind == "sigmoid":
+def contrastive_loss(image: Array, text: Array, logit_scale: Array) -> Array:
+    scores = jnp.matmul(image, text.T, precision=lax.Precision.HIGHEST)
+    diagonal = jnp.diag(scores)
+    others = ~jnp.eye(len(image), dtype=bool)
+    by_image = jax.nn.logsumexp(jnp.exp(logit_scale) * (scores - diagonal[:, None]), axis=1, where=others)
+    by_text = jax.nn.logsumexp(jnp.exp(logit_scale) * (scores.T - diagonal[:, None]), axis=1, where=others)
+    return (jax.nn.softplus(by_image) + jax.nn.softplus(by_text)).mean() / 2
+
+
+def sigmoid_loss(image: Array, text: Array, logit_scale: Array, logit_bias: Array) -> Array:
+    scores = jnp.matmul(image, text.T, precision=lax.Precision.HIGHEST)
+    sign = 2 * jnp.eye(len(image)) - 1
+    return jax.nn.softplus(-sign * (jnp.exp(logit_scale) * scores + logit_bias)).sum() / len(image)
+
+
+def plain(kind: PairLoss) -> Callable[..., Array]:
+    """The formula over the whole matrix of scores, as the references have it; nothing of it is shared with `losses.py`."""
+    if isinstance(kind, Sigmoid):
         return sigmoid_loss
     return lambda image, text, logit_scale, logit_bias: contrastive_loss(image, text, logit_scale)
 
 
-def blockwise(kind: Objective) -> Callable[..., Array]:
+def blockwise(kind: PairLoss) -> Callable[..., Array]:
     def loss(image: Array, text: Array, logit_scale: Array, logit_bias: Array) -> Array:
-        return blockwise_loss(kind, image, text, {"logit_scale": logit_scale, "logit_bias": logit_bias})
+        return pair_loss(kind, image, text, {"logit_scale": logit_scale, "logit_bias": logit_bias})
 
     return loss
 
 
-def shared(kind: Objective, devices: int = 8, fsdp: int = 1, order: np.ndarray | None = None) -> Callable[..., Array]:
+def shared(kind: PairLoss, devices: int = 8, fsdp: int = 1, order: np.ndarray | None = None) -> Callable[..., Array]:
     """The sum of the devices' shares. order: how the captions are spread over the devices."""
     mesh = make_mesh(jax.devices()[:devices], fsdp)
 
@@ -70,7 +86,7 @@ def shared(kind: Objective, devices: int = 8, fsdp: int = 1, order: np.ndarray |
     return loss
 
 
-def open_clip_loss(kind: Objective, values: Arguments, dtype: str = "float64") -> list[np.ndarray]:
+def open_clip_loss(kind: PairLoss, values: Arguments, dtype: str = "float64") -> list[np.ndarray]:
     """The same of open_clip's ClipLoss or SigLipLoss and torch's autograd."""
     load_open_clip()
     import torch
@@ -80,7 +96,7 @@ def open_clip_loss(kind: Objective, values: Arguments, dtype: str = "float64") -
     tensors = [torch.tensor(np.asarray(x), dtype=getattr(torch, dtype), requires_grad=True) for x in single(values)]
     image, text, logit_scale, bias = tensors
     scale = logit_scale.exp()
-    loss = SigLipLoss()(image, text, scale, bias) if kind == "sigmoid" else ClipLoss()(image, text, scale)
+    loss = SigLipLoss()(image, text, scale, bias) if isinstance(kind, Sigmoid) else ClipLoss()(image, text, scale)
     loss.backward()
     return [loss.detach().numpy(), *(np.zeros(()) if t.grad is None else t.grad.numpy() for t in tensors)]
 
@@ -91,13 +107,13 @@ def difference(ours: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(ours - expected).max() / np.abs(expected).max())
 
 
-KINDS = pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+KINDS = pytest.mark.parametrize("kind", [Softmax(), Sigmoid()], ids=["softmax", "sigmoid"])
 
 
 @KINDS
 @pytest.mark.parametrize("scale", [1.0, 1 / 0.07])
 @pytest.mark.parametrize("form", [plain, blockwise, shared])
-def test_loss_and_gradients_are_open_clips(kind: Objective, scale: float, form: Callable[..., Any]) -> None:
+def test_loss_and_gradients_are_open_clips(kind: PairLoss, scale: float, form: Callable[..., Any]) -> None:
     values = arguments(scale, noise=2.0)  # pairs that are hard to tell, as early in training
     # open_clip in float64: its own float32 gradients carry as much rounding as ours
     for found, expected in zip(with_gradients(form(kind), values), open_clip_loss(kind, values), strict=True):
@@ -110,9 +126,9 @@ def test_loss_and_gradients_are_open_clips(kind: Objective, scale: float, form: 
 def test_well_separated_pairs_keep_their_digits(noise: float, form: Callable[..., Any]) -> None:
     """At scale 100 the loss nears 0 and the textbook form (log-sum-exp minus positive) loses every digit of it."""
     values = arguments(100.0, noise)
-    expected = open_clip_loss("softmax", values)
+    expected = open_clip_loss(Softmax(), values)
     assert 1e-11 < expected[0] < 1e-3, "a loss that is small, but not 0"
-    found = with_gradients(form("softmax"), values)
+    found = with_gradients(form(Softmax()), values)
     for ours, theirs in zip(found, expected, strict=True):
         assert difference(ours, theirs) <= 1e-4
 
@@ -127,7 +143,7 @@ def test_well_separated_pairs_keep_their_digits(noise: float, form: Callable[...
 @KINDS
 @pytest.mark.parametrize("scale", [1 / 0.07, 100.0])
 @pytest.mark.parametrize("fsdp", [1, 2])
-def test_shares_of_eight_devices_add_up(kind: Objective, scale: float, fsdp: int) -> None:
+def test_shares_of_eight_devices_add_up(kind: PairLoss, scale: float, fsdp: int) -> None:
     values = arguments(scale, noise=2.0)
     expected = with_gradients(plain(kind), values)
     for found, wanted in zip(with_gradients(shared(kind, fsdp=fsdp), values), expected, strict=True):
@@ -135,7 +151,7 @@ def test_shares_of_eight_devices_add_up(kind: Objective, scale: float, fsdp: int
 
 
 @KINDS
-def test_captions_may_be_spread_over_the_devices_in_any_order(kind: Objective) -> None:
+def test_captions_may_be_spread_over_the_devices_in_any_order(kind: PairLoss) -> None:
     values = arguments(1 / 0.07, noise=2.0)
     order = np.random.default_rng(1).permutation(64).astype(np.int32)
     expected = with_gradients(plain(kind), values)
@@ -145,20 +161,20 @@ def test_captions_may_be_spread_over_the_devices_in_any_order(kind: Objective) -
 
 @KINDS
 @pytest.mark.parametrize("rows", [3, 8, 24])
-def test_blocks_that_do_not_divide_the_rows(kind: Objective, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objective, "_MOST_ROWS", rows)
+def test_blocks_that_do_not_divide_the_rows(kind: PairLoss, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "_MOST_ROWS", rows)
     values = arguments(1 / 0.07, noise=2.0)
     for found, wanted in zip(with_gradients(blockwise(kind), values), with_gradients(plain(kind), values), strict=True):
         assert difference(found, wanted) <= 1e-6
 
 
 @KINDS
-def test_one_pair_alone_has_a_finite_loss_and_gradient(kind: Objective) -> None:
+def test_one_pair_alone_has_a_finite_loss_and_gradient(kind: PairLoss) -> None:
     assert all(np.isfinite(x).all() for x in with_gradients(blockwise(kind), arguments(10.0, 1.0, rows=1)))
 
 
 @functools.cache
-def temporaries(kind: Objective, form: Callable[..., Any], batch: int) -> int:
+def temporaries(kind: PairLoss, form: Callable[..., Any], batch: int) -> int:
     """Bytes that value and gradient of the loss take besides their arguments, on each of eight devices."""
     embeddings = jax.ShapeDtypeStruct((batch, 64), jnp.float32)
     number = jax.ShapeDtypeStruct((), jnp.float32)
@@ -167,7 +183,7 @@ def temporaries(kind: Objective, form: Callable[..., Any], batch: int) -> int:
 
 
 @KINDS
-def test_memory_grows_with_the_batch_and_not_with_its_square(kind: Objective) -> None:
+def test_memory_grows_with_the_batch_and_not_with_its_square(kind: PairLoss) -> None:
     """4k -> 64k -> 256k pairs: 16 x and 4 x the pairs. The plain loss is the control."""
     small, middle, large = (temporaries(kind, shared, batch) for batch in (4_096, 65_536, 262_144))
     assert middle <= 16 * small and large <= 5 * middle
@@ -188,7 +204,7 @@ def test_both_directions_summed_within_groups_are_clefts(devices: int, negatives
 
     def share(image: Array, text: Array, logit_scale: Array) -> Array:
         scale = {"logit_scale": lax.pcast(logit_scale, AXES, to="varying")}
-        return lax.psum(local_loss("softmax_sum", image, text, scale, negatives=negatives), AXES)
+        return lax.psum(local_loss(Softmax("sum", negatives), image, text, scale), AXES)
 
     ours = jax.shard_map(share, mesh=mesh, in_specs=(BATCH, BATCH, P()), out_specs=P())
     value, gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2)))(*single(values)[:3])
@@ -207,21 +223,21 @@ def test_both_directions_summed_within_groups_are_clefts(devices: int, negatives
 
 def test_a_sum_of_directions_is_twice_their_mean() -> None:
     values = arguments(14.3, 1.0)
-    mean, total = (with_gradients(shared(kind), values) for kind in ("softmax", "softmax_sum"))
-    blocks = with_gradients(blockwise("softmax_sum"), values)
+    mean, total = (with_gradients(shared(kind), values) for kind in (Softmax(), Softmax("sum")))
+    blocks = with_gradients(blockwise(Softmax("sum")), values)
     for once, both, blockwise_both in zip(mean, total, blocks, strict=True):
         assert difference(both, 2 * once) <= 1e-6 and difference(blockwise_both, 2 * once) <= 1e-6
 
 
-@pytest.mark.parametrize("kind", ["classification", "multilabel"])
-def test_losses_of_classes_are_torchs(kind: Objective) -> None:
+@pytest.mark.parametrize("kind", [Classification(), MultiLabel()], ids=["classification", "multilabel"])
+def test_losses_of_classes_are_torchs(kind: ClassLoss) -> None:
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
     image, classes, scale, _ = arguments(14.3, 1.0)
     classes = classes[:5]
     drawn = np.random.default_rng(1).random((len(image), 5))
-    labels = drawn > 0.7 if kind == "multilabel" else drawn == drawn.max(axis=1, keepdims=True)
+    labels = drawn > 0.7 if kind == MultiLabel() else drawn == drawn.max(axis=1, keepdims=True)
 
     def ours(image: Array, classes: Array, scale: Array) -> Array:
         return class_loss(kind, image, classes, jnp.asarray(labels), scale)
@@ -230,7 +246,7 @@ def test_losses_of_classes_are_torchs(kind: Objective) -> None:
     value, gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2)))(*(jnp.asarray(x, jnp.float32) for x in given))
     u, c, s = (torch.tensor(x, requires_grad=True) for x in given)
     scores, wanted = s.exp() * u @ c.T, torch.tensor(labels, dtype=torch.float64)
-    loss = cross_entropy(scores, wanted) if kind == "classification" else binary_cross_entropy_with_logits(scores, wanted)
+    loss = cross_entropy(scores, wanted) if kind == Classification() else binary_cross_entropy_with_logits(scores, wanted)
     loss.backward()
     assert abs(float(value) - loss.item()) <= 1e-6 * loss.item()
     for mine, theirs in zip(gradients, (u, c, s), strict=True):

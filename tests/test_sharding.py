@@ -27,8 +27,7 @@ from biomedclip_jax.sharding import (
     state_shardings,
     sum_over_devices,
 )
-from biomedclip_jax.train.state import optimizer_for
-from biomedclip_jax.train.step import state_of
+from biomedclip_jax.train.state import initial_state, optimizer_for
 
 FULL = abstract_model(CLIPConfig())[1]
 SMALL = abstract_model(tiny.MODEL)[1]
@@ -115,12 +114,13 @@ def test_moments_and_average_lie_as_their_parameters(fsdp: int) -> None:
         optimizer=OptimizerConfig(ema=0.9, clip_norm=1.0),
     )
     mesh = make_mesh(fsdp=fsdp)
-    state = jax.eval_shape(lambda params: state_of(params, config, optimizer_for(config)), SMALL)
+    state = jax.eval_shape(lambda params: initial_state(params, config, optimizer_for(config)), SMALL)
     lying = state_shardings(state, mesh)
     wanted = flatten_dict(shard_specs(SMALL, shard_axes(SMALL, mesh)), sep="/")
     assert {sharding.spec for sharding in jax.tree.leaves(lying)} == ({P()} if fsdp == 1 else {P(), *wanted.values()})
     found: dict[str, int] = dict.fromkeys(wanted, 0)
-    for place, sharding in flatten_dict(lying, sep="/").items():
+    for where, sharding in jax.tree_util.tree_leaves_with_path(lying):
+        place = jax.tree_util.keystr(where, simple=True, separator="/")
         named = [path for path in wanted if f"/{place}".endswith(f"/{path}")]
         if not named:
             assert place == "step" or place.endswith("/count")

@@ -20,7 +20,7 @@ import torch
 
 from biomedclip_jax.bench.alternate import Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, make_batch
-from biomedclip_jax.config import BertConfig
+from biomedclip_jax.config import BertConfig, Softmax
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.formats.folders import check_writable
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json
@@ -139,7 +139,7 @@ def wait(device: torch.device) -> None:
 def build(task: Task) -> Work:
     """Everything that the task names. What torch.compile cannot do runs without it, and the facts say so."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    if task.stage.objective != "softmax" or task.stage.trainable != ("*",):
+    if task.stage.loss != Softmax() or task.stage.trainable != ("*",):
         raise UserError("only the softmax objective with all parameters trained is compared with open_clip")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.manual_seed(0)

@@ -67,7 +67,7 @@ def build_loss(task: Task, mesh: Mesh) -> Built:
 
     def share(image: jax.Array, text: jax.Array) -> jax.Array:
         here = jax.tree.map(lambda x: jax.lax.pcast(x, mesh.axis_names, to="varying"), scale)
-        return local_loss(task.stage.objective, image, text, here, negatives=task.stage.negatives)
+        return local_loss(task.stage.loss, image, text, here)
 
     gradient = jax.shard_map(jax.grad(share, (0, 1)), mesh=mesh, in_specs=BATCH, out_specs=BATCH)
     return jax.jit(gradient), (image, text)

@@ -9,6 +9,7 @@ from biomedclip_jax.errors import UserError
 
 
 def add_fetch(actions: Any) -> None:
+    """Add `fetch` to the verbs of `data`."""
     fetch = add_verb(
         actions,
         "fetch",
@@ -59,6 +60,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 
 def add_figures(actions: Any) -> None:
+    """Add `figures` to the verbs of `data`."""
     figures = add_verb(
         actions,
         "figures",

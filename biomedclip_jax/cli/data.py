@@ -1,4 +1,6 @@
-"""`biomedclip data`: from articles and tables to what training reads. Nothing heavy is imported before a verb is chosen."""
+"""`biomedclip data`: from articles and tables to what training reads. Nothing heavy is imported before a verb is
+chosen.
+"""
 
 import argparse
 from pathlib import Path
@@ -17,7 +19,7 @@ _PAIRS_HELP = (
 
 
 def add_data(verbs: Any) -> None:
-    """Add `data` and what it can do to the verbs of the command."""
+    """Add `data`, and the verbs below it, to the verbs of the command."""
     description = "Get articles of PubMed Central, and make training data of them or of your own."
     data = verbs.add_parser(
         "data",
@@ -37,6 +39,7 @@ def add_data(verbs: Any) -> None:
 
 
 def add_preview(actions: Any) -> None:
+    """Add `preview` to the verbs of `data`."""
     preview = add_verb(
         actions,
         "preview",
@@ -60,6 +63,7 @@ def _preview(arguments: argparse.Namespace) -> None:
 
 
 def add_convert(actions: Any) -> None:
+    """Add `convert` to the verbs of `data`."""
     convert = add_verb(
         actions,
         "convert",
@@ -90,6 +94,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def add_statistics(actions: Any) -> None:
+    """Add `statistics` to the verbs of `data`."""
     statistics = add_verb(
         actions,
         "statistics",
@@ -124,11 +129,11 @@ def _statistics(arguments: argparse.Namespace) -> None:
     columns = (arguments.image_column, arguments.caption_column)
     workers = arguments.workers or core_count()
     found = write_statistics(arguments.source, out, arguments.tokenizer, workers, columns)
-    print(f"{out / 'index.html'}: {found['pairs']['all']:,} pairs, {found['of which panels']:,} of them panels")
-    for unit, numbers in found["caption"].items():
-        print(f"  {unit + ' of a caption':28s} median {numbers['median']:,}, mean {numbers['mean']:,}")
-    for limit, share in found["caption"].get("tokens", {}).get("share over", {}).items():
-        print(f"  {'over ' + limit + ' tokens':28s} {share:.1%}")
+    print(f"{out / 'index.html'}: {sum(found.pairs.values()):,} pairs, {found.panels:,} of them panels")
+    for unit, numbers in found.caption.items():
+        print(f"  {unit + ' of a caption':28s} median {numbers.median:,}, mean {numbers.mean:,}")
+    for limit, share in found.tokens.share_over.items() if found.tokens is not None else ():
+        print(f"  {f'over {limit} tokens':28s} {share:.1%}")
 
 
 def _add_columns(action: argparse.ArgumentParser) -> None:

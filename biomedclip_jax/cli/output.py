@@ -10,7 +10,10 @@ import numpy as np
 
 
 def write_table(out: TextIO, images: Sequence[Path], labels: Sequence[str], probabilities: np.ndarray, format: str) -> None:
-    """probabilities [images, labels] as "table", "csv" (image, label, probability) or "json" (a list, one object an image)."""
+    """Write the probabilities [images, labels] of `classify`, the best label first.
+
+    format: "table", "csv" (image, label, probability) or "json" (a list, one object an image).
+    """
     ranked = [[(labels[j], float(row[j])) for j in np.argsort(-row, kind="stable")] for row in probabilities]
     if format == "json":
         rows = [{"image": str(path), "probabilities": dict(found)} for path, found in zip(images, ranked, strict=True)]

@@ -17,6 +17,15 @@ from biomedclip_jax.config.data import (
     DataConfig,
     Mix,
 )
+from biomedclip_jax.config.losses import (
+    Classification,
+    ClassLoss,
+    Loss,
+    MultiLabel,
+    PairLoss,
+    Sigmoid,
+    Softmax,
+)
 from biomedclip_jax.config.model import (
     OPENAI_MEAN,
     OPENAI_STD,
@@ -55,14 +64,12 @@ from biomedclip_jax.config.towers import (
 from biomedclip_jax.config.training import (
     ComputeConfig,
     Gather,
-    Objective,
     OptimizerConfig,
     Remat,
     Rule,
     Schedule,
     ShardingConfig,
     Stage,
-    StageText,
 )
 
 __all__ = [
@@ -77,6 +84,8 @@ __all__ = [
     "BertPool",
     "CLIPConfig",
     "CausalPool",
+    "ClassLoss",
+    "Classification",
     "ClipTextConfig",
     "ComputeConfig",
     "DataConfig",
@@ -90,9 +99,11 @@ __all__ = [
     "Interpolation",
     "LlamaConfig",
     "LoRAConfig",
+    "Loss",
     "Mix",
-    "Objective",
+    "MultiLabel",
     "OptimizerConfig",
+    "PairLoss",
     "PrefixConfig",
     "PreprocessConfig",
     "Remat",
@@ -103,8 +114,9 @@ __all__ = [
     "Rule",
     "Schedule",
     "ShardingConfig",
+    "Sigmoid",
+    "Softmax",
     "Stage",
-    "StageText",
     "SwinConfig",
     "TextConfig",
     "TextHeadKind",

@@ -8,6 +8,7 @@ from pathlib import Path
 from biomedclip_jax.config.adapters import PrefixConfig
 from biomedclip_jax.config.checks import check, check_positive
 from biomedclip_jax.config.data import DataConfig
+from biomedclip_jax.config.losses import MultiLabel, Sigmoid
 from biomedclip_jax.config.model import CLIPConfig, PreprocessConfig
 from biomedclip_jax.config.training import ComputeConfig, OptimizerConfig, ShardingConfig, Stage
 
@@ -56,18 +57,16 @@ class TrainConfig:
             patch = self.model.vit.patch_size
             check(self.image_size(stage) % patch == 0, stage, "image_size", f"a multiple of patch_size = {patch}")
             self._check_labels(stage)
-            biased = stage.objective != "sigmoid" or self.model.init_logit_bias is not None
-            check(biased, stage, "objective", "model.init_logit_bias to be set (SigLIP: -10) for the sigmoid objective")
+            biased = not isinstance(stage.loss, Sigmoid) or self.model.init_logit_bias is not None
+            check(biased, stage, "loss", "model.init_logit_bias to be set (SigLIP: -10) with the sigmoid loss")
 
     def _check_labels(self, stage: Stage) -> None:
         data = self.data
         if stage.prompted:
-            check(self.model.context > 0, stage, "text", "model.context above 0, the vectors to be learned before a label")
+            check(self.model.context > 0, stage, "loss", "model.context above 0, the vectors to be learned before a label")
             check(data.label_column is not None, data, "label_column", "a column, because a stage learns of labels")
-            one = stage.objective == "multilabel" or data.label_separator is None
-            check(
-                one, data, "label_separator", f"None with the objective {stage.objective!r}, for which an image has one label"
-            )
+            one = isinstance(stage.loss, MultiLabel) or data.label_separator is None
+            check(one, data, "label_separator", f"None with the loss {stage.loss!r}, for which an image has one label")
 
     def image_size(self, stage: Stage) -> int:
         """Side of the images in a stage, in pixels."""

@@ -4,9 +4,9 @@ import dataclasses
 import json
 from typing import Any
 
-from biomedclip_jax.config import adapters, data, model, run, towers, training
+from biomedclip_jax.config import adapters, data, losses, model, run, towers, training
 
-_HOMES = (adapters, towers, model, data, training, run)
+_HOMES = (adapters, towers, model, losses, data, training, run)
 
 
 def to_json(config: Any) -> str:

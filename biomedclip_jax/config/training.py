@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive
+from biomedclip_jax.config.losses import Loss, Softmax
 
 Remat = Literal["none", "dots", "full"]
-Objective = Literal["softmax", "softmax_sum", "sigmoid", "classification", "multilabel"]
-StageText = Literal["caption", "label"]
 Gather = Literal["layer", "step"]
 Schedule = Literal["cosine", "constant"]
 Rule = Literal["adamw", "sgd"]
@@ -88,13 +87,8 @@ class OptimizerConfig:
 class Stage:
     """One part of a run. State is carried from stage to stage; what a stage leaves at None stays as the model has it.
 
-    objective: "softmax" and "sigmoid" match images and texts (CLIP's and SigLIP's losses); "softmax_sum" is CLEFT's, the sum of
-    both directions, not their mean. "classification" and "multilabel" compare an image with all classes, one of which is right
-    (cross-entropy), or some of which are (a logistic loss of each).
-    negatives: pairs are compared in groups of so many that follow one another in the batch, as on GPUs that do not exchange
-    embeddings (CLEFT: 72), on however many devices; None: in the whole batch.
-    text: "label" puts the model's learned context before an image's label and leaves dropout out of the text tower. So do
-    "classification" and "multilabel" always.
+    loss: `Softmax` (CLIP) and `Sigmoid` (SigLIP) compare images with texts; `Classification` and `MultiLabel` compare an image
+    with all classes.
     optimizer: one of this stage alone, with moments and a learning rate of its own; None: the run's.
     """
 
@@ -105,15 +99,13 @@ class Stage:
     patch_keep: float = 1.0  # share of patches that the image tower sees
     image_size: int | None = None
     learning_rate_scale: float = 1.0
-    objective: Objective = "softmax"
-    negatives: int | None = None  # pairs in a group that is compared; None: the whole batch
-    text: StageText = "caption"  # or the label, after the learned context
+    loss: Loss = Softmax()
     trainable: tuple[str, ...] = ("*",)  # parameters, by path or a part of it: ("text", "*_head", "image/blocks/*/bias")
     optimizer: OptimizerConfig | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size")
-        check_choices(self, objective=Objective, text=StageText)
+        check(isinstance(self.loss, Loss), self, "loss", "Softmax(), Sigmoid(), Classification() or MultiLabel()")
         check_patterns(self, "trainable", self.trainable)
         check(len(self.trainable) > 0, self, "trainable", "at least one parameter path")
         check((self.epochs is None) != (self.steps is None), self, "epochs", "either epochs or steps, not both or neither")
@@ -129,10 +121,9 @@ class Stage:
         if self.image_size is not None:
             check_positive(self, "image_size")
         check(self.learning_rate_scale > 0, self, "learning_rate_scale", "a number above 0")
-        if self.negatives is not None:
-            check_positive(self, "negatives")
-            fits = self.objective.startswith("softmax") and self.batch_size % self.negatives == 0
-            check(fits, self, "negatives", f"None, or with a softmax objective a divisor of batch_size = {self.batch_size}")
+        if isinstance(self.loss, Softmax) and self.loss.negatives is not None:
+            fits = self.batch_size % self.loss.negatives == 0
+            check(fits, self.loss, "negatives", f"None or a divisor of batch_size = {self.batch_size}")
         check(self.optimizer is None or self.optimizer.ema is None, self, "optimizer", "one without ema, which is the run's")
 
     @property
@@ -142,10 +133,5 @@ class Stage:
 
     @property
     def prompted(self) -> bool:
-        """Whether texts are labels after the learned context."""
-        return self.text == "label" or self.compares_classes
-
-    @property
-    def compares_classes(self) -> bool:
-        """Whether an image is compared with all classes, and not with the texts of the batch."""
-        return self.objective in ("classification", "multilabel")
+        """Whether texts are labels that stand after the learned context."""
+        return self.loss.prompted

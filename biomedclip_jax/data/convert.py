@@ -1,7 +1,7 @@
 """From one way of keeping pairs to another: tables with a folder of images, WebDataset tars, a TFDS build.
 
-Images are decoded once, to know that they are whole, and their bytes are kept as they are; only what the destination cannot
-hold becomes PNG. What cannot be read is left out and listed in `rejects.jsonl`.
+Images are decoded once, to know that they are whole, and their bytes are kept as they are; only what the destination
+cannot hold becomes PNG. What cannot be read is left out and listed in `rejects.jsonl`.
 """
 
 import csv
@@ -63,10 +63,10 @@ class _Shape:
 def convert(pairs: Pairs, destination: Path, kind: Kind, progress: Callable[[int], object] | None = None) -> tuple[int, int]:
     """Write the pairs into the new folder `destination`; returns how many were written, and how many left out.
 
-    csv, jsonl, parquet: `pairs.csv` (...) and `images/`. webdataset: `00000.tar`, ... of PER_SHARD samples. tfds: a build
-    with the split "train". CSV holds neither lists nor references: several captions become several rows.
-    progress: called with a number of pairs that are done. Raises UserError if the folder is there and not empty, if it
-    cannot be written (nothing is left then), and if no pair can be read.
+    csv, jsonl, parquet: `pairs.csv` (...) and `images/`. webdataset: `00000.tar`, ... of PER_SHARD samples. tfds: a
+    build with the split "train". CSV holds neither lists nor references: several captions become several rows.
+    progress: called with a number of pairs that are done. Raises UserError if the folder exists and is not empty, if
+    it cannot be written (nothing is left then), and if no pair can be read.
     """
     if kind not in get_args(Kind):
         raise UserError(f"--to {kind}: expected one of {', '.join(get_args(Kind))}")
@@ -188,7 +188,7 @@ def _write_parquet(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
 
 
 def _shards(items: Iterator[_Item], pairs: Pairs) -> Iterator[tuple[int, Iterator[_Item]]]:
-    """(shard, its items); what lies in which shard depends on the position in the source alone."""
+    """(shard, its items); what a shard holds depends on the position in the source alone."""
     waiting: list[_Item] = []
 
     def inside(shard: int) -> Iterator[_Item]:

@@ -1,4 +1,6 @@
-"""A position in the run and a record -> the arrays of an example. Everything random in it is keyed by (seed, position)."""
+"""A position in the run and a record -> the arrays of an example. Everything random in it is keyed by (seed,
+position).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +22,8 @@ _TEXT = 1  # the stream that texts are drawn from; without a number, that of the
 class Batch:
     """Examples of one step, those of this process.
 
-    images: float32 [b, S, S, 3], normalised. tokens: int32 [b, N], padded. index: uint32 [b], the position in the run of each
-    example, by which its random numbers are keyed. labels: bool [b, C] where labels were asked for, else None.
+    images: float32 [b, S, S, 3], normalised. tokens: int32 [b, N], padded. index: uint32 [b], the position in the run
+    of each example, by which its random numbers are keyed. labels: bool [b, C] where labels were asked for, else None.
     """
 
     images: np.ndarray

@@ -21,7 +21,8 @@ def fingerprint(parts: Iterable[str]) -> str:
 
 
 def file_fingerprint(paths: Iterable[Path]) -> str:
-    """A hash of files by path, size and time of last change: reading terabytes of images to hash them would take hours.
+    """A hash of files by path, size and time of last change: reading terabytes of images to hash them would take
+    hours.
 
     OSError for a file that is missing.
     """

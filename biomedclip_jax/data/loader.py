@@ -1,9 +1,9 @@
 """Batches of pairs, endlessly shuffled. What a batch holds is a function of (seed, position in the run) alone.
 
-A position counts samples from the beginning of the run. The order is Grain's index shuffle: a new one each epoch, without
-reading the data. Each example is augmented with a random stream of its own, keyed by its position, so that resuming and the
-number of hosts, workers and threads change nothing. Work is handed out in chunks of a few examples, so that a batch of any
-size is made by all processors together.
+A position counts samples from the beginning of the run. The order is Grain's index shuffle: a new one each epoch,
+without reading the data. Each example is augmented with a random stream of its own, keyed by its position, so that
+resuming and the number of hosts, workers and threads change nothing. Work is handed out in chunks of a few examples,
+so that a batch of any size is made by all processors together.
 """
 
 import contextlib
@@ -56,7 +56,7 @@ class TrainLoader:
     classes: tuple[str, ...] = ()
 
     def at(self, preprocess: PreprocessConfig, *, labels: bool = True) -> "TrainLoader":
-        """The same examples, made into pixels in another way, with their labels or without."""
+        """A loader of the same examples, made into pixels in another way, with their labels or without."""
         return dataclasses.replace(self, preprocess=preprocess, classes=self.classes if labels else ())
 
     def examples(self, start: int, count: int) -> list[Sample]:
@@ -82,8 +82,8 @@ class TrainLoader:
     def batches(self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1) -> Generator[Batch]:
         """`steps` batches of `batch_size` / `processes` rows each, from position `start` of the run on.
 
-        Each process gets its own consecutive rows of every batch. UserError when no image at all can be read, and when a
-        worker process ends before its time.
+        Each process gets its own consecutive rows of every batch. UserError when no image at all can be read, and when
+        a worker process ends before its time.
         """
         rows = batch_size // processes
         work = _Chunks(self._maker(), start + process * rows, rows, batch_size, steps * rows)
@@ -134,7 +134,8 @@ def record_order(pairs: Pairs, seed: int) -> Sequence[int]:
 class _Chunks:
     """The examples of this process, `count` in all, by chunk.
 
-    first: the position in the run of its first row. rows: of each batch that are this process's. stride: from batch to batch.
+    first: the position in the run of its first row. rows: of each batch that are this process's. stride: from batch to
+    batch.
     """
 
     maker: ExampleMaker

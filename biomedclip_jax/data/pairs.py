@@ -1,6 +1,7 @@
 """Image-caption pairs of any kind, one at a time: the contract between those who keep pairs and those who use them.
 
-Readers are `tables`, `webdataset` and `tfds_read`, and `Mixture` here for several at once; `sources` chooses among them.
+Readers are `tables`, `webdataset` and `tfds_read`, and `Mixture` here for several at once; `sources` chooses among
+them.
 """
 
 from bisect import bisect_right
@@ -33,8 +34,8 @@ class Reject:
 class Texts:
     """What belongs to an image besides its pixels.
 
-    captions: at least one, if captions were asked for. references: paragraphs that mention the figure. label: the name of
-    its class, or several names in one text, where a label was asked for.
+    captions: at least one, if captions were asked for. references: paragraphs that mention the figure. label: the name
+    of its class, or several names in one text, where a label was asked for.
     """
 
     captions: tuple[str, ...]
@@ -110,12 +111,15 @@ class Subset:
         return self.pairs[self.positions[index]]
 
     def texts(self, index: int) -> Texts:
+        """The texts of a pair; see `Pairs.texts`."""
         return self.pairs.texts(self.positions[index])
 
     def name(self, index: int) -> str:
+        """The name that messages give to an image."""
         return self.pairs.name(self.positions[index])
 
     def image_versions(self) -> Iterator[str]:
+        """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"Subset {len(self)}"
         yield from self.pairs.image_versions()
         yield fingerprint(map(str, self.positions))
@@ -163,14 +167,17 @@ class Mixture:
         return source[inside]
 
     def texts(self, index: int) -> Texts:
+        """The texts of a pair; see `Pairs.texts`."""
         source, inside = self._find(index)
         return source.texts(inside)
 
     def name(self, index: int) -> str:
+        """The name that messages give to an image."""
         source, inside = self._find(index)
         return source.name(inside)
 
     def image_versions(self) -> Iterator[str]:
+        """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"Mixture {len(self)}"
         for source in self.sources:
             yield from source.image_versions()

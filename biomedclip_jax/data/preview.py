@@ -18,8 +18,8 @@ _PIXELS = 512  # longer side of an image on the sheet
 def write_preview(pairs: Pairs, path: Path, count: int = 16, seed: int = 0) -> list[int]:
     """Draw `count` pairs at random, and write them to `path` (.png); returns their positions.
 
-    The same seed gives the same file. A pair that cannot be read is shown as the reason for it. UserError for a path that
-    does not end in .png or cannot be written.
+    The same seed gives the same file. A pair that cannot be read is shown as the reason for it. UserError for a path
+    that does not end in .png or cannot be written.
     """
     if path.suffix.lower() != ".png":
         raise UserError(f"--out {path}: expected a name that ends in .png")

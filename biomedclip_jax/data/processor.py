@@ -15,7 +15,7 @@ from biomedclip_jax.errors import UserError
 
 
 class Processor:
-    """`images(...)` gives pixels, `tokens(...)` gives token ids. The tokenizer is read when a text is first seen."""
+    """Makes arrays of images and texts as one model wants them. The tokenizer is read when a text is first seen."""
 
     def __init__(self, config: PreprocessConfig, text: TextConfig, tokenizer: Path):
         self.config = config
@@ -29,16 +29,18 @@ class Processor:
         return Tokenizer(self._folder, text.context_length, text.pad_id, text.vocab_size)
 
     def image(self, source: ImageSource) -> np.ndarray:
-        """float32 [S, S, 3], normalised. UserError names a file that is no image."""
+        """The pixels of one image as float32 [S, S, 3], normalised. UserError names a file that is no image."""
         return preprocess(load_image(source), self.config)
 
     def images(self, sources: Sequence[ImageSource]) -> np.ndarray:
-        """float32 [n, S, S, 3]; decoded on several threads (Pillow lets go of the interpreter while it works)."""
+        """The pixels of n images as float32 [n, S, S, 3]; decoded on threads (Pillow lets go of the interpreter
+        meanwhile).
+        """
         with ThreadPoolExecutor() as pool:
             return np.stack(list(pool.map(self.image, sources)))
 
     def images_or_errors(self, sources: Sequence[ImageSource]) -> list[np.ndarray | UserError]:
-        """The same, one by one, with the error in the place of an image that cannot be read."""
+        """As `images`, one by one: float32 [S, S, 3], or the UserError of an image that cannot be read."""
 
         def attempt(source: ImageSource) -> np.ndarray | UserError:
             try:
@@ -50,5 +52,5 @@ class Processor:
             return list(pool.map(attempt, sources))
 
     def tokens(self, texts: Sequence[str]) -> np.ndarray:
-        """int32 [n, context_length]."""
+        """The token ids of texts as int32 [n, context_length]."""
         return self.tokenizer(texts)

@@ -1,7 +1,8 @@
 """What a user may write as the source of pairs or of labelled images, and who reads it.
 
-`KINDS` is the one table. To add a kind of source, write a function that recognises its name (`find`), one that gives its
-pairs or its labelled images or both, and add an entry: `open_pairs`, `open_labelled` and their messages follow from the table.
+`KINDS` is the one table. To add a kind of source, write a function that recognises its name (`find`), one that gives
+its pairs or its labelled images or both, and add an entry: `open_pairs`, `open_labelled` and their messages follow
+from the table.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,8 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.config import Mix
-from biomedclip_jax.data.labelled.files import has_class_folders, open_class_folders, open_labelled_table
-from biomedclip_jax.data.labelled.pairs import labelled_build, open_labelled_shards
+from biomedclip_jax.data.labelled.readers import (
+    has_class_folders,
+    labelled_build,
+    open_class_folders,
+    open_labelled_shards,
+    open_labelled_table,
+)
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import Mixture, Pairs
 from biomedclip_jax.data.split_names import matching_split, require_whole, split_of
@@ -24,7 +30,9 @@ _HINT = "give the folder above train/ and test/"
 
 @dataclass(frozen=True)
 class Found:
-    """A source whose kind is known. source: as the user wrote it. name: without the split. split: None if none is written."""
+    """A source whose kind is known. source: as the user wrote it. name: without the split. split: None if none is
+    written.
+    """
 
     source: str
     name: str
@@ -38,7 +46,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of a source: names of columns (of builds: features) and, of labelled images, the split and the classes."""
+    """What is asked of a source: names of columns (of builds: features) and, of labelled images, the split and the
+    classes.
+    """
 
     image: str
     caption: str = "caption"
@@ -52,7 +62,8 @@ class Kind:
     """A kind of source.
 
     find: recognises a source by its name or by what the folder of that name holds; None for a source of another kind.
-    pairs, labelled: open it, and the forms in which users write such a source, for messages; None for what it cannot give.
+    pairs, labelled: open it, and the forms in which users write such a source, for messages; None for what it cannot
+    give.
     """
 
     find: Callable[[str], Found | None]
@@ -67,8 +78,8 @@ def open_pairs(
 ) -> Pairs:
     """The pairs of a source, or of several with weights; `config.DataConfig` describes what a source may be.
 
-    Whatever is missing or cut short is found here: UserError, one line, which names host and file where it concerns shards.
-    Records that are no pairs are left out and listed in `rejects`.
+    Whatever is missing or cut short is found here: UserError, one line, which names host and file where it concerns
+    shards. Records that are no pairs are left out and listed in `rejects`.
     """
     if not isinstance(source, str):
         opened = [open_pairs(part, image_column, caption_column, label_column) for part, _ in source]
@@ -89,12 +100,15 @@ def open_labelled(
 ) -> Labelled:
     """A split of labelled images, decoded only when asked for.
 
-    split: "train", "validation" or "test", whatever the source calls them (valid, val, dev); a source without splits is
+    split: "train", "validation" or "test", whatever the source calls them (valid, val, dev); a source without splits
+    is
         "test" as a whole. A split that is part of `source` (FOLDER:train) is read instead.
-    image_column, label_column: of tables and builds; of tars, "label" means the .cls, if there is one, or that field of the
-        .json. classes: their names in order, where they must be those of another split or source; by default those found.
-    What cannot be used is in `rejects`. Raises UserError, one line, for a source, split or column that does not exist, and
-    for labels that are no classes.
+    image_column, label_column: of tables and builds; of tars, "label" means the .cls, if there is one, or that field
+    of the
+        .json. classes: their names in order, where they must be those of another split or source; by default those
+        found.
+    What cannot be used is in `rejects`. Raises UserError, one line, for a source, split or column that does not exist,
+    and for labels that are no classes.
     """
     wanted = Wanted(image_column, label=label_column, split=split, classes=classes)
     for kind in KINDS:

@@ -45,7 +45,7 @@ class TextBlock:
 
 
 class TablePairs:
-    """The usable rows of a table."""
+    """The usable rows of a table as pairs."""
 
     def __init__(self, folder: Path, images: Sequence[str], texts: Sequence[Texts], rejects: list[Reject]):
         self.rejects = rejects
@@ -64,13 +64,16 @@ class TablePairs:
         return Pair.of(path, str(path), self.texts(index))
 
     def texts(self, index: int) -> Texts:
+        """The texts of a pair; see `Pairs.texts`."""
         label = self._labels[index]
         return Texts(captions=self._captions[index], references=self._references[index], label=label[0] if label else None)
 
     def name(self, index: int) -> str:
+        """The name that messages give to an image."""
         return str(self._folder / self._images[index][0])
 
     def image_versions(self) -> Iterator[str]:
+        """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"TablePairs {len(self)}"
         yield fingerprint(file_state(self.name(index)) for index in range(len(self)))
 
@@ -78,11 +81,12 @@ class TablePairs:
 def read_table(
     path: Path, image_column: str, caption_column: str, label_column: str | None = None, split: str | None = None
 ) -> TablePairs:
-    """Read a table. Rows without a caption, a label or an image file that is there are left out and listed in `rejects`.
+    """Read a table. Rows without a caption, a label or an existing image file are left out and listed in `rejects`.
 
-    A caption may be a text or, in JSON lines and Parquet, a list of texts. A column `references` that holds lists is read too.
+    A caption may be a text or, in JSON lines and Parquet, a list of texts. A column `references` that holds lists is
+    read too.
     split: only the rows whose column `split` says so, under any of its names; without it all rows.
-    Raises UserError for a missing file, a missing column (naming those that are there), an encoding other than UTF-8, and
+    Raises UserError for a missing file, a missing column (naming those that exist), an encoding other than UTF-8, and
     a table of which nothing is left.
     """
     columns = [image_column, caption_column, *([label_column] if label_column else []), *([SPLIT_COLUMN] if split else [])]
@@ -118,9 +122,9 @@ def read_table(
 
 
 def table_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
-    """The rows of a table by column name; each has `columns`, and those of `optional` that are there.
+    """The rows of a table by column name; each has `columns`, and those of `optional` that exist.
 
-    Raises UserError for a missing file, a missing column (naming those that are there) and what cannot be read.
+    Raises UserError for a missing file, a missing column (naming those that exist) and what cannot be read.
     """
     try:
         for row in _rows(path, columns, optional):
@@ -135,7 +139,7 @@ def table_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ())
 
 
 def image_file(path: Path, row: Row, column: str) -> Path:
-    """The image that a row of the table at `path` names. UserError for a column of something else."""
+    """The image file that a row of the table at `path` names. UserError for a column of something else."""
     name = row[column]
     if not isinstance(name, str | int | float | None):
         raise UserError(f"{path}: column {column!r} holds no paths of image files but {type(name).__name__}")
@@ -190,10 +194,10 @@ def _check_columns(path: Path, columns: Sequence[str], row: Row) -> None:
 
 
 def text_of(value: object) -> str:
-    """The text of a cell."""
+    """The text of a cell without spaces round it; "" for None."""
     return "" if value is None else str(value).strip()
 
 
 def texts_of(value: object) -> tuple[str, ...]:
-    """The texts of a cell that are not empty."""
+    """The texts of a cell, which may hold a list, without the empty ones."""
     return tuple(filter(None, map(text_of, value if isinstance(value, list) else [value])))

@@ -61,7 +61,8 @@ class Tar:
 
 
 def index_tar(path: str) -> tuple[Tar, np.ndarray]:
-    """The tar, and int64 [samples, PARTS, 2]: position and size of image, text, JSON and class, NOTHING where one is missing.
+    """The tar, and int64 [samples, PARTS, 2]: position and size of image, text, JSON and class, NOTHING where one is
+    missing.
 
     The index is kept in `cache_file`. UserError, naming host and path, if the tar is missing, cut short or no tar.
     """

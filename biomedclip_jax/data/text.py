@@ -24,19 +24,19 @@ def clean_caption(text: str) -> str:
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(text))).split())
 
 
-def _load(place: Path) -> "tokenizers.Tokenizer":
-    """place: a folder with a tokenizer's files, or the one file to be read."""
+def _load(path: Path) -> "tokenizers.Tokenizer":
+    """Load the tokenizer of a folder, or the one file that is named."""
     readers = {
         "tokenizer.json": _from_json,
         "vocab.txt": _from_word_pieces,
         "vocab.json": _from_byte_pairs,
         CLIP_VOCABULARY: _from_clip_vocabulary,
     }
-    files = [place] if place.is_file() else [place / name for name in readers]
+    files = [path] if path.is_file() else [path / name for name in readers]
     file = next((file for file in files if file.is_file() and file.name in readers), None)
     if file is None:
         raise UserError(
-            f"{place}: no tokenizer here; expected tokenizer.json, vocab.txt, vocab.json and merges.txt, or {CLIP_VOCABULARY}"
+            f"{path}: no tokenizer here; expected tokenizer.json, vocab.txt, vocab.json and merges.txt, or {CLIP_VOCABULARY}"
         )
     read = readers[file.name]
     try:
@@ -112,10 +112,10 @@ def _from_clip_vocabulary(file: Path) -> "tokenizers.Tokenizer":
 
 
 class Tokenizer:
-    """texts -> ids, cut to `context_length` (the end token stays) and padded with `pad_id`.
+    """Makes token ids of texts, cut to `context_length` (the end token stays) and padded with `pad_id`.
 
-    Equal to open_clip's `HFTokenizer` on the same folder. Raises UserError if there is no tokenizer in the folder, or if
-    it can give ids that the model has no embedding for.
+    Equal to open_clip's `HFTokenizer` on the same folder. Raises UserError if there is no tokenizer in the folder, or
+    if it can give ids that the model has no embedding for.
     """
 
     def __init__(self, folder: Path, context_length: int, pad_id: int, vocab_size: int):
@@ -131,7 +131,7 @@ class Tokenizer:
         self.pad_id = pad_id
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """int32 [n, context_length]."""
+        """The token ids of n texts as int32 [n, context_length]."""
         ids = np.full((len(texts), self.context_length), self.pad_id, np.int32)
         for row, encoding in zip(ids, self._tokenizer.encode_batch([clean_caption(t) for t in texts]), strict=True):
             row[: len(encoding.ids)] = encoding.ids
@@ -139,13 +139,16 @@ class Tokenizer:
 
 
 def used_length(ids: np.ndarray, pad_id: int) -> int:
-    """Tokens up to the last one that is not padding, in the longest row; at least 1."""
+    """The number of tokens up to the last one that is not padding, in the longest row of int [n, N]; at least 1."""
     used = (ids != pad_id).any(axis=0).nonzero()[0]
     return int(used[-1]) + 1 if len(used) else 1
 
 
 def token_counter(folder: Path) -> Callable[[Sequence[str]], list[int]]:
-    """Texts -> tokens of each, with those at its ends and nothing cut, by the tokenizer in `folder`; UserError without one."""
+    """A function that counts the tokens of each text, those at its ends included and nothing cut.
+
+    folder: with the files of a tokenizer; UserError without one.
+    """
     tokenizer = _load(folder)
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -1,6 +1,7 @@
 """Pairs of a TFDS data set: our own builds, and any other with an image and a text. Read without TensorFlow.
 
-Images stay as they are encoded. Only ArrayRecord files have random access; TFDS writes them with `file_format="array_record"`.
+Images stay as they are encoded. Only ArrayRecord files have random access; TFDS writes them with
+`file_format="array_record"`.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ _DEFAULT_NAMES = ("image", "caption", "label")  # may stand for the only feature
 
 
 class BuildPairs:
-    """The records of a split. A worker process opens the files itself."""
+    """The records of a split as pairs. A worker process opens the files itself."""
 
     def __init__(self, folder: Path, split: str, image: str, caption: str | None, label: str | None):
         self.rejects: list[Reject] = []
@@ -68,6 +69,7 @@ class BuildPairs:
         return Pair.of(record[self._image], self.name(index), self._texts(index, record))
 
     def texts(self, index: int) -> Texts:
+        """The texts of a pair; see `Pairs.texts`."""
         return self._texts(index, self._record(index))
 
     def _texts(self, index: int, record: dict[str, Any]) -> Texts:
@@ -86,13 +88,15 @@ class BuildPairs:
 
     @property
     def files(self) -> list[Path]:
-        """The shards of the split."""
+        """The files of the shards of the split."""
         return [Path(path) for path in _builder(self._folder).info.splits[self._split.partition("[")[0]].filepaths]
 
     def name(self, index: int) -> str:
+        """The name that messages give to an image."""
         return f"{self._folder}:{self._split}, record {index}"
 
     def image_versions(self) -> Iterator[str]:
+        """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"BuildPairs {len(self)}"
         yield file_fingerprint(self.files)
         yield self.name(0)  # with the split, which may be a part of those files
@@ -104,12 +108,12 @@ def is_build(folder: Path) -> bool:
 
 
 def open_build(folder: Path, split: str | None, image: str, caption: str | None, label: str | None) -> BuildPairs:
-    """A split of the build in `folder`.
+    """Open a split of the build in `folder`.
 
-    image, caption, label: names of features; "image", "caption" and "label" may also stand for the only one of their kind (a
-    label: of the classes). caption, label: None asks for none.
-    Raises UserError for a folder without a build, an unknown split or feature (naming those there are), and a shard that is
-    missing or short (naming host and path).
+    image, caption, label: names of features; "image", "caption" and "label" may also stand for the only one of their
+    kind (a label: of the classes). caption, label: None asks for none.
+    Raises UserError for a folder without a build, an unknown split or feature (naming those that exist), and a shard
+    that is missing or short (naming host and path).
     """
     if not is_build(folder):
         tars = " (to read its tars, write FOLDER/*.tar)" if any(folder.glob("*.tar")) else ""
@@ -122,7 +126,7 @@ def open_tfds(name: str, split: str | None, image: str, caption: str | None, lab
     tfds = _tfds(name)
     try:
         builder = tfds.builder(name)
-    except Exception as error:  # what a name that is not known, or a version that is not there, raises is anybody's guess
+    except Exception as error:  # what a name that is not known, or a version that does not exist, raises is anybody's guess
         raise UserError(f"tfds:{name}: TFDS does not know it ({first_line(error)}); see its catalog for the name") from error
     folder = Path(builder.data_dir)
     if not is_build(folder):
@@ -180,7 +184,7 @@ def _chosen(source: str, name: str, fitting: list[str], kind: str, there: list[s
 
 
 def _check_shards(split: Any) -> None:
-    """UserError, with host and path, for a shard that is not there or does not hold as many records as it should."""
+    """UserError, with host and path, for a shard that is missing or does not hold as many records as it should."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     for path, expected in zip(split.filepaths, split.shard_lengths, strict=True):

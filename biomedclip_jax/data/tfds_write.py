@@ -1,5 +1,5 @@
-"""TFDS data sets as ArrayRecord files, written shard by shard without TensorFlow: records, files, and the metadata by which
-`tfds.builder_from_directory` reads them.
+"""TFDS data sets as ArrayRecord files, written shard by shard without TensorFlow: records, files, and the metadata by
+which `tfds.builder_from_directory` reads them.
 
 A TFDS build of any pairs, without Beam and without TensorFlow: ArrayRecord shards and their metadata.
 """
@@ -16,7 +16,7 @@ _FILES = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
 def file_name(dataset: str, split: str, shard: int, shards: int) -> str:
-    """The file of a shard, by TFDS's convention."""
+    """The name of the file of a shard, by TFDS's convention."""
     return f"{dataset}-{split}.array_record-{shard:05d}-of-{shards:05d}"
 
 
@@ -39,7 +39,7 @@ class Encoder:
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> int:
-    """A file for random access; returns how many records it holds."""
+    """Write an ArrayRecord file for random access; returns how many records it holds."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     writer = ArrayRecordWriter(str(path), "group_size:1")  # each record compressed alone, or reading one means reading many
@@ -54,7 +54,7 @@ def write_records(path: Path, records: Iterable[bytes]) -> int:
 
 
 def read_records(path: Path) -> Iterator[bytes]:
-    """The records of a file, in order."""
+    """Yield the records of an ArrayRecord file, in order."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     reader = ArrayRecordReader(str(path))
@@ -73,8 +73,9 @@ def write_metadata(
     lengths: Mapping[str, Sequence[int]],
     sizes: Mapping[str, int],
 ) -> None:
-    """`dataset_info.json` and `features.json`. lengths: records of each shard of a split. sizes: bytes of a split.
+    """Write `dataset_info.json` and `features.json`, by which TFDS knows a data set.
 
+    lengths: records of each shard of a split. sizes: bytes of a split.
     TFDS takes names from the shards that it finds in `folder`: empty files of their names will do.
     """
     import tensorflow_datasets as tfds
@@ -109,7 +110,9 @@ _DATASET, _SPLIT, _VERSION = "pairs", "train", "1.0.0"
 
 
 class BuildWriter:
-    """Features: image (encoded bytes), caption (a text; with `several` a sequence), and where asked for label, references."""
+    """Features: image (encoded bytes), caption (a text; with `several` a sequence), and where asked for label,
+    references.
+    """
 
     def __init__(self, folder: Path, *, several: bool, references: bool, labels: bool):
         try:
@@ -128,7 +131,7 @@ class BuildWriter:
         self._bytes = 0
 
     def write(self, shard: int, shards: int, items: Iterable[tuple[bytes, Pair]]) -> None:
-        """One shard of `shards`, the next."""
+        """Write the next shard, number `shard` of `shards`, from encoded images and their pairs."""
         records = self._counted(self._records(items))
         self._lengths.append(write_records(self._folder / file_name(_DATASET, _SPLIT, shard, shards), records))
 
@@ -149,6 +152,6 @@ class BuildWriter:
             yield self._encode(example)
 
     def finish(self) -> None:
-        """`dataset_info.json` and `features.json`."""
+        """Write `dataset_info.json` and `features.json`."""
         lengths, sizes = {_SPLIT: self._lengths}, {_SPLIT: self._bytes}
         write_metadata(self._folder, _DATASET, _VERSION, self._features, lengths, sizes)

@@ -1,8 +1,9 @@
-"""Pairs in WebDataset tars, with random access: `key.jpg|jpeg|png|webp`, `key.txt`, and perhaps `key.json` and `key.cls`.
+"""Pairs in WebDataset tars, with random access: `key.jpg|jpeg|png|webp`, `key.txt`, and perhaps `key.json` and
+`key.cls`.
 
-That is open_clip's layout, and BIOMEDICA's; CLIP_benchmark's has the number of the class in `key.cls`, or a caption a line in
-`key.txt`. Each tar is read through once; the positions of its members are kept in a cache file, which counts as long as the tar
-has the same size and date.
+That is open_clip's layout, and BIOMEDICA's; CLIP_benchmark's has the number of the class in `key.cls`, or a caption a
+line in `key.txt`. Each tar is read through once; the positions of its members are kept in a cache file, which counts
+as long as the tar has the same size and date.
 """
 
 import glob
@@ -34,7 +35,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 class TarPairs:
-    """The complete samples of all shards. `parts` as of `index_tar`; in a file, if it could be kept, that workers share."""
+    """The complete samples of some tars as pairs."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class TarPairs:
         return Pair.of(self._read(index, IMAGE), self.name(index), self.texts(index))
 
     def texts(self, index: int) -> Texts:
+        """The texts of a pair; see `Pairs.texts`."""
         fields = self._fields(index)
         captions: tuple[str, ...] = ()
         if self._caption_field is not None:
@@ -88,6 +90,7 @@ class TarPairs:
         return Texts(captions=captions, references=texts_of(references if isinstance(references, list) else []), label=label)
 
     def name(self, index: int) -> str:
+        """The name that messages give to an image."""
         return self._tar(index).name(int(self._parts[index, IMAGE, 0]))
 
     @property
@@ -96,6 +99,7 @@ class TarPairs:
         return [f"{tar.path} {tar.version}" for tar in self._tars]
 
     def image_versions(self) -> Iterator[str]:
+        """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"TarPairs {len(self)}"
         yield from self.versions
 
@@ -130,7 +134,7 @@ class TarPairs:
 def find_shards(pattern: str) -> list[str]:
     """The paths or addresses that a pattern means: `{000..012}` and `{a,b}`, then `*` and `?` of a local path.
 
-    UserError, naming the host, for a local pattern or path that means nothing that is there.
+    UserError, naming the host, for a local pattern that matches no file.
     """
     found: list[str] = []
     for path in _expand(pattern):
@@ -164,12 +168,12 @@ def _expand(pattern: str) -> Iterator[str]:
 
 
 def open_shards(paths: Sequence[str], caption_field: str | None = _FROM_TXT, label_field: str | None = None) -> TarPairs:
-    """The pairs in these tars.
+    """Open the samples in some tars as pairs.
 
-    caption_field: "caption" means the .txt; any other name that field of the .json, a text or a list of texts; None asks for no
-    captions. label_field: "cls" means the .cls; any other name that field of the .json. Samples without what is asked for are
-    left out and listed. Raises UserError for shards that are missing, cut short
-    or no tars, naming the first, how many more, and the host; and if nothing is left.
+    caption_field: "caption" means the .txt; any other name that field of the .json, a text or a list of texts; None
+    asks for no captions. label_field: "cls" means the .cls; any other name that field of the .json. Samples without
+    what is asked for are left out and listed. Raises UserError for tars that are missing, cut short or no tars, naming
+    the first, how many more, and the host; and if nothing is left.
     """
     with ThreadPoolExecutor(min(_THREADS, max(len(paths), 1))) as pool:
         results = list(pool.map(_indexed, paths))

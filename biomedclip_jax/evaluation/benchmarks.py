@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data.benchmarks import NotOnDisk, check_split
 from biomedclip_jax.data.benchmarks.chexpert import read_chexpert
 from biomedclip_jax.data.benchmarks.embed import read_embed
-from biomedclip_jax.data.benchmarks.files import NotOnDisk, check_split
 from biomedclip_jax.data.benchmarks.histology import read_lc25000, read_tcga_til
 from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
 from biomedclip_jax.data.benchmarks.pcam import read_pcam

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from biomedclip_jax.errors import UserError
 
@@ -16,8 +17,8 @@ LOWER_IS_BETTER = frozenset({"expected_calibration_error"})
 _TOP = 5
 
 
-def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """All fractions, by scikit-learn's functions and defaults. labels: int [n]. probabilities: float64 [n, C], rows sum to 1.
+def classification_metrics(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n C"]) -> dict[str, float]:
+    """All fractions, by scikit-learn's functions and defaults. probabilities: float64, rows sum to 1.
 
     accuracy; balanced_accuracy: mean recall of the classes that occur in `labels`; macro_f1: mean F1 of the classes that
     occur in `labels` or are answered; auroc and average_precision: of the last class if there are two, else the mean over the
@@ -44,7 +45,7 @@ def classification_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dic
     return {name: float(value) for name, value in found.items()}
 
 
-def majority_metrics(labels: np.ndarray) -> dict[str, float]:
+def majority_metrics(labels: Int[np.ndarray, " n"]) -> dict[str, float]:
     """What always answering the most frequent class reaches: majority_accuracy, _balanced_accuracy and _macro_f1."""
     sklearn = sklearn_metrics()
     constant = np.full_like(labels, np.bincount(labels).argmax())
@@ -56,7 +57,9 @@ def majority_metrics(labels: np.ndarray) -> dict[str, float]:
         }
 
 
-def metrics_per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, float | None]]:
+def metrics_per_class(
+    labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
     """By class: n, precision (None if it is never answered), recall (None if it does not occur) and f1 (None if neither)."""
     confusion = confusion_counts(labels, predicted, len(classes))
     found: dict[str, dict[str, float | None]] = {}
@@ -71,8 +74,8 @@ def metrics_per_class(labels: np.ndarray, predicted: np.ndarray, classes: Sequen
     return found
 
 
-def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """int64 [C, C]: rows are true classes, columns what was answered."""
+def confusion_counts(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: int) -> Int[np.ndarray, "C C"]:
+    """Counts: rows are true classes, columns what was answered."""
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
@@ -89,8 +92,8 @@ class Calibration:
     accuracy: np.ndarray
 
     @staticmethod
-    def of(labels: np.ndarray, probabilities: np.ndarray) -> "Calibration":
-        """Of labels int [n] and probabilities float64 [n, C]."""
+    def of(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n C"]) -> "Calibration":
+        """The calibration of these answers."""
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         bins = calibration_bins(confidence)
         counts = np.bincount(bins, minlength=BINS)
@@ -109,12 +112,12 @@ class Calibration:
         return float((self.counts[used] * gap).sum() / self.counts.sum())
 
 
-def calibration_bins(confidence: np.ndarray) -> np.ndarray:
-    """int64 [n]: the bin of each confidence."""
+def calibration_bins(confidence: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """The bin of each confidence."""
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
-def scored_classes(labels: np.ndarray, classes: int) -> list[int]:
+def scored_classes(labels: Int[np.ndarray, " n"], classes: int) -> list[int]:
     """The classes whose ranking AUROC and average precision measure."""
     present = np.unique(labels).tolist()
     if len(present) < 2:
@@ -122,8 +125,11 @@ def scored_classes(labels: np.ndarray, classes: int) -> list[int]:
     return [1] if classes == 2 else present
 
 
-def in_top_5(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """bool [n]. Of equal probabilities the later class comes first, as in scikit-learn's top_k_accuracy_score."""
+def in_top_5(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n C"]) -> Bool[np.ndarray, " n"]:
+    """Whether the right class is among the five most probable.
+
+    Of equal probabilities the later class comes first, as in scikit-learn's `top_k_accuracy_score`.
+    """
     best = np.argsort(probabilities, axis=1, kind="stable")[:, -_TOP:]
     return (best == labels[:, None]).any(axis=1)
 

@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jaxtyping import Float
 
 from biomedclip_jax.config import AdaLoRAConfig, AdapterConfig, CLIPConfig, ComputeConfig, IA3Config, LoRAConfig, PrefixConfig
 from biomedclip_jax.config.adapters import LAYERS, PARTS, Layers, block_layers
 from biomedclip_jax.models.dense import linear, product
 from biomedclip_jax.models.dropout import dropout
+from biomedclip_jax.models.shapes import Index, Keys
 
 LowRankConfig = LoRAConfig | AdaLoRAConfig
 
@@ -41,7 +43,9 @@ def adapted_parts(layer: str, names: tuple[str, ...]) -> dict[str, int | None]:
 class BlockLinear(nnx.Linear):
     """A dense layer of a block. Its adapter, where it has one, looks at the example's keys and the block's index, too."""
 
-    def __call__(self, x: Array, keys: Array | None = None, index: Array | int = 0) -> Array:  # pyright: ignore
+    def __call__(  # pyright: ignore
+        self, x: Float[Array, "B *n D"], keys: Keys | None = None, index: Index | int = 0
+    ) -> Float[Array, "B *n F"]:
         return super().__call__(x)
 
 
@@ -74,7 +78,7 @@ class LowRankLinear(BlockLinear):
             setattr(self, f"{prefix}lora_a", nnx.Param(a))
             setattr(self, f"{prefix}lora_b", nnx.Param(b))
 
-    def __call__(self, x: Array, keys: Array | None = None, index: Array | int = 0) -> Array:
+    def __call__(self, x: Float[Array, "B *n D"], keys: Keys | None = None, index: Index | int = 0) -> Float[Array, "B *n F"]:
         y = super().__call__(x)
         x = dropout(x.astype(y.dtype), self.rate, keys, self.site)
         added = {}
@@ -98,7 +102,7 @@ class ScaledLinear(BlockLinear):
             width = self.in_features if before else self.out_features if part is None else self.out_features // 3
             setattr(self, f"{prefix}ia3", nnx.Param(jnp.ones(width)))
 
-    def __call__(self, x: Array, keys: Array | None = None, index: Array | int = 0) -> Array:
+    def __call__(self, x: Float[Array, "B *n D"], keys: Keys | None = None, index: Index | int = 0) -> Float[Array, "B *n F"]:
         factors = {part: getattr(self, f"{prefix}ia3")[...] for prefix, part in self.parts}
         factor = _whole(factors, jnp.ones_like)
         if self.before:
@@ -114,8 +118,10 @@ class Prefix(nnx.Module):
         self.virtual_keys = nnx.Param(jax.random.normal(rngs.params(), (config.tokens, width)))
         self.virtual_values = nnx.Param(jax.random.normal(rngs.params(), (config.tokens, width)))
 
-    def __call__(self, keys: Array, values: Array, mask: Array | None) -> tuple[Array, Array, Array | None]:
-        """keys, values [B, H, N, K] -> [B, H, T + N, K]; every token looks at the prefix, whatever the mask says."""
+    def __call__(
+        self, keys: Float[Array, "B H N K"], values: Float[Array, "B H N K"], mask: Array | None
+    ) -> tuple[Float[Array, "B H _ K"], Float[Array, "B H _ K"], Array | None]:
+        """keys and values with the prefix before them, T + N; every token looks at the prefix, whatever the mask says."""
         b, heads, _, k = keys.shape
 
         def extended(x: Array, prefix: Array) -> Array:

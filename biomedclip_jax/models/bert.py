@@ -1,13 +1,16 @@
 """BERT as text tower (transformers `BertModel`, open_clip `HFTextEncoder`), with its ways of pooling."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
+from jaxtyping import Bool
 
 from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
 from biomedclip_jax.models.adapters import prefix_tokens
 from biomedclip_jax.models.dense import linear
 from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
+from biomedclip_jax.models.shapes import Features, Hidden, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, read_blocks, stack_blocks
 
 
@@ -42,11 +45,11 @@ class Bert(nnx.Module):
         if c.pool == "cls_pooler":
             self.pooler = linear(c.width, c.width, compute, rngs)
 
-    def __call__(self, tokens: Array, keys: Array | None = None) -> Array:
+    def __call__(self, tokens: Tokens, keys: Keys | None = None) -> Features:
         """tokens int32 [B, N]; keys: one an example, turns dropout on."""
         return self.from_words(self.word[tokens], tokens, keys)
 
-    def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+    def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
         """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells what is padding."""
         mask = tokens != self.config.pad_id
         x = words + self.position[self.first_position : self.first_position + tokens.shape[1]] + self.token_type[0]
@@ -61,7 +64,7 @@ class Bert(nnx.Module):
             return (means[0] + means[1] + means[-1]) / 3
         return self._pool(x, real)
 
-    def _pool(self, x: Array, mask: Array) -> Array:
+    def _pool(self, x: Hidden, mask: Bool[Array | np.ndarray, "B N 1"]) -> Features:
         match self.config.pool:
             case "cls":
                 return x[:, 0]
@@ -72,6 +75,6 @@ class Bert(nnx.Module):
         return _mean(x, mask)
 
 
-def _mean(x: Array, mask: Array) -> Array:
-    """x [B, N, D] -> [B, D], over the tokens where mask [B, N, 1] is True."""
+def _mean(x: Hidden, mask: Bool[Array | np.ndarray, "B N 1"]) -> Features:
+    """The mean over the tokens where the mask is True."""
     return jnp.where(mask, x, 0).sum(axis=1) / mask.sum(axis=1).astype(x.dtype)

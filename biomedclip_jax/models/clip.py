@@ -4,8 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from biomedclip_jax.config import (
     BertConfig,
@@ -25,21 +28,24 @@ from biomedclip_jax.models.clip_text import ClipText
 from biomedclip_jax.models.gpt import GPT
 from biomedclip_jax.models.heads import image_head, text_head
 from biomedclip_jax.models.llama import Llama
+from biomedclip_jax.models.shapes import Embeddings, Images, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather
 from biomedclip_jax.models.vit import ViT
 
 Params = dict[str, Any]
 
 
-def unit_length(x: Array) -> Array:
+def unit_length(x: Float[Array | np.ndarray, "*B E"]) -> Float[Array, "*B E"]:
     """x / max(|x|, 1e-12) over the last axis, in float32 (torch's `F.normalize`), with a finite gradient at 0."""
-    x = x.astype(jnp.float32)
+    x = jnp.asarray(x, jnp.float32)
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x / jnp.sqrt(jnp.maximum(squared, 1e-24))
 
 
-def logits(image: Array, text: Array, logit_scale: Array) -> Array:
-    """exp(logit_scale) · image · textᵀ [B, B'] of unit embeddings, in full float32."""
+def logits(
+    image: Float[Array | np.ndarray, "B E"], text: Float[Array | np.ndarray, "C E"], logit_scale: Float[ArrayLike, ""]
+) -> Float[Array, "B C"]:
+    """exp(logit_scale) · image · textᵀ of unit embeddings, in full float32."""
     return jnp.exp(logit_scale) * jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -71,20 +77,20 @@ class CLIP(nnx.Module):
         if c.context:  # CoOp's random start; a run may start it from words (`train/prompt_stage.py`)
             self.context = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.context, c.text.width)))
 
-    def encode_image(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
-        """images float32 [B, S, S, 3], normalised -> unit embeddings [B, E]."""
+    def encode_image(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Embeddings:
+        """Unit embeddings of float32 images, normalised."""
         return unit_length(self.image_features(images, keys, patch_keep))
 
-    def image_features(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
+    def image_features(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Embeddings:
         """As `encode_image`, before it is made unit length: what linear probes learn from."""
         return self.image_head(self.image(images, keys, patch_keep)).astype(jnp.float32)
 
-    def encode_text(self, tokens: Array, keys: Array | None = None) -> Array:
-        """tokens int32 [B, N], padded with the tower's pad id -> unit embeddings [B, E]."""
+    def encode_text(self, tokens: Tokens, keys: Keys | None = None) -> Embeddings:
+        """Unit embeddings of token ids, padded with the tower's pad id."""
         return unit_length(self.text_head(self.text(tokens, keys)))
 
-    def encode_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
-        """As `encode_text`, of word embeddings float32 [B, N, D] instead of `tokens`, which still tell padding and end."""
+    def encode_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Embeddings:
+        """As `encode_text`, of float32 word embeddings instead of `tokens`, which still tell padding and end."""
         return unit_length(self.text_head(self.text.from_words(words, tokens, keys)))
 
 

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import Array
 
 from biomedclip_jax.config import AdapterConfig, ClipTextConfig, ComputeConfig
+from biomedclip_jax.models.shapes import Features, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 
@@ -30,11 +30,11 @@ class ClipText(nnx.Module):
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
 
-    def __call__(self, tokens: Array, keys: Array | None = None) -> Array:
+    def __call__(self, tokens: Tokens, keys: Keys | None = None) -> Features:
         """tokens int32 [B, N], N up to `context_length`. keys: one an example, for an adapter's dropout; the tower has none."""
         return self.from_words(self.word[tokens], tokens, keys)
 
-    def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+    def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
         """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends."""
         n = tokens.shape[1]
         x = (words + self.position[:n]).astype(self.compute.dtype)

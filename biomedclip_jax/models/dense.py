@@ -2,7 +2,8 @@
 
 JAX's own rule makes the kernel's gradient as (gradientᵀ · x)ᵀ. XLA for CPU then copies the whole transposed gradient and
 packs both operands against the grain: an eighth of the training step at BiomedCLIP's size. Here the narrower of the two
-operands is the transposed one. The numbers are the same; other platforms lay out the operands as they like in either form.
+operands is the transposed one. The numbers are the same. On an A100 it costs nothing: the step compiled for one has
+the same copies, transposes, fusions and memory in either form.
 """
 
 from typing import Any, TypeVar
@@ -11,14 +12,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
+from jaxtyping import Float
 
 from biomedclip_jax.config import ComputeConfig
 
 _Kind = TypeVar("_Kind", bound=nnx.Linear)
 
 
-def product(x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
-    """x [..., D] · kernel [D, F] -> [..., F]; replaces `lax.dot_general` in `nnx.Linear`."""
+def product(x: Float[Array, "*n D"], kernel: Float[Array, "D F"], *_: Any, **__: Any) -> Float[Array, "*n F"]:
+    """x · kernel; replaces `lax.dot_general` in `nnx.Linear`."""
     # the derivative of a custom rule must vary over the same mesh axes as its argument; plain operations see to it themselves
     over_x, over_kernel = (jax.typeof(a).manual_axis_type.varying for a in (x, kernel))
     if over_x != over_kernel:

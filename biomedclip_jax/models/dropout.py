@@ -1,19 +1,23 @@
 """Dropout keyed by *example*: `keys` is an array of B keys, from which each site derives its own.
 
-So the mask of a caption depends neither on its row in a batch nor on how far it is padded.
+So the mask of a caption depends neither on its row in a batch nor on how far it is padded: the random bits are made from
+counters by hand, because `jax.random.bernoulli` draws others for another shape. On an A100 this costs one small transpose.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.extend.random import threefry2x32_p
+from jaxtyping import Bool, Float, UInt32
+
+from biomedclip_jax.models.shapes import Hidden, Keys
 
 # Far above any block index, so that the dropout of a text tower's embeddings never shares a mask with a block's.
 EMBEDDING_SITE = 1 << 20
 
 
-def _keeps(keys: Array, site: int, rate: float, counters: Array) -> Array:
-    """Which draws are kept: bool [B, 4, ...] for B keys and counters uint32 [...], each kept with probability 1 - rate.
+def _keeps(keys: Keys, site: int, rate: float, counters: UInt32[Array, "*n"]) -> Bool[Array, "B 4 *n"]:
+    """Which draws are kept, four for each counter, each kept with probability 1 - rate.
 
     One threefry block of 64 bits gives four draws of 16 bits; a draw is a function of key, site, counter and lane alone.
     """
@@ -27,13 +31,13 @@ def _keeps(keys: Array, site: int, rate: float, counters: Array) -> Array:
     return jax.vmap(one)(keys)
 
 
-def _dropped(x: Array, keep: Array, rate: float) -> Array:
+def _dropped(x: Float[Array, "*n"], keep: Bool[Array, "*n"], rate: float) -> Float[Array, "*n"]:
     kept = max(1, (1 << 16) - round(rate * (1 << 16))) / (1 << 16)
     return jnp.where(keep, x * jnp.asarray(1 / kept, x.dtype), 0)
 
 
-def dropout(x: Array, rate: float, keys: Array | None, site: int) -> Array:
-    """Inverted dropout of x [B, N, D] with one key an example; `site` is a number that tells the uses inside a block apart.
+def dropout(x: Hidden, rate: float, keys: Keys | None, site: int) -> Hidden:
+    """Inverted dropout with one key an example; `site` is a number that tells the uses inside a block apart.
 
     The mask of a token does not depend on N: the same caption has the same mask however long it is padded.
     """
@@ -46,8 +50,10 @@ def dropout(x: Array, rate: float, keys: Array | None, site: int) -> Array:
     return _dropped(x, keep, rate)
 
 
-def attention_dropout(weights: Array, rate: float, keys: Array | None, longest: int) -> Array:
-    """Inverted dropout of attention weights [B, H, N, M], M at most `longest`; the mask does not depend on N and M either."""
+def attention_dropout(
+    weights: Float[Array, "B H N m"], rate: float, keys: Keys | None, longest: int
+) -> Float[Array, "B H N m"]:
+    """Inverted dropout of attention weights of N queries and m keys, m at most `longest`; the mask depends on neither."""
     if keys is None or rate == 0:
         return weights
     b, heads, n, m = weights.shape

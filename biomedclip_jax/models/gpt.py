@@ -5,12 +5,15 @@ and the tokenizer's attention mask): a text ends where the trailing padding begi
 """
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
+from jaxtyping import Bool, Int
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.models.adapters import prefix_tokens
 from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
+from biomedclip_jax.models.shapes import Features, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 
@@ -45,12 +48,12 @@ class GPT(nnx.Module):
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
 
-    def __call__(self, tokens: Array, keys: Array | None = None) -> Array:
+    def __call__(self, tokens: Tokens, keys: Keys | None = None) -> Features:
         """tokens int32 [B, N], padded on the right with `pad_id`; keys: one an example, turns dropout on."""
         tokens = with_end(tokens, self.config)
         return self.from_words(self.word[tokens], tokens, keys)
 
-    def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+    def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
         """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends.
 
         With pool "first_eos" a text that fills all N columns counts as cut: `with_end` before, if it is not.
@@ -63,8 +66,8 @@ class GPT(nnx.Module):
         return self.norm(pooled(x, lengths, self.config))  # the norm works on each token alone: one is enough
 
 
-def with_end(tokens: Array, config: GPTConfig | LlamaConfig) -> Array:
-    """tokens [B, N] with one more padding token, where "first_eos" would miss it because padding has been cut off.
+def with_end(tokens: Tokens, config: GPTConfig | LlamaConfig) -> Int[Array | np.ndarray, "B _"]:
+    """The tokens with one more padding token, where "first_eos" would miss it because padding has been cut off.
 
     A caption that fills N columns then has an end unless N is `context_length`, where the tokenizer has left none.
     """
@@ -73,13 +76,13 @@ def with_end(tokens: Array, config: GPTConfig | LlamaConfig) -> Array:
     return jnp.pad(tokens, ((0, 0), (0, 1)), constant_values=config.pad_id)
 
 
-def text_lengths(tokens: Array, pad_id: int) -> Array:
-    """int32 [B]: tokens before the trailing padding; 0 for an empty text."""
+def text_lengths(tokens: Tokens, pad_id: int) -> Int[Array, " B"]:
+    """How many tokens there are before the trailing padding; 0 for an empty text."""
     return jnp.max(jnp.where(tokens != pad_id, jnp.arange(1, tokens.shape[1] + 1), 0), axis=1)
 
 
-def seen(lengths: Array, n: int) -> Array:
-    """bool [B, 1, N, N]: which key a query looks at, at most its own position and never padding.
+def seen(lengths: Int[Array | np.ndarray, " B"], n: int) -> Bool[Array, "B 1 {n} {n}"]:
+    """Which key a query looks at, at most its own position and never padding.
 
     So the token after a text sees all of the text and not itself. The first token of an empty text sees itself alone.
     """
@@ -88,8 +91,8 @@ def seen(lengths: Array, n: int) -> Array:
     return (position <= position[:, None]) & real[:, None, None, :]
 
 
-def pooled(x: Array, lengths: Array, config: GPTConfig | LlamaConfig) -> Array:
-    """x [B, N, D] -> [B, D]: the hidden state of the token that `config.pool` means."""
+def pooled(x: Words, lengths: Int[Array | np.ndarray, " B"], config: GPTConfig | LlamaConfig) -> Features:
+    """The hidden state of the token that `config.pool` means."""
     last = jnp.maximum(lengths - 1, 0)
     first_eos = jnp.where(lengths < x.shape[1], lengths, 0)  # CLEFT's index -n for n padding tokens, also for n = 0
     position = last if config.pool == "last_token" else first_eos

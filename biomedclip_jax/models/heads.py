@@ -1,11 +1,11 @@
 """The projections from the features of a tower to the joint space."""
 
 from flax import nnx
-from jax import Array
 
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
 from biomedclip_jax.interop.baselines.biovil.head import PlacesHead
 from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.shapes import Embeddings, Features
 from biomedclip_jax.models.transformer import activate, layer_norm
 
 
@@ -26,7 +26,7 @@ class Head(nnx.Module):
         if kind == "mlp_norm":
             self.norm = layer_norm(widths[1], 1e-12, compute, rngs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Features) -> Embeddings:
         if self.kind == "linear":
             return self.proj(x)
         if self.kind == "none":

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jaxtyping import Bool, Float
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, LlamaConfig, PrefixConfig
 from biomedclip_jax.config.adapters import LLAMA_LAYERS
 from biomedclip_jax.models.adapters import BlockLinear, Prefix, block_linear, prefix_tokens
 from biomedclip_jax.models.gpt import pooled, seen, text_lengths, with_end
+from biomedclip_jax.models.shapes import Features, Hidden, Index, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, run_blocks, stacked
 
 
@@ -20,8 +22,8 @@ def rms_norm(config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> nnx
     return nnx.RMSNorm(config.width, epsilon=config.rms_norm_eps, dtype=jnp.dtype(compute.dtype), rngs=rngs)
 
 
-def rotate(x: Array, theta: float, first: int = 0) -> Array:
-    """x [B, ..., N, K] with each pair (k, k + K/2) of its numbers turned by n · theta^(-2k/K), n the position of the token.
+def rotate(x: Float[Array, "B *H N K"], theta: float, first: int = 0) -> Float[Array, "B *H N K"]:
+    """x with each pair (k, k + K/2) of its numbers turned by n · theta^(-2k/K), n the position of the token.
 
     first: position of the first token.
     """
@@ -52,8 +54,8 @@ class GroupedAttention(nnx.Module):
         self.prefix = Prefix(adapter, narrow, rngs) if isinstance(adapter, PrefixConfig) else None
         self.first_position = prefix_tokens(adapter)
 
-    def __call__(self, x: Array, mask: Array, keys: Array | None, index: Array) -> Array:
-        """x [B, N, D]; mask bool [B, 1, N, N], True where a token may be looked at; keys and index are for adapters."""
+    def __call__(self, x: Hidden, mask: Bool[Array, "B 1 N N"], keys: Keys | None, index: Index) -> Hidden:
+        """mask is True where a token may be looked at; keys and index are for adapters."""
         c, (b, n, d) = self.config, x.shape
         groups, k = c.key_value_heads, d // c.heads
         query = self.query(x, keys, index).reshape(b, n, groups, c.heads // groups, k).transpose(0, 2, 3, 1, 4)
@@ -78,8 +80,8 @@ class GatedMLP(nnx.Module):
         self.up = _dense("mlp/up", c.width, c.mlp_width, adapter, compute, rngs)
         self.down = _dense("mlp/down", c.mlp_width, c.width, adapter, compute, rngs)
 
-    def __call__(self, x: Array, keys: Array | None, index: Array) -> Array:
-        """x [B, N, D]."""
+    def __call__(self, x: Hidden, keys: Keys | None, index: Index) -> Hidden:
+        """keys and index, of the block, are for adapters."""
         return self.down(jax.nn.silu(self.gate(x, keys, index)) * self.up(x, keys, index), keys, index)
 
 
@@ -92,7 +94,7 @@ class LlamaBlock(nnx.Module):
         self.norm2 = rms_norm(config, compute, rngs)
         self.mlp = GatedMLP(config, compute, rngs, adapter)
 
-    def __call__(self, x: Array, mask: Array, keys: Array | None, index: Array) -> Array:
+    def __call__(self, x: Hidden, mask: Bool[Array, "B 1 N N"], keys: Keys | None, index: Index) -> Hidden:
         x = x + self.attention(self.norm1(x), mask, keys, index)
         return x + self.mlp(self.norm2(x), keys, index)
 
@@ -116,14 +118,14 @@ class Llama(nnx.Module):
         self.blocks = stacked(lambda rngs: LlamaBlock(c, compute, rngs, adapter), c.depth, rngs)
         self.norm = rms_norm(c, compute, rngs)
 
-    def __call__(self, tokens: Array, keys: Array | None = None) -> Array:
+    def __call__(self, tokens: Tokens, keys: Keys | None = None) -> Features:
         """tokens int32 [B, N], padded on the right with `pad_id`; keys: one an example, turns the dropout of an adapter on."""
         tokens = with_end(tokens, self.config)
         return self.from_words(self.word[tokens], tokens, keys)
 
-    def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+    def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
         """The same of word embeddings float32 [B, N, D], as `GPT.from_words`."""
         lengths = text_lengths(tokens, self.config.pad_id)
         mask = seen(lengths, tokens.shape[1])
-        x = run_blocks(self.blocks, words.astype(self.compute.dtype), mask, keys, self.compute, self.gather)
+        x = run_blocks(self.blocks, jnp.asarray(words, self.compute.dtype), mask, keys, self.compute, self.gather)
         return self.norm(pooled(x, lengths, self.config))

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
+from jaxtyping import Float
 
 from biomedclip_jax.config import Activation, AdapterConfig, ComputeConfig, PrefixConfig
 from biomedclip_jax.models.adapters import Prefix, block_linear
 from biomedclip_jax.models.dropout import attention_dropout, dropout
+from biomedclip_jax.models.shapes import Hidden, Index, Keys, Mask
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -61,7 +63,7 @@ def _exact_gelu_derivative(primals: tuple[Array], tangents: tuple[Array]) -> tup
     return exact_gelu(x), dx * (below + x * density)
 
 
-def activate(x: Array, kind: Activation) -> Array:
+def activate(x: Float[Array, "*n"], kind: Activation) -> Float[Array, "*n"]:
     """GELU exactly as the checkpoint was trained with it: erf form, tanh form, or CLIP's x·sigmoid(1.702x)."""
     if kind == "quick_gelu":
         return x * jax.nn.sigmoid(1.702 * x)
@@ -86,8 +88,8 @@ class Attention(nnx.Module):
         self.longest = shape.longest + (adapter.tokens if isinstance(adapter, PrefixConfig) else 0)
         self.inverse_layer_scale = shape.inverse_layer_scale
 
-    def __call__(self, x: Array, mask: Array | None, keys: Array | None, index: Array) -> Array:
-        """x [B, N, D]; mask bool, broadcastable to [B, H, N, N], True where a token may be looked at; index: of the block."""
+    def __call__(self, x: Hidden, mask: Mask | None, keys: Keys | None, index: Index) -> Hidden:
+        """mask: broadcastable to [B, H, N, N], True where a token may be looked at; index: of the block."""
         b, n, d = x.shape
         # [3, B, H, N, K] in one transposition: on CPU the products then run on contiguous heads
         q, k, v = self.qkv(x, keys, index).reshape(b, n, 3, self.heads, d // self.heads).transpose(2, 0, 3, 1, 4)
@@ -113,8 +115,8 @@ class MLP(nnx.Module):
         self.fc2 = block_linear("mlp/fc2", shape.mlp_width, shape.width, shape.adapter, compute, rngs)
         self.activation: Activation = shape.activation
 
-    def __call__(self, x: Array, keys: Array | None = None, index: Array | int = 0) -> Array:
-        """x [B, ..., D]; keys and index, of the block, are for adapters."""
+    def __call__(self, x: Float[Array, "B *n D"], keys: Keys | None = None, index: Index | int = 0) -> Float[Array, "B *n D"]:
+        """keys and index, of the block, are for adapters."""
         return self.fc2(activate(self.fc1(x, keys, index), self.activation), keys, index)
 
 
@@ -133,7 +135,7 @@ class Block(nnx.Module):
         self.layer_scale = shape.layer_scale
         self.dropout = shape.dropout
 
-    def __call__(self, x: Array, mask: Array | None, keys: Array | None, index: Array) -> Array:
+    def __call__(self, x: Hidden, mask: Mask | None, keys: Keys | None, index: Index) -> Hidden:
         if self.pre_norm:
             x = x + self._branch(self.attention(self.norm1(x), mask, keys, index), keys, 1)
             return x + self._branch(self.mlp(self.norm2(x), keys, index), keys, 2)
@@ -176,9 +178,14 @@ def remat(body: Callable, compute: ComputeConfig, gathers: bool) -> Callable:
 
 
 def run_blocks(
-    blocks: Any, x: Array, mask: Array | None, keys: Array | None, compute: ComputeConfig, gather: Gather | None = None
-) -> Array:
-    """x [B, N, D] through the stacked blocks, as one `lax.scan`: compile time does not grow with depth.
+    blocks: Any,
+    x: Hidden,
+    mask: Mask | None,
+    keys: Keys | None,
+    compute: ComputeConfig,
+    gather: Gather | None = None,
+) -> Hidden:
+    """x through the stacked blocks, as one `lax.scan`: compile time does not grow with depth.
 
     blocks: `stacked` modules that are called as a `Block` is, with (x, mask, keys, index).
 
@@ -189,13 +196,13 @@ def run_blocks(
 
 def read_blocks(
     blocks: Any,
-    x: Array,
-    mask: Array | None,
-    keys: Array | None,
+    x: Hidden,
+    mask: Mask | None,
+    keys: Keys | None,
     compute: ComputeConfig,
     gather: Gather | None,
     read: Callable[[Array], Any],
-) -> tuple[Array, Any]:
+) -> tuple[Hidden, Any]:
     """As `run_blocks`, and read(x) after each block, stacked [L, ...]."""
     graph, state = nnx.split(blocks)
     depth = jax.tree.leaves(state)[0].shape[0]

@@ -5,12 +5,15 @@ Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransfor
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from flax import nnx
 from jax import Array
+from jaxtyping import Float
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, ViTConfig
 from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 # Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's embeddings.
@@ -23,8 +26,8 @@ def kept_patches(patches: int, patch_keep: float) -> int:
     return max(1, int(patches * patch_keep))
 
 
-def resize_positions(positions: Array, prefix: int, size: int) -> Array:
-    """Position table [prefix + g², D] for a grid of size² patches; the rows of prefix tokens stay.
+def resize_positions(positions: Float[Array | np.ndarray, "N D"], prefix: int, size: int) -> Float[Array | np.ndarray, "_ D"]:
+    """A position table of prefix + g² rows for a grid of size² patches; the rows of prefix tokens stay.
 
     Bicubic with antialiasing, as open_clip (`resize_pos_embed`) and timm (`resample_abs_pos_embed`) resize it.
     """
@@ -66,8 +69,8 @@ class ViT(nnx.Module):
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
 
-    def __call__(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
-        """images float32 [B, S, S, 3], normalised; keys: one an example, for patch_keep < 1 and an adapter's dropout."""
+    def __call__(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Features:
+        """Features of float32 images, normalised; keys: one an example, for patch_keep < 1 and an adapter's dropout."""
         x = self._embed(images, keys, patch_keep)
         if self.config.norm_pre:
             x = self.norm_pre(x)
@@ -78,7 +81,7 @@ class ViT(nnx.Module):
         x = run_blocks(self.blocks, x, None, keys, self.compute, self.gather)
         return self._pool(x)
 
-    def _embed(self, images: Array, keys: Array | None, patch_keep: float) -> Array:
+    def _embed(self, images: Images, keys: Keys | None, patch_keep: float) -> Hidden:
         c = self.config
         dtype = jnp.dtype(self.compute.dtype)
         # PyTorch's convolution with stride P is this product, and dropped patches never enter it
@@ -108,7 +111,7 @@ class ViT(nnx.Module):
             x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], *first.shape)), x], axis=1)
         return x
 
-    def _pool(self, x: Array) -> Array:
+    def _pool(self, x: Hidden) -> Features:
         c = self.config
         if c.pool == "mean_prenorm":
             return x.mean(axis=1)

@@ -20,7 +20,9 @@ pre { overflow-x: auto; background: #f5f5f5; padding: .5rem; font-size: .8rem; }
 
 
 def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
-    """parts: HTML, as the functions below make it. The caller sees to it that the file appears whole."""
+    """Write one HTML page of these parts, which the functions below make. The caller sees to it that the file appears
+    whole.
+    """
     head = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -30,17 +32,17 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
 
 
 def heading(text: str) -> str:
-    """A heading within the page."""
+    """HTML of a heading within the page."""
     return f"<h2>{html.escape(text)}</h2>"
 
 
 def paragraph(text: str) -> str:
-    """A paragraph of plain text."""
+    """HTML of a paragraph of plain text."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first cell of each row names it. head: empty for a table without one."""
+    """HTML of a table. The first cell of each row names it. head: empty for a table without one."""
     top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join(
         f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
@@ -50,11 +52,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture(title: str, file: Path) -> str:
-    """A PNG inside the page. title: for those who cannot see it."""
+    """HTML of a PNG that the page holds itself. title: for those who cannot see it."""
     content = base64.b64encode(file.read_bytes()).decode()
     return f'<p><img alt="{html.escape(title)}" src="data:image/png;base64,{content}"></p>'
 
 
 def folded(title: str, text: str) -> str:
-    """Plain text under a title, shown when the title is clicked."""
+    """HTML of plain text under a title, shown when the title is clicked."""
     return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"

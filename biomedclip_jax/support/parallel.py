@@ -1,4 +1,6 @@
-"""Work done side by side: tasks on threads or processes with their results in order, and host and device at the same time."""
+"""Work done side by side: tasks on threads or processes with their results in order, and host and device at the same
+time.
+"""
 
 import os
 from collections import deque
@@ -18,14 +20,18 @@ Result = TypeVar("Result")
 
 
 def core_count() -> int:
-    """The number of processor cores that this process may use: in a container or a Slurm task fewer than the machine has."""
+    """The number of processor cores that this process may use: in a container or a Slurm task fewer than the machine
+    has.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(pool: Executor, do: Callable[[Task], Result], tasks: Iterable[Task], at_once: int) -> Iterator[Result]:
-    """Yield `do(task)` for each task in the order of `tasks`, with at most `at_once` results computed or waiting at a time.
+    """Yield `do(task)` for each task in the order of `tasks`, with at most `at_once` results computed or waiting at a
+    time.
 
-    An exception of `do` is raised where its result would have been yielded; tasks that have not begun are then cancelled.
+    An exception of `do` is raised where its result would have been yielded; tasks that have not begun are then
+    cancelled.
     """
     waiting: deque[Future[Result]] = deque()
     try:
@@ -57,7 +63,9 @@ def read_ahead(function: Callable[[Any], Any], items: Sequence[Any], ahead: int)
 
 
 class Running:
-    """Stores a batch's embeddings only after the next batch was started, so that the device computes while the host works."""
+    """Stores a batch's embeddings only after the next batch was started, so that the device computes while the host
+    works.
+    """
 
     def __init__(self, embeddings: np.ndarray):
         """embeddings: [n, E], filled row by row by `add` and `finish`."""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def progress_bar(total: int, unit: str, done: int = 0, *, show: bool = True) -> "tqdm":
-    """A progress bar on stderr, `done` of `total` at first; it shows nothing where stderr is no terminal, or without `show`."""
+    """A progress bar on stderr, `done` of `total` at first; it shows nothing where stderr is no terminal, or without
+    `show`.
+    """
     from tqdm import tqdm  # here, because `bench` imports what shows progress and must run without it
 
     # given both sizes tqdm does not ask the terminal itself, which may say 0 x 0 (a plain pty) and would hide the bar

@@ -1,5 +1,6 @@
 """Checkpoints of a run (Orbax). The only file that knows Orbax."""
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,17 +8,21 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
+from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.train.frozen import check_frozen, frozen_fingerprint, stored, without_frozen
+from biomedclip_jax.train.optimizer import Optimizer
+from biomedclip_jax.train.state import TrainState, abstract_state, starting_params
 
 FOLDER = "checkpoints"
 DAMAGED = "checkpoints-damaged"
 
 _MARGIN = 1 << 20  # bytes of a checkpoint that are not arrays
 _NOT_EVALUATED = float("inf")  # never the best, and Orbax has a warning for checkpoints without metrics
-
-State = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class Checkpoints:
         metrics = None if step is None else self._manager.metrics(step)
         return step if metrics is not None and metrics["held_out_loss"] < _NOT_EVALUATED else None
 
-    def save(self, step: int, state: State, about: About, held_out_loss: float | None = None) -> None:
+    def save(self, step: int, state: TrainState, about: About, held_out_loss: float | None = None) -> None:
         """Write the state after `step` updates; returns before the writing is done, at once if it is written already.
 
         UserError where an earlier checkpoint could not be written, as on a full disk.
@@ -94,7 +99,7 @@ class Checkpoints:
         """What was kept beside the state after `step` updates."""
         return About(**self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"])
 
-    def restore(self, step: int, abstract: State) -> State:
+    def restore(self, step: int, abstract: TrainState) -> TrainState:
         """The state after `step` updates. `abstract`: the same tree of `jax.ShapeDtypeStruct`s with shardings."""
         return self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))["state"]
 
@@ -125,3 +130,24 @@ class Checkpoints:
             f"{self._workdir / FOLDER}: a checkpoint could not be written ({reason}); the ones before it are kept; "
             "make room, or move the run folder, and run the same command again"
         )
+
+
+def restored_state(
+    checkpoints: Checkpoints, step: int, config: TrainConfig, optimizer: Optimizer, mesh: Mesh
+) -> tuple[TrainState, int, str | None]:
+    """(the state after `step` updates, its image size, fingerprint of what is not in checkpoints or None).
+
+    UserError where the pretrained weights of a run are no longer what they were.
+    """
+    about = checkpoints.about(step)
+    size, expected = about.image_size, about.frozen
+    abstract = abstract_state(config, size, optimizer, mesh)
+    if expected is None:
+        return checkpoints.restore(step, abstract), size, None
+    own_params = without_frozen(abstract.params, config, optimizer)
+    saved = checkpoints.restore(step, dataclasses.replace(abstract, params=own_params))
+    start = stored(starting_params(config, size, abstract.params), config, optimizer)
+    check_frozen(frozen_fingerprint(start, config, optimizer), expected, config)
+    flat, own = flatten_dict(start, sep="/"), flatten_dict(saved.params, sep="/")
+    params = unflatten_dict({path: own.get(path, leaf) for path, leaf in flat.items()}, sep="/")
+    return dataclasses.replace(saved, params=params), size, expected

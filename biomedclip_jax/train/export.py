@@ -13,11 +13,10 @@ from biomedclip_jax.interop.formats.folders import Model
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.models.adapters import CONTEXT, merged_config
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.train.checkpoint import Checkpoints
+from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
 from biomedclip_jax.train.frozen import sources
 from biomedclip_jax.train.multihost.hosts import say
-from biomedclip_jax.train.state import exported_params, learned_params, optimizer_for, restored_state
-from biomedclip_jax.train.step import State
+from biomedclip_jax.train.state import TrainState, exported_params, learned_params, optimizer_for
 
 CONFIG = "config.json"
 
@@ -32,14 +31,14 @@ def tokenizer_folder(config: TrainConfig, workdir: Path) -> Path:
     return local_folder(in_workdir(config.data.tokenizer, workdir), weights=False)
 
 
-def model_of(state: State, config: TrainConfig, workdir: Path, image_size: int) -> Model:
+def model_of(state: TrainState, config: TrainConfig, workdir: Path, image_size: int) -> Model:
     """The model in a state, ready to be written as a folder."""
     preprocess = dataclasses.replace(config.preprocess, image_size=image_size)
     params = exported_params(state, config, image_size)
     return Model(merged_config(config.model_at(image_size)), preprocess, params, tokenizer_folder(config, workdir))
 
 
-def adapter_of(state: State, config: TrainConfig, workdir: Path, image_size: int) -> Adapter | None:
+def adapter_of(state: TrainState, config: TrainConfig, workdir: Path, image_size: int) -> Adapter | None:
     """What the adapters in a state have learned.
 
     None where the model has none, where there is no base to put them on, and where `interpolate` mixes the weights.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from flax.traverse_util import flatten_dict
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, Stage
+from biomedclip_jax.config import BertConfig, Classification, CLIPConfig, MultiLabel, Stage
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import CONTEXT, prefix_tokens
 from biomedclip_jax.models.vit import kept_patches
@@ -65,7 +65,7 @@ def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: 
     if stage.prompted:
         classes, tokens = prompts or (0, 0)
         pairs = stage.batch_size
-        lengths = [(classes if stage.compares_classes else pairs, tokens)]
+        lengths = [(classes if isinstance(stage.loss, Classification | MultiLabel) else pairs, tokens)]
 
     def blocks(tower: str, lengths: Sequence[tuple[int, int]], pairs: int) -> Work:
         """lengths: (how many, tokens) of the sequences of so many pairs."""

@@ -18,8 +18,6 @@ from biomedclip_jax.train.trainable import Flat
 
 POSITIONS = "image/position"  # changes with the image size, also where it is not trained
 
-State = dict[str, Any]
-
 
 def stored(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> dict[str, Any]:
     """The parameters as the state has them: those that no stage trains in `ComputeConfig.frozen_dtype`."""
@@ -42,13 +40,11 @@ def made_again(paths: list[str], config: TrainConfig, optimizer: Optimizer) -> l
     return [path for path in still if pretrained and path.startswith(pretrained)]
 
 
-def without_frozen(state: State, config: TrainConfig, optimizer: Optimizer) -> State:
-    """The state as a checkpoint has it; the state itself where nothing is left out."""
-    flat = flatten_dict(state["params"], sep="/")
+def without_frozen(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> dict[str, Any]:
+    """The parameters as a checkpoint has them; all of them where nothing is left out."""
+    flat = flatten_dict(params, sep="/")
     left_out = set(made_again(list(flat), config, optimizer))
-    if not left_out:
-        return state
-    return state | {"params": unflatten_dict({path: leaf for path, leaf in flat.items() if path not in left_out}, sep="/")}
+    return unflatten_dict({path: leaf for path, leaf in flat.items() if path not in left_out}, sep="/")
 
 
 def frozen_fingerprint(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> str | None:

@@ -9,29 +9,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import Stage, TrainConfig
+from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
 from biomedclip_jax.data.labelled.classes import multi_hot
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval.task import recall
-from biomedclip_jax.losses import blockwise_loss, class_loss
+from biomedclip_jax.losses import class_loss, pair_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.sharding import put_batch, replicated
 from biomedclip_jax.train.export import in_workdir
 from biomedclip_jax.train.prompt_stage import class_prompts
-from biomedclip_jax.train.step import State
+from biomedclip_jax.train.state import TrainState
 
 _ROWS = 16  # pairs a device encodes at once
 
 Encode = Callable[..., Any]
 
-_pair_loss = jax.jit(blockwise_loss, static_argnums=0)
+_pair_loss = jax.jit(pair_loss, static_argnums=0)
 
 
 def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
@@ -75,7 +74,7 @@ class HeldOut:
         labels = [pairs.texts(i).label for i in range(len(pairs))] if classes else []
         self._labels = multi_hot(labels, classes, config.data.label_separator) if classes else None
 
-    def evaluate(self, state: State, number: int) -> dict[str, float]:
+    def evaluate(self, state: TrainState, number: int) -> dict[str, float]:
         """Scores of the weights in `state` in stage `number`: "loss" and {image_to_text,text_to_image}_recall_at_{1,5,10}.
 
         The moving average is evaluated where there is one. The loss is the stage's over all held-out pairs. In a stage that
@@ -83,12 +82,12 @@ class HeldOut:
         """
         if self._ready is None or self._ready.number != number:
             self._ready = self._prepare(number)
-        params = unflatten_dict(flatten_dict(state["params"], sep="/") | state.get("ema", {}), sep="/")
+        params = state.averaged_params
         if self._ready.prompts is not None:
             return self._of_labels(params, self._ready, self._ready.prompts)
         kept, (image, text) = self._encoded(params, self._ready)
         numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
-        loss = _pair_loss(self._ready.stage.objective, jnp.asarray(image), jnp.asarray(text), numbers)
+        loss = _pair_loss(self._ready.stage.loss, jnp.asarray(image), jnp.asarray(text), numbers)
         return {"loss": float(loss)} | recall(image, text, [self._caption(i) for i in kept])
 
     def _prepare(self, number: int) -> _StageEncoder:
@@ -112,9 +111,9 @@ class HeldOut:
         assert self._labels is not None
         kept, (image,) = self._encoded(params, ready)
         classes, labels = np.asarray(prompts(params)), self._labels[kept]
-        objective = ready.stage.objective if ready.stage.compares_classes else "classification"
+        loss_kind = ready.stage.loss if isinstance(ready.stage.loss, MultiLabel) else Classification()
         scale = jnp.asarray(np.asarray(params["logit_scale"]))  # off the mesh, as the others
-        loss = class_loss(objective, jnp.asarray(image), jnp.asarray(classes), jnp.asarray(labels), scale)
+        loss = class_loss(loss_kind, jnp.asarray(image), jnp.asarray(classes), jnp.asarray(labels), scale)
         scores = {"loss": float(loss)}
         if self._config.data.label_separator is None:
             scores["accuracy"] = float(((image @ classes.T).argmax(axis=1) == labels.argmax(axis=1)).mean())

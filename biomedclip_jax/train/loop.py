@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
-from biomedclip_jax.train.checkpoint import About, Checkpoints
+from biomedclip_jax.train.checkpoint import About, Checkpoints, restored_state
 from biomedclip_jax.train.flops import flops_per_pair
 from biomedclip_jax.train.frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train.held_out import HeldOut
@@ -29,7 +30,7 @@ from biomedclip_jax.train.multihost.signals import StopListener
 from biomedclip_jax.train.multihost.watchdog import Watchdog
 from biomedclip_jax.train.prompt_stage import class_prompts, with_context
 from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps
-from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for, restored_state
+from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, caption_lengths, plan_buckets, token_share
 
@@ -108,7 +109,7 @@ class Run:
         self.image_size = self.config.image_size(self.config.stages[0])
         state = new_state(self.config, self.image_size, self.optimizer, self.mesh)
         self.state = with_context(state, self.config, self.loader.tokenizer) if self.config.model.context else state
-        self.frozen = frozen_fingerprint(self.state["params"], self.config, self.optimizer)
+        self.frozen = frozen_fingerprint(self.state.params, self.config, self.optimizer)
 
     def _restore(self) -> bool:
         """Take up the newest checkpoint that can be read; damaged ones are named and set aside. False if there is none."""
@@ -271,7 +272,9 @@ class Run:
     def _save(self, held_out_loss: float | None = None) -> None:
         """Begin to write a checkpoint; there may be one of this step already."""
         self.watchdog.busy("saving")
-        state = self.state if self.frozen is None else without_frozen(self.state, self.config, self.optimizer)
+        state = self.state
+        if self.frozen is not None:
+            state = dataclasses.replace(state, params=without_frozen(state.params, self.config, self.optimizer))
         about = About(self.image_size, len(self.loader.pairs), self.frozen)
         self.checkpoints.save(self.step, state, about, held_out_loss)
         self.saved, self.save_requested = time.monotonic(), False

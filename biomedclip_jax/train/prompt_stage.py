@@ -1,7 +1,7 @@
 """Stages that learn of labels (CLEFT's second): where the learned context starts, and what the text tower makes of a class."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,7 @@ from biomedclip_jax.models.adapters import CONTEXT
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, start_tokens
 from biomedclip_jax.prompts.learned import LearnedPrompts, layout_of
 from biomedclip_jax.sharding import replicated
-
-State = dict[str, Any]
+from biomedclip_jax.train.state import TrainState
 
 
 def context_of(config: TrainConfig) -> ContextConfig:
@@ -33,25 +32,25 @@ def class_prompts(config: TrainConfig, classes: Sequence[str], tokenizer: Tokeni
     return layout_of(config.model.text, tokenizer, classes, context_of(config))
 
 
-def with_context(state: State, config: TrainConfig, tokenizer: Tokenizer) -> State:
+def with_context(state: TrainState, config: TrainConfig, tokenizer: Tokenizer) -> TrainState:
     """The state that a run starts from, with its context at the template's words; unchanged where there are no words."""
     if (tokens := start_tokens(context_of(config), tokenizer)) is None:
         return state
-    params = state["params"]
+    params = state.params
 
     def words(table: Array) -> Array:
         return table[jnp.asarray(tokens)].astype(jnp.float32)
 
     begin = jax.jit(words, out_shardings=params[CONTEXT].sharding)
     # an array for each of the two, because they are donated apart
-    parts = [name for name in ("params", "ema") if CONTEXT in state.get(name, {})]
-    return state | {name: state[name] | {CONTEXT: begin(params["text"]["word"])} for name in parts}
+    ema = state.ema | {CONTEXT: begin(params["text"]["word"])} if CONTEXT in state.ema else state.ema
+    return dataclasses.replace(state, params=params | {CONTEXT: begin(params["text"]["word"])}, ema=ema)
 
 
-def learned_prompts(state: State, config: TrainConfig, classes: Sequence[str]) -> LearnedPrompts | None:
+def learned_prompts(state: TrainState, config: TrainConfig, classes: Sequence[str]) -> LearnedPrompts | None:
     """What a run has learned for its classes, the moving average where there is one; None where it learns no prompts."""
     if not any(stage.prompted for stage in config.stages):
         return None
-    learned = state.get("ema", {}).get(CONTEXT, state["params"][CONTEXT])
-    whole = jax.jit(lambda x: x, out_shardings=replicated(state["step"].sharding.mesh))(learned)
+    learned = state.averaged_params[CONTEXT]
+    whole = jax.jit(lambda x: x, out_shardings=replicated(state.mesh))(learned)
     return LearnedPrompts("context-prompts", tuple(classes), context_of(config), {"context": np.asarray(whole, np.float32)})

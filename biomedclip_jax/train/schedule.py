@@ -1,11 +1,9 @@
 """How long a run is and which learning rate each step has."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jax.typing import ArrayLike
+import optax
 
 from biomedclip_jax.config import OptimizerConfig, Stage
 
@@ -24,31 +22,35 @@ def samples_before(step: int, stages: Sequence[Stage], steps: Sequence[int]) -> 
     return seen
 
 
-def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Sequence[int]) -> Callable[[ArrayLike], Array]:
+def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Sequence[int]) -> optax.Schedule:
     """step -> learning rate: linear warm-up, then half a cosine or no change, times the stage's factor.
 
-    It runs over all stages that have the run's optimizer, and anew over each that has one of its own. The first update has
-    learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
+    One curve runs over all stages that have the run's optimizer; each stage with an optimizer of its own has its own curve.
+    The first update has learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
     """
-    ends = np.cumsum(steps)
-    own = np.array([stage.optimizer is not None for stage in stages])
-    counts = np.asarray(steps)
-    # for each stage: the updates of its curve, and how many updates of the run before it are not of its curve
-    totals = np.where(own, counts, counts[~own].sum())
-    others = np.where(own, ends - counts, np.cumsum(np.where(own, counts, 0)))
-    configs = [stage.optimizer or config for stage in stages]
-    peaks, floors = ([getattr(each, name) for each in configs] for name in ("learning_rate", "final_learning_rate"))
-    warmups = np.array([each.warmup_steps for each in configs])
-    falls = [each.schedule == "cosine" for each in configs]
-    scales = [stage.learning_rate_scale for stage in stages]
-    table = tuple(map(jnp.asarray, (others, totals, warmups, peaks, floors, falls, scales)))
+    shared = sum(count for stage, count in zip(stages, steps, strict=True) if stage.optimizer is None)
+    curves, done = [], 0
+    for stage, count in zip(stages, steps, strict=True):
+        if stage.optimizer is None:
+            curves.append(_scaled(_curve(config, shared), stage.learning_rate_scale, done))
+            done += count
+        else:
+            curves.append(_scaled(_curve(stage.optimizer, count), stage.learning_rate_scale, 0))
+    return optax.join_schedules(curves, list(np.cumsum(steps)[:-1]))
 
-    def rate(step: ArrayLike) -> Array:
-        stage = jnp.minimum(jnp.searchsorted(jnp.asarray(ends), jnp.asarray(step), side="right"), len(steps) - 1)
-        other, total, warmup, peak, floor, falls, scale = (column[stage] for column in table)
-        here = jnp.asarray(step) - other
-        progress = jnp.clip((here - warmup) / jnp.maximum(total - warmup, 1), 0, 1)
-        share = jnp.where(falls, 0.5 * (1 + jnp.cos(jnp.pi * progress)), 1)
-        return scale * jnp.where(here < warmup, peak * (here + 1) / jnp.maximum(warmup, 1), floor + (peak - floor) * share)
 
-    return rate
+def _curve(config: OptimizerConfig, total: int) -> optax.Schedule:
+    """Warm-up and fall over `total` updates."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    after = optax.constant_schedule(peak)
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, max(total - warmup, 1), config.final_learning_rate / peak)
+    if warmup == 0:
+        return after
+    rise = optax.linear_schedule(peak / warmup, peak, warmup - 1) if warmup > 1 else optax.constant_schedule(peak)
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def _scaled(curve: optax.Schedule, factor: float, start: int) -> optax.Schedule:
+    """The curve from its update `start` on, times a factor."""
+    return lambda step: factor * curve(step + start)

@@ -1,12 +1,14 @@
 """The state of a run: made, described, and moved to another image size."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import CLIPConfig, TrainConfig
@@ -16,31 +18,57 @@ from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import placed, replicated, state_shardings
-from biomedclip_jax.train.checkpoint import Checkpoints
-from biomedclip_jax.train.frozen import check_frozen, frozen_fingerprint, made_again, stored, without_frozen
+from biomedclip_jax.train.frozen import made_again, stored
 from biomedclip_jax.train.optimizer import Optimizer, make_optimizer
-from biomedclip_jax.train.step import State, state_of
 from biomedclip_jax.train.trainable import Flat
 
 
-def abstract_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: Mesh) -> State:
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """All that an update changes; a checkpoint holds it."""
+
+    params: dict[str, Any]  # nested, as `models.abstract_model` has them
+    opt: dict[str, Any]  # the optimizer's state of each set of parameters (`optimizer.py`)
+    step: Array  # int32: updates done
+    ema: Flat = field(default_factory=dict)  # {path: moving average} with `OptimizerConfig.ema`, else {}
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices that hold the state."""
+        return self.step.sharding.mesh  # type: ignore[attr-defined]
+
+    @property
+    def averaged_params(self) -> dict[str, Any]:
+        """The parameters that are evaluated and exported: the moving average where there is one."""
+        return unflatten_dict(flatten_dict(self.params, sep="/") | self.ema, sep="/")
+
+
+def initial_state(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> TrainState:
+    """The state before the first update."""
+    flat = flatten_dict(params, sep="/")
+    ema = {} if config.optimizer.ema is None else {path: flat[path] for path in optimizer.all_trained()}
+    return TrainState(params, optimizer.init(flat), jnp.int32(0), ema)
+
+
+def abstract_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state in a stage with this image size."""
     shapes = abstract_model(config.model_at(image_size))[1]
-    state = jax.eval_shape(lambda params: state_of(stored(params, config, optimizer), config, optimizer), shapes)
+    state = jax.eval_shape(lambda params: initial_state(stored(params, config, optimizer), config, optimizer), shapes)
     return placed(state, mesh)
 
 
-def new_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: Mesh) -> State:
+def new_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: Mesh) -> TrainState:
     """The state that a run starts from: fresh or pretrained parameters, an empty optimizer, step 0."""
     abstract = abstract_state(config, image_size, optimizer, mesh)
-    lying = jax.tree.map(lambda x: x.sharding, abstract)
-    params = stored(starting_params(config, image_size, abstract["params"]), config, optimizer)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    params = stored(starting_params(config, image_size, abstract.params), config, optimizer)
     # a copy of its own for the moving average: the two are donated apart
-    return jax.jit(lambda p: jax.tree.map(jnp.copy, state_of(p, config, optimizer)), out_shardings=lying)(params)
+    return jax.jit(lambda p: jax.tree.map(jnp.copy, initial_state(p, config, optimizer)), out_shardings=shardings)(params)
 
 
 def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) -> dict[str, Any]:
-    """Fresh or pretrained parameters, each where that of `like` lies: arrays, or shapes with dtypes and shardings.
+    """Fresh or pretrained parameters, each where that of `like` sharding: arrays, or shapes with dtypes and shardings.
 
     They are a function of the config alone, but for rounding: a pretrained text tower is read into the dtypes of `like`.
     """
@@ -50,36 +78,16 @@ def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) 
         given = flatten_dict(initial.whole_model(config.model_init, model.base), sep="/")
     else:
         given = flatten_dict(_pretrained_towers(config, model, like), sep="/")
-    lying = {path: leaf.sharding for path, leaf in flatten_dict(like, sep="/").items()}
-    rest = {path: lies for path, lies in lying.items() if path not in given}
+    shardings = {path: leaf.sharding for path, leaf in flatten_dict(like, sep="/").items()}
+    rest = {path: sharding for path, sharding in shardings.items() if path not in given}
 
     def fresh() -> Flat:
         params = flatten_dict(init_params(model, config.seed), sep="/")
         return {path: params[path] for path in rest}
 
     made = jax.jit(fresh, out_shardings=rest)() if rest else {}
-    given = jax.device_put(given, {path: lying[path] for path in given})
-    return unflatten_dict({path: given[path] if path in given else made[path] for path in lying}, sep="/")
-
-
-def restored_state(
-    checkpoints: Checkpoints, step: int, config: TrainConfig, optimizer: Optimizer, mesh: Mesh
-) -> tuple[State, int, str | None]:
-    """(the state after `step` updates, its image size, fingerprint of what is not in checkpoints or None).
-
-    UserError where the pretrained weights of a run are no longer what they were.
-    """
-    about = checkpoints.about(step)
-    size, expected = about.image_size, about.frozen
-    abstract = abstract_state(config, size, optimizer, mesh)
-    if expected is None:
-        return checkpoints.restore(step, abstract), size, None
-    saved = checkpoints.restore(step, without_frozen(abstract, config, optimizer))
-    start = stored(starting_params(config, size, abstract["params"]), config, optimizer)
-    check_frozen(frozen_fingerprint(start, config, optimizer), expected, config)
-    flat, own = flatten_dict(start, sep="/"), flatten_dict(saved["params"], sep="/")
-    params = unflatten_dict({path: own.get(path, leaf) for path, leaf in flat.items()}, sep="/")
-    return saved | {"params": params}, size, expected
+    given = jax.device_put(given, {path: shardings[path] for path in given})
+    return unflatten_dict({path: given[path] if path in given else made[path] for path in shardings}, sep="/")
 
 
 def _pretrained_towers(config: TrainConfig, model: CLIPConfig, like: dict[str, Any]) -> dict[str, Any]:
@@ -91,9 +99,9 @@ def _pretrained_towers(config: TrainConfig, model: CLIPConfig, like: dict[str, A
     return towers
 
 
-def at_image_size(state: State, config: TrainConfig, image_size: int) -> State:
+def at_image_size(state: TrainState, config: TrainConfig, image_size: int) -> TrainState:
     """The same state with the position table, and Adam's moments and the average of it, for another image size."""
-    image, mesh = config.model.vit, state["step"].sharding.mesh
+    image, mesh = config.model.vit, state.mesh
 
     def resized(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         place = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -106,35 +114,35 @@ def at_image_size(state: State, config: TrainConfig, image_size: int) -> State:
             return jnp.maximum(table, 0) if "/nu/" in place else table
 
         # the rule may split the table of another size along another axis
-        lies = state_shardings({place: jax.eval_shape(resize, leaf)}, mesh)[place]
-        return jax.jit(resize, out_shardings=lies)(leaf)
+        sharding = state_shardings({place: jax.eval_shape(resize, leaf)}, mesh)[place]
+        return jax.jit(resize, out_shardings=sharding)(leaf)
 
     return jax.tree_util.tree_map_with_path(resized, state)
 
 
-def exported_params(state: State, config: TrainConfig, image_size: int) -> dict[str, Any]:
+def exported_params(state: TrainState, config: TrainConfig, image_size: int) -> dict[str, Any]:
     """The parameters that a run hands over, float32: the moving average where there is one, else the weights, with adapters
     merged into them; with `TrainConfig.interpolate` below 1 mixed with the starting weights.
 
     `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones. They are split as in
     training, because one device may not hold all of them; on several hosts they come as numpy arrays.
     """
-    params = unflatten_dict(flatten_dict(state["params"], sep="/") | state.get("ema", {}), sep="/")
-    mesh = state["step"].sharding.mesh
+    params = state.averaged_params
+    mesh = state.mesh
     share = config.interpolate
 
     def plain(params: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(lambda x: x.astype(jnp.float32), merged(config.model, params)[1])
 
-    lying = state_shardings(jax.eval_shape(plain, params), mesh)
+    shardings = state_shardings(jax.eval_shape(plain, params), mesh)
     if share == 1:
-        return _within_reach(jax.jit(plain, out_shardings=lying)(params), mesh)
+        return _within_reach(jax.jit(plain, out_shardings=shardings)(params), mesh)
     start = starting_params(config, image_size, params)
 
     def mix(trained: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
         return jax.tree.map(lambda x, y: share * x + (1 - share) * y, plain(trained), plain(start))
 
-    return _within_reach(jax.jit(mix, out_shardings=lying)(params, start), mesh)
+    return _within_reach(jax.jit(mix, out_shardings=shardings)(params, start), mesh)
 
 
 def _within_reach(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
@@ -145,14 +153,14 @@ def _within_reach(params: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     return jax.tree.map(lambda x: np.asarray(whole(x)), params)
 
 
-def learned_params(state: State, config: TrainConfig, optimizer: Optimizer) -> tuple[Flat, str]:
+def learned_params(state: TrainState, config: TrainConfig, optimizer: Optimizer) -> tuple[Flat, str]:
     """What a run with adapters hands over in its adapter folder: {path: array}, the moving average where there is one, whole
     on each device; and the fingerprint of the parameters that are not there.
     """
-    flat = flatten_dict(state["params"], sep="/")
+    flat = flatten_dict(state.params, sep="/")
     still = set(made_again(list(flat), config, optimizer))
-    learned = {path: leaf for path, leaf in (flat | state.get("ema", {})).items() if path not in still}
-    learned = jax.jit(lambda leaves: leaves, out_shardings=replicated(state["step"].sharding.mesh))(learned)
+    learned = {path: leaf for path, leaf in (flat | state.ema).items() if path not in still}
+    learned = jax.jit(lambda leaves: leaves, out_shardings=replicated(state.mesh))(learned)
     return learned, fingerprint({path: flat[path] for path in still})
 
 

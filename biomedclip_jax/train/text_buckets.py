@@ -16,8 +16,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from biomedclip_jax.config import Stage
-from biomedclip_jax.sharding import all_rows, first_row
+from biomedclip_jax.config import Softmax, Stage
+from biomedclip_jax.sharding import all_rows, device_count, first_row
 
 _DEVIATIONS = 3.0  # one step in several hundred does not fit; more room would cost every step more than these cost
 
@@ -49,7 +49,7 @@ def plan_buckets(
     longest: tokens that captions are padded to. count: the most groups; 1 means to pad. complete: these are the lengths of
     all captions and not of a sample, in which longer ones may be missing.
     """
-    if stage.prompted or stage.negatives is not None:
+    if stage.prompted or (isinstance(stage.loss, Softmax) and stage.loss.negatives is not None):
         return ()
     here = stage.batch_size // devices
     parts = stage.microbatches
@@ -85,7 +85,7 @@ def token_share(buckets: Buckets, longest: int) -> float:
     return sum(b.rows * b.length for b in buckets) / (sum(b.rows for b in buckets) * longest)
 
 
-def sort_captions(batch: dict[str, Array], pad_id: int, buckets: Buckets, devices: int) -> tuple[dict[str, Array], Array]:
+def sort_captions(batch: dict[str, Array], pad_id: int, buckets: Buckets) -> tuple[dict[str, Array], Array]:
     """Inside `jax.shard_map`: (this device's captions of the whole batch sorted by length, whether they fit the buckets).
 
     The captions come as tokens [b, N], index [b] and rows int32 [b]: the pairs of the batch that they belong to.
@@ -93,6 +93,7 @@ def sort_captions(batch: dict[str, Array], pad_id: int, buckets: Buckets, device
     tokens, index = all_rows(batch["tokens"]), all_rows(batch["index"])
     lengths = caption_lengths(tokens, pad_id)
     order = jnp.argsort(lengths)
+    devices = device_count()
     ends = np.cumsum([bucket.rows for bucket in buckets]) * devices
     fits = jnp.all(lengths[order][ends - 1] <= np.asarray([bucket.length for bucket in buckets]))
     mine = order.reshape(-1, devices)[:, first_row(1)]

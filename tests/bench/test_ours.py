@@ -9,7 +9,7 @@ from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench.ours import build, build_step, text_buckets
 from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
-from biomedclip_jax.config import Stage
+from biomedclip_jax.config import Classification, Stage
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.sharding import make_mesh
 
@@ -41,11 +41,11 @@ def test_the_facts_describe_it(work) -> None:
 
 def test_the_step_trains() -> None:
     step, (state, batch) = build_step(Task(task_config(CONFIG, 0)), make_mesh())
-    before = jax.tree.map(np.asarray, state["params"])
+    before = jax.tree.map(np.asarray, state.params)
     after, metrics = step(state, batch)
     assert np.isfinite(metrics["loss"])
-    assert int(after["step"]) == 1
-    moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), after["params"], before)
+    assert int(after.step) == 1
+    moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)), after.params, before)
     assert all(jax.tree.leaves(moved["text"]["blocks"]["mlp"]))
 
 
@@ -68,7 +68,7 @@ def test_real_captions_are_sorted_into_buckets_and_full_ones_are_not() -> None:
 def test_a_stage_of_labels_is_refused() -> None:
     config = exact_biomedclip(8)
     model = dataclasses.replace(config.model, context=4)
-    stage = Stage(8, steps=1, objective="classification", trainable=("context",))
+    stage = Stage(8, steps=1, loss=Classification(), trainable=("context",))
     config = dataclasses.replace(
         config, model=model, stages=(stage,), data=dataclasses.replace(config.data, label_column="label")
     )

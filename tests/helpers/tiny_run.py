@@ -11,9 +11,8 @@ from PIL import Image
 
 from biomedclip_jax.config import DataConfig, OptimizerConfig, PreprocessConfig, Stage, TrainConfig
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.train.checkpoint import Checkpoints
-from biomedclip_jax.train.state import optimizer_for, restored_state
-from biomedclip_jax.train.step import State
+from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
+from biomedclip_jax.train.state import TrainState, optimizer_for
 from helpers import tiny
 from helpers.reference import write_vocabulary
 
@@ -69,7 +68,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def final_state(run: TrainConfig, workdir: Path) -> tuple[int, State]:
+def final_state(run: TrainConfig, workdir: Path) -> tuple[int, TrainState]:
     """The newest checkpoint: updates done, and parameters, moments and counters."""
     checkpoints = Checkpoints(workdir)
     step = checkpoints.latest

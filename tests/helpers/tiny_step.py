@@ -15,21 +15,22 @@ from biomedclip_jax.config import (
     DataConfig,
     Gather,
     GPTConfig,
-    Objective,
+    Loss,
+    MultiLabel,
     OptimizerConfig,
     PreprocessConfig,
     Remat,
     ShardingConfig,
+    Softmax,
     Stage,
-    StageText,
     TrainConfig,
 )
 from biomedclip_jax.models import init_params
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train.frozen import stored
+from biomedclip_jax.train.gradient import loss_and_gradient
 from biomedclip_jax.train.state import optimizer_for
-from biomedclip_jax.train.step import loss_and_gradient
 from biomedclip_jax.train.text_buckets import Buckets
 from helpers import tiny
 
@@ -49,9 +50,7 @@ class Way:
     gather: Gather = "layer"
     remat: Remat = "none"
     buckets: Buckets = ()
-    objective: Objective = "softmax"
-    negatives: int | None = None
-    text: StageText = "caption"
+    loss: Loss = Softmax()
     trainable: tuple[str, ...] = ("*",)
     model: CLIPConfig = tiny.MODEL
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -59,7 +58,7 @@ class Way:
     @property
     def plain(self) -> "Way":
         """The same loss on one device, with nothing split, sorted or frozen."""
-        return Way(devices=1, objective=self.objective, negatives=self.negatives, text=self.text, model=self.model)
+        return Way(devices=1, loss=self.loss, model=self.model)
 
     def stage(self) -> Stage:
         microbatch = ROWS // self.microbatches
@@ -68,9 +67,7 @@ class Way:
             steps=1,
             microbatch=microbatch,
             patch_keep=0.5,
-            objective=self.objective,
-            negatives=self.negatives,
-            text=self.text,
+            loss=self.loss,
             trainable=self.trainable,
         )
 
@@ -115,7 +112,7 @@ def batch_of(way: Way) -> dict[str, np.ndarray]:
     batch = tiny.batch(ROWS)
     if way.stage().prompted:
         drawn = np.random.default_rng(2).random((ROWS, CLASSES))
-        several = way.objective == "multilabel"
+        several = way.loss == MultiLabel()
         batch["labels"] = drawn > 0.6 if several else drawn == drawn.max(axis=1, keepdims=True)
     return batch
 

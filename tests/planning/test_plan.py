@@ -14,6 +14,7 @@ from helpers import tiny
 from jax.experimental.compilation_cache import compilation_cache
 
 from biomedclip_jax.config import (
+    Classification,
     ComputeConfig,
     DataConfig,
     GPTConfig,
@@ -126,7 +127,7 @@ def test_what_is_trained_and_learned_of_labels_is_told(compiler, tmp_path: Path)
     lines: list[str] = []
     stages = (
         Stage(64, steps=1, trainable=("text_head", "logit_scale")),
-        Stage(64, steps=1, objective="classification", trainable=("context",)),
+        Stage(64, steps=1, loss=Classification(), trainable=("context",)),
     )
     prompted = config(*stages, model=dataclasses.replace(MODEL, context=2))
     planned = planning.plan(prompted, "v5e:2x2", say=lines.append, json_file=tmp_path / "plan.json")

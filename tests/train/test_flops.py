@@ -10,6 +10,7 @@ from flax.traverse_util import flatten_dict
 
 from biomedclip_jax.config import (
     BertConfig,
+    Classification,
     CLIPConfig,
     ComputeConfig,
     DataConfig,
@@ -17,6 +18,7 @@ from biomedclip_jax.config import (
     LlamaConfig,
     LoRAConfig,
     PreprocessConfig,
+    Softmax,
     Stage,
     TrainConfig,
     ViTConfig,
@@ -123,11 +125,11 @@ def test_work_of_frozen_towers_by_hand() -> None:
     shorter = tower_work(model, Stage(8, steps=1, trainable=("*lora*",)), buckets)["text"].forward
     assert shorter == pytest.approx((matrices + lora) * 5 / 8 + attention * 7 / 16)
     # learned context stands below the blocks; all classes once a step, or the class of each image
-    prompted = Stage(8, steps=1, text="label", trainable=("context",))
+    prompted = Stage(8, steps=1, loss=Softmax(text="label"), trainable=("context",))
     learned = dataclasses.replace(model, context=30)
     each = tower_work(learned, prompted, prompts=(4, 64))["text"]
     assert each.forward == work["text"].forward and each.backward == pytest.approx(matrices + lora + 2 * attention)
-    all_four = tower_work(learned, dataclasses.replace(prompted, objective="classification"), prompts=(4, 64))["text"]
+    all_four = tower_work(learned, dataclasses.replace(prompted, loss=Classification()), prompts=(4, 64))["text"]
     assert all_four == pytest.approx((each.forward / 2, each.backward / 2))
     assert tower_work(learned, prompted)["text"] == (0, 0)
     # BERT's `norm` is that of its embeddings: what is trained there needs the gradient of every block

@@ -16,7 +16,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers.tiny_run import config, final_state, make_data, read_lines
 
-from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig, Stage, TrainConfig
+from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig, Sigmoid, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import read_model
 from biomedclip_jax.sharding import make_mesh
@@ -185,7 +185,7 @@ def test_a_signal_saves_and_the_same_call_goes_on(data: Path, tmp_path: Path, mo
         step = make_step(*arguments)
 
         def update(state: Any, batch: Any) -> Any:
-            if int(state["step"]) == 2:
+            if int(state.step) == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
                 os.kill(os.getpid(), signal.SIGTERM)  # Slurm sends it twice
             return step(state, batch)
@@ -318,9 +318,9 @@ def test_stages_train_what_they_say_and_the_model_folder_mixes_weights(data: Pat
     run = one_stage(data, stages=stages, interpolate=0.25, optimizer=OptimizerConfig(warmup_steps=0, ema=0.5))
     loop.train(run, tmp_path)
     mesh = make_mesh()
-    start = flatten_dict(new_state(run, 16, optimizer_for(run), mesh)["params"], sep="/")
+    start = flatten_dict(new_state(run, 16, optimizer_for(run), mesh).params, sep="/")
     state = final_state(run, tmp_path)[1]
-    params, average = flatten_dict(state["params"], sep="/"), state["ema"]
+    params, average = flatten_dict(state.params, sep="/"), state.ema
     exported = flatten_dict(read_model(tmp_path / "model").params, sep="/")
     for path, before in start.items():
         moved = not np.array_equal(params[path], before)
@@ -332,7 +332,7 @@ def test_stages_train_what_they_say_and_the_model_folder_mixes_weights(data: Pat
 
 def test_sigmoid_after_softmax(data: Path, tmp_path: Path) -> None:
     model = dataclasses.replace(one_stage(data).model, init_logit_bias=-10.0)
-    stages = (Stage(16, steps=2), Stage(16, steps=2, objective="sigmoid"))
+    stages = (Stage(16, steps=2), Stage(16, steps=2, loss=Sigmoid()))
     loop.train(one_stage(data, stages=stages, model=model, optimizer=OptimizerConfig(warmup_steps=0)), tmp_path)
     lines = read_lines(tmp_path / "metrics.jsonl")
     assert lines[0]["logit_bias"] == lines[2]["logit_bias"] == -10.0 != lines[3]["logit_bias"]

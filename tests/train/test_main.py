@@ -22,7 +22,7 @@ from biomedclip_jax.train import loop as run_module
 from biomedclip_jax.train import main as loop
 from biomedclip_jax.train.export import read_config, read_run
 from biomedclip_jax.train.final_evaluation import Results
-from biomedclip_jax.train.step import State
+from biomedclip_jax.train.state import TrainState
 
 Finished = tuple[Path, Results]
 
@@ -32,7 +32,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_data(tmp_path_factory.mktemp("data"))
 
 
-def assert_finite(state: State) -> None:
+def assert_finite(state: TrainState) -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 
@@ -127,7 +127,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(data: Path, finished: Fi
 
     whole, expected = finished
     (step, state), (whole_step, whole_state) = final_state(run, tmp_path), final_state(run, whole)
-    assert step == whole_step == TOTAL == int(state["step"])
+    assert step == whole_step == TOTAL == int(state.step)
     assert jax.tree.structure(state) == jax.tree.structure(whole_state)
     assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(whole_state)))
     for name in ("loss", "grad_norm", "learning_rate", "samples_seen"):
@@ -143,7 +143,7 @@ def test_an_unfinished_run_is_a_model(data: Path, tmp_path: Path) -> None:
         from_pretrained(tmp_path)
     loop.train(run, tmp_path, max_steps=1)
     model, (_, state) = read_run(tmp_path), final_state(run, tmp_path)
-    assert all(map(np.array_equal, jax.tree.leaves(model.params), jax.tree.leaves(state["params"])))
+    assert all(map(np.array_equal, jax.tree.leaves(model.params), jax.tree.leaves(state.params)))
     image = from_pretrained(tmp_path).encode_images([data / "24.png"])
     assert image.shape == (1, run.model.embed_width) and abs(np.linalg.norm(image) - 1) <= 1e-6
 
@@ -190,8 +190,8 @@ def test_the_last_good_checkpoint_is_kept(data: Path, tmp_path: Path, monkeypatc
     def failing(*arguments: Any) -> Callable[..., Any]:
         step = make_step(*arguments)
 
-        def update(state: State, batch: Any) -> tuple[State, dict[str, Any]]:
-            number = int(state["step"]) + 1
+        def update(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Any]]:
+            number = int(state.step) + 1
             state, metrics = step(state, batch)
             if number < 4:
                 return state, metrics

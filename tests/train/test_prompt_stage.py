@@ -10,7 +10,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.tiny_run import config, final_state, make_data, read_lines
 
-from biomedclip_jax.config import OptimizerConfig, Stage, TrainConfig
+from biomedclip_jax.config import Classification, MultiLabel, OptimizerConfig, Softmax, Stage, TrainConfig
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.folders import read_model
@@ -26,7 +26,7 @@ FIRST, TOTAL = 2, 5
 
 
 def two_stages(data: Path, **second: Any) -> TrainConfig:
-    settings = {"objective": "classification", "trainable": ("context",), "optimizer": SGD} | second
+    settings = {"loss": Classification(), "trainable": ("context",), "optimizer": SGD} | second
     given = config(data, evaluate_every=2)
     return dataclasses.replace(
         given,
@@ -48,9 +48,7 @@ def stopped(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     states = []
     for steps in (FIRST, FIRST + 1, None):
         loop.train(given, workdir, max_steps=steps)
-        states.append(
-            {path: np.asarray(x) for path, x in flatten_dict(final_state(given, workdir)[1]["params"], sep="/").items()}
-        )
+        states.append({path: np.asarray(x) for path, x in flatten_dict(final_state(given, workdir)[1].params, sep="/").items()})
     return workdir, states[0], states[-1]
 
 
@@ -72,7 +70,7 @@ def final_word_table(data: Path) -> dict[str, Any]:
 
 def test_going_on_is_not_having_stopped(stopped: Any, data: Path, tmp_path: Path) -> None:
     loop.train(two_stages(data), tmp_path / "whole")
-    whole = flatten_dict(final_state(two_stages(data), tmp_path / "whole")[1]["params"], sep="/")
+    whole = flatten_dict(final_state(two_stages(data), tmp_path / "whole")[1].params, sep="/")
     assert all(np.array_equal(np.asarray(x), stopped[2][path]) for path, x in whole.items())
 
 
@@ -108,7 +106,7 @@ def test_the_file_gives_what_the_run_computed(stopped: Any, data: Path) -> None:
     ("second", "message"),
     [
         ({"trainable": ("image",)}, None),
-        ({"objective": "softmax", "text": "label", "negatives": 2}, None),
+        ({"loss": Softmax(negatives=2, text="label")}, None),
     ],
 )
 def test_other_second_stages_run(second: dict[str, Any], message: None, data: Path, tmp_path: Path) -> None:
@@ -118,7 +116,7 @@ def test_other_second_stages_run(second: dict[str, Any], message: None, data: Pa
 
 
 def test_several_labels(data: Path, tmp_path: Path) -> None:
-    given = two_stages(data, objective="multilabel")
+    given = two_stages(data, loss=MultiLabel())
     for name in ("train", "held_out"):
         text = (data / f"{name}.csv").read_text().replace(",chest", ",chest|brain")
         (tmp_path / f"{name}.csv").write_text(

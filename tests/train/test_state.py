@@ -22,6 +22,7 @@ from biomedclip_jax.config import (
     OptimizerConfig,
     PreprocessConfig,
     ShardingConfig,
+    Sigmoid,
     Stage,
     TrainConfig,
     ViTConfig,
@@ -32,6 +33,7 @@ from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.state import (
+    TrainState,
     abstract_state,
     at_image_size,
     exported_params,
@@ -40,7 +42,6 @@ from biomedclip_jax.train.state import (
     parameter_count,
     starting_params,
 )
-from biomedclip_jax.train.step import State
 
 
 def config(model: CLIPConfig, *stages: Stage, **changes: Any) -> TrainConfig:
@@ -54,18 +55,18 @@ def config(model: CLIPConfig, *stages: Stage, **changes: Any) -> TrainConfig:
     )
 
 
-def start(config: TrainConfig, image_size: int | None = None) -> State:
+def start(config: TrainConfig, image_size: int | None = None) -> TrainState:
     mesh = make_mesh(fsdp=config.sharding.fsdp)
     return new_state(config, image_size or config.model.image.image_size, optimizer_for(config), mesh)
 
 
-def described(state: State) -> Any:
+def described(state: TrainState) -> Any:
     return jax.tree.map(lambda x: (x.shape, x.dtype, x.sharding), state)
 
 
-def model(config: TrainConfig, state: State) -> CLIP:
+def model(config: TrainConfig, state: TrainState) -> CLIP:
     graph, _ = abstract_model(config.model)
-    return nnx.merge(graph, state["params"])
+    return nnx.merge(graph, state.params)
 
 
 # --- described before it is made ------------------------------------------------------------------------------------
@@ -85,9 +86,9 @@ def test_a_state_is_as_it_was_described(kind: str, stages: tuple[Stage, ...]) ->
     state = start(run, 24)
     mesh = make_mesh(fsdp=run.sharding.fsdp)
     assert described(state) == described(abstract_state(run, 24, optimizer_for(run), mesh))
-    assert state["params"]["image"]["position"].shape == (1 + 9, 32)
+    assert state.params["image"]["position"].shape == (1 + 9, 32)
     assert ("ema" in state) == (kind != "plain")
-    assert list(state["opt"]) == (["stages 0,1", "stages 1"] if stages else ["stages 0"])
+    assert list(state.opt) == (["stages 0,1", "stages 1"] if stages else ["stages 0"])
     # no two arrays share memory, as they are donated apart
     places = [shard.data.unsafe_buffer_pointer() for x in jax.tree.leaves(state) for shard in x.addressable_shards if x.ndim]
     assert len(places) == len(set(places))
@@ -98,8 +99,8 @@ def test_what_no_stage_trains_has_neither_moments_nor_average() -> None:
     state = start(run)
     paths = ["text_head/fc1/kernel", "text_head/fc2/kernel", "logit_scale"]
     numbers = parameter_count(run.model, paths)
-    assert sorted(state["ema"]) == sorted(paths) == sorted(optimizer_for(run).all_trained())
-    assert sum(x.size for x in jax.tree.leaves(state["opt"])) == 2 * numbers + 1
+    assert sorted(state.ema) == sorted(paths) == sorted(optimizer_for(run).all_trained())
+    assert sum(x.size for x in jax.tree.leaves(state.opt)) == 2 * numbers + 1
     assert numbers == 32 * 24 + 24 * 16 + 1 < parameter_count(run.model)
 
 
@@ -111,11 +112,11 @@ def test_a_pattern_without_a_parameter_is_refused() -> None:
 # --- what a run hands over ------------------------------------------------------------------------------------------
 
 
-def trained(run: TrainConfig) -> State:
+def trained(run: TrainConfig) -> TrainState:
     """A state as training leaves it: weights and average that have moved apart."""
     state = start(run)
-    state["params"] = jax.tree.map(lambda x: x + 1, state["params"])
-    return state | ({"ema": {path: x + 3 for path, x in state["ema"].items()}} if "ema" in state else {})
+    params = jax.tree.map(lambda x: x + 1, state.params)
+    return dataclasses.replace(state, params=params, ema={path: x + 3 for path, x in state.ema.items()})
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_the_exported_model(ema: float | None, interpolate: float, fsdp: int) ->
     assert (found["image"]["blocks"]["mlp"]["fc1"]["kernel"].sharding.is_fully_replicated) == (fsdp == 1), (
         "split as in training"
     )
-    beginning = flatten_dict(start(run)["params"], sep="/")
+    beginning = flatten_dict(start(run).params, sep="/")
     for path, leaf in flatten_dict(found, sep="/").items():
         by = 3 if ema is not None and path.startswith("text/") else 1
         expected = np.asarray(beginning[path]) + by * interpolate
@@ -145,9 +146,9 @@ def test_the_exported_model(ema: float | None, interpolate: float, fsdp: int) ->
 def test_starting_params_are_the_same_again() -> None:
     run = config(tiny.MODEL, sharding=ShardingConfig(fsdp=2), seed=5)
     state = start(run)
-    again = starting_params(run, 16, state["params"])
-    assert described(again) == described(state["params"])
-    assert all(map(np.array_equal, jax.tree.leaves(again), jax.tree.leaves(state["params"])))
+    again = starting_params(run, 16, state.params)
+    assert described(again) == described(state.params)
+    assert all(map(np.array_equal, jax.tree.leaves(again), jax.tree.leaves(state.params)))
 
 
 # --- another image size ---------------------------------------------------------------------------------------------
@@ -160,9 +161,8 @@ def test_positions_with_their_moments_and_average_are_resized(stages: tuple[Stag
     rng = np.random.default_rng(0)
     before = start(run)
     # moments as training leaves them: no zeros, and second moments of very different size side by side
-    before["opt"] = jax.tree.map(
-        lambda x: jnp.asarray(rng.exponential(size=x.shape) ** 4, x.dtype) if x.ndim else x, before["opt"]
-    )
+    opt = jax.tree.map(lambda x: jnp.asarray(rng.exponential(size=x.shape) ** 4, x.dtype) if x.ndim else x, before.opt)
+    before = dataclasses.replace(before, opt=opt)
     before = jax.device_put(before, jax.tree.map(lambda x: x.sharding, start(run)))
     after = at_image_size(before, run, 32)
     assert described(after) == described(abstract_state(run, 32, optimizer_for(run), make_mesh()))
@@ -190,12 +190,12 @@ def test_a_split_position_table_is_resized_and_lies_as_the_next_stage_wants_it()
         dataclasses.replace(tiny.MODEL, image=image), sharding=ShardingConfig(fsdp=4), optimizer=OptimizerConfig(ema=0.9)
     )
     before = start(run)
-    assert before["params"]["image"]["position"].sharding.spec == P("fsdp")
-    old = np.asarray(before["params"]["image"]["position"])
+    assert before.params["image"]["position"].sharding.spec == P("fsdp")
+    old = np.asarray(before.params["image"]["position"])
     after = at_image_size(before, run, 72)
     assert described(after) == described(abstract_state(run, 72, optimizer_for(run), make_mesh(fsdp=4)))
-    assert after["params"]["image"]["position"].sharding.spec == P(None, "fsdp"), "81 rows do not split"
-    found = np.asarray(after["params"]["image"]["position"])
+    assert after.params["image"]["position"].sharding.spec == P(None, "fsdp"), "81 rows do not split"
+    found = np.asarray(after.params["image"]["position"])
     assert np.abs(found - resize_positions(jnp.asarray(old), 0, 9)).max() <= 1e-6
 
 
@@ -206,9 +206,9 @@ def test_fresh_parameters_follow_the_seed() -> None:
     run = config(tiny.MODEL)
     first, again, other = (start(dataclasses.replace(run, seed=seed)) for seed in (0, 0, 1))
     assert all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(again)))
-    assert not np.array_equal(first["params"]["text"]["word"], other["params"]["text"]["word"])
-    assert int(first["step"]) == 0 and all(np.all(x == 0) for x in jax.tree.leaves(first["opt"]))
-    assert sum(x.size for x in jax.tree.leaves(first["params"])) == parameter_count(run.model)
+    assert not np.array_equal(first.params["text"]["word"], other.params["text"]["word"])
+    assert int(first.step) == 0 and all(np.all(x == 0) for x in jax.tree.leaves(first.opt))
+    assert sum(x.size for x in jax.tree.leaves(first.params)) == parameter_count(run.model)
 
 
 SMALL_VIT = ViTConfig(image_size=32, patch_size=8, width=32, depth=2, heads=4, mlp_width=128)
@@ -240,9 +240,9 @@ def bert_folder(folder: Path, kind: str = "BertModel") -> Any:
     return getattr(model, "bert", model)
 
 
-def assert_fresh_elsewhere(run: TrainConfig, state: State, given: str) -> None:
-    fresh = flatten_dict(start(config(run.model))["params"], sep="/")
-    for path, leaf in flatten_dict(state["params"], sep="/").items():
+def assert_fresh_elsewhere(run: TrainConfig, state: TrainState, given: str) -> None:
+    fresh = flatten_dict(start(config(run.model)).params, sep="/")
+    for path, leaf in flatten_dict(state.params, sep="/").items():
         assert path.startswith(given) or np.array_equal(leaf, fresh[path]), path
 
 
@@ -256,10 +256,10 @@ def test_image_tower_from_timm(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = vit.forward_features(torch.from_numpy(images).permute(0, 3, 1, 2))[:, 0].numpy()
     assert np.abs(model(run, state).image(images) - expected).max() <= 1e-5
-    assert np.array_equal(state["params"]["image"]["position"], vit.pos_embed[0].detach().numpy())
+    assert np.array_equal(state.params["image"]["position"], vit.pos_embed[0].detach().numpy())
     assert_fresh_elsewhere(run, state, "image/")
-    larger = start(run, 48)["params"]["image"]["position"]
-    assert np.array_equal(larger, resize_positions(state["params"]["image"]["position"], 1, 6))
+    larger = start(run, 48).params["image"]["position"]
+    assert np.array_equal(larger, resize_positions(state.params["image"]["position"], 1, 6))
 
 
 @pytest.mark.parametrize("kind", ["BertModel", "BertForMaskedLM"])
@@ -299,9 +299,9 @@ def test_whole_model(tmp_path: Path) -> None:
     clip = model(run, state)
     assert np.abs(clip.encode_image(images) - image).max() <= 1e-5
     assert np.abs(clip.encode_text(tokens) - caption).max() <= 1e-5
-    assert float(state["params"]["logit_scale"]) == theirs.logit_scale.item()
-    larger = start(run, 48)["params"]["image"]["position"]
-    assert np.array_equal(larger, resize_positions(state["params"]["image"]["position"], 1, 6))
+    assert float(state.params["logit_scale"]) == theirs.logit_scale.item()
+    larger = start(run, 48).params["image"]["position"]
+    assert np.array_equal(larger, resize_positions(state.params["image"]["position"], 1, 6))
     with pytest.raises(UserError, match=r"clip: another model than the config asks for; they differ in text"):
         start(config(dataclasses.replace(run.model, text=SMALL_BERT), model_init=str(tmp_path / "clip")))
 
@@ -338,16 +338,16 @@ def test_clips_own_text_tower_has_no_pretrained_text(tmp_path: Path) -> None:
         start(config(dataclasses.replace(SMALL, text=text), text_init=str(tmp_path / "bert")))
 
 
-def test_the_sigmoid_objective_can_start_from_a_model_without_a_bias(tmp_path: Path) -> None:
+def test_the_sigmoid_loss_can_start_from_a_model_without_a_bias(tmp_path: Path) -> None:
     text = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 8}
     open_clip_model(tmp_path / "clip", CLIP_VISION, text, bert={"hidden_size": 32, "num_hidden_layers": 1})
     found = read_model(tmp_path / "clip").config
     assert found.init_logit_bias is None
-    stage = Stage(8, steps=1, objective="sigmoid")
+    stage = Stage(8, steps=1, loss=Sigmoid())
     run = config(dataclasses.replace(found, init_logit_bias=-10.0), stage, model_init=str(tmp_path / "clip"))
-    params = start(run)["params"]
+    params = start(run).params
     assert float(params["logit_bias"]) == -10.0
-    plain = flatten_dict(start(config(found, model_init=str(tmp_path / "clip")))["params"], sep="/")
+    plain = flatten_dict(start(config(found, model_init=str(tmp_path / "clip"))).params, sep="/")
     assert all(
         np.array_equal(leaf, plain[path]) for path, leaf in flatten_dict(params, sep="/").items() if path != "logit_bias"
     )
@@ -358,7 +358,7 @@ def test_a_trained_bias_is_kept_and_not_lost(tmp_path: Path) -> None:
     theirs = open_clip_model(tmp_path / "clip", CLIP_VISION, text, init_logit_bias=-9.0)
     found = read_model(tmp_path / "clip").config
     run = config(dataclasses.replace(found, init_logit_bias=-10.0), model_init=str(tmp_path / "clip"))
-    assert float(start(run)["params"]["logit_bias"]) == theirs.logit_bias.item() != -9.0
+    assert float(start(run).params["logit_bias"]) == theirs.logit_bias.item() != -9.0
     with pytest.raises(UserError, match="they differ in init_logit_bias"):
         start(config(dataclasses.replace(found, init_logit_bias=None), model_init=str(tmp_path / "clip")))
 

@@ -13,14 +13,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers import tiny
 from helpers.tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, kept, parameters, program, result
 
-from biomedclip_jax.config import ClipTextConfig, IA3Config, LoRAConfig, PrefixConfig, Stage, TrainConfig
+from biomedclip_jax.config import ClipTextConfig, IA3Config, LoRAConfig, PrefixConfig, Sigmoid, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.sharding import as_varying, put_batch
 from biomedclip_jax.train import step
+from biomedclip_jax.train.gradient import loss_and_gradient
 from biomedclip_jax.train.optimizer import Optimizer
-from biomedclip_jax.train.state import optimizer_for
-from biomedclip_jax.train.step import MAX_LOGIT_SCALE, State, check_stage, loss_and_gradient, make_step, state_of
+from biomedclip_jax.train.state import TrainState, initial_state, optimizer_for
+from biomedclip_jax.train.step import MAX_LOGIT_SCALE, check_stage, make_step
 from biomedclip_jax.train.text_buckets import Bucket
 
 # --- the same numbers, with dropout and patch drop on ---------------------------------------------------------------
@@ -142,7 +143,7 @@ WITH_BUCKETS = {
     "BERT": BUCKETED,
     "split weights, microbatches": Way(fsdp=2, microbatches=2, buckets=(Bucket(2, 3, 1), Bucket(6, 7, 2))),
     "CLIP's own tower, sigmoid, weights gathered once": dataclasses.replace(
-        BUCKETED, fsdp=4, gather="step", objective="sigmoid", model=CAUSAL
+        BUCKETED, fsdp=4, gather="step", loss=Sigmoid(), model=CAUSAL
     ),
 }
 
@@ -240,14 +241,14 @@ def compiled_step(kind: str) -> tuple[Any, TrainConfig, Optimizer]:
     way, config = setting(kind)
     optimizer = optimizer_for(config)
     run = make_step(config, 0, way.mesh(), optimizer, rate)
-    state = jax.eval_shape(lambda p: state_of(p, config, optimizer), parameters())
+    state = jax.eval_shape(lambda p: initial_state(p, config, optimizer), parameters())
     return run.lower(state, put_batch(batch_with_signal(), way.mesh())).compile(QUICKLY), config, optimizer
 
 
-def update(kind: str, logit_scale: float = 2.0) -> tuple[State, State, dict[str, jax.Array]]:
-    """State before (donated, so gone), state after, metrics."""
+def update(kind: str, logit_scale: float = 2.0) -> tuple[TrainState, TrainState, dict[str, jax.Array]]:
+    """TrainState before (donated, so gone), state after, metrics."""
     run, config, optimizer = compiled_step(kind)
-    state = state_of(parameters() | {"logit_scale": np.float32(logit_scale)}, config, optimizer)
+    state = initial_state(parameters() | {"logit_scale": np.float32(logit_scale)}, config, optimizer)
     # a copy, so that no NumPy view of the parameters keeps a buffer alive
     state = jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=run.input_shardings[0][0])(state)
     after, metrics = run(state, put_batch(batch_with_signal(), setting(kind)[0].mesh()))
@@ -258,7 +259,7 @@ def update(kind: str, logit_scale: float = 2.0) -> tuple[State, State, dict[str,
 def test_state_is_donated(kind: str) -> None:
     before, after, _ = update(kind)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))
-    assert int(after["step"]) == 1
+    assert int(after.step) == 1
     # it lies as it did, ready for the next update
     wanted = compiled_step(kind)[0].input_shardings[0][0]
     assert jax.tree.map(lambda x, lies: x.sharding == lies, after, wanted) == jax.tree.map(lambda _: True, wanted)
@@ -267,7 +268,7 @@ def test_state_is_donated(kind: str) -> None:
 @pytest.mark.parametrize(("start", "end"), [(5.0, MAX_LOGIT_SCALE), (-0.5, 0.0)])
 def test_logit_scale_is_clamped(start: float, end: float) -> None:
     _, after, _ = update("whole", start)
-    assert float(after["params"]["logit_scale"]) == np.float32(end)
+    assert float(after.params["logit_scale"]) == np.float32(end)
 
 
 def test_metrics_are_those_of_the_state_that_went_in() -> None:
@@ -280,13 +281,13 @@ def test_metrics_are_those_of_the_state_that_went_in() -> None:
     for name, value in expected.items():
         assert abs(float(metrics[name]) - value) <= 1e-5 * value, name
     # Adam's first update has the size of the rate and the sign of the gradient; the temperature is not decayed besides
-    moved = float(after["params"]["logit_scale"]) - parameters()["logit_scale"]
+    moved = float(after.params["logit_scale"]) - parameters()["logit_scale"]
     assert abs(moved + RATE * np.sign(gradients["logit_scale"])) <= 1e-3 * RATE
 
 
 def test_what_is_frozen_stays_as_it_is() -> None:
     _, after, _ = update("split")
-    before, new = flatten_dict(parameters() | {"logit_scale": np.float32(2.0)}, sep="/"), flatten_dict(after["params"], sep="/")
+    before, new = flatten_dict(parameters() | {"logit_scale": np.float32(2.0)}, sep="/"), flatten_dict(after.params, sep="/")
     moved = {path for path in new if not np.array_equal(before[path], new[path])}
     assert moved == set(compiled_step("split")[2].trained(0))
     assert {path.split("/")[0] for path in moved} == {"text_head", "image", "logit_scale"}
@@ -300,13 +301,13 @@ def test_what_is_frozen_stays_as_it_is() -> None:
         "stages 0,1": numbers("text_head"),
         "stages 1": numbers("text/blocks"),
     }
-    assert {name: sum(x.size for x in jax.tree.leaves(opt)) for name, opt in after["opt"].items()} == {
+    assert {name: sum(x.size for x in jax.tree.leaves(opt)) for name, opt in after.opt.items()} == {
         name: 2 * size + 1 for name, size in sets.items()
     }
-    assert not any(np.any(x) for x in jax.tree.leaves(after["opt"]["stages 1"])), "it begins with the second stage"
+    assert not any(np.any(x) for x in jax.tree.leaves(after.opt["stages 1"])), "it begins with the second stage"
     # the average has what is trained at all, and follows what moved
-    assert sum(x.size for x in after["ema"].values()) == sum(sets.values())
-    for path, average in after["ema"].items():
+    assert sum(x.size for x in after.ema.values()) == sum(sets.values())
+    for path, average in after.ema.items():
         expected = EMA * before[path] + (1 - EMA) * np.asarray(new[path]) if path in moved else before[path]
         assert np.abs(average - expected).max() <= 1e-7 * np.abs(expected).max(), path
 

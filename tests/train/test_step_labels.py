@@ -7,7 +7,7 @@ import pytest
 from helpers import tiny
 from helpers.tiny_step import ROWS, Way, assert_same, batch_of, parameters, prompts_of, result
 
-from biomedclip_jax.config import GPTConfig, Stage
+from biomedclip_jax.config import Classification, GPTConfig, MultiLabel, Softmax, Stage
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train.step import check_stage
 
@@ -16,13 +16,13 @@ SIZES = {"vocab_size": 50, "context_length": 8, "positions": 16, "width": 32, "d
 GPT = dataclasses.replace(BERT, text=GPTConfig(**SIZES, pad_id=0, pool="first_eos"), text_head="linear")
 CONTEXT = ("context", "logit_scale")
 WAYS = {
-    "classes, GPT, split over 4": Way(objective="classification", model=GPT, trainable=CONTEXT, fsdp=4, microbatches=2),
-    "classes, BERT, the image tower as well": Way(objective="classification", model=BERT, trainable=("context", "image")),
-    "several labels": Way(objective="multilabel", model=GPT, trainable=CONTEXT),
+    "classes, GPT, split over 4": Way(loss=Classification(), model=GPT, trainable=CONTEXT, fsdp=4, microbatches=2),
+    "classes, BERT, the image tower as well": Way(loss=Classification(), model=BERT, trainable=("context", "image")),
+    "several labels": Way(loss=MultiLabel(), model=GPT, trainable=CONTEXT),
     "pairs of an image and its label": Way(
-        objective="softmax_sum", negatives=8, text="label", model=GPT, trainable=("context", "image"), microbatches=2
+        loss=Softmax("sum", 8, "label"), model=GPT, trainable=("context", "image"), microbatches=2
     ),
-    "pairs in the whole batch, BERT": Way(text="label", model=BERT, trainable=CONTEXT),
+    "pairs in the whole batch, BERT": Way(loss=Softmax(text="label"), model=BERT, trainable=CONTEXT),
 }
 
 
@@ -37,7 +37,7 @@ def test_eight_devices_are_one(name: str) -> None:
 
 def test_captions_in_groups_without_exchange() -> None:
     """CLEFT's first stage, also where a device has several groups."""
-    way = Way(objective="softmax_sum", negatives=8, devices=4, model=GPT, microbatches=2)
+    way = Way(loss=Softmax("sum", 8), devices=4, model=GPT, microbatches=2)
     both, alone = result(way), result(way.plain)
     assert_same(both, alone)
     assert "context" not in both[1], "captions do not meet it"
@@ -63,9 +63,9 @@ def test_the_label_decides_and_not_the_caption() -> None:
 
 def test_groups_and_devices_must_fit_each_other() -> None:
     for negatives in (4, 8, 16):
-        check_stage(Stage(ROWS, steps=1, negatives=negatives), devices=8)
-    with pytest.raises(UserError, match=r"Stage\.negatives = 16: .* 96 / 8 = 12"):
-        check_stage(Stage(96, steps=1, negatives=16), devices=8)
+        check_stage(Stage(ROWS, steps=1, loss=Softmax(negatives=negatives)), devices=8)
+    with pytest.raises(UserError, match=r"Softmax\.negatives = 16: .* 96 / 8 = 12"):
+        check_stage(Stage(96, steps=1, loss=Softmax(negatives=16)), devices=8)
 
 
 def test_the_layouts_of_the_tests_have_every_vector_once() -> None:

@@ -150,7 +150,7 @@ def test_each_device_has_every_eighth_of_the_sorted_captions(fsdp: int) -> None:
     buckets = (Bucket(3, 8, 1), Bucket(5, 16, 1))
 
     def on_device(batch: dict[str, Array]) -> tuple[dict[str, Array], Array]:
-        captions, fits = sort_captions(batch, 0, buckets, 8)
+        captions, fits = sort_captions(batch, 0, buckets)
         return captions, fits[None]
 
     mesh = make_mesh(fsdp=fsdp)
@@ -172,7 +172,7 @@ def test_a_batch_fits_when_each_group_can_be_filled(short: int, fits: bool) -> N
     lengths = np.random.default_rng(2).permutation(np.repeat([4, 11], [short, 64 - short]))
 
     def on_device(batch: dict[str, Array]) -> Array:
-        return jax.lax.pmin(sort_captions(batch, 0, (Bucket(4, 4, 1), Bucket(4, 11, 1)), 8)[1].astype(int), ("data", "fsdp"))
+        return jax.lax.pmin(sort_captions(batch, 0, (Bucket(4, 4, 1), Bucket(4, 11, 1)))[1].astype(int), ("data", "fsdp"))
 
     run = jax.jit(jax.shard_map(on_device, mesh=make_mesh(), in_specs=BATCH, out_specs=P()))
     assert bool(run(batch_of(lengths))) == fits

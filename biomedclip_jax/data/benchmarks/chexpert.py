@@ -1,9 +1,10 @@
 """CheXpert, as a choice among five findings: CheXpert 5x200, and images under the same rule to learn from.
 
 `train.csv` and `valid.csv`: Path, Sex, Age, Frontal/Lateral, AP/PA and 14 findings, each 1.0 present, 0.0 absent, -1.0
-uncertain or empty where the report says nothing. Paths begin with the release's name (CheXpert-v1.0, CheXpert-v1.0-small ...).
-GLoRIA's rule for 5x200 is: frontal, exactly one of the five present, and every other finding but "No Finding" absent, with
-empty read as absent; 200 images of each, drawn without a seed. The 1,000 images are in published lists (`chexpert_5x200.csv`).
+uncertain or empty where the report says nothing. Paths begin with the release's name (CheXpert-v1.0,
+CheXpert-v1.0-small ...). GLoRIA's rule for 5x200 is: frontal, exactly one of the five present, and every other finding
+but "No Finding" absent, with empty read as absent; 200 images of each, drawn without a seed. The 1,000 images are in
+published lists (`chexpert_5x200.csv`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.captions import packaged_captions
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
@@ -44,13 +45,15 @@ def read_chexpert(
     per_class: int = 200,
     findings: Sequence[str] = FIVE,
 ) -> Labelled:
-    """A split; labels are positions in `findings`, which are the five in any order.
+    """A split; labels are class indices in `findings`, which are the five in any order.
 
-    test: the published list, if one of `chexpert_5x200.csv`, `chexpert-5x200.csv`, `chexpert-5x200-meta.csv` lies in `where`;
+    test: the published list, if one of `chexpert_5x200.csv`, `chexpert-5x200.csv`, `chexpert-5x200-meta.csv` is in
+    `where`;
         else `per_class` images of each finding by GLoRIA's rule from train.csv with a fixed seed: not the same images.
-    train: the other images of train.csv under that rule, of patients who are not in the test set. validation: of valid.csv.
-    uncertain: what -1.0 counts as: "ignore" (such an image is not taken, GLoRIA's way), "zeros" absent, "ones" present.
-    Images that are not there are in `rejects`. UserError for missing tables and columns, and too few images.
+    train: the other images of train.csv under that rule, of patients who are not in the test set. validation: of
+    valid.csv.
+    uncertain: what -1.0 counts as: "ignore" (such an image is not taken, GLoRIA's way), "zeros" absent, "ones"
+    present. Images without a file are in `rejects`. UserError for missing tables and columns, and too few images.
     """
     check_split(name, split, ("train", "validation", "test"))
     if uncertain not in _UNCERTAIN:
@@ -70,7 +73,8 @@ def read_chexpert(
 
 
 def chexpert_rows(where: Path, per_class: int = 200) -> Iterator[LabelledRow]:
-    """The frontal images of train.csv, 95 % of the patients for training and 5 % for validation, drawn with a fixed seed.
+    """The frontal images of train.csv, 95 % of the patients for training and 5 % for validation, drawn with a fixed
+    seed.
 
     test: those of CheXpert 5x200, as `read_chexpert` has them; the other images of their patients are left out.
     A column "five" says which of the five findings an image has, if it is the only one of them.

@@ -1,12 +1,13 @@
 """EMBED, the mammograms of Emory University: BI-RADS assessments and breast densities.
 
-`tables/EMBED_OpenData_metadata_reduced.csv`: a row for each image; anon_dicom_path, empi_anon (the patient), acc_anon (the
-exam), FinalImageType ("2D", "3D", "cview" ...), ImageLateralityFinal (L, R), ViewPosition (MLO, CC ...), StudyDescription. Or
-three such tables, `..._{train,valid,test}.csv`, as CLEFT has it; its split was not published.
-`tables/EMBED_OpenData_clinical_reduced.csv` and `EMBED_OpenData_clinical.csv`: a row for each finding of an exam; acc_anon,
-side (L, R, B or nothing), asses (a letter), tissueden (1 to 5, 5 for men), age_at_study, RACE_DESC, ETHNIC_GROUP_DESC; the
-second also massshape, massdens, calcfind and calcdistri, codes whose meaning is in `AWS_Open_Data_Clinical_Legend.csv`: Header
-in export, Code, Meaning. Images: DICOM, in `images/`, arranged as below /mnt/NAS2/mammo/anon_dicom/ in the table.
+`tables/EMBED_OpenData_metadata_reduced.csv`: a row for each image; anon_dicom_path, empi_anon (the patient), acc_anon
+(the exam), FinalImageType ("2D", "3D", "cview" ...), ImageLateralityFinal (L, R), ViewPosition (MLO, CC ...),
+StudyDescription. Or three such tables, `..._{train,valid,test}.csv`, as CLEFT has it; its split was not published.
+`tables/EMBED_OpenData_clinical_reduced.csv` and `EMBED_OpenData_clinical.csv`: a row for each finding of an exam;
+acc_anon, side (L, R, B or nothing), asses (a letter), tissueden (1 to 5, 5 for men), age_at_study, RACE_DESC,
+ETHNIC_GROUP_DESC; the second also massshape, massdens, calcfind and calcdistri, codes whose meaning is in
+`AWS_Open_Data_Clinical_Legend.csv`: Header in export, Code, Meaning. Images: DICOM, in `images/`, arranged as below
+/mnt/NAS2/mammo/anon_dicom/ in the table.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.captions import Empty, code_of, packaged_captions
 from biomedclip_jax.data.labelled.classes import some_of_each
@@ -45,9 +46,10 @@ def read_embed(
 ) -> Labelled:
     """A split of the 2D images. label: "birads", seven classes, or "density", four: men are left out.
 
-    per_class: of the test split only so many images of each class, drawn with a fixed seed; of a class with fewer, all.
-    Where there are no tables for the splits, 70/10/20 % of the patients, drawn with a fixed seed. Images without a label, an
-    exam in the clinical table or a file are in `rejects`. UserError for tables that are missing or miss a column.
+    per_class: of the test split only so many images of each class, drawn with a fixed seed; of a class with fewer,
+    all. Where there are no tables for the splits, 70/10/20 % of the patients, drawn with a fixed seed. Images without
+    a label, an exam in the clinical table or a file are in `rejects`. UserError for tables that are missing or miss a
+    column.
     """
     check_split(name, split, tuple(_SPLITS))
     sentence = packaged_captions("embed").label(label)
@@ -76,7 +78,10 @@ def embed_rows(where: Path) -> Iterator[LabelledRow]:
 
 
 def mammograms(where: Path, split: str) -> Iterator[LabelledRow]:
-    """All images of a split, those that are not to be used as well. UserError for tables that are missing or miss a column."""
+    """All images of a split, also those that are not to be used, with what the tables say of each.
+
+    UserError for tables that are missing or miss a column.
+    """
     tables = where / _TABLES if (where / _TABLES).is_dir() else where
     own = [tables / f"EMBED_OpenData_metadata_reduced_{part}.csv" for part in _SPLITS.values()]
     divided = any(path.is_file() for path in own)
@@ -104,7 +109,9 @@ def mammograms(where: Path, split: str) -> Iterator[LabelledRow]:
 
 
 class _Exam:
-    """The first finding of an exam, and the first of each side: the one that an image is described with, as CLEFT does."""
+    """The first finding of an exam, and the first of each side: the one that an image is described with, as CLEFT
+    does.
+    """
 
     def __init__(self) -> None:
         self._first: Row = {}

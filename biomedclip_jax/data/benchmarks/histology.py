@@ -1,18 +1,18 @@
 """Histology in folders of patches: LC25000 and TCGA-TIL.
 
-LC25000: five folders of 5,000 JPEGs, 768 x 768, made of 1,250 originals by rotating and flipping. Which images come of one
-original is not recorded, so any random split leaks: all of it is "test", as in BiomedCLIP.
+LC25000: five folders of 5,000 JPEGs, 768 x 768, made of 1,250 originals by rotating and flipping. Which images come of
+one original is not recorded, so any random split leaks: all of it is "test", as in BiomedCLIP.
 
-TCGA-TIL: patches with and without tumour-infiltrating lymphocytes. BiomedCLIP's own test set (2,480 patches, 5.9 % positive)
-was not published. Layouts read here: that of Zenodo record 6604094,
-`[TCGA-TILs/]images-tcga-tils/luad/test/til-{negative,positive}`; folders none and til, perhaps below train/ and test/; a table
-`labels.csv` with the columns path and label (0 or none, 1 or til).
+TCGA-TIL: patches with and without tumour-infiltrating lymphocytes. BiomedCLIP's own test set (2,480 patches, 5.9 %
+positive) was not published. Layouts read here: that of Zenodo record 6604094,
+`[TCGA-TILs/]images-tcga-tils/luad/test/til-{negative,positive}`; folders none and til, perhaps below train/ and test/;
+a table `labels.csv` with the columns path and label (0 or none, 1 or til).
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from biomedclip_jax.data.benchmarks.files import NotOnDisk, check_split
+from biomedclip_jax.data.benchmarks import NotOnDisk, check_split
 from biomedclip_jax.data.images.load import find_images
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.split_names import names_of
@@ -26,7 +26,9 @@ _FOLDERS = {"lung": ("lung_aca", "lung_n", "lung_scc"), "colon": ("colon_aca", "
 
 
 def read_lc25000(name: str, where: Path, split: str, classes: Sequence[str], organ: str) -> Labelled:
-    """All LC25000 images of an organ ("lung" or "colon"); `split` must be "test". NotOnDisk for a missing class folder."""
+    """All LC25000 images of an organ ("lung" or "colon"); `split` must be "test". NotOnDisk for a missing class
+    folder.
+    """
     check_split(name, split, ("test",))
     roots = [where / "lung_colon_image_set" / f"{organ}_image_sets", where / f"{organ}_image_sets", where]
     folders = _FOLDERS[organ]
@@ -40,7 +42,9 @@ def read_lc25000(name: str, where: Path, split: str, classes: Sequence[str], org
 
 
 def read_tcga_til(name: str, where: Path, split: str, classes: Sequence[str], cancer: str) -> Labelled:
-    """A split of TCGA-TIL. cancer: the study of the Zenodo release that is read ("luad"). UserError for any other layout."""
+    """A split of TCGA-TIL. cancer: the study of the Zenodo release that is read ("luad"). UserError for any other
+    layout.
+    """
     if where.suffix == ".csv" or (where / _TABLE).is_file():
         return _table(name, where if where.suffix == ".csv" else where / _TABLE, split, classes)
     roots = [where / release / cancer / own for release in _RELEASES for own in names_of(split)]

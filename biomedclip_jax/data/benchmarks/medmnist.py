@@ -1,7 +1,8 @@
 """MedMNIST v2, the twelve 2-D sets: `<name>.npz` (28 pixels) or `<name>_{64,128,224}.npz`.
 
-Each holds {train,val,test}_images, uint8 [n, S, S] or [n, S, S, 3], and {train,val,test}_labels, integers [n, 1], or [n, 14] of
-0 and 1 for ChestMNIST. The arrays are compressed, so a split's images are read into memory whole, when the first is asked for.
+Each holds {train,val,test}_images, uint8 [n, S, S] or [n, S, S, 3], and {train,val,test}_labels, integers [n, 1], or
+[n, 14] of 0 and 1 for ChestMNIST. The arrays are compressed, so a split's images are read into memory whole, when the
+first is asked for.
 """
 
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.types import Labelled
@@ -99,7 +100,7 @@ class NpzArray:
 
 @dataclass(frozen=True)
 class NpzImage(LazyImage):
-    """Row `index` of an array of images."""
+    """Row `index` of an array of images, decoded when it is asked for."""
 
     array: NpzArray
     index: int

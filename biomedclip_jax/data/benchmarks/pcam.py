@@ -1,7 +1,7 @@
 """PatchCamelyon: six HDF5 files, or the data set `patch_camelyon` as TFDS prepares it.
 
-`camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5`: key x is uint8 [n, 96, 96, 3], key y is uint8 [n, 1, 1, 1], 1 for a
-patch with tumour tissue in its centre.
+`camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5`: key x is uint8 [n, 96, 96, 3], key y is uint8 [n, 1, 1, 1],
+1 for a patch with tumour tissue in its centre.
 """
 
 import threading
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import LazyImage
-from biomedclip_jax.data.labelled.pairs import labelled_build
+from biomedclip_jax.data.labelled.readers import labelled_build
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.tfds_read import open_build
 from biomedclip_jax.errors import UserError, first_line
@@ -89,7 +89,7 @@ class H5Array:
         return file[self.key]
 
     def read(self, part: Any) -> np.ndarray:
-        """`array[part]`. UserError for a damaged file."""
+        """The values of `array[part]`. UserError for a damaged file."""
         with self._lock:  # also of the first use, which opens the file
             try:
                 return np.asarray(self._array[part])
@@ -99,13 +99,13 @@ class H5Array:
 
 @dataclass(frozen=True)
 class H5Image(LazyImage):
-    """Row `index` of an array of images."""
+    """Row `index` of an array of images, read when it is asked for."""
 
     array: H5Array
     index: int
 
     def load(self) -> Image.Image:
-        """UserError as of `H5Array.read`."""
+        """Read the image, in mode "RGB". UserError for a damaged file."""
         return Image.fromarray(self.array.read(self.index))
 
 

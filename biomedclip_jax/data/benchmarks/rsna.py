@@ -1,9 +1,9 @@
 """RSNA Pneumonia Detection Challenge: DICOM files by patient, and two tables.
 
-`stage_2_train_images/<patientId>.dcm` (26,684), one for each patient. `stage_2_train_labels.csv`: patientId, x, y, width,
-height, Target; 30,227 rows, one for each box, so that a patient with several opacities has several.
-`stage_2_detailed_class_info.csv`: patientId, class ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity"). The images of
-stage_2_test_images have no labels.
+`stage_2_train_images/<patientId>.dcm` (26,684), one for each patient. `stage_2_train_labels.csv`: patientId, x, y,
+width, height, Target; 30,227 rows, one for each box, so that a patient with several opacities has several.
+`stage_2_detailed_class_info.csv`: patientId, class ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity"). The
+images of stage_2_test_images have no labels.
 """
 
 import math
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data.benchmarks.files import check_split, existing
+from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.types import Labelled, labelled_files
 from biomedclip_jax.data.pairs import Reject
@@ -29,9 +29,10 @@ def read_rsna(name: str, where: Path, split: str, classes: Sequence[str], negati
 
     negative: "all", every patient without a box; "normal", only those of class "Normal", the others being left away.
     division: "patients", GLoRIA's 70/15/15 of the patients, whose code fixes the seed: 18,678, 4,003 and 4,003 images.
-        "boxes", 30 % of the *rows* of the labels, 9,069 as in BiomedCLIP's table; an image counts once for each of its boxes.
-        The seed is a guess, and a training set to go with it is not known, so there is a test split only. "none", all as test.
-        "balanced", the lists `rsna_pneumonia_{train,test}.csv` (Path, Normal, Pneumonia) of MedCLIP's successors.
+        "boxes", 30 % of the *rows* of the labels, 9,069 as in BiomedCLIP's table; an image counts once for each of its
+        boxes. The seed is a guess, and a training set to go with it is not known, so there is a test split only.
+        "none", all as test. "balanced", the lists `rsna_pneumonia_{train,test}.csv` (Path, Normal, Pneumonia) of
+        MedCLIP's successors.
     A patient without a .dcm is in `rejects`. UserError for tables that are missing or miss a column.
     """
     check_split(

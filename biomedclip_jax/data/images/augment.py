@@ -1,7 +1,7 @@
 """Training images: a random crop, and mild changes besides it: flip, colour jitter, gray.
 
-All of it is torchvision's (`RandomResizedCrop`, `RandomHorizontalFlip`, `ColorJitter`, `Grayscale`) on PIL images, in the order
-in which open_clip applies it (open_clip/transform.py); random numbers come from the caller's generator.
+All of it is torchvision's (`RandomResizedCrop`, `RandomHorizontalFlip`, `ColorJitter`, `Grayscale`) on PIL images, in
+the order in which open_clip applies it (open_clip/transform.py); random numbers come from the caller's generator.
 """
 
 import math
@@ -58,7 +58,9 @@ def _random_crop(
 
 
 def augment(image: Image.Image, config: AugmentConfig, generator: np.random.Generator) -> Image.Image:
-    """Apply the changes that `config` asks for to an RGB image; the size stays. A change that is off draws no random number."""
+    """Apply the changes that `config` asks for to an RGB image; the size stays. A change that is off draws no random
+    number.
+    """
     if config.flip_prob and generator.random() < config.flip_prob:
         image = ImageOps.mirror(image)
     if config.color_jitter_prob and generator.random() < config.color_jitter_prob:

@@ -10,7 +10,8 @@ from biomedclip_jax.errors import UserError
 
 
 def otsu_threshold(values: np.ndarray) -> int:
-    """Of uint8 of any shape, the threshold t with the largest variance between [0, t] and [t + 1, 255]; the lowest of several.
+    """The threshold t of uint8 values of any shape with the largest variance between [0, t] and [t + 1, 255]; the
+    lowest of several.
 
     Otsu, "A threshold selection method from gray-level histograms", 1979. Of an image of one value, that value.
     """
@@ -26,7 +27,9 @@ def otsu_threshold(values: np.ndarray) -> int:
 
 
 def foreground_box(values: np.ndarray) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) around what is brighter than Otsu's threshold in uint8 [H,W]; of one value, everything."""
+    """The box (left, top, right, bottom) of what is brighter than Otsu's threshold in uint8 [H, W]; of one value, all
+    of it.
+    """
     foreground = values > otsu_threshold(values)
     rows, columns = np.flatnonzero(foreground.any(axis=1)), np.flatnonzero(foreground.any(axis=0))
     if len(rows) == 0:
@@ -40,9 +43,10 @@ def otsu_cropped(image: Image.Image) -> Image.Image:
 
 
 def in_square(image: Image.Image, side: int) -> Image.Image:
-    """A gray or RGB image with its long side made `side` pixels by averaging areas, in the middle of a black square.
+    """Make the long side of a gray or RGB image `side` pixels by averaging areas, and put it into the middle of a
+    black square.
 
-    The short side is rounded down, as there. UserError for an image that is too elongated.
+    The short side is rounded down, as in CLEFT. UserError for an image that is too elongated.
     """
     width, height = image.size
     scale = side / max(width, height)
@@ -58,7 +62,8 @@ def in_square(image: Image.Image, side: int) -> Image.Image:
 
 
 def _area_means(values: np.ndarray, size: int) -> np.ndarray:
-    """[n, ...] to float64 [size, ...]: each the mean over n / size neighbours, which need not be a whole number of them.
+    """[n, ...] to float64 [size, ...]: each the mean over n / size neighbours, which need not be a whole number of
+    them.
 
     Pillow's BOX takes whole pixels only, and is wrong by up to 88 of 255 where 384 are made 256.
     """

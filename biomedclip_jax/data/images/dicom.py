@@ -84,7 +84,7 @@ def load_dicom(path: str | Path, content: IO[bytes] | None = None) -> Image.Imag
         except UserError:
             raise
         except InvalidDicomError:
-            raise UserError(f"{path}: not DICOM (no DICM mark); name it .dcm if it is all the same") from None
+            raise UserError(f"{path}: not DICOM (no DICM mark); rename it to .dcm if it is DICOM without that mark") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
         except Exception as error:  # what a damaged or odd element raises in pydicom is anybody's guess

@@ -16,7 +16,8 @@ _MAX_RESIZED_PIXELS = 2**27  # 400 MB as RGB; with 224 pixels on the short side,
 
 
 def preprocess(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
-    """Make of a PIL image of any mode float32 [S, S, 3], normalised by mean and standard deviation; S = `config.image_size`.
+    """Make of a PIL image of any mode float32 [S, S, 3], normalised by mean and standard deviation; S =
+    `config.image_size`.
 
     Equal, bit for bit, to open_clip's `image_transform(..., is_train=False)` (open_clip/transform.py) and to
     torchvision's transforms, which it is made of. "nearest", which open_clip lacks, is torchvision's NEAREST.

@@ -1,7 +1,7 @@
 """Labelled images with captions made of their labels, as a table with the columns image, caption, label and split.
 
-Rows come from `benchmarks` (CheXpert, RSNA, EMBED, from their own files) or from any table with a column of images. Training
-reads a split of the written table as `pairs.csv:train`, evaluation reads its column `split`.
+Rows come from `benchmarks` (CheXpert, RSNA, EMBED, from their own files) or from any table with a column of images.
+Training reads a split of the written table as `pairs.csv:train`, evaluation reads its column `split`.
 """
 
 import csv

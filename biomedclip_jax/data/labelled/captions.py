@@ -1,7 +1,7 @@
 """From the labels of an image to its caption: sentences with marks for what a table says, of `captions.toml` or own.
 
-In a sentence, {name} is a field of that name or, where there is none, the column; {name|unknown} says "unknown" where the
-table says nothing; [what is in brackets] is left out where one of its fields is empty. A field is
+In a sentence, {name} is a field of that name or, where there is none, the column; {name|unknown} says "unknown" where
+the table says nothing; [what is in brackets] is left out where one of its fields is empty. A field is
 
     {column = "X"}                                what column X says
     {column = "X", words = {L = "left", ...}}     what a code means; another code counts as empty, or is `otherwise`
@@ -34,7 +34,7 @@ class Empty(Exception):
 
 @dataclass(frozen=True)
 class Field:
-    """What a mark stands for; see above."""
+    """What a mark in a sentence stands for; the docstring of this module shows the five forms."""
 
     column: str = ""
     words: Mapping[str, str] | None = None
@@ -44,7 +44,7 @@ class Field:
     positive: Sequence[str] = ()
 
     def text(self, row: Mapping[str, Any]) -> str:
-        """Empty if the row does not say."""
+        """The text for a row of a table, by column; empty if the row does not say."""
         if self.positive:
             return " ".join(name for name in self.positive if code_of(row.get(name)) == "1")
         value = code_of(row.get(self.column))
@@ -61,6 +61,7 @@ class Field:
 
     @property
     def columns(self) -> tuple[str, ...]:
+        """The columns of a table that the text is made of."""
         return tuple(self.positive) or (self.column,)
 
 
@@ -74,7 +75,7 @@ class Sentence:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that it looks at."""
+        """The columns of a table that the sentence needs, each once."""
         names = [name for name, _ in _MARK.findall(self.template)]
         return tuple(dict.fromkeys(column for name in names for column in self._field(name).columns))
 
@@ -106,28 +107,34 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Captions:
-    """styles: sentences to choose a caption from. labels: for a column of classes; both by name."""
+    """The sentences of a file of captions by name.
+
+    source: of messages. styles: to choose a caption from. labels: for a column of classes.
+    """
 
     source: str
     styles: Mapping[str, Sentence]
     labels: Mapping[str, Sentence]
 
     def style(self, name: str) -> Sentence:
-        """UserError, with those that there are."""
+        """The caption sentence of a style. UserError, which lists the styles, for an unknown name."""
         return _one_of(self.source, "style", self.styles, name)
 
     def label(self, name: str) -> Sentence:
-        """UserError, with those that there are."""
+        """The label sentence of a name. UserError, which lists the labels, for an unknown name."""
         return _one_of(self.source, "label", self.labels, name)
 
 
 def packaged_captions(name: str) -> Captions:
-    """Those of a data set: "chexpert", "rsna" or "embed"."""
+    """The captions that come with the package for a data set: "chexpert", "rsna" or "embed"."""
     return _captions(name, _packaged()[name])
 
 
 def read_captions(path: Path) -> Captions:
-    """Those of a TOML file with [styles], perhaps [labels] and [fields], and plain = true or false. UserError for another."""
+    """Read captions from a TOML file with [styles], perhaps [labels] and [fields], and plain = true or false.
+
+    UserError for another content.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -138,12 +145,14 @@ def read_captions(path: Path) -> Captions:
 
 
 def one_sentence(template: str) -> Sentence:
-    """A sentence with columns as marks. UserError if it has no mark, or marks that are not closed."""
+    """A sentence whose marks are columns. UserError if it has no mark, or marks that are not closed."""
     return _sentence("template", template, {}, False)
 
 
 def plain_words(text: str) -> str:
-    """What CLEFT makes of a caption: no number before a full stop; words of ASCII letters, digits and _, in lower case."""
+    """Make of a text what CLEFT makes of a caption: words of ASCII letters, digits and _, lower case, no number before
+    a stop.
+    """
     words = (
         word.encode("ascii", "ignore").decode("ascii") for word in re.findall(r"\w+", re.sub(r"[0-9]+\.", " ", text.lower()))
     )
@@ -151,7 +160,7 @@ def plain_words(text: str) -> str:
 
 
 def code_of(value: object) -> str:
-    """The text of a cell; of 2.0 "2", of "nan" nothing."""
+    """The text of a cell that holds a code: of 2.0 "2", of "nan" nothing."""
     text = text_of(value)
     found = _POINT_ZERO.fullmatch(text)
     return found[1] if found else "" if text.lower() == "nan" else text

@@ -19,7 +19,8 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 def classes_of(source: object, names: Iterable[str], known: Sequence[str] | None) -> tuple[str, ...]:
     """The classes of a source: the known ones, else the names in order.
 
-    UserError for fewer than two, for more than any classification has, and for a name that is not among the known ones.
+    UserError for fewer than two, for more than any classification has, and for a name that is not among the known
+    ones.
     """
     found = in_order(names)
     if known is not None:
@@ -45,7 +46,7 @@ def names_in(label: str, separator: str | None) -> list[str]:
 
 
 def classes_in(pairs: Pairs, separator: str | None = None) -> tuple[str, ...]:
-    """All labels of a data set, in order; every record is looked at. UserError if there are fewer than two."""
+    """All labels of a data set, sorted; every record is looked at. UserError if there are fewer than two."""
     found: set[str] = set()
     for index in range(len(pairs)):
         try:
@@ -59,7 +60,9 @@ def classes_in(pairs: Pairs, separator: str | None = None) -> tuple[str, ...]:
 
 
 def multi_hot(labels: Sequence[str | None], classes: Sequence[str], separator: str | None = None) -> np.ndarray:
-    """The labels of n images as bool [n, C], true where an image is of that class. UserError for a label that is no class."""
+    """The labels of n images as bool [n, C], true where an image is of that class. UserError for a label that is no
+    class.
+    """
     indices = {name: index for index, name in enumerate(classes)}
     rows = np.zeros((len(labels), len(classes)), bool)
     for row, label in zip(rows, labels, strict=True):

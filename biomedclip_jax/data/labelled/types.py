@@ -18,7 +18,8 @@ class Labelled:
     """n images, each of one class.
 
     name: of the data, for messages and tables. classes: C names, in the order of the class indices.
-    images: decoded only when asked for (paths, `LazyImage`s, arrays ...). names: what messages and pictures call each image.
+    images: decoded only when asked for (paths, `LazyImage`s, arrays ...). names: what messages and pictures call each
+    image.
     labels: int64 [n], class indices from 0 to C - 1.
     fingerprint: changes when an image, or their order, does; embeddings are cached under it.
     rejects: what was left out when the data were opened, and why.
@@ -67,7 +68,9 @@ def labelled_files(
 
 
 def existing_files(rows: Iterable[tuple[str, Path, int]]) -> tuple[list[tuple[Path, int]], list[Reject]]:
-    """Divide rows (number, image file, class index) into those for `labelled_files` and those whose file does not exist."""
+    """Divide rows (number, image file, class index) into those for `labelled_files` and those whose file does not
+    exist.
+    """
     found: list[tuple[Path, int]] = []
     rejects: list[Reject] = []
     for number, image, label in rows:

@@ -1,8 +1,8 @@
 """What is known of an article and its figures before any picture is looked at: `describe`.
 
-As JSON (`vars` of each class) a description is a line of figures.jsonl. It holds what the BiomedCLIP_data_pipeline of Microsoft
-writes, under the same names (`pmid`, `pmc`, `location`, `figures` with `fig_id`, `fig_label`, `fig_caption`, `graphic_ref`,
-`pair_id`), and more.
+As JSON (`vars` of each class) a description is a line of figures.jsonl. It holds what the BiomedCLIP_data_pipeline of
+Microsoft writes, under the same names (`pmid`, `pmc`, `location`, `figures` with `fig_id`, `fig_label`, `fig_caption`,
+`graphic_ref`, `pair_id`), and more.
 """
 
 from collections import Counter
@@ -26,7 +26,9 @@ class NamedGraphic:
 
 @dataclass(frozen=True)
 class OwnLicense:
-    """The licence that a figure states for itself: then the article's does not hold for it. code: None for an unknown one."""
+    """The licence that a figure states for itself: then the article's does not hold for it. code: None for an unknown
+    one.
+    """
 
     code: str | None
     url: str | None
@@ -95,9 +97,9 @@ class ArticleDescription:
 def describe(files: ArticleFiles) -> ArticleDescription:
     """Describe an article and its figures from its XML and metadata, without reading a picture.
 
-    pmcid, version, pmid, doi: of the metadata, else of the XML, else (PMC id and version) of the names. title, journal, year,
-    article_type: of the XML. license: of the metadata, else of the XML; license_url: as the XML gives it. is_retracted: if
-    either says so. is_historical_ocr, is_manuscript: as the metadata say, None without metadata.
+    pmcid, version, pmid, doi: of the metadata, else of the XML, else (PMC id and version) of the names. title,
+    journal, year, article_type: of the XML. license: of the metadata, else of the XML; license_url: as the XML gives
+    it. is_retracted: if either says so. is_historical_ocr, is_manuscript: as the metadata say, None without metadata.
 
     Raises UserError for an article that cannot be read.
     """

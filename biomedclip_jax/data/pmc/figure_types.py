@@ -1,9 +1,11 @@
-"""What kind of picture a figure is, told from its caption: the 30 types of García Seco de Herrera et al. (2015), of ImageCLEF.
+"""What kind of picture a figure is, told from its caption: the 30 types of García Seco de Herrera et al. (2015), of
+ImageCLEF.
 
-The types and their keywords are in `figure_types.toml`. Keywords of one or more words are looked for among the caption's words;
-hyphens, slashes and the like only part words ("X-ray" is "x ray", "PET/CT" is "PET CT"). The longest keyword wins: "CT
-angiography" is no "CT", "Table 3" no "table". Pictures that have no type of their own in that taxonomy stand with the nearest:
-protein structures with 3D, phylogenetic trees and maps with charts, fundus pictures and OCT with photographs of organs.
+The types and their keywords are in `figure_types.toml`. Keywords of one or more words are looked for among the
+caption's words; hyphens, slashes and the like only part words ("X-ray" is "x ray", "PET/CT" is "PET CT"). The longest
+keyword wins: "CT angiography" is no "CT", "Table 3" no "table". Pictures that have no type of their own in that
+taxonomy stand with the nearest: protein structures with 3D, phylogenetic trees and maps with charts, fundus pictures
+and OCT with photographs of organs.
 """
 
 import re
@@ -26,7 +28,7 @@ _STRONG, _WEAK = 3, 1
 
 @dataclass(frozen=True)
 class FigureType:
-    """code: of the taxonomy ("DRCT"). name: what users type and records say ("CT")."""
+    """A type of figures. code: of the taxonomy ("DRCT"). name: what users type and records say ("CT")."""
 
     code: str
     name: str

@@ -33,9 +33,10 @@ def write_figures(source: Source, out: Path, *, licenses: frozenset[str] | None 
     """Write a line for each article into `out`, in the order of the source's keys, whatever the number of processes.
 
     What is left out, and why, goes to `rejects_name(out)`, a line for each `ArticleReject`.
-    licenses: codes that are wanted, of metadata or XML; None: any.
-    Returns counts: articles, figures, "figures with a picture", "articles without figures", and one for each reason.
-    Raises UserError for a source without articles, and where the files cannot be written; nothing is left half-written.
+    licenses: codes that are wanted, of metadata or XML; None: any. Returns counts: articles, figures, "figures with a
+    picture", "articles without figures", and one for each reason.
+    Raises UserError for a source without articles, and where the files cannot be written; nothing is left
+    half-written.
     """
     keys = list(source.keys())
     if not keys:

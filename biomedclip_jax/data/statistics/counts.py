@@ -1,7 +1,7 @@
-"""One pass over a data set that counts all that `statistics.py` tells of it, shard by shard in several processes.
+"""One pass over a data set that counts all that `summary` tells of it, shard by shard in several processes.
 
-Only counts are kept, so that memory does not grow with the data; they depend neither on the order of the records nor on the
-number of processes.
+Only counts are kept, so that memory does not grow with the data; they depend neither on the order of the records nor
+on the number of processes.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import io
 import multiprocessing
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -49,21 +49,56 @@ class Counts:
     sampled: Counter[bool] = field(default_factory=Counter)  # captions in that sample, and not
 
     def add(self, other: "Counts") -> None:
-        """Both together."""
+        """Add the counts of another part of the data."""
         for entry in fields(self):
             getattr(self, entry.name).update(getattr(other, entry.name))
 
 
+@dataclass(frozen=True)
+class CountedRecord:
+    """What is counted of a record. None, or "" of texts: the source says nothing of it. references: their number."""
+
+    caption: str
+    pair_id: str
+    panel: str = ""
+    pmcid: str | None = None
+    year: int = 0
+    width: int | None = None
+    height: int | None = None
+    references: int | None = None
+    license: str | None = None
+    in_sub_article: bool | None = None
+    figure_type: str = ""
+
+    @staticmethod
+    def of(features: Mapping[str, Any]) -> "CountedRecord":
+        """From the features of a build's record, of which a foreign data set may have some only."""
+        known = {name: features[name] for name in _COUNTED if name in features}
+        known = {name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value for name, value in known.items()}
+        if "references" in known:
+            known["references"] = len(known["references"])
+        return CountedRecord(**known)
+
+
+_COUNTED = tuple(field.name for field in fields(CountedRecord))
+
+
 class Part(Protocol):
-    """A piece of a data set, for one process. Records have the features of a build (`record.py`), or some of them."""
+    """A piece of a data set, for one process."""
 
     @property
-    def split(self) -> str: ...
+    def split(self) -> str:
+        """The split that the part belongs to."""
+        ...
 
     @property
-    def count(self) -> int: ...
+    def count(self) -> int:
+        """The number of its records."""
+        ...
 
-    def records(self) -> Iterator[dict[str, Any]]: ...
+    def records(self) -> Iterator[CountedRecord]:
+        """Read the records, one after the other."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +110,7 @@ class BuildShard:
     path: Path
     count: int
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[CountedRecord]:
         import tensorflow_datasets as tfds
 
         from biomedclip_jax.data.tfds_write import read_records
@@ -84,11 +119,7 @@ class BuildShard:
         decoders = {name: tfds.decode.SkipDecoding() for name, one in features.items() if isinstance(one, tfds.features.Image)}
         try:
             for record in read_records(self.path):
-                read: dict[str, Any] = features.deserialize_example_np(record, decoders=decoders)
-                yield {
-                    name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-                    for name, value in read.items()
-                }
+                yield CountedRecord.of(features.deserialize_example_np(record, decoders=decoders))
         except Exception as error:  # RuntimeError, DecodeError ...
             raise UserError(f"{self.path}: cannot be read ({first_line(error)}); copy or build the shard again") from error
 
@@ -107,7 +138,7 @@ class SomePairs:
     def count(self) -> int:
         return self.stop - self.start
 
-    def records(self) -> Iterator[dict[str, Any]]:
+    def records(self) -> Iterator[CountedRecord]:
         from PIL import Image
 
         from biomedclip_jax.data.sources import open_pairs
@@ -117,11 +148,12 @@ class SomePairs:
             pair = pairs[index]
             with Image.open(io.BytesIO(pair.image) if isinstance(pair.image, bytes) else pair.image) as image:  # its head only
                 width, height = image.size
-            yield {"caption": pair.captions[0], "pair_id": pair.name, "width": width, "height": height}
+            yield CountedRecord(pair.captions[0], pair.name, width=width, height=height)
 
 
 def parts_of(source: str, columns: tuple[str, str] = ("image", "caption")) -> Sequence[Part]:
-    """The shards of a build (a folder: all of its splits), or the pairs of another source (see `open_pairs.py`) in pieces.
+    """The shards of a build (a folder: all of its splits), or the pairs of another source (see `sources`) in
+    pieces.
 
     Raises UserError for a source that cannot be opened.
     """
@@ -159,14 +191,14 @@ def count_part(part: Part, tokenizer: Path | None, share: float) -> Counts:
     article = None
     for record in part.records():
         counts.pairs[part.split] += 1
-        if record.get("panel"):
+        if record.panel:
             counts.panels[part.split] += 1
             continue
-        if record.get("pmcid") != article:  # its pairs stand together
-            article = record["pmcid"]
-            counts.articles[int(record.get("year", 0))] += 1
+        if record.pmcid != article:  # its pairs stand together
+            article = record.pmcid
+            counts.articles[int(record.year)] += 1
         _count_record(counts, record, share)
-        waiting.append(record["caption"])
+        waiting.append(record.caption)
         if tokens_of and len(waiting) == _BATCH:
             counts.tokens.update(tokens_of(waiting))
         if len(waiting) == _BATCH:
@@ -176,21 +208,21 @@ def count_part(part: Part, tokenizer: Path | None, share: float) -> Counts:
     return counts
 
 
-def _count_record(counts: Counts, record: dict[str, Any], share: float) -> None:
-    caption = record["caption"]
+def _count_record(counts: Counts, record: CountedRecord, share: float) -> None:
+    caption = record.caption
     counts.characters[len(caption)] += 1
     counts.words[len(caption.split())] += 1
-    counts.types[record.get("figure_type") or figure_type(caption)] += 1
-    for name, values in (("width", counts.widths), ("height", counts.heights)):
-        if name in record:
-            values[int(record[name])] += 1
-    if "references" in record:
-        counts.references[len(record["references"])] += 1
-    if "license" in record:
-        counts.licenses[record["license"] or "none stated"] += 1
-    if "in_sub_article" in record:
-        counts.in_sub_articles[bool(record["in_sub_article"])] += 1
-    digest = hashlib.sha256(f"{record['pair_id']}\0{caption}".encode()).digest()
+    counts.types[record.figure_type or figure_type(caption)] += 1
+    if record.width is not None and record.height is not None:
+        counts.widths[int(record.width)] += 1
+        counts.heights[int(record.height)] += 1
+    if record.references is not None:
+        counts.references[record.references] += 1
+    if record.license is not None:
+        counts.licenses[record.license or "none stated"] += 1
+    if record.in_sub_article is not None:
+        counts.in_sub_articles[bool(record.in_sub_article)] += 1
+    digest = hashlib.sha256(f"{record.pair_id}\0{caption}".encode()).digest()
     chosen = int.from_bytes(digest[:6], "big") < share * 2**48
     counts.sampled[chosen] += 1
     if chosen:

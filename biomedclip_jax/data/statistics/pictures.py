@@ -1,41 +1,38 @@
 """Statistics as pictures: histograms, bars and a cloud of words, as PNG."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from biomedclip_jax.data.statistics.summary import Numbers, Statistics
 
 _BLUE, _ORANGE, _GRAY = "#2f6690", "#d1603d", "#555555"
 _DPI = 120
 _SHOWN = 32  # bars at most; the rest is summed up
 
 
-def draw(statistics: Mapping[str, Any], folder: Path) -> dict[str, Path]:
-    """Title -> PNG, in the order of the page; those for which there are numbers."""
-    caption, image = statistics["caption"], statistics.get("image", {})
+def draw(statistics: Statistics, folder: Path) -> dict[str, Path]:
+    """Draw what there are numbers for, as PNGs in `folder`; returns title -> file, in the order of the page."""
     figures: dict[str, Any] = {}
-    lengths = [("characters", ()), ("words", ()) if "tokens" not in caption else ("tokens", (77, 256, 512))]
-    figures["Length of captions"] = _histograms([(f"{unit} of a caption", caption[unit], limits) for unit, limits in lengths])
-    if image:
-        figures["Size of images"] = _histograms(
-            [(f"{side} in pixels", image[side], (224, 336, 512)) for side in ("width", "height")]
-        )
-    figures["Types of figures, by the words of their captions"] = _bars(statistics["figure types"])
-    if statistics["words"]["most frequent"] and (cloud := _cloud(statistics["words"]["most frequent"])):
+    lengths = {unit: numbers for unit, numbers in statistics.caption.items() if statistics.tokens is None or unit != "words"}
+    figures["Length of captions"] = _histograms({f"{unit} of a caption": numbers for unit, numbers in lengths.items()})
+    if statistics.image:
+        figures["Size of images"] = _histograms({f"{side} in pixels": numbers for side, numbers in statistics.image.items()})
+    figures["Types of figures, by the words of their captions"] = _bars(statistics.figure_types)
+    if statistics.frequent_words and (cloud := _cloud(statistics.frequent_words)):
         figures["Words of captions"] = cloud
-    if "articles" in statistics:
-        figures["Articles by year"] = _columns(statistics["articles"]["by year"])
-    if "references of a figure" in statistics:
-        figures["Paragraphs that mention a figure"] = _histograms(
-            [("paragraphs that mention a figure", statistics["references of a figure"], ())]
-        )
-    if "licenses" in statistics:
-        figures["Licences of figures"] = _bars(statistics["licenses"])
-    if any(statistics.get("left out", {}).values()):
+    if statistics.articles is not None:
+        figures["Articles by year"] = _columns(statistics.articles)
+    if statistics.references is not None:
+        figures["Paragraphs that mention a figure"] = _histograms({"paragraphs that mention a figure": statistics.references})
+    if statistics.licenses is not None:
+        figures["Licences of figures"] = _bars(statistics.licenses)
+    if statistics.left_out is not None and any(statistics.left_out.values()):
         left_out = {
             f"{kind.removesuffix('s')}: {reason}": n
-            for kind, reasons in statistics["left out"].items()
+            for kind, reasons in statistics.left_out.items()
             for reason, n in reasons.items()
         }
         figures["Left out of the build"] = _bars(left_out, shares=False)
@@ -60,28 +57,27 @@ def _clean(axis: Any) -> None:
     axis.tick_params(labelsize=8, color=_GRAY)
 
 
-def _histograms(panels: Sequence[tuple[str, Mapping[str, Any], Sequence[int]]]) -> Any:
-    """Side by side; dashed lines at the limits, with the share beyond."""
+def _histograms(panels: Mapping[str, Numbers]) -> Any:
+    """Histograms side by side; dashed lines at the limits, with the share beyond."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     figure = _figure(9.0 if len(panels) > 1 else 5.0, 3.2)
-    for axis, (name, numbers, limits) in zip(np.ravel(figure.subplots(1, len(panels))), panels, strict=True):
-        histogram = numbers["histogram"]
-        step, counts = histogram["step"], histogram["counts"]
-        left = histogram["start"] - 0.5 + step * np.arange(len(counts))
+    for axis, (name, numbers) in zip(np.ravel(figure.subplots(1, len(panels))), panels.items(), strict=True):
+        step, counts = numbers.histogram.step, numbers.histogram.counts
+        left = numbers.histogram.start - 0.5 + step * np.arange(len(counts))
         axis.bar(left, counts, step, align="edge", color=_BLUE, edgecolor="white", linewidth=0.4)
         right = float(left[-1] + step)
-        if numbers["max"] > right:
+        if numbers.max > right:
             axis.bar(left[-1:], counts[-1:], step, align="edge", color=_ORANGE)
             axis.annotate(
-                f"and above,\nto {numbers['max']:,}", (right, counts[-1]), (0, 6), textcoords="offset points",
+                f"and above,\nto {numbers.max:,}", (right, counts[-1]), (0, 6), textcoords="offset points",
                 ha="right", va="bottom", fontsize=7, color=_ORANGE,
             )  # fmt: skip
         top = max(counts)
-        shown = [limit for limit in limits if left[0] < limit < right]
+        shown = [limit for limit in numbers.share_over if left[0] < limit < right]
         for level, limit in enumerate(shown):
             axis.axvline(limit + 0.5, color=_GRAY, linestyle="--", linewidth=0.9)
-            share = numbers["share over"][str(limit)]
+            share = numbers.share_over[limit]
             axis.text(
                 limit + 0.5, top * (1.22 - 0.09 * level), f" {share:.1%} over {limit}", fontsize=7.5, color=_GRAY, va="center",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
@@ -91,7 +87,7 @@ def _histograms(panels: Sequence[tuple[str, Mapping[str, Any], Sequence[int]]]) 
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axis.set_title(f"{name}: median {numbers['median']:,}, mean {numbers['mean']:,.0f}", fontsize=9, loc="left")
+        axis.set_title(f"{name}: median {numbers.median:,}, mean {numbers.mean:,.0f}", fontsize=9, loc="left")
         _clean(axis)
     return figure
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.sharding import AXES, BATCH, make_mesh, replicated, rows
@@ -15,17 +16,22 @@ from biomedclip_jax.sharding import AXES, BATCH, make_mesh, replicated, rows
 _TEXTS = 2**17  # that lie on the devices at a time: 256 MiB at width 512
 
 
-def ranks(image: np.ndarray, text: np.ndarray, own: np.ndarray, block: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def ranks(
+    image: Float[np.ndarray, "images E"],
+    text: Float[np.ndarray, "texts E"],
+    own: Int[np.ndarray, "pairs 2"],
+    block: int | None = None,
+) -> tuple[Int[np.ndarray, " images"], Int[np.ndarray, " texts"]]:
     """How many texts score better than the best right one, for each image; and the same of images, for each text.
 
-    image: unit embeddings float32 [I, E]. text: [T, E]. own: int [P, 2], the pairs (image, text) that belong together; an image
-    may have several texts and a text several images. Of equal scores the wrong ones count as better: a constant model gets no
-    credit. Returns int32 [I] and [T], 0 is the best; T and I where nothing belongs to a row.
+    image, text: unit embeddings, float32. own: the pairs (image, text) that belong together; an image may have several texts
+    and a text several images. Of equal scores the wrong ones count as better: a constant model gets no credit. Returns int32;
+    0 is the best, and the number of texts or images where nothing belongs to a row.
     block: rows and columns of a tile; by default what suits the device.
     Raises UserError where an embedding is not finite: no score is better than NaN, and all would seem found.
-    Both directions come from one pass, 2 I T E operations, on the devices of this process. The embeddings may be memory-mapped;
-    beside them this takes little. It is quick where the texts are in the order of their images: the scores of `own` come first,
-    from the tiles in which they lie.
+    Both directions come from one pass, 2 · images · texts · E operations, on the devices of this process. The embeddings may
+    be memory-mapped; beside them this takes little. It is quick where the texts are in the order of their images: the scores
+    of `own` come first, from their tiles.
     """
     _check_finite(image, text)
     mesh = make_mesh(jax.local_devices())
@@ -116,8 +122,8 @@ def _counts(
     return over_image, over_text[: len(text)]
 
 
-def _tile(queries: Array, keys: Array) -> Array:
-    """float32 [R, C]."""
+def _tile(queries: Float[Array, "Q E"], keys: Float[Array, "n E"]) -> Float[Array, "Q n"]:
+    """The scores of a tile, float32."""
     scores = lax.dot_general(queries, keys, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
     return lax.optimization_barrier(scores)  # fused with what follows it the product might round differently
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from biomedclip_jax.data.benchmarks import NotOnDisk
 from biomedclip_jax.data.benchmarks.chexpert import FIVE, read_chexpert
-from biomedclip_jax.data.benchmarks.files import NotOnDisk
 from biomedclip_jax.errors import UserError
 
 HEADER = (

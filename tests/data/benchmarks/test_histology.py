@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from biomedclip_jax.data.benchmarks.files import NotOnDisk
+from biomedclip_jax.data.benchmarks import NotOnDisk
 from biomedclip_jax.data.benchmarks.histology import read_lc25000, read_tcga_til
 from biomedclip_jax.errors import UserError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from biomedclip_jax.data.benchmarks.files import NotOnDisk
+from biomedclip_jax.data.benchmarks import NotOnDisk
 from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.errors import UserError

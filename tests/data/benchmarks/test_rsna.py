@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biomedclip_jax.data.benchmarks.files import NotOnDisk
+from biomedclip_jax.data.benchmarks import NotOnDisk
 from biomedclip_jax.data.benchmarks.rsna import halves, read_rsna
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.errors import UserError

@@ -85,7 +85,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_everything_is_counted(build: Path, vocabulary: Path, tmp_path: Path) -> None:
-    found = write_statistics(str(build), tmp_path / "s", vocabulary)
+    found = write_statistics(str(build), tmp_path / "s", vocabulary).to_json()
     assert found == json.loads((tmp_path / "s" / "statistics.json").read_text())
     assert found["pairs"] == {"all": 7, "test": 1, "train": 6} and found["of which panels"] == 1
     assert found["articles"] == {"all": 4, "by year": {"unknown": 1, "2010": 1, "2011": 1, "2012": 1}}
@@ -112,7 +112,7 @@ def test_everything_is_counted(build: Path, vocabulary: Path, tmp_path: Path) ->
 
 
 def test_histograms_hold_everybody(build: Path, tmp_path: Path) -> None:
-    found = write_statistics(str(build), tmp_path / "s")
+    found = write_statistics(str(build), tmp_path / "s").to_json()
     assert "tokens" not in found["caption"]
     for numbers in (*found["caption"].values(), *found["image"].values(), found["references of a figure"]):
         histogram = numbers["histogram"]

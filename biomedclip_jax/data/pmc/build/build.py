@@ -1,8 +1,8 @@
 """Articles -> a data set of image-caption pairs in ArrayRecord shards, as TFDS reads them.
 
-Every shard is a unit of work that depends on nothing but its articles; what is finished stays finished, so that a build
-which was killed goes on where it was, and the result is the same byte for byte. Only the choice among duplicates needs all
-shards at once: it reads their hashes (100 bytes a picture) and tells each shard what to leave out.
+Every shard is a unit of work that depends on nothing but its articles; what is finished stays finished, so that a
+build which was killed goes on where it was, and the result is the same byte for byte. Only the choice among duplicates
+needs all shards at once: it reads their hashes (100 bytes a picture) and tells each shard what to leave out.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ _FORMAT = 1  # of a build; a build of another format is not continued
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """All that decides what a build holds, but its articles."""
+    """All that decides what a build holds, apart from its articles."""
 
     filters: Filters = field(default_factory=Filters)
     splits: tuple[tuple[str, float], ...] = tuple(PMC_15M.items())  # names and proportions
@@ -75,7 +75,7 @@ class Summary:
     bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """What `summary.json` holds."""
+        """The JSON object that `summary.json` holds."""
         return {
             "articles": {
                 "seen": self.articles_seen,
@@ -130,7 +130,9 @@ def _finish(item: tuple[Work, Sequence[int]], source: Source, filters: Filters, 
 
 
 def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptions:
-    """The options with the number of shards. UserError unless they are those of a build that the destination holds already."""
+    """The options with the number of shards. UserError unless they are those of a build that the destination holds
+    already.
+    """
     if storage.exists(_OPTIONS):
         before = storage.read_json(_OPTIONS)
         options = dataclasses.replace(options, shards=options.shards or before["shards"])
@@ -176,7 +178,9 @@ def _divide(
 
 
 def _article_id(key: str) -> str:
-    """The PMC id without version, also of a package or file that is named by it: a split must not depend on the source."""
+    """The PMC id without version, also of a package or file that is named by it: a split must not depend on the
+    source.
+    """
     found = id_in_path(key)
     return found.partition(".")[0] if found else key
 

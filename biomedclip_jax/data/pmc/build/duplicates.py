@@ -12,18 +12,20 @@ _BLOCK = 1_000_000  # pairs compared at once: 64 MB
 
 @dataclass(frozen=True)
 class Duplicates:
-    """of[i] is the picture that picture i is a copy of, or -1: int64 [n]. exact[i]: the files are equal, too: bool [n]."""
+    """Which pictures are copies. of: int64 [n], the picture that picture i is a copy of, or -1. exact: bool [n], equal
+    files.
+    """
 
     of: np.ndarray
     exact: np.ndarray
 
 
 def find_duplicates(digests: np.ndarray, looks: np.ndarray, order: np.ndarray, *, similar: bool = True) -> Duplicates:
-    """Of pictures that are the same the one that is first in `order` stays.
+    """Find pictures that are the same; of each group the one that is first in `order` stays.
 
-    digests: uint8 [n, 32], SHA-256 of the files. looks: uint8 [n, 32], perceptual hashes. order: a permutation, int [n].
-    Two hashes that differ in at most DISTANCE bits are equal in one of DISTANCE + 1 pieces at least: only pictures that share
-    a piece are compared, so that the work grows with n and not with its square.
+    digests: uint8 [n, 32], SHA-256 of the files. looks: uint8 [n, 32], perceptual hashes. order: a permutation, int
+    [n]. Two hashes that differ in at most DISTANCE bits are equal in one of DISTANCE + 1 pieces at least: only
+    pictures that share a piece are compared, so that the work grows with n and not with its square.
     """
     count = len(digests)
     rank = np.empty(count, np.int64)

@@ -16,9 +16,11 @@ HASH_SIDE = 16  # the perceptual hash has HASH_SIDE ** 2 bits
 
 @dataclass(frozen=True)
 class Picture:
-    """jpeg: the RGB picture. width, height: pixels of the original. digest: SHA-256 of the original file.
+    """A picture as a build keeps it.
 
-    look: perceptual hash, uint8 [HASH_SIDE ** 2 / 8]; files that look the same have hashes that differ in few bits or none.
+    jpeg: the RGB picture. width, height: pixels of the original. digest: SHA-256 of the original file.
+    look: perceptual hash, uint8 [HASH_SIDE ** 2 / 8]; files that look the same have hashes that differ in few bits or
+    none.
     """
 
     jpeg: bytes
@@ -29,10 +31,11 @@ class Picture:
 
 
 def make_picture(data: bytes, name: str, max_side: int, min_side: int) -> Picture:
-    """Decode, check and, if its longer side is above `max_side` pixels, reduce. An RGB JPEG that is small enough is kept as is.
+    """Decode, check and, if its longer side is above `max_side` pixels, reduce. An RGB JPEG that is small enough is
+    kept as is.
 
-    Transparent parts become white, as on paper. Raises UserError, naming the file, for what is not an image, is damaged, is
-    a decompression bomb, or has a side below `min_side` pixels.
+    Transparent parts become white, as on paper. Raises UserError, naming the file, for what is not an image, is
+    damaged, is a decompression bomb, or has a side below `min_side` pixels.
     """
     image = load_image(data, name)
     width, height = image.size
@@ -45,7 +48,7 @@ def make_picture(data: bytes, name: str, max_side: int, min_side: int) -> Pictur
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Any mode to RGB, transparent parts over white."""
+    """An image of any mode as RGB, transparent parts over white."""
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
@@ -54,19 +57,21 @@ def on_white(image: Image.Image) -> Image.Image:
 
 
 def reduce(image: Image.Image, max_side: int) -> None:
-    """Make it smaller, in place, if its longer side is above `max_side` pixels."""
+    """Make an image smaller, in place, if its longer side is above `max_side` pixels."""
     image.thumbnail((max_side, max_side), reducing_gap=3.0)
 
 
 def encode(image: Image.Image) -> bytes:
-    """RGB to JPEG."""
+    """An RGB image as the bytes of a JPEG file."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=QUALITY, subsampling=0, optimize=False)
     return out.getvalue()
 
 
 def look(image: Image.Image) -> np.ndarray:
-    """pHash: the signs, about their median, of the HASH_SIDE x HASH_SIDE lowest frequencies of a gray copy."""
+    """The perceptual hash (pHash): signs, about their median, of the HASH_SIDE x HASH_SIDE lowest frequencies of a
+    gray copy.
+    """
     import imagehash
 
     return np.packbits(imagehash.phash(image, HASH_SIDE).hash.ravel())

@@ -26,7 +26,8 @@ RUNNERS = {
 
 @dataclass(frozen=True)
 class Runner:
-    """Where the work is done. options: Beam's own flags, passed through ("--project=x", "--flink_master=host:8081")."""
+    """Where the work is done. options: Beam's own flags, passed through ("--project=x", "--flink_master=host:8081").
+    """
 
     name: str = "direct"
     workers: int | None = None  # processes of the direct runner; None: one a core

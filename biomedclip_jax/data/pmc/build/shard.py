@@ -1,8 +1,9 @@
-"""One shard of a build: first every pair of its articles, aside; then, when duplicates are known, the file that is kept.
+"""One shard of a build: first every pair of its articles, aside; then, when duplicates are known, the file that is
+kept.
 
-All that is known of a shard is under `.build/` of the destination: `NAME.array_record` (until it is finished), `NAME.npz`
-(hashes), `NAME.rejects.jsonl`, `NAME.json` (`ShardPairs`; written last, so that it says "complete") and `NAME.final.json`
-(`FinishedShard`).
+All that is known of a shard is under `.build/` of the destination: `NAME.array_record` (until it is finished),
+`NAME.npz` (hashes), `NAME.rejects.jsonl`, `NAME.json` (`ShardPairs`; written last, so that it says "complete") and
+`NAME.final.json` (`FinishedShard`).
 """
 
 import functools
@@ -58,13 +59,18 @@ class ShardPairs:
 
     @staticmethod
     def read(storage: Storage, work: Work) -> "ShardPairs":
-        """Of a shard that is built. FileNotFoundError, ValueError or TypeError where there is none, or another content."""
+        """Read what was found of a shard that is built.
+
+        FileNotFoundError, ValueError or TypeError where the file is missing, or has another content.
+        """
         return ShardPairs(**storage.read_json(f"{work.path}.json"))
 
 
 @dataclass(frozen=True)
 class FinishedShard:
-    """The file that is kept of a shard. dropped: the positions of pictures left out as duplicates. panels: records of these."""
+    """The file that is kept of a shard. dropped: the positions of pictures left out as duplicates. panels: records of
+    these.
+    """
 
     fingerprint: str
     dropped: list[int]
@@ -75,7 +81,7 @@ class FinishedShard:
 
     @staticmethod
     def read(storage: Storage, work: Work) -> "FinishedShard":
-        """Of a shard that is finished. Errors as of `ShardPairs.read`."""
+        """Read about a shard that is finished. Errors as of `ShardPairs.read`."""
         return FinishedShard(**storage.read_json(f"{work.path}.final.json"))
 
 
@@ -106,7 +112,7 @@ class Hashes:
 
     @staticmethod
     def read(storage: Storage, work: Work) -> "Hashes":
-        """Of a shard that is built."""
+        """Read the hashes of a shard that is built."""
         with np.load(io.BytesIO(storage.read(f"{work.path}.npz"))) as arrays:
             return Hashes(**arrays)
 
@@ -139,7 +145,7 @@ class _PairHashes:
 
 
 def is_built(storage: Storage, work: Work) -> bool:
-    """Whether the shard's pairs are known and as its articles are now."""
+    """Whether the pairs of a shard are known, of its articles as they are now."""
     try:
         return ShardPairs.read(storage, work).fingerprint == work.fingerprint
     except (ValueError, TypeError, FileNotFoundError):
@@ -196,7 +202,7 @@ def _records(work: Work, source: Source, filters: Filters, found: _Found) -> Ite
 
 
 def is_finished(storage: Storage, work: Work, dropped: Sequence[int]) -> bool:
-    """Whether the file that is kept exists, and is without just these pictures."""
+    """Whether the file that is kept of a shard exists and lacks just these pictures."""
     try:
         final = FinishedShard.read(storage, work)
     except (ValueError, TypeError, FileNotFoundError):
@@ -205,7 +211,9 @@ def is_finished(storage: Storage, work: Work, dropped: Sequence[int]) -> bool:
 
 
 def finish_shard(work: Work, dropped: Sequence[int], source: Source, filters: Filters, storage: Storage) -> None:
-    """Write the file that is kept: the shard's pairs without the pictures at these positions, and without their panels."""
+    """Write the file that is kept: the shard's pairs without the pictures at these positions, and without their
+    panels.
+    """
     if not storage.exists(f"{work.path}.array_record"):
         build_shard(work, source, filters, storage)  # finished before, with other duplicates
     panels = Hashes.read(storage, work).panels

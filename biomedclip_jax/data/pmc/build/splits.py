@@ -24,7 +24,8 @@ class ShardId:
 
 
 def shard_counts(proportions: Mapping[str, float], train_shards: int) -> dict[str, int]:
-    """The number of shards of each split, if the first has `train_shards`: about equally long ones, at least one each."""
+    """The number of shards of each split, if the first has `train_shards`: about equally long ones, at least one each.
+    """
     first = next(iter(proportions.values()))
     return {split: max(1, round(train_shards * share / first)) for split, share in proportions.items()}
 

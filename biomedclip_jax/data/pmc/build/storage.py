@@ -1,4 +1,6 @@
-"""A build's destination: a folder, or any address that fsspec knows (s3://, gs://, ...). Files appear whole or not at all."""
+"""A build's destination: a folder, or any address that fsspec knows (s3://, gs://, ...). Files appear whole or not at
+all.
+"""
 
 import hashlib
 import json
@@ -15,12 +17,15 @@ from biomedclip_jax.files import write_file
 
 @dataclass(frozen=True)
 class Storage:
-    """Files under `root`, by names with "/" in them. Raises UserError where the destination cannot be reached or written."""
+    """Files under `root`, by names with "/" in them. Raises UserError where the destination cannot be reached or
+    written.
+    """
 
     root: str
 
     @property
     def is_local(self) -> bool:
+        """Whether the destination is a folder of this machine."""
         return "://" not in self.root
 
     @cached_property
@@ -42,10 +47,11 @@ class Storage:
         return f"{self._remote[1].rstrip('/')}/{name}"
 
     def exists(self, name: str) -> bool:
+        """Whether there is a file of this name."""
         return (Path(self.root) / name).exists() if self.is_local else self._remote[0].exists(self._path(name))
 
     def names(self, folder: str) -> Iterator[str]:
-        """The files directly in a folder, without it; none if it is not there."""
+        """The names of the files directly in a folder; none if there is no such folder."""
         if self.is_local:
             path = Path(self.root) / folder
             found = [entry.name for entry in path.iterdir() if entry.is_file()] if path.is_dir() else []
@@ -75,24 +81,28 @@ class Storage:
         return copy
 
     def read(self, name: str) -> bytes:
+        """The content of a file. FileNotFoundError if there is none."""
         if self.is_local:
             return (Path(self.root) / name).read_bytes()
         return self._remote[0].cat_file(self._path(name))
 
     def write(self, name: str, data: bytes) -> None:
+        """Write a file; it appears whole."""
         if self.is_local:
             write_file(Path(self.root) / name, lambda partial: partial.write_bytes(data))
         else:
             self._remote[0].pipe_file(self._path(name), data)
 
     def write_json(self, name: str, value: Any) -> None:
+        """Write a value as indented JSON."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def read_json(self, name: str) -> Any:
+        """The value in a JSON file. FileNotFoundError, or ValueError for another content."""
         return json.loads(self.read(name))
 
     def remove(self, name: str) -> None:
-        """Remove a file; none there is no error."""
+        """Remove a file; a missing one is no error."""
         if self.is_local:
             (Path(self.root) / name).unlink(missing_ok=True)
         elif self._remote[0].exists(self._path(name)):
@@ -100,5 +110,6 @@ class Storage:
 
 
 def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -16,6 +16,7 @@ class Graphic:
 
     @property
     def in_alternatives(self) -> bool:
+        """Whether it is one of several forms of a picture."""
         return self.alternatives is not None
 
 
@@ -88,7 +89,8 @@ class Article:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the PMC cloud's JSON says of a version of an article. Texts are None, and flags the default, where it is silent.
+    """What the PMC cloud's JSON says of a version of an article. Texts are None, and flags the default, where it is
+    silent.
 
     xml_url, media_urls: as they are in the JSON; `cloud_layout.xml_file` and `picture_files` check them.
     """

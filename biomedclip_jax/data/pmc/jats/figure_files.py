@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from biomedclip_jax.data.pmc.jats.article import Graphic
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif")  # in the order in which they are tried
-_OTHER_IMAGES = (".eps", ".svg", ".bmp", ".pdf", ".ai", ".ps")  # that an XML may name where another form lies beside it
+_OTHER_IMAGES = (".eps", ".svg", ".bmp", ".pdf", ".ai", ".ps")  # that an XML may name where the folder holds another form
 _SMALL_SIDE = 400  # pixels; a content-type like "scielo-267x140" states the size of a copy
 _STATED_SIZE = re.compile(r"(\d{2,4})x(\d{1,4})$")
 _THUMBNAIL = re.compile(r"thumb|(?:^|[-_. ])(?:small|icon|preview)(?:$|[-_. ])", re.IGNORECASE)
@@ -52,7 +52,7 @@ def resolve(href: str, names: Collection[str]) -> str | None:
 
 
 def picture(graphics: Iterable[Graphic], names: Collection[str]) -> tuple[str, ...]:
-    """The files that are a figure's picture: one as a rule, several where it has several graphics, () where none is there.
+    """The files that are a figure's picture: one as a rule, several where it has several graphics, () where there is none.
 
     The members of one <alternatives>, and files that differ in their ending only (or by Springer's _Print and _HTML), are forms
     of one picture. The best stays: jpg before png, webp, tif and gif, a thumbnail (by name, use or stated size) only where

@@ -25,6 +25,7 @@ def children(element: etree._Element | None, *names: str) -> list[etree._Element
 
 
 def child(element: etree._Element | None, name: str) -> etree._Element | None:
+    """The first child element of this name, or None."""
     return None if element is None else next(element.iterchildren(f"{{*}}{name}"), None)
 
 
@@ -34,11 +35,14 @@ def xlink(element: etree._Element, name: str) -> str | None:
 
 
 def article_meta(article: etree._Element) -> etree._Element | None:
+    """The <article-meta> of an article, or None."""
     return child(child(article, "front"), "article-meta")
 
 
 def article_ids(meta: etree._Element | None) -> dict[str, str]:
-    """ "pmcid" (as "PMC123", also from the older "pmc" with or without letters), "pmid" and "doi", where they are given."""
+    """ "pmcid" (as "PMC123", also from the older "pmc" with or without letters), "pmid" and "doi", where they are
+    given.
+    """
     found: dict[str, str] = {}
     for element in children(meta, "article-id"):
         kind, value = element.get("pub-id-type") or "", text_of(element)
@@ -50,12 +54,15 @@ def article_ids(meta: etree._Element | None) -> dict[str, str]:
 
 
 def title(meta: etree._Element | None) -> str | None:
+    """The title of an article as plain text, or None."""
     element = child(child(meta, "title-group"), "article-title")
     return text_of(element) if element is not None else None
 
 
 def journal(article: etree._Element) -> str | None:
-    """The journal's title, within <journal-title-group> or (older DTDs) not; its short form where that is all there is."""
+    """The journal's title, within <journal-title-group> or (older DTDs) not; its short form where that is all there
+    is.
+    """
     meta = child(child(article, "front"), "journal-meta")
     if meta is None:
         return None
@@ -79,8 +86,9 @@ def year(meta: etree._Element | None) -> int | None:
 def is_retracted(article: etree._Element, meta: etree._Element | None) -> bool:
     """Whether the article has been retracted, or is the notice of a retraction: neither should teach anybody anything.
 
-    Publishers and PubMed Central mark it by the article's type, by a <related-article> "retraction-forward" (that leads to the
-    notice; the notice itself points back with "retracted-article"), or only by a title that begins with "RETRACTED:".
+    Publishers and PubMed Central mark it by the article's type, by a <related-article> "retraction-forward" (that
+    leads to the notice; the notice itself points back with "retracted-article"), or only by a title that begins with
+    "RETRACTED:".
     """
     if (article.get("article-type") or "").lower() in _RETRACTED_TYPES:
         return True
@@ -95,14 +103,15 @@ def article_license(meta: etree._Element | None) -> License:
     return license_of([e for e in (child(meta, "permissions"), meta) if e is not None])
 
 
-def license_of(places: list[etree._Element]) -> License:
-    """The first licence that we know among those declared in `places` (<permissions> as a rule), else the first declared.
+def license_of(permissions: list[etree._Element]) -> License:
+    """The first licence that we know among those declared in these elements (<permissions> as a rule), else the first
+    declared.
 
     The statement kept is that of the <license>, by the rule for texts; of the copyright if there is no <license>.
     """
     first: License | None = None
-    for place in places:
-        for statement in (*children(place, "license"), *children(place, "license_ref", "copyright-statement")):
+    for element in permissions:
+        for statement in (*children(element, "license"), *children(element, "license_ref", "copyright-statement")):
             for url, declared_in, words in _declarations(statement):
                 text = text_of(statement)[:STATEMENT_LENGTH] or None
                 found = License(license_code(words), url, declared_in, text)

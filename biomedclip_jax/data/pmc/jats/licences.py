@@ -32,9 +32,10 @@ _HYPHENS = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2212", "-") | {"\u00
 def license_code(text: str | None) -> str | None:
     """The licence named in an address, a code of PubMed Central's or a statement; None if none that we know is.
 
-    An address counts before words, and what is named first before what is named later: statements go on to name the waiver
-    for the article's data. Of words that contradict each other the stricter count: "the Creative Commons Attribution License,
-    which permits non-commercial use" is CC BY-NC, and "is not covered by the CC BY licence" is none.
+    An address counts before words, and what is named first before what is named later: statements go on to name the
+    waiver for the article's data. Of words that contradict each other the stricter count: "the Creative Commons
+    Attribution License, which permits non-commercial use" is CC BY-NC, and "is not covered by the CC BY licence" is
+    none.
     """
     if not text:
         return None

@@ -1,7 +1,8 @@
 """A JATS article, whatever its DTD version, namespace or wrapper, as the figures it shows and what it says of them.
 
 Elements are known by their local names. Every <fig> counts, wherever it stands: body, back matter, <floats-group>,
-<fig-group>, in a paragraph, in another figure, in a <sub-article>; without id, label, caption or graphic it still counts.
+<fig-group>, in a paragraph, in another figure, in a <sub-article>; without id, label, caption or graphic it still
+counts.
 """
 
 from collections import Counter

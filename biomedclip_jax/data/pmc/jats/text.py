@@ -6,7 +6,7 @@ The rule: the character data of all descendants in document order, where
    figures and tables inside; the text of MathML is kept (a caption is worth more with its α and its p-values), but not its
    annotations: they say the same again, as TeX for one;
 2. comments and processing instructions count for nothing;
-3. a block element has a space before and after it, and so has the place of a dropped block; inline elements have none:
+3. a block element has a space before and after it, and a dropped block leaves one; inline elements have none:
    `log<sub>2</sub>` is "log2";
 4. white space of any kind and length (Python's `str.split`) becomes one space, none at the ends. Nothing else changes.
 """
@@ -44,6 +44,7 @@ def text_of(element: etree._Element, *, formulas: bool = True) -> str:
 
 
 def one_line(text: str) -> str:
+    """A text with each run of white space made one space."""
     return " ".join(text.split())
 
 

@@ -1,8 +1,10 @@
-"""XML from strangers, read without harm and without loss: no entity engine, no DTD, no network, bounded depth and size.
+"""XML from strangers, read without harm and without loss: no entity engine, no DTD, no network, bounded depth and
+size.
 
-The document type declaration is cut out before parsing, so nothing it declares can be fetched or unfolded. What authors mean by
-`&nbsp;` or `&alpha;` is kept all the same: the names of HTML and of the ISO sets that JATS builds on become their characters,
-short plain texts that the document declares itself become those texts, any other reference stays as it is written (`&name;`).
+The document type declaration is cut out before parsing, so nothing it declares can be fetched or unfolded. What
+authors mean by `&nbsp;` or `&alpha;` is kept nevertheless: the names of HTML and of the ISO sets that JATS builds on
+become their characters, short plain texts that the document declares itself become those texts, any other reference
+stays as it is written (`&name;`).
 """
 
 import codecs
@@ -15,7 +17,7 @@ from biomedclip_jax.errors import UserError, first_line
 
 MAX_BYTES = 128 * 2**20  # of one document; PubMed Central's largest articles are some tens of megabytes
 MAX_DEPTH = 256  # of nested elements; the parser's own limit (libxml2), as are 10,000,000 characters in one text
-MAX_ENTITY_VALUE = 64  # characters of a declared entity that is put in place; a longer one is no character's name
+MAX_ENTITY_VALUE = 64  # characters of a declared entity that is replaced; a longer one is no character's name
 
 _PREDEFINED = frozenset({"amp", "lt", "gt", "quot", "apos"})
 # ISOgrk1, plain Greek letters: the one set of the JATS DTDs that HTML did not take over; from U+0391 and from U+03B1 on

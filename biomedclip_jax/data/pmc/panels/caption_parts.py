@@ -1,7 +1,8 @@
 """The caption of a compound figure -> what is said of all panels, and what is said of each.
 
-Panels are told by "(A)", "(a, b)", "(A and B)", "(A-C)", "A:", "A)", "a, ", "a Axial view.", "Left panel:". A marker stands
-before its text, or after it ("Chest X-ray (A) and CT (B)"). Later mentions ("as in (A)", "scale bars (a, b)") are no markers.
+Panels are told by "(A)", "(a, b)", "(A and B)", "(A-C)", "A:", "A)", "a, ", "a Axial view.", "Left panel:". A marker
+stands before its text, or after it ("Chest X-ray (A) and CT (B)"). Later mentions ("as in (A)", "scale bars (a, b)")
+are no markers.
 """
 
 import math
@@ -13,7 +14,10 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Part:
-    """label: "A", "b", "left" ..., as written. text: what the caption says of this panel, without the marker."""
+    """What a caption says of a panel.
+
+    label: "A", "b", "left" ..., as written. text: without the marker.
+    """
 
     label: str
     text: str
@@ -21,7 +25,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """intro: what belongs to no panel alone, from before and behind the parts. parts: in the order of their labels, or ()."""
+    """A caption, divided.
+
+    intro: what belongs to no panel alone, from before and behind the parts. parts: in the order of their labels, or
+    ().
+    """
 
     intro: str
     parts: tuple[Part, ...] = ()
@@ -93,7 +101,9 @@ _SHARED_END = re.compile(rf"[(\[]\s*{_LETTER}(?:{_JOINT}{_LETTER})+\s*[)\]]\s*\.
 
 
 def split_caption(caption: str) -> Parts:
-    """The parts of a caption; all of it is intro if they cannot be told for certain. Labels are in order and without a gap."""
+    """The parts of a caption; all of it is intro if they cannot be told for certain. Labels are in order and without a
+    gap.
+    """
     pieces = pieces_of(caption)
     labels = dict.fromkeys(label for piece in pieces for label in piece.labels)
     if not labels:

@@ -1,8 +1,9 @@
 """Compound figures: panels of the picture matched to parts of the caption, where that is certain.
 
-The parts of the caption say which marks ("A", "B", ...) to expect. If all are found in the picture, each panel is what gutters
-leave round its mark. Without marks only panels in one row or one column, of like size, as many as there are parts, are
-believed; a grid may be counted by rows or by columns. Precision comes before recall: the result becomes training pairs.
+The parts of the caption say which marks ("A", "B", ...) to expect. If all are found in the picture, each panel is what
+gutters leave round its mark. Without marks only panels in one row or one column, of like size, as many as there are
+parts, are believed; a grid may be counted by rows or by columns. Precision comes before recall: the result becomes
+training pairs.
 """
 
 import re
@@ -27,7 +28,10 @@ _CORNER = 0.35  # of a panel's sides
 
 @dataclass(frozen=True)
 class MatchedPanel:
-    """label: as in the caption. caption: its part, after the figure's title. box: left, top, right, bottom in pixels."""
+    """A panel of a figure with its part of the caption.
+
+    label: as in the caption. caption: its part, after the figure's title. box: left, top, right, bottom in pixels.
+    """
 
     label: str
     caption: str
@@ -35,7 +39,7 @@ class MatchedPanel:
 
 
 def match_panels(image: Image.Image, caption: str) -> list[MatchedPanel]:
-    """Panels of an RGB figure with what the caption says of each; [] unless numbers and places fit."""
+    """Panels of an RGB figure with what the caption says of each; [] unless their numbers and positions fit."""
     parts = split_caption(caption)
     if len(parts.parts) < 2:
         return []

@@ -16,7 +16,9 @@ _MIN_SHARE = 0.08  # of a panel's sides in the figure's
 
 @dataclass(frozen=True)
 class _Gutter:
-    """start, stop: rows (or columns) in the figure. across: of rows, which part above from below. level: its shade of gray."""
+    """start, stop: rows (or columns) in the figure. across: of rows, which part above from below. level: its shade of
+    gray.
+    """
 
     start: int
     stop: int
@@ -31,8 +33,8 @@ class _Gutter:
 def split_image(image: Image.Image, count: int | None) -> list[Box]:
     """Panels of an RGB figure by its gutters, in reading order; one box with all of it if it does not come apart.
 
-    With `count` the widest gutters are cut until there are so many panels; the result may still have fewer. Without it all
-    gutters are cut that are about as wide as the widest.
+    With `count` the widest gutters are cut until there are so many panels; the result may still have fewer. Without it
+    all gutters are cut that are about as wide as the widest.
     """
     gray = np.asarray(image.convert("L"))
     return _reading_order(split_gray(gray, count))
@@ -56,7 +58,9 @@ def split_gray(gray: np.ndarray, count: int | None) -> list[Box]:
 
 
 def cut_round(gray: np.ndarray, marks: Sequence[Box], at_left: bool, at_top: bool) -> list[Box | None]:
-    """A region for each panel, whose mark stands in this corner of it: what gutters leave round it; None where none part it."""
+    """A region for each panel, whose mark stands in this corner of it: what gutters leave round it; None where none
+    part it.
+    """
     height, width = gray.shape
     regions: list[Box | None] = [None] * len(marks)
     _cut(gray, (0, 0, width, height), list(range(len(marks))), marks, (at_left, at_top), regions)
@@ -135,7 +139,7 @@ def _trim(gray: np.ndarray, box: Box, ground: int) -> Box:
 
 
 def _reading_order(boxes: Sequence[Box]) -> list[Box]:
-    """Rows from above, each from the left. Boxes share a row if their middles lie in each other's height."""
+    """Rows from above, each from the left. Boxes share a row if each has the middle of the other within its height."""
     rows: list[list[Box]] = []
     for box in sorted(boxes, key=lambda b: (b[1], b[0])):
         middle = (box[1] + box[3]) / 2

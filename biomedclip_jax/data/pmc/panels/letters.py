@@ -1,7 +1,7 @@
 """The letters that mark the panels of a compound figure ("A", "b", "(c)"): found in the picture and read.
 
-No text recognition at large: single glyphs that stand alone are compared with glyphs of a few fonts, and only a whole set
-"A", "B", "C" ... of one size is believed.
+No text recognition at large: single glyphs that stand alone are compared with glyphs of a few fonts, and only a whole
+set "A", "B", "C" ... of one size is believed.
 """
 
 import importlib.util
@@ -34,7 +34,9 @@ _SAME_SIZE = 0.16  # of the logarithm
 
 @dataclass(frozen=True)
 class Letter:
-    """box: left, top, right, bottom in pixels. size: of the font. score: how much it looks like its letter, at most 1."""
+    """A letter in a figure. box: left, top, right, bottom in pixels. size: of the font. score: how well it fits, at
+    most 1.
+    """
 
     label: str
     box: tuple[int, int, int, int]
@@ -147,7 +149,9 @@ def _candidates(gray: np.ndarray, threshold: int) -> _Candidates:
 
 
 def _alone(boxes: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Whether nothing stands beside each box, or only a bracket, full stop or colon. total: sums of ink above and left."""
+    """Whether nothing stands beside each box, or only a bracket, full stop or colon. total: sums of ink above and
+    left.
+    """
     rows, columns = total.shape[0] - 1, total.shape[1] - 1
 
     def ink(left, right):
@@ -221,7 +225,8 @@ def _in_line(letter: Letter, others: Sequence[Letter]) -> int:
 
 
 def _aligned(options: Sequence[Sequence[Letter]]) -> list[Letter]:
-    """One of each label's candidates: those in line with the other labels', then those most alike; [] if it is a toss-up.
+    """One of each label's candidates: those in line with the other labels', then those most alike; [] if it is a
+    toss-up.
 
     A letter that is hard to read is believed where it is in line with others that are not; most must be easy to read.
     """

@@ -15,7 +15,7 @@ from biomedclip_jax.errors import UserError
 
 
 class NoSuchArticle(UserError):
-    """Neither this id nor, if a version is given, this version is in the bucket."""
+    """The bucket holds neither this id nor, if a version is given, this version."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class CloudSource:
     licenses: frozenset[str] | None = None  # None: any
 
     def keys(self) -> Iterator[str]:
+        """The keys of the articles, sorted; see `Source.keys`."""
         if self.ids is None:
             return self._index.keys()
-        self.bucket.check()  # that each and every id is not there would not be the news
+        self.bucket.check()  # or a bucket that cannot be reached would make every id a reject
         return iter(self.ids)
 
     def __len__(self) -> int:
@@ -70,10 +71,11 @@ class CloudSource:
         return known[version]
 
     def check_license(self, metadata: Metadata, article: str) -> None:
-        """Raises NotWanted where the licence in the metadata is not among `licenses`."""
+        """Check the licence in the metadata of an article: NotWanted if it is not among `licenses`."""
         check_license(metadata.license_code, self.licenses, article)
 
     def open(self, key: str) -> ArticleFiles:
+        """Open the best version of an article; see `Source.open`."""
         found = self.find(key)
         article, metadata = found.article, found.metadata
         xml = xml_file(metadata, article)

@@ -1,4 +1,6 @@
-"""How the PMC cloud service arranges an article: `PMC<id>.<version>/` with its files, `metadata/PMC<id>.<version>.json`."""
+"""How the PMC cloud service arranges an article: `PMC<id>.<version>/` with its files,
+`metadata/PMC<id>.<version>.json`.
+"""
 
 import json
 import re
@@ -72,7 +74,9 @@ def best_version(versions: Iterable[int], metadata: Callable[[int], Metadata | N
 
 
 def xml_file(metadata: Metadata, article: str) -> CloudFile:
-    """The XML of an article. Raises UserError where the metadata name none, or one with another name than it should have."""
+    """The XML of an article. Raises UserError where the metadata name none, or one with another name than it should
+    have.
+    """
     file = _file(metadata.xml_url, article)
     if file.name != f"{article}.xml":
         raise UserError(f"{article}: its metadata name {file.name!r} as its XML; expected {article}.xml")
@@ -80,7 +84,9 @@ def xml_file(metadata: Metadata, article: str) -> CloudFile:
 
 
 def picture_files(metadata: Metadata, article: str) -> list[CloudFile]:
-    """The media that may be pictures, in the metadata's order. Raises UserError for what cannot be a file of the article."""
+    """The media that may be pictures, in the metadata's order. Raises UserError for what cannot be a file of the
+    article.
+    """
     urls = metadata.media_urls or []
     if not isinstance(urls, list):
         raise UserError(f"{article}: media_urls of its metadata is {urls!r:.80}; expected a list of s3:// addresses")

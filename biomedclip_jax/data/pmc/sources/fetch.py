@@ -1,7 +1,8 @@
 """A copy of articles of PMC's cloud on a disk, in the same layout. Run again, it fetches what is missing or changed.
 
-An article is written pictures first, then its metadata, then its XML: a folder with an XML is whole. Each file is written aside
-and renamed. `fetch-state.sqlite` says which articles are done, `rejects.jsonl` which are not in the copy and why.
+An article is written pictures first, then its metadata, then its XML: a folder with an XML is whole. Each file is
+written aside and renamed. `fetch-state.sqlite` says which articles are done, `rejects.jsonl` which are not in the copy
+and why.
 """
 
 import hashlib
@@ -30,7 +31,9 @@ _COMMIT_EVERY = 1.0  # seconds; what a kill loses of this is looked at again, no
 
 @dataclass(frozen=True)
 class Known:
-    """How a fetch left an article. version: `CloudSource.version` then. reason: why it was not wanted; None: it was fetched."""
+    """How a fetch left an article. version: `CloudSource.version` then. reason: why it was not wanted; None: it was
+    fetched.
+    """
 
     version: str
     article: str | None  # "PMC123.2"
@@ -39,7 +42,8 @@ class Known:
 
 
 class FetchState:
-    """What a fetch remembers of articles, so that the next one asks only for changes: a small data base beside the articles.
+    """What a fetch remembers of articles, so that the next one asks only for changes: a small data base beside the
+    articles.
 
     Raises UserError where another fetch has it open, and where the file is damaged.
     """
@@ -108,10 +112,12 @@ class _Outcome:
 
 
 def fetch(source: CloudSource, folder: Path) -> Counter[str]:
-    """Bring the articles of `source` whose licence it wants into `folder`, as many at once as its bucket has connections.
+    """Bring the articles of `source` whose licence it wants into `folder`, as many at once as its bucket has
+    connections.
 
-    Returns counts: "articles", "unchanged", "fetched", "files" and "bytes" (downloaded), and one for each reason of rejects.
-    An article that cannot be had is listed in `rejects.jsonl` and does not stop the others; the next run tries it again.
+    Returns counts: "articles", "unchanged", "fetched", "files" and "bytes" (downloaded), and one for each reason of
+    rejects. An article that cannot be had is listed in `rejects.jsonl` and does not stop the others; the next run
+    tries it again.
     Raises UserError for a bucket that cannot be listed, and for a folder that is in use or cannot be written.
     """
     licenses = json.dumps(sorted(source.licenses)) if source.licenses is not None else "any"

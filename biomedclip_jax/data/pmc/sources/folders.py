@@ -55,7 +55,9 @@ def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def articles_among(files: Iterable[str]) -> list[str]:
-    """Of the files of a folder those that are articles: `.nxml`, else `.xml`, which may be a supplement beside a `.nxml`."""
+    """Of the files of a folder those that are articles: `.nxml`, else `.xml`, which may be a supplement beside a
+    `.nxml`.
+    """
     files = list(files)
     for suffix in XML_SUFFIXES:
         if found := [name for name in files if name.lower().endswith(suffix)]:
@@ -75,13 +77,14 @@ class FolderReader:
 
 @dataclass(frozen=True)
 class PlainFolder:
-    """Keys are the paths of the articles' XML files relative to `root`."""
+    """Articles in a folder and below. Keys are the paths of their XML files relative to `root`."""
 
     root: Path
     ids: tuple[str, ...] | None = None
     only: str | None = None  # one file of the folder
 
     def keys(self) -> Iterator[str]:
+        """The keys of the articles, sorted; see `Source.keys`."""
         if self.only is not None:
             found = [self.only]
         else:
@@ -93,6 +96,7 @@ class PlainFolder:
         return digest_of_files((self.root / key).parent)
 
     def open(self, key: str) -> ArticleFiles:
+        """Open the best version of an article; see `Source.open`."""
         path = self.root / key
         xml = _read(path)
         name = id_in_path(key) or key.rpartition(".")[0]
@@ -111,6 +115,7 @@ class CloudFolder:
     licenses: frozenset[str] | None = None
 
     def keys(self) -> Iterator[str]:
+        """The keys of the articles, sorted; see `Source.keys`."""
         if self.ids is not None:
             return iter(self.ids)
         found = (ARTICLE.fullmatch(entry.name) for entry in os.scandir(self.root) if entry.is_dir())
@@ -123,6 +128,7 @@ class CloudFolder:
         return digest_of_files(*(self.root / name for article in articles for name in (article, metadata_key(article))))
 
     def open(self, key: str) -> ArticleFiles:
+        """Open the best version of an article; see `Source.open`."""
         pmcid = key.partition(".")[0]
         version = best_version(self._versions(key), lambda version: self._metadata(f"{pmcid}.{version}"))
         article = f"{pmcid}.{version}"
@@ -162,7 +168,9 @@ def is_cloud_folder(root: Path) -> bool:
 
 
 def digest_of_files(*paths: Path) -> str:
-    """Hexadecimal; of names, sizes and times of these files and of the files of these folders. Missing ones do not count."""
+    """Hexadecimal; of names, sizes and times of these files and of the files of these folders. Missing ones do not
+    count.
+    """
     digest = hashlib.md5(usedforsecurity=False)
     for path in paths:
         for file in [path / name for name in _files(path)] if path.is_dir() else [path]:

@@ -26,7 +26,7 @@ Row = tuple[str, str]  # key "metadata/PMC123.1.json", ETag
 
 
 def etag_digest(etag: str) -> int:
-    """64 bits of it."""
+    """64 bits of a hash of an ETag."""
     return int.from_bytes(hashlib.md5(etag.encode(), usedforsecurity=False).digest()[:8], "little")
 
 
@@ -47,7 +47,7 @@ class Index:
         self._rows = found[order]
 
     def __len__(self) -> int:
-        """How many articles; a version more is not an article more."""
+        """The number of articles, however many versions each of them has."""
         return int(self._firsts().sum())
 
     def _firsts(self) -> np.ndarray:
@@ -55,25 +55,27 @@ class Index:
         return np.concatenate([np.ones(min(len(numbers), 1), bool), numbers[1:] != numbers[:-1]])
 
     def keys(self) -> Iterator[str]:
-        """PMC ids, sorted."""
+        """The PMC ids of all articles, sorted."""
         for number in self._rows["number"][self._firsts()]:
             yield f"PMC{number.decode()}"
 
     def versions(self, pmcid: str) -> dict[int, int]:
-        """Version -> digest of its ETag; empty for an article that is not there."""
+        """The versions of an article, each with the digest of its ETag; empty for an article that is unknown."""
         number = np.bytes_(pmcid.removeprefix("PMC"))
         first, last = (int(np.searchsorted(self._rows["number"], number, side)) for side in ("left", "right"))
         return {int(row["version"]): int(row["digest"]) for row in self._rows[first:last]}
 
 
 def list_versions(bucket: Bucket, pmcid: str) -> dict[int, int]:
-    """The same from the bucket itself, with one request."""
+    """The versions of one article from the bucket itself, as `Index.versions` gives them; one request."""
     found = ((METADATA_KEY.fullmatch(key), etag) for key, etag in bucket.objects(f"metadata/{pmcid}."))
     return {int(match[2]): etag_digest(etag) for match, etag in found if match}
 
 
 def list_bucket(bucket: Bucket) -> Index:
-    """By listing all metadata: a request for each thousand versions. Raises UserError for a bucket without any."""
+    """Index the bucket by listing all metadata: a request for each thousand versions. UserError for a bucket without
+    any.
+    """
     index = Index(bucket.objects("metadata/PMC"))
     if not len(index):
         raise UserError(f"{bucket.address('')}: no metadata/PMC<id>.<version>.json in it; expected PMC's cloud layout")
@@ -81,10 +83,11 @@ def list_bucket(bucket: Bucket) -> Index:
 
 
 def read_inventory(inventory: str, bucket: Bucket, ids: frozenset[str] | None) -> Index:
-    """inventory: "latest", the address of a manifest in a bucket, or the path of one that was downloaded.
+    """Index the bucket from an inventory, without listing it.
 
-    A manifest's files are looked for beside it (in `data/` of the folder above, as in the bucket, or in its own), else fetched.
-    Raises UserError for a manifest or a file of it that is not there, is damaged, or has another checksum than it should.
+    inventory: "latest", the address of a manifest in a bucket, or the path of one that was downloaded. A manifest's
+    files are looked for beside it (in `data/` of the folder above, as in the bucket, or in its own), else fetched.
+    Raises UserError for a manifest or a file of it that is missing, damaged, or has another checksum than it should.
     """
     if inventory == "latest":
         name, manifest = _latest(bucket)

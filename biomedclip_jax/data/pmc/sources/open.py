@@ -28,16 +28,17 @@ class Source(Protocol):
     def keys(self) -> Iterator[str]:
         """What the articles are called here, sorted as strings; no article is opened.
 
-        An article has one key, however many versions of it there are: its PMC id, or the path of its file. Ids that were asked
-        for and are not there are among them: opening them tells.
+        An article has one key, however many versions of it there are: its PMC id, or the path of its file. Ids that
+        were asked for and do not exist are among them: opening one of these is an error.
         """
         ...
 
     def open(self, key: str) -> ArticleFiles:
-        """The best version of the article: the highest that is open access and no author's manuscript, if there are several.
+        """The best version of the article: the highest that is open access and no author's manuscript, if there are
+        several.
 
-        Raises UserError where it cannot be had, and its subclass `selection.NotWanted`, before any picture is read, where
-        metadata say that its licence is not among those asked for.
+        Raises UserError where it cannot be had, and its subclass `selection.NotWanted`, before any picture is read,
+        where metadata say that its licence is not among those asked for.
         """
         ...
 
@@ -54,11 +55,13 @@ def open_source(
     licenses: frozenset[str] | None = None,
     connections: int | None = None,
 ) -> Source:
-    """The source that an address or path means, recognised by what is there.
+    """The source that an address or path means, recognised by its form and by what a folder holds.
 
-    ids: as `selection.read_ids` gives them; only these articles. licenses: codes that are wanted; articles whose metadata
-    state another raise NotWanted when opened (packages and plain folders have none: there only the XML tells).
-    inventory ("latest", or a manifest, see `inventory.read_inventory`) and connections (requests at once): of s3:// only.
+    ids: as `selection.read_ids` gives them; only these articles. licenses: codes that are wanted; articles whose
+    metadata state another raise NotWanted when opened (packages and plain folders have none: there only the XML
+    tells).
+    inventory ("latest", or a manifest, see `inventory.read_inventory`) and connections (requests at once): of s3://
+    only.
     Raises UserError for anything else than what `EXPECTED` says.
     """
     if source.startswith("s3://"):

@@ -1,7 +1,8 @@
 """Articles as `PMC<id>.tar.gz`, the form in which PubMed Central gave them out until 2026.
 
-They may come from anywhere, so nothing is unpacked to the disk and nothing in them is trusted: no links, devices or paths that
-lead out of the package, bounded numbers and sizes, and every byte up to the archive's own checksum is read once.
+They may come from anywhere, so nothing is unpacked to the disk and nothing in them is trusted: no links, devices or
+paths that lead out of the package, bounded numbers and sizes, and every byte up to the archive's own checksum is read
+once.
 """
 
 import contextlib
@@ -29,23 +30,25 @@ _CHUNK = 2**20  # also the most that one read may ask for: tarfile reads headers
 
 
 def is_package(name: str) -> bool:
+    """Whether a file is a package, by its ending."""
     return name.lower().endswith(PACKAGE_SUFFIXES)
 
 
 def packages_among(files: list[str]) -> list[str]:
-    """Of a folder's files: other archives than `PMC*.tar.gz` are something else, supplements for one."""
+    """Of the files of a folder those that are packages: `PMC*.tar.gz`; other archives are supplements, for instance."""
     return [name for name in files if is_package(name) and name.startswith("PMC")]
 
 
 @dataclass(frozen=True)
 class Packages:
-    """Keys are the paths of the packages relative to `root`."""
+    """Articles as packages in a folder and below. Keys are the paths of the packages relative to `root`."""
 
     root: Path
     ids: tuple[str, ...] | None = None
     only: str | None = None  # one package of the folder, whatever it is called
 
     def keys(self) -> Iterator[str]:
+        """The keys of the articles, sorted; see `Source.keys`."""
         if self.only is not None:
             found = [self.only]
         else:
@@ -57,7 +60,9 @@ class Packages:
         return digest_of_files(self.root / key)
 
     def open(self, key: str) -> ArticleFiles:
-        """Raises UserError for a package that is damaged, hostile, or holds no article or several."""
+        """Read an article from its package. UserError for one that is damaged, hostile, or holds no article or
+        several.
+        """
         path = self.root / key
         names: list[str] = []
         xmls: dict[str, bytes] = {}
@@ -91,7 +96,9 @@ def _the_article(path: Path, xmls: dict[str, bytes]) -> str:
 
 @dataclass
 class _Reader:
-    """A media file's bytes, by its name. The package is read through once for all of them, when the first is asked for."""
+    """A media file's bytes, by its name. The package is read through once for all of them, when the first is asked
+    for.
+    """
 
     path: Path
     members: dict[str, str]  # name -> name in the package

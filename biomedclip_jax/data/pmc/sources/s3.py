@@ -1,8 +1,8 @@
 """Reading a public S3 bucket: anonymous, and sure that what arrives is whole.
 
-botocore finds the service (AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL lead elsewhere) and tries requests again that fail or are
-throttled, for a second or a few. What it leaves to its users is done here: bodies that break off, bodies that arrive whole and
-wrong, and networks and services that need longer to come back.
+botocore finds the service (AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL lead elsewhere) and tries requests again that fail
+or are throttled, for a second or a few. What it leaves to its users is done here: bodies that break off, bodies that
+arrive whole and wrong, and networks and services that need longer to come back.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 
 class NotThere(UserError):
-    """No such object or bucket."""
+    """There is no such object or bucket."""
 
 
 class _Wrong(Exception):
@@ -77,7 +77,8 @@ def _client(connections: int, process: int) -> Any:
 class Bucket:
     """A bucket, or a folder of one: `prefix` is "" or ends in "/". Keys are within it.
 
-    All methods raise NotThere for what is not there and UserError, with the address, for what cannot be had.
+    All methods raise NotThere for an object that does not exist and UserError, with the address, for one that cannot
+    be had.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Bucket:
     connections: int = CONNECTIONS
 
     def address(self, key: str) -> str:
+        """The address of an object as users write it: "s3://BUCKET/..."."""
         return f"s3://{self.name}/{self.prefix}{key}"
 
     @property
@@ -92,7 +94,7 @@ class Bucket:
         return _client(self.connections, os.getpid())
 
     def check(self) -> None:
-        """Raises where the bucket cannot be reached or listed."""
+        """Raise NotThere or UserError if the bucket cannot be reached or listed."""
         self._patiently(lambda: self._s3.list_objects_v2(Bucket=self.name, Prefix=self.prefix, MaxKeys=1), "", attempts=1)
 
     def objects(self, prefix: str) -> Iterator[tuple[str, str]]:
@@ -108,7 +110,7 @@ class Bucket:
         return [key.removesuffix("/").rpartition("/")[2] for key in found]
 
     def get(self, key: str, md5: str | None = None) -> bytes:
-        """An object's bytes."""
+        """The bytes of an object. UserError if their MD5 is not `md5`."""
         body = io.BytesIO()
         self.copy(key, body, md5)
         return body.getvalue()

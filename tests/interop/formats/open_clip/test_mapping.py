@@ -13,11 +13,12 @@ import pytest
 from flax import nnx
 from helpers.reference import load_open_clip, open_clip_model
 
+from biomedclip_jax.config import Sigmoid, Softmax
 from biomedclip_jax.interop.formats.folders import Model, read_model, write_model
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
 from biomedclip_jax.interop.formats.open_clip.config import timm_name
 from biomedclip_jax.interop.mapping import from_params
-from biomedclip_jax.losses import contrastive_loss, sigmoid_loss
+from biomedclip_jax.losses import pair_loss
 from biomedclip_jax.models import abstract_model, logits
 
 BIOMEDCLIP_TEXT = {"hf_proj_type": "mlp", "hf_pooler_type": "cls_last_hidden_state_pooler", "context_length": 40}
@@ -124,9 +125,7 @@ def ours(case: Case) -> Computed:
     def loss(params: dict[str, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         clip = nnx.merge(graph, params)
         image, text = clip.encode_image(case.images), clip.encode_text(case.tokens)
-        if sigmoid:
-            return sigmoid_loss(image, text, params["logit_scale"], params["logit_bias"]), (image, text)
-        return contrastive_loss(image, text, params["logit_scale"]), (image, text)
+        return pair_loss(Sigmoid() if sigmoid else Softmax(), image, text, params), (image, text)
 
     (value, (image, text)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(case.model.params)
     return Computed(image, text, value, gradient)

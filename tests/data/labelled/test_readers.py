@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.labelled.files import open_class_folders
+from biomedclip_jax.data.labelled.readers import open_class_folders
 from biomedclip_jax.errors import UserError
 
 

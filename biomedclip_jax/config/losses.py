@@ -1,0 +1,59 @@
+"""What a stage learns by: the kinds of losses, each with the choices that it really has. Their formulas are in `losses.py`."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from biomedclip_jax.config.checks import check_choices, check_positive
+
+Directions = Literal["mean", "sum"]
+StageText = Literal["caption", "label"]
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """CLIP's loss: each image must find its text among the others, and each text its image (InfoNCE)."""
+
+    directions: Directions = "mean"
+    """"mean" of the two directions, as in CLIP and BiomedCLIP, or their "sum", as in CLEFT's released code."""
+    negatives: int | None = None
+    """Pairs are compared within groups of so many that follow one another in the batch, as on GPUs that exchange no
+    embeddings (CLEFT: 72); the result is the same on any number of devices. None compares all pairs of the batch."""
+    text: StageText = "caption"
+    """"caption" uses each image's caption; "label" puts the learned context before the image's label and leaves dropout out of
+    the text tower (CLEFT's second stage as its code ran)."""
+
+    def __post_init__(self) -> None:
+        check_choices(self, directions=Directions, text=StageText)
+        if self.negatives is not None:
+            check_positive(self, "negatives")
+
+    @property
+    def prompted(self) -> bool:
+        """Whether texts are labels that stand after the learned context."""
+        return self.text == "label"
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """SigLIP's loss: every image and every text are a pair or not, each decided alone. It needs `model.init_logit_bias`."""
+
+    prompted: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Cross-entropy of an image against the learned prompts of all classes, one of which is right (CLEFT's second stage)."""
+
+    prompted: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class MultiLabel:
+    """Binary cross-entropy of an image against the learned prompt of each class, any number of which may be right."""
+
+    prompted: ClassVar[bool] = True
+
+
+PairLoss = Softmax | Sigmoid
+ClassLoss = Classification | MultiLabel
+Loss = PairLoss | ClassLoss
