@@ -22,9 +22,9 @@ from biomedclip_jax.bench.alternate import Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, make_batch
 from biomedclip_jax.config import BertConfig, Softmax
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.interop.formats.folders import check_writable
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json
 from biomedclip_jax.interop.formats.open_clip.config import write_config
+from biomedclip_jax.interop.write import check_writable
 
 
 def import_open_clip() -> ModuleType:

@@ -17,7 +17,7 @@ from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
-from biomedclip_jax.interop.formats.folders import export_format, write_model
+from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.models.adapters import merged_config
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.support.xla_cache import enable_compilation_cache

@@ -24,8 +24,9 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.load import load_config
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model, write_model
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.models import init_params
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.pretrained import Pretrained, from_pretrained

@@ -18,7 +18,7 @@ from helpers.tiny_run import config, final_state, make_data, read_lines
 
 from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig, Sigmoid, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train import loop as run_module
 from biomedclip_jax.train import main as loop

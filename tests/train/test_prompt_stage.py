@@ -13,7 +13,7 @@ from helpers.tiny_run import config, final_state, make_data, read_lines
 from biomedclip_jax.config import Classification, MultiLabel, OptimizerConfig, Softmax, Stage, TrainConfig
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.pretrained import from_pretrained
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.prompts.learned import load_prompts

@@ -28,7 +28,7 @@ from biomedclip_jax.config import (
     ViTConfig,
 )
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import make_mesh
