@@ -13,15 +13,14 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 from PIL import Image
 
-from biomedclip_jax.config import DEFAULT_TEMPLATE, BertConfig, CLIPConfig, ComputeConfig
+from biomedclip_jax.config import DEFAULT_TEMPLATE, CLIPConfig, ComputeConfig
 from biomedclip_jax.data.processor import ImageSource, Processor
 from biomedclip_jax.data.text import used_length
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop import fingerprint
-from biomedclip_jax.interop.formats import adapter_folder as adapters
-from biomedclip_jax.interop.formats.folders import Model, read_model
-from biomedclip_jax.interop.formats.peft.folders import is_peft, with_peft
+from biomedclip_jax.interop.detect import UNFINISHED_RUN, detect, read_adapter
 from biomedclip_jax.interop.hub import local_folder
+from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.sharding import make_mesh, replicated, rows
 from biomedclip_jax.support.parallel import Running, read_ahead
@@ -158,14 +157,13 @@ class Pretrained:
         embeddings = np.empty((len(texts), self.config.embed_width), np.float32)
         running = Running(embeddings)
         pad = self.config.text.pad_id
-        whole_width = isinstance(self.config.text, BertConfig) and self.config.text.attend_padding
         for first in range(0, len(texts), _TEXTS):
             tokens = self.processor.tokens(texts[first : first + _TEXTS])
             order = np.argsort((tokens != pad).sum(axis=1), kind="stable")
             for start in range(0, len(tokens), at_once):
                 chosen = order[start : start + at_once]
                 batch = tokens[chosen]
-                width = tokens.shape[1] if whole_width else max(16, 1 << (used_length(batch, pad) - 1).bit_length())
+                width = max(16, 1 << (used_length(batch, pad) - 1).bit_length())
                 batch = self._put(batch[:, :width], at_once if len(texts) > at_once else len(batch))
                 running.add(self._encode_text(self.params, batch), first + chosen)
                 if progress is not None:
@@ -247,7 +245,7 @@ def from_pretrained(
     """Load a model.
 
     source: a model folder (open_clip's layout, transformers' CLIP, our ViT + BERT pair, or one of the releases that
-        `interop/folders.py` names), such a release's weight file, a run folder, or "hf-hub:org/name" (the only form
+        `interop/detect.py` names), such a release's weight file, a run folder, or "hf-hub:org/name" (the only form
         that uses the network).
     dtype: "float32", or "bfloat16" on accelerators.
     every_device: split batches over all devices of this process; by default one does the work.
@@ -262,27 +260,14 @@ def from_pretrained(
 def load(source: str | Path, adapter: str | Path | None = None) -> Model:
     """The model behind a name: hub address, run folder or model folder; with an adapter merged into it, if one is given."""
     if adapter is not None:
-        place = local_folder(adapter)
-        if is_peft(place):
-            return with_peft(load(source), place)
-        learned = adapters.read_adapter(place)  # before the base: it is small, and may be no adapter
-        return adapters.with_adapter(load(source), learned, source)
-    folder = local_folder(source)
-    if (of_run := model_folder(folder)) is None:
-        from biomedclip_jax.train.export import read_run  # a run that is not finished: its newest checkpoint
+        put_on = read_adapter(local_folder(adapter))  # before the base: it is small, and may be no adapter
+        return put_on(load(source), source)
+    found = detect(local_folder(source))
+    if found.kind == UNFINISHED_RUN:
+        from biomedclip_jax.train.export import read_run
 
-        return read_run(folder)
-    folder = of_run
-    if (folder / adapters.CONFIG_FILE).is_file():
-        return adapters.read_adapted(folder)
-    return read_model(folder)
-
-
-def model_folder(path: Path) -> Path | None:
-    """Where the model's files are: of a run folder its `model/`, None if the run is not finished; else the path itself."""
-    if (path / "metrics.jsonl").is_file() or (path / "checkpoints").is_dir():
-        return path / "model" if (path / "model").is_dir() else None
-    return path
+        return read_run(found.path)
+    return found.read()
 
 
 def _as_list(values: Sequence[Any], name: str) -> list[Any]:

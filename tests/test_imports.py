@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "support": {"errors", "files"},
     "config": _FOUNDATION,
     "sharding": _FOUNDATION,
-    "models": _FOUNDATION | {"config", "interop"},
+    "models": _FOUNDATION | {"config"},
     "losses": _FOUNDATION | {"config", "models", "sharding"},
     "data": _FOUNDATION | {"config"},
     "interop": _FOUNDATION | {"config", "models"},

@@ -1,6 +1,6 @@
 """`biomedclip bench loader`: pairs a second of the training loader alone, beside what it cannot do without, and open_clip's.
 
-The sides take turns, each time as a new process (`loader_sides.py`). What counts is the steady rate: the first batches, for
+The sides alternate, each time as a new process (`loader_sides.py`). What counts is the steady rate: the first batches, for
 which processes start and buffers fill, are not timed. The floor is decoding, cropping, resizing and tokenising on all
 processors, with nothing handed on.
 """
@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,19 @@ from biomedclip_jax.files import write_text
 from biomedclip_jax.support.parallel import core_count
 
 DECODING, OURS, OPEN_CLIP = "decoding alone", "biomedclip_jax", "open_clip"
-RATE, CPU = "pairs_per_second", "cpu_milliseconds"  # of a side's reply
 TABLE, SHARDS = "pairs.csv", "shards/{00000..%05d}.tar"
-Reply = dict[str, float]
 
 _PICTURES, _WIDTH, _HEIGHT = 128, 800, 600
 _PER_SHARD = 100
 _SECONDS = 10.0  # of each turn
+
+
+@dataclass(frozen=True)
+class Rate:
+    """What a side reached in a turn; cpu_milliseconds: of all its processes together, a pair."""
+
+    pairs_per_second: float
+    cpu_milliseconds: float
 
 
 def bench_loader(task: Task, images: Path | None, *, against: bool, turns: int, json_file: Path | None) -> None:
@@ -44,19 +51,20 @@ def bench_loader(task: Task, images: Path | None, *, against: bool, turns: int, 
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise UserError(f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'")
     sides = (DECODING, OURS, OPEN_CLIP) if against else (DECODING, OURS)
-    found: dict[str, list[Reply]] = {side: [] for side in sides}
+    found: dict[str, list[Rate]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
         make_files(Path(folder), task, images)
         task = Task(task.config, (), lengths=task.lengths, files=folder)
         for turn, side in itertools.product(range(turns), sides):
             found[side].append(_measured(side, task))
-            print(f"turn {turn + 1}  {side:14s}  {found[side][-1][RATE]:8.1f} pairs/s", file=sys.stderr, flush=True)
+            print(f"turn {turn + 1}  {side:14s}  {found[side][-1].pairs_per_second:8.1f} pairs/s", file=sys.stderr, flush=True)
     print("\n".join(describe(task, found)))
     if json_file is not None:
-        write_text(json_file, json.dumps({"sides": found, "task": json.loads(task.to_json())}, indent=1) + "\n")
+        sides_found = {side: [vars(rate) for rate in rates] for side, rates in found.items()}
+        write_text(json_file, json.dumps({"sides": sides_found, "task": json.loads(task.to_json())}, indent=1) + "\n")
 
 
-def describe(task: Task, found: dict[str, list[Reply]]) -> Iterator[str]:
+def describe(task: Task, found: dict[str, list[Rate]]) -> Iterator[str]:
     """The lines of the report: medians, and ratios as the median of those of the turns."""
     workers = task.config.data.workers
     yield (
@@ -64,7 +72,7 @@ def describe(task: Task, found: dict[str, list[Reply]]) -> Iterator[str]:
         f"{core_count()} processors, {'workers as it chooses' if workers is None else f'{workers} workers'}"
     )
     for side, replies in found.items():
-        rates, cpu = ([reply[name] for reply in replies] for name in (RATE, CPU))
+        rates, cpu = [each.pairs_per_second for each in replies], [each.cpu_milliseconds for each in replies]
         yield (
             f"  {side:14s} {statistics.median(rates):8.1f} pairs/s  ({min(rates):.1f} to {max(rates):.1f}), "
             f"{statistics.median(cpu):.3g} ms of a processor a pair"
@@ -72,20 +80,20 @@ def describe(task: Task, found: dict[str, list[Reply]]) -> Iterator[str]:
     for other in found:
         if other != OURS:
             turns = list(zip(found[OURS], found[other], strict=True))
-            ratios = [ours[RATE] / theirs[RATE] for ours, theirs in turns]
-            cpu = statistics.median(theirs[CPU] / ours[CPU] for ours, theirs in turns)
+            ratios = [ours.pairs_per_second / theirs.pairs_per_second for ours, theirs in turns]
+            cpu = statistics.median(theirs.cpu_milliseconds / ours.cpu_milliseconds for ours, theirs in turns)
             yield (
                 f"  {OURS} / {other}: {statistics.median(ratios):.3g} x its pairs/s ({min(ratios):.3g} to {max(ratios):.3g} "
                 f"by turn), {cpu:.3g} x by processor time"
             )
 
 
-def _measured(side: str, task: Task) -> Reply:
+def _measured(side: str, task: Task) -> Rate:
     command = [sys.executable, "-m", "biomedclip_jax.bench.loader_sides", side, str(_SECONDS)]
     done = subprocess.run(command, input=task.to_json(), capture_output=True, text=True)
     if done.returncode != 0:
         raise UserError(f"{side}: its process ended with code {done.returncode}: {done.stderr.strip()[-500:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return Rate(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def make_files(folder: Path, task: Task, images: Path | None = None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from biomedclip_jax.bench.loader import DECODING, OPEN_CLIP, OURS, TABLE, shard_count, shards
+from biomedclip_jax.bench.loader import DECODING, OPEN_CLIP, OURS, TABLE, Rate, shard_count, shards
 from biomedclip_jax.bench.task import Task
 from biomedclip_jax.support.parallel import core_count
 
@@ -53,7 +53,7 @@ def open_clip(task: Task) -> Generator[int, None, None]:
         yield len(images)
 
 
-def decoding(task: Task, seconds: float) -> dict[str, float]:
+def decoding(task: Task, seconds: float) -> Rate:
     """All processors together decode, crop, resize and tokenise, and throw it away."""
     context = multiprocessing.get_context("spawn")
     count = core_count()
@@ -66,7 +66,7 @@ def decoding(task: Task, seconds: float) -> dict[str, float]:
     for process in processes:
         process.join()
     rows, wall, cpu = (sum(values) for values in zip(*found, strict=True))
-    return {"pairs_per_second": rows / (wall / count), "cpu_milliseconds": 1e3 * cpu / rows}
+    return Rate(rows / (wall / count), 1e3 * cpu / rows)
 
 
 def _decode(number: int, text: str, seconds: float, ready: Any, results: Any) -> None:
@@ -91,7 +91,7 @@ def _decode(number: int, text: str, seconds: float, ready: Any, results: Any) ->
     results.put((done, time.perf_counter() - start, time.process_time() - cpu))
 
 
-def steady_rate(batches: Iterator[int], seconds: float) -> dict[str, float]:
+def steady_rate(batches: Iterator[int], seconds: float) -> Rate:
     """Pairs a second, and processor time a pair, from when the buffers of all workers have been emptied once."""
     for _ in range(2 * core_count() + 2):
         next(batches)
@@ -99,7 +99,7 @@ def steady_rate(batches: Iterator[int], seconds: float) -> dict[str, float]:
     while time.perf_counter() - start < seconds:
         rows += next(batches)
     wall = time.perf_counter() - start
-    return {"pairs_per_second": rows / wall, "cpu_milliseconds": 1e3 * (_cpu_seconds() - cpu) / rows}
+    return Rate(rows / wall, 1e3 * (_cpu_seconds() - cpu) / rows)
 
 
 def _cpu_seconds() -> float:
@@ -124,10 +124,10 @@ def main() -> None:
     side, seconds = sys.argv[1], float(sys.argv[2])
     task = Task.from_json(sys.stdin.readline())
     if side == DECODING:
-        print(json.dumps(decoding(task, seconds)), flush=True)
+        print(json.dumps(vars(decoding(task, seconds))), flush=True)
         return
     batches = {OURS: ours, OPEN_CLIP: open_clip}[side](task)
-    print(json.dumps(steady_rate(batches, seconds)), flush=True)
+    print(json.dumps(vars(steady_rate(batches, seconds))), flush=True)
     batches.close()  # ends its workers
 
 

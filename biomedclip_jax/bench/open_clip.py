@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 
-from biomedclip_jax.bench.alternate import Work, resident_peak, serve
+from biomedclip_jax.bench.alternate import Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, make_batch
 from biomedclip_jax.config import BertConfig, Softmax
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.interop.formats.folders import check_writable
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json
 from biomedclip_jax.interop.formats.open_clip.config import write_config
+from biomedclip_jax.interop.write import check_writable
 
 
 def import_open_clip() -> ModuleType:
@@ -182,14 +182,14 @@ def build(task: Task) -> Work:
     def peak_bytes() -> int:
         return torch.cuda.max_memory_allocated() if device.type == "cuda" else resident_peak()
 
-    facts = {
-        "platform": device.type,
-        "devices": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
-        "versions": {name: version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")},
-        "parameters": sum(p.numel() for p in raw.parameters()),
-        "compile_seconds": seconds,
-        "notes": notes,
-    }
+    facts = Facts(
+        platform=device.type,
+        devices=torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        versions={name: version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")},
+        parameters=sum(p.numel() for p in raw.parameters()),
+        compile_seconds=seconds,
+        notes=notes,
+    )
     return Work(facts, calls, peak_bytes)
 
 

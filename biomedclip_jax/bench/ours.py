@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from biomedclip_jax.bench.alternate import Work, resident_peak, serve
+from biomedclip_jax.bench.alternate import Counted, Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
@@ -89,19 +89,21 @@ def build(task: Task) -> Work:
     buckets = text_buckets(task, mesh.size)
     model = config.model_in(task.stage)
     platform = jax.default_backend()
-    facts = {
-        "platform": platform,
-        "devices": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
-        "versions": {name: version(name) for name in ("jax", "flax", "optax")},
-        "parameters": parameter_count(model),
-        "compile_seconds": compile_seconds,
-        "temporary_bytes": temporary_bytes,
-        "captions": [[bucket.rows, bucket.length] for bucket in buckets],
-        # of what is computed; a chip's peak is that of bfloat16
-        "flops_per_pair": flops_per_pair(model, task.stage, buckets),
-        "padded_flops_per_pair": flops_per_pair(model, task.stage),
-        "peak_flops": peak_flops() if config.compute.dtype == "bfloat16" else None,
-    }
+    counted = Counted(
+        temporary_bytes=temporary_bytes,
+        captions=[[bucket.rows, bucket.length] for bucket in buckets],
+        flops_per_pair=flops_per_pair(model, task.stage, buckets),
+        padded_flops_per_pair=flops_per_pair(model, task.stage),
+        peak_flops=peak_flops() if config.compute.dtype == "bfloat16" else None,
+    )
+    facts = Facts(
+        platform=platform,
+        devices=f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        versions={name: version(name) for name in ("jax", "flax", "optax")},
+        parameters=parameter_count(model),
+        compile_seconds=compile_seconds,
+        counted=counted,
+    )
 
     def peak_bytes() -> int:
         if platform == "cpu":

@@ -1,4 +1,4 @@
-"""What several verbs have in common."""
+"""What several verbs share: how a verb is added, and the types of numbers on the command line."""
 
 import argparse
 from collections.abc import Callable
@@ -14,7 +14,7 @@ IDS_HELP = "only these articles: PMC123 (its best version), PMC123.2, or files o
 def add_verb(
     verbs: Any, name: str, run: Callable[[argparse.Namespace], None], description: str, example: str, **options: Any
 ) -> argparse.ArgumentParser:
-    """A verb with an example in its help and --debug. options: of argparse."""
+    """Add a verb that calls `run`, with an example in its help and --debug. options: of `argparse.ArgumentParser`."""
     verb = verbs.add_parser(
         name,
         help=description,
@@ -29,14 +29,14 @@ def add_verb(
 
 
 def count(text: str) -> int:
-    """A number of processes and the like, for argparse."""
+    """A whole number above 0, as an argparse type."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number above 0")
     return int(text)
 
 
 def index(text: str) -> int:
-    """A place in a list, for argparse."""
+    """The number of an item in a list, from 0, as an argparse type."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
     return int(text)

@@ -119,7 +119,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.interop.formats.folders import write_model
+    from biomedclip_jax.interop.write import write_model
     from biomedclip_jax.pretrained import load
 
     if arguments.format == "peft":

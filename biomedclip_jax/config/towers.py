@@ -1,13 +1,16 @@
 """Sizes of the towers: vision transformer, BERT, CLIP's own text transformer, GPT-2, LLaMA."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from biomedclip_jax.config.checks import check, check_choices, check_heads, check_positive
 
+if TYPE_CHECKING:
+    from biomedclip_jax.config.training import ComputeConfig
+
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 ImagePool = Literal["cls", "mean", "mean_prenorm"]
-BertPool = Literal["cls", "cls_pooler", "mean", "max", "mean_of_three"]
+BertPool = Literal["cls", "cls_pooler", "mean", "max"]
 CausalPool = Literal["last_token", "first_eos"]
 GPTActivation = Literal["gelu_tanh", "gelu"]
 
@@ -83,13 +86,11 @@ class BertConfig:
     activation: Activation = "gelu"
     layer_norm_eps: float = 1e-12
     pad_id: int = 0
-    attend_padding: bool = False  # PMC-CLIP's looks at padding, always up to the whole context
 
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "context_length", "positions", "token_types", "width", "depth", "heads", "mlp_width")
         check_choices(self, pool=BertPool, activation=Activation)
         check_heads(self)
-        check(self.pool != "mean_of_three" or self.depth > 1, self, "depth", "at least 2 with pool = 'mean_of_three'")
         check(self.context_length <= self.positions, self, "context_length", f"at most positions = {self.positions}")
         for field in ("dropout", "attention_dropout"):
             check(0 <= getattr(self, field) < 1, self, field, "at least 0 and below 1")
@@ -183,4 +184,39 @@ class LlamaConfig:
         check(self.rope_theta > 0, self, "rope_theta", "a number above 0")
 
 
+@runtime_checkable
+class OwnTower(Protocol):
+    """Sizes of a tower that also make the tower: a frozen dataclass for a model that is only read (`interop.baselines`).
+
+    `models` knows the towers that are trained and written here, and asks every other one for its module.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    quirk: ClassVar[str]  # what other formats cannot say of the tower; it ends an error message
+
+    @property
+    def features(self) -> int:
+        """Width of what the tower gives for one image or text."""
+        ...
+
+    def build(self, compute: "ComputeConfig", rngs: Any, adapter: Any = None) -> Any:
+        """The Flax module, called as `models.vit.ViT` or `models.bert.Bert` is. rngs: `nnx.Rngs`; adapter: an AdapterConfig."""
+        ...
+
+
+class OwnImageTower(OwnTower, Protocol):
+    """The same of an image tower, which also says what images it takes."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side."""
+        ...
+
+
+def features(tower: Any) -> int:
+    """Width of what the tower of this config gives for one image or text: its own, unless it ends in a projection."""
+    return tower.features if isinstance(tower, OwnTower) else tower.width
+
+
+ImageConfig = ViTConfig | OwnImageTower
 TextConfig = BertConfig | ClipTextConfig | GPTConfig | LlamaConfig

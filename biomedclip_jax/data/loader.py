@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ class TrainLoader:
             complete &= len(found.captions) == 1 and not (self.config.reference_share and found.references)
         return texts, complete
 
-    def batches(self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
+    def batches(self, start: int, batch_size: int, steps: int, process: int = 0, processes: int = 1) -> Generator[Batch]:
         """`steps` batches of `batch_size` / `processes` rows each, from position `start` of the run on.
 
         Each process gets its own consecutive rows of every batch. UserError when no image at all can be read, and when

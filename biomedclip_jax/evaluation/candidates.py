@@ -8,10 +8,9 @@ import jax
 
 from biomedclip_jax.data.fingerprint import fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.adapter_folder import CONFIG_FILE
-from biomedclip_jax.interop.formats.peft.folders import is_peft
+from biomedclip_jax.interop.detect import UNFINISHED_RUN, check_adapter, detect
 from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.pretrained import Pretrained, from_pretrained, model_folder
+from biomedclip_jax.pretrained import Pretrained, from_pretrained
 
 _SMALL = 10_000_000  # bytes: tokenizers have less, weights more
 
@@ -32,8 +31,8 @@ class Candidate:
             raise UserError(
                 f"{source}: no such model; expected a model folder, a file of weights, a run folder or hf-hub:org/name"
             )
-        if self._adapter is not None and not ((self._adapter / CONFIG_FILE).is_file() or is_peft(self._adapter)):
-            raise UserError(f"{adapter}: no {CONFIG_FILE} in it; expected the adapter/ folder of a run, or one of PEFT")
+        if self._adapter is not None:
+            check_adapter(self._adapter)
 
     @cached_property
     def clip(self) -> Pretrained:
@@ -44,10 +43,10 @@ class Candidate:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of everything in the model's files and its adapter's, or of the parameters of a run without a model folder."""
-        folder = model_folder(self._folder)
-        if folder is None:
+        found = detect(self._folder)
+        if found.kind == UNFINISHED_RUN:
             return self.clip.fingerprint
-        of_model = _digest_of_model(folder)
+        of_model = _digest_of_model(found.path)
         return of_model if self._adapter is None else fingerprint([of_model, _digest_of_model(self._adapter)])
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.baselines.biovil.reader import IMAGE_FILES
-from biomedclip_jax.interop.formats.folders import TOKENIZER_FILES
 from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, with_shards
+from biomedclip_jax.interop.tokenizer_files import TOKENIZER_FILES
 
 _PREFIX = "hf-hub:"
 _DESCRIPTIONS = ("open_clip_config.json", "biomedclip_config.json", "config.json", "preprocessor_config.json", *TOKENIZER_FILES)

@@ -14,12 +14,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, LlamaConfig, TextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_entries
 from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.mapping import to_params
+from biomedclip_jax.interop.model import Model, Params
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
@@ -45,7 +45,7 @@ def _weights(source: str) -> Path:
     return Path(source) if Path(source).is_file() else find_weights(_folder(source))
 
 
-def image_tower(source: str, config: ViTConfig) -> dict[str, Any]:
+def image_tower(source: str, config: ViTConfig) -> Params:
     """Parameters of the image tower from a folder or file in the layout of timm, DINOv2 or transformers' DINOv2.
 
     Positions are resized if the image size differs. UserError names what does not fit the config.
@@ -79,7 +79,7 @@ def image_tower(source: str, config: ViTConfig) -> dict[str, Any]:
     return tower
 
 
-def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None = None) -> Params:
     """Parameters of a BERT, GPT-2 or LLaMA from a folder in transformers' layout, bare or under a language model's heads.
 
     like: {path: array, or shape with dtype and sharding}, such as "text/word", that the parameters are to be like; they get
@@ -106,9 +106,8 @@ def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None =
     return to_params(tensors, entries, shapes, ignored, path)[0]["text"]
 
 
-def whole_model(source: str, config: CLIPConfig) -> dict[str, Any]:
-    """Parameters of a whole model from a model folder; positions are resized if the image size differs."""
-    model = read_model(_folder(source))
+def whole_model(model: Model, source: str, config: CLIPConfig) -> Params:
+    """Parameters of a whole model, which was read from `source`; positions are resized if the image size differs."""
     size = config.image.image_size
     found = dataclasses.replace(model.config, image=dataclasses.replace(model.config.image, image_size=size))
     # what a trained model brings along does not change how its parameters are shaped

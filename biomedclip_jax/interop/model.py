@@ -8,14 +8,16 @@ from typing import Any
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig
 from biomedclip_jax.interop.mapping import Report
 
+Params = dict[str, Any]  # a nested dict of arrays, of the structure that `models.abstract_model` gives
+
 
 @dataclass(frozen=True)
 class Model:
-    """A model as it stood in a folder. `params` is a nested dict of float32 arrays (see `models.abstract_model`)."""
+    """A model as it stood in a folder. `params` are float32."""
 
     config: CLIPConfig
     preprocess: PreprocessConfig
-    params: dict[str, Any]
+    params: Params
     tokenizer: Path  # the folder with the tokenizer's files, or its one file
     report: Report = dataclasses.field(default_factory=Report)
     text_model: str = ""  # what open_clip calls BERT: a hub name, or a folder; "" where there is none

@@ -1,5 +1,8 @@
 """BERT as text tower (transformers `BertModel`, open_clip `HFTextEncoder`), with its ways of pooling."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -15,10 +18,7 @@ from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, r
 
 
 class Bert(nnx.Module):
-    """tokens [B, N] -> pooled features [B, D]. Padding is told by `pad_id`; N may be any length up to `positions`.
-
-    With `attend_padding` a caption's features depend on its padding: N is then to be `context_length`.
-    """
+    """tokens [B, N] -> pooled features [B, D]. Padding is told by `pad_id`; N may be any length up to `positions`."""
 
     def __init__(
         self,
@@ -49,32 +49,41 @@ class Bert(nnx.Module):
         """tokens int32 [B, N]; keys: one an example, turns dropout on."""
         return self.from_words(self.word[tokens], tokens, keys)
 
-    def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
+    def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Array:
         """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells what is padding."""
         mask = tokens != self.config.pad_id
-        x = words + self.position[self.first_position : self.first_position + tokens.shape[1]] + self.token_type[0]
+        return self.pool(self.hidden(words, mask, keys)[0], mask)
+
+    def hidden(
+        self,
+        words: Words,
+        mask: Bool[Array | np.ndarray, "B N"] | None,
+        keys: Keys | None,
+        read: Callable[[Array], Any] = lambda x: None,
+    ) -> tuple[Array, Any]:
+        """States [B, N, D] of the last block, and what `read` makes of those of each block, stacked [L, ...].
+
+        words: float32 [B, N, D]; mask: bool [B, N], False where no token may look; None: they look at all.
+        """
+        x = words + self.position[self.first_position : self.first_position + words.shape[1]] + self.token_type[0]
         x = self.norm(x)
         x = dropout(x, self.config.dropout, keys, EMBEDDING_SITE)
-        real = mask[..., None]
-        three = self.config.pool == "mean_of_three"
-        read = (lambda x: _mean(x, real)) if three else lambda x: None
-        seen = None if self.config.attend_padding else mask[:, None, None, :]
-        x, means = read_blocks(self.blocks, x, seen, keys, self.compute, self.gather, read)
-        if three:  # MedCLIP: the outputs of the first, the second and the last block
-            return (means[0] + means[1] + means[-1]) / 3
-        return self._pool(x, real)
+        seen = None if mask is None else mask[:, None, None, :]
+        return read_blocks(self.blocks, x, seen, keys, self.compute, self.gather, read)
 
-    def _pool(self, x: Hidden, mask: Bool[Array | np.ndarray, "B N 1"]) -> Features:
+    def pool(self, x: Hidden, mask: Bool[Array | np.ndarray, "B N"]) -> Array:
+        """[B, D] of the states of the last block; mask: False where a token is padding."""
         match self.config.pool:
             case "cls":
                 return x[:, 0]
             case "cls_pooler":
                 return jnp.tanh(self.pooler(x[:, 0]))
             case "max":
-                return jnp.where(mask, x, -jnp.inf).max(axis=1)
-        return _mean(x, mask)
+                return jnp.where(mask[..., None], x, -jnp.inf).max(axis=1)
+        return mean_of_tokens(x, mask)
 
 
-def _mean(x: Hidden, mask: Bool[Array | np.ndarray, "B N 1"]) -> Features:
+def mean_of_tokens(x: Hidden, mask: Bool[Array | np.ndarray, "B N"]) -> Features:
     """The mean over the tokens where the mask is True."""
+    mask = mask[..., None]
     return jnp.where(mask, x, 0).sum(axis=1) / mask.sum(axis=1).astype(x.dtype)

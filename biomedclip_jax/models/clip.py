@@ -11,18 +11,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from biomedclip_jax.config import (
+    AdapterConfig,
     BertConfig,
     CLIPConfig,
     ClipTextConfig,
     ComputeConfig,
     GPTConfig,
     LlamaConfig,
-    ResNetConfig,
-    SwinConfig,
+    OwnTower,
     ViTConfig,
 )
-from biomedclip_jax.interop.baselines.medclip.swin import Swin
-from biomedclip_jax.interop.baselines.resnet.tower import ResNet
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.clip_text import ClipText
 from biomedclip_jax.models.gpt import GPT
@@ -33,6 +31,14 @@ from biomedclip_jax.models.transformer import Gather
 from biomedclip_jax.models.vit import ViT
 
 Params = dict[str, Any]
+
+_TOWERS: dict[type, Any] = {ViTConfig: ViT, BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}
+
+
+def _tower(config: Any, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None, adapter: AdapterConfig | None) -> Any:
+    if isinstance(config, OwnTower):
+        return config.build(compute, rngs, adapter)
+    return _TOWERS[type(config)](config, compute, rngs, gather, adapter)
 
 
 def unit_length(x: Float[Array | np.ndarray, "*B E"]) -> Float[Array, "*B E"]:
@@ -63,12 +69,8 @@ class CLIP(nnx.Module):
         """The gathers make the whole weights of a block from split ones (`run_blocks`)."""
         c = config
         self.config = c
-        image = {ViTConfig: ViT, ResNetConfig: ResNet, SwinConfig: Swin}[type(c.image)]
-        adapted = {} if c.image_adapter is None else {"adapter": c.image_adapter}
-        self.image = image(c.image, compute, rngs, image_gather, **adapted)  # type: ignore[arg-type]
-        text = {BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}[type(c.text)]
-        adapted = {} if c.text_adapter is None else {"adapter": c.text_adapter}
-        self.text = text(c.text, compute, rngs, text_gather, **adapted)  # type: ignore[arg-type]
+        self.image = _tower(c.image, compute, rngs, image_gather, c.image_adapter)
+        self.text = _tower(c.text, compute, rngs, text_gather, c.text_adapter)
         self.image_head = image_head(c, compute, rngs)
         self.text_head = text_head(c, compute, rngs)
         self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))

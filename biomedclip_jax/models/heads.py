@@ -3,43 +3,35 @@
 from flax import nnx
 
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
-from biomedclip_jax.interop.baselines.biovil.head import PlacesHead
+from biomedclip_jax.config.towers import features
 from biomedclip_jax.models.dense import linear
 from biomedclip_jax.models.shapes import Embeddings, Features
-from biomedclip_jax.models.transformer import activate, layer_norm
+from biomedclip_jax.models.transformer import activate
 
 
 class Head(nnx.Module):
-    """From pooled features to the joint space: one dense layer, two with an exact GELU between, or nothing.
-
-    "mlp_norm" has a LayerNorm after the GELU, too (CXR-BERT).
-    """
+    """From pooled features to the joint space: one dense layer, two with an exact GELU between, or nothing."""
 
     def __init__(self, kind: str, widths: tuple[int, ...], biases: tuple[bool, ...], compute: ComputeConfig, rngs: nnx.Rngs):
-        """widths = (in, out) for "linear", (in, hidden, out) for "mlp" and "mlp_norm"; biases one a layer."""
+        """widths = (in, out) for "linear", (in, hidden, out) for "mlp"; biases one a layer."""
         self.kind = kind
         if kind == "linear":
             self.proj = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
-        elif kind in ("mlp", "mlp_norm"):
+        elif kind == "mlp":
             self.fc1 = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
             self.fc2 = linear(widths[1], widths[2], compute, rngs, bias=biases[1])
-        if kind == "mlp_norm":
-            self.norm = layer_norm(widths[1], 1e-12, compute, rngs)
 
     def __call__(self, x: Features) -> Embeddings:
         if self.kind == "linear":
             return self.proj(x)
         if self.kind == "none":
             return x
-        x = activate(self.fc1(x), "gelu")
-        return self.fc2(self.norm(x) if self.kind == "mlp_norm" else x)
+        return self.fc2(activate(self.fc1(x), "gelu"))
 
 
-def image_head(config: CLIPConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> Head | PlacesHead:
+def image_head(config: CLIPConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> Head:
     """The head of the image tower. The hidden layer of an "mlp" is 2·E wide, as timm's `Mlp(width, 2·embed)` is."""
-    kind, width, e, bias = config.image_head, config.image.width, config.embed_width, config.image_head_bias
-    if kind.startswith("biovil"):
-        return PlacesHead(width, e, kind == "biovil_t", compute, rngs)
+    kind, width, e, bias = config.image_head, features(config.image), config.embed_width, config.image_head_bias
     if kind == "linear":
         return Head(kind, (width, e), (bias,), compute, rngs)
     return Head(kind, (width, 2 * e, e), (True, bias), compute, rngs)
@@ -47,8 +39,7 @@ def image_head(config: CLIPConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> He
 
 def text_head(config: CLIPConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> Head:
     """The head of the text tower. The hidden layer of an "mlp" is (D + E) / 2 wide, as in open_clip's `HFTextEncoder`."""
-    kind, width, e, bias = config.text_head, config.text.width, config.embed_width, config.text_head_bias
+    kind, width, e, bias = config.text_head, features(config.text), config.embed_width, config.text_head_bias
     if kind == "linear":
         return Head(kind, (width, e), (bias,), compute, rngs)
-    hidden = e if kind == "mlp_norm" else (width + e) // 2
-    return Head(kind, (width, hidden, e), (bias, bias), compute, rngs)
+    return Head(kind, (width, (width + e) // 2, e), (bias, bias), compute, rngs)

@@ -116,12 +116,11 @@ def context_length(config: ContextConfig, tokenizer: Tokenizer) -> int:
     return count
 
 
-def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenizer, least: int = 0) -> Layout:
+def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenizer) -> Layout:
     """Start token, learned vectors and the name of the class in the order asked for, ".", end token.
 
     What does not fit into the tower's context length is cut from the end of the name, never from the learned vectors.
-    least: prompts are padded to this length, where padding matters to the tower. For a tokenizer without an end token (GPT-2,
-    LLaMA) see `_prepended_names`.
+    For a tokenizer without an end token (GPT-2, LLaMA) see `_prepended_names`.
     """
     count = context_length(config, tokenizer)
     if (alone := _start_alone(tokenizer)) is not None:
@@ -143,7 +142,7 @@ def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenize
         rest = np.arange(1 + count + length, len(ids))
         order = np.concatenate([[0], 1 + learned[:before], name_places, 1 + learned[before:], rest])
         rows.append((ids[order], slots[order]))
-    longest = max(least, *(len(ids) for ids, _ in rows))
+    longest = max(len(ids) for ids, _ in rows)
     tokens = np.full((len(rows), longest), tokenizer.pad_id, np.int32)
     slots = np.full((len(rows), longest), -1, np.int32)
     for i, (ids, places) in enumerate(rows):

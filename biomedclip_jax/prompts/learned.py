@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, GPTConfig, TextConfig
+from biomedclip_jax.config import CLIPConfig, GPTConfig, TextConfig
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
@@ -139,8 +139,7 @@ def layout_for(clip: Pretrained, classes: Sequence[str], context: ContextConfig)
 
 def layout_of(text: TextConfig, tokenizer: Tokenizer, classes: Sequence[str], context: ContextConfig) -> Layout:
     """The same for a text tower. UserError where they are too long for it."""
-    least = text.context_length if isinstance(text, BertConfig) and text.attend_padding else 0
-    layout = make_layout(classes, context, tokenizer, least)
+    layout = make_layout(classes, context, tokenizer)
     if isinstance(text, GPTConfig) and layout.tokens.shape[1] > text.positions:
         raise UserError(f"prompts of {layout.tokens.shape[1]} tokens: this text tower has {text.positions} positions")
     return layout

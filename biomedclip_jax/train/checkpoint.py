@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,24 @@ DAMAGED = "checkpoints-damaged"
 
 _MARGIN = 1 << 20  # bytes of a checkpoint that are not arrays
 _NOT_EVALUATED = float("inf")  # never the best, and Orbax has a warning for checkpoints without metrics
+
+
+@dataclass(frozen=True)
+class About:
+    """What is kept beside the state of a checkpoint.
+
+    image_size: of the stage, and so of the position table. pairs: usable training pairs, by which changed data is noticed.
+    frozen: fingerprint of the parameters that are not in the checkpoint; None where it has all of them.
+    """
+
+    image_size: int
+    pairs: int
+    frozen: str | None = None
+
+    def record(self) -> dict[str, Any]:
+        """As it is written; `frozen` only where there is one."""
+        known = {"image_size": self.image_size, "pairs": self.pairs}
+        return known if self.frozen is None else known | {"frozen": self.frozen}
 
 
 class Checkpoints:
@@ -54,8 +73,8 @@ class Checkpoints:
         metrics = None if step is None else self._manager.metrics(step)
         return step if metrics is not None and metrics["held_out_loss"] < _NOT_EVALUATED else None
 
-    def save(self, step: int, state: TrainState, about: dict[str, Any], held_out_loss: float | None = None) -> None:
-        """Write the state after `step` updates; returns before the writing is done. about: what to keep beside it.
+    def save(self, step: int, state: TrainState, about: About, held_out_loss: float | None = None) -> None:
+        """Write the state after `step` updates; returns before the writing is done, at once if it is written already.
 
         UserError where an earlier checkpoint could not be written, as on a full disk.
         """
@@ -70,16 +89,15 @@ class Checkpoints:
         try:
             self._manager.save(
                 step,
-                args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)),
+                args=ocp.args.Composite(state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about.record())),
                 metrics=metrics,
             )
         except Exception as error:
             raise self._not_written(first_line(error)) from error
 
-    def about(self, step: int) -> dict[str, Any]:
-        """What was kept beside the state: image_size (of the stage; the position table has it), pairs (of the data), and
-        frozen (fingerprint of the parameters that are not in the checkpoint) where there are such."""
-        return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+    def about(self, step: int) -> About:
+        """What was kept beside the state after `step` updates."""
+        return About(**self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"])
 
     def restore(self, step: int, abstract: TrainState) -> TrainState:
         """The state after `step` updates. `abstract`: the same tree of `jax.ShapeDtypeStruct`s with shardings."""
@@ -122,7 +140,7 @@ def restored_state(
     UserError where the pretrained weights of a run are no longer what they were.
     """
     about = checkpoints.about(step)
-    size, expected = about["image_size"], about.get("frozen")
+    size, expected = about.image_size, about.frozen
     abstract = abstract_state(config, size, optimizer, mesh)
     if expected is None:
         return checkpoints.restore(step, abstract), size, None

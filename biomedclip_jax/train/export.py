@@ -9,8 +9,8 @@ from biomedclip_jax.config import TrainConfig, from_json
 from biomedclip_jax.data.demo.sources import demo_path
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
-from biomedclip_jax.interop.formats.folders import Model
 from biomedclip_jax.interop.hub import local_folder
+from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models.adapters import CONTEXT, merged_config
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
@@ -27,7 +27,7 @@ def in_workdir(path: str, workdir: Path) -> str:
 
 
 def tokenizer_folder(config: TrainConfig, workdir: Path) -> Path:
-    """Where the run's tokenizer is; a hub address is fetched."""
+    """The folder of the run's tokenizer; from a hub address it is fetched first."""
     return local_folder(in_workdir(config.data.tokenizer, workdir), weights=False)
 
 
@@ -59,7 +59,7 @@ def adapter_of(state: TrainState, config: TrainConfig, workdir: Path, image_size
 
 
 def _lasting(source: str) -> str:
-    """The source as it is found from any working directory."""
+    """The source as it can be found from any working directory: local paths made absolute."""
     return str(Path(source).resolve()) if Path(source).exists() else source
 
 

@@ -28,13 +28,13 @@ def stored(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) ->
 
 
 def sources(config: TrainConfig) -> dict[str, str]:
-    """{beginning of a path: folder or hub address} of the pretrained weights that a run starts from."""
+    """{beginning of a parameter path: folder or hub address} of the pretrained weights that a run starts from."""
     given = {"": config.model_init, "image/": config.image_init, "text/": config.text_init}
     return {beginning: source for beginning, source in given.items() if source is not None}
 
 
 def made_again(paths: list[str], config: TrainConfig, optimizer: Optimizer) -> list[str]:
-    """The parameters that checkpoints do not have: pretrained, and not trained by any stage."""
+    """Those of `paths` that checkpoints leave out: parameters that are pretrained and that no stage trains."""
     trained, pretrained = set(optimizer.all_trained()), tuple(sources(config))
     still = [path for path in paths if path not in trained and not is_adapter(path) and path != POSITIONS]
     return [path for path in still if pretrained and path.startswith(pretrained)]
@@ -48,14 +48,14 @@ def without_frozen(params: dict[str, Any], config: TrainConfig, optimizer: Optim
 
 
 def frozen_fingerprint(params: dict[str, Any], config: TrainConfig, optimizer: Optimizer) -> str | None:
-    """Of what is not in checkpoints; None where everything is."""
+    """The fingerprint of the parameters that are not in checkpoints; None where checkpoints have all of them."""
     flat: Flat = flatten_dict(params, sep="/")
     paths = made_again(list(flat), config, optimizer)
     return fingerprint({path: flat[path] for path in paths}) if paths else None
 
 
 def check_frozen(found: str | None, expected: str, config: TrainConfig) -> None:
-    """UserError if the pretrained weights are not those that the run began with."""
+    """UserError if the fingerprint `found` of the pretrained weights is not that of those the run began with."""
     if found != expected:
         names = ", ".join(sources(config).values())
         raise UserError(

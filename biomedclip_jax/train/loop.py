@@ -1,24 +1,30 @@
-"""The updates of a run: stages over one state, with metrics, evaluation and checkpoints in between."""
+"""The updates of a run: stages over one state, with metrics, evaluation and checkpoints in between.
 
+`Run._updates` is the loop itself: read it first.
+"""
+
+import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import jax
 import numpy as np
 
 from biomedclip_jax.config import Stage, TrainConfig
+from biomedclip_jax.data.example import Batch
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
-from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
+from biomedclip_jax.train.checkpoint import About, Checkpoints, restored_state
 from biomedclip_jax.train.flops import flops_per_pair
 from biomedclip_jax.train.frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train.held_out import HeldOut
-from biomedclip_jax.train.metrics import Clock, MetricsFile, Progress
+from biomedclip_jax.train.metrics import Clock, HeldOutLine, MetricsFile, Progress, StepLine
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.signals import StopListener
 from biomedclip_jax.train.multihost.watchdog import Watchdog
@@ -37,17 +43,31 @@ _SAMPLE = 4_096  # captions whose lengths decide the text buckets
 Outcome = Literal["finished", "stopped", "terminated"]
 
 
-class _Pending(NamedTuple):
-    """An update that has been sent to the devices and not been looked at."""
+class _StageWork(NamedTuple):
+    """A stage that is ready to run: its compiled update, its batches from the run's position on, and the clock on them."""
+
+    number: int
+    update: Callable[..., tuple[Any, dict[str, jax.Array]]]
+    batches: Iterator[Batch]
+    clock: Clock
+
+
+class _Sent(NamedTuple):
+    """An update that was handed to the devices and whose metrics nobody has read yet."""
 
     step: int
     metrics: dict[str, jax.Array]
 
 
 class Run:
-    """State and position of a run; each method leaves them in step with each other."""
+    """A training run that is open: its state and position, which each method leaves in step with each other.
+
+    `with Run(...) as run: run.train(None)`. Entering restores the newest checkpoint or makes a new state; leaving, also by an
+    error, waits until all is written and ends every thread that the run has started.
+    """
 
     def __init__(self, config: TrainConfig, workdir: Path, loader: TrainLoader, held_out: HeldOut | None, stop: StopListener):
+        """Starts nothing yet. held_out: None where the config has no held-out pairs. stop: asked between steps."""
         self.config = config
         self.workdir = workdir
         self.loader = loader
@@ -59,21 +79,37 @@ class Run:
         self.total = sum(self.steps)
         self.rate = learning_rate(config.optimizer, config.stages, self.steps)
         self.optimizer = optimizer_for(config)
-        self.watchdog = Watchdog(60 * config.run.stall_minutes)
-        self.watchdog.busy("restoring or making the state")
-        self.checkpoints = Checkpoints(workdir, config.run.keep_checkpoints)
-        self.saved = time.monotonic()
-        self.asked = False  # for a checkpoint by time
+        self.prompts = class_prompts(config, loader.classes, loader.tokenizer) if loader.classes else None
         self.step = 0
-        classes, tokenizer = loader.classes, loader.tokenizer
-        self.prompts = class_prompts(config, classes, tokenizer) if classes else None
-        if not self._restore():
-            self.image_size = config.image_size(config.stages[0])
-            self.state = with_context(new_state(config, self.image_size, self.optimizer, self.mesh), config, tokenizer)
-            self.frozen = frozen_fingerprint(self.state.params, config, self.optimizer)
-        self.metrics = MetricsFile(workdir / "metrics.jsonl", self.step, write=is_first())
-        self.seconds_before = self.metrics.lines[-1]["seconds"] if self.metrics.lines else 0.0
-        self.progress = Progress(self.total, self.step, show=is_first())
+
+    def __enter__(self) -> Self:
+        config = self.config
+        with contextlib.ExitStack() as opened:  # closes what is open already when one of these fails
+            self.watchdog = opened.enter_context(contextlib.closing(Watchdog(60 * config.run.stall_minutes)))
+            self.watchdog.busy("restoring or making the state")
+            self.checkpoints = opened.enter_context(contextlib.closing(Checkpoints(self.workdir, config.run.keep_checkpoints)))
+            self.saved = time.monotonic()
+            self.save_requested = False  # because checkpoint_minutes have passed
+            if not self._restore():
+                self._begin()
+            metrics = MetricsFile(self.workdir / "metrics.jsonl", self.step, write=is_first())
+            self.metrics = opened.enter_context(contextlib.closing(metrics))
+            self.seconds_before = metrics.lines[-1].seconds if metrics.lines else 0.0
+            progress = Progress(self.total, self.step, show=is_first())
+            self.progress = opened.enter_context(contextlib.closing(progress))
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.watchdog.busy("writing the last checkpoint")
+        self._opened.close()  # in reverse: the checkpoints before the watchdog, which watches over their writing
+
+    def _begin(self) -> None:
+        """The state before the first update."""
+        self.image_size = self.config.image_size(self.config.stages[0])
+        state = new_state(self.config, self.image_size, self.optimizer, self.mesh)
+        self.state = with_context(state, self.config, self.loader.tokenizer) if self.config.model.context else state
+        self.frozen = frozen_fingerprint(self.state.params, self.config, self.optimizer)
 
     def _restore(self) -> bool:
         """Take up the newest checkpoint that can be read; damaged ones are named and set aside. False if there is none."""
@@ -81,18 +117,17 @@ class Run:
             error = None
             try:
                 about = self.checkpoints.about(step)
-                self.state, self.image_size, self.frozen = restored_state(
-                    self.checkpoints, step, self.config, self.optimizer, self.mesh
-                )
+                self.state = restored_state(self.checkpoints, step, self.config, self.optimizer, self.mesh)[0]
+                self.image_size, self.frozen, pairs = about.image_size, about.frozen, about.pairs
             except (UserError, jax.errors.JaxRuntimeError):
                 raise  # not the checkpoint's fault
             except Exception as damage:  # Orbax raises bare Exception, too
                 error = damage
             if all_agree(error is None):
-                if about["pairs"] != len(self.loader.pairs):
+                if pairs != len(self.loader.pairs):
                     raise UserError(
                         f"{self.config.data.train}: {len(self.loader.pairs)} usable pairs, but this run began with "
-                        f"{about['pairs']}; bring the data back as it was, or choose another --workdir"
+                        f"{pairs}; bring the data back as it was, or choose another --workdir"
                     )
                 self.step = step
                 say(f"going on after step {step}")
@@ -101,16 +136,6 @@ class Run:
             why = first_line(error) if error else "on another host"
             say(f"the checkpoint of step {step} is damaged ({why}); it is now {aside}, and the one before is used")
         return False
-
-    def close(self) -> None:
-        """Wait until all is written."""
-        self.watchdog.busy("writing the last checkpoint")
-        try:
-            self.checkpoints.close()
-        finally:
-            self.progress.close()
-            self.metrics.close()
-            self.watchdog.close()
 
     def train(self, max_steps: int | None) -> Outcome:
         """Up to `max_steps` updates in total. "terminated": a signal asked for the end, and the state is saved."""
@@ -128,8 +153,7 @@ class Run:
 
     def _stage(self, number: int, until: int) -> bool:
         """The updates of stage `number` up to `until`; False if a signal ended it before."""
-        config = self.config
-        stage = config.stages[number]
+        config, stage = self.config, self.config.stages[number]
         self.watchdog.busy(f"preparing stage {number}")
         size = config.image_size(stage)
         if size != self.image_size:
@@ -138,34 +162,122 @@ class Run:
         buckets = self._buckets(stage)
         prompts = self.prompts if stage.prompted else None
         update = make_step(config, number, self.mesh, self.optimizer, self.rate, buckets, prompts)
-        place = samples_before(self.step, config.stages, self.steps)
-        loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted)
-        batches = loader.batches(place, stage.batch_size, until - self.step, jax.process_index(), jax.process_count())
         flops = flops_per_pair(config.model_in(stage), stage, buckets, prompts and prompts.tokens.shape)
         clock = Clock(flops * stage.batch_size, stage.batch_size)
-        pending: _Pending | None = None
+        loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted)
+        position = self._samples(self.step)
+        batches = loader.batches(position, stage.batch_size, until - self.step, jax.process_index(), jax.process_count())
         self.watchdog.busy(f"compiling stage {number}")
-        for batch in clock.timed(batches):
-            arrays = batch.arrays() | {"signal": np.full(len(batch), self._signal(), np.int32)}
-            self.watchdog.step_begun(self.step + 1)
-            self.state, metrics = update(self.state, put_batch(arrays, self.mesh))
-            self.step += 1
-            # read the step before this one: the device has the next to work on while the host waits
-            signal = self._look_at(number, pending, clock) if pending is not None else _NOTHING
-            pending = _Pending(self.step, metrics)
-            evaluate = config.run.evaluate_every is not None and self.step % config.run.evaluate_every == 0
-            due = self.step % config.run.checkpoint_every == 0 or evaluate or signal >= _SAVE
-            if due and (self.step < until or signal == _STOP):
-                signal = max(signal, self._look_at(number, pending, clock))  # which refuses a state that is not finite
-                pending = None
-                if evaluate and signal != _STOP:
-                    self._evaluate(number)
+        with contextlib.closing(batches):  # ends the loader's workers, also after an error
+            return self._updates(_StageWork(number, update, clock.timed(batches), clock), until)
+
+    def _updates(self, work: _StageWork, until: int) -> bool:
+        """The loop: each turn is one update of the state. False if a signal ended it before step `until`."""
+        config = self.config
+        waiting: _Sent | None = None
+        for step, batch in enumerate(work.batches, self.step + 1):
+            # What this host asks for travels with its rows, and every host reads the largest wish of all from the metrics of
+            # this step: so all act on it after the same step, without a message of their own.
+            arrays = batch.arrays() | {"signal": np.full(len(batch), self._request(), np.int32)}
+            # The call returns as soon as the devices have their work. The state that goes in is used up (donated), so the
+            # run's state and step change together.
+            self.watchdog.step_begun(step)
+            self.state, metrics = work.update(self.state, put_batch(arrays, self.mesh))
+            self.step = step
+            # Only now are the metrics of the step before read: the devices have this one to work on while the host waits.
+            request = self._read(work, waiting) if waiting is not None else _NOTHING
+            waiting = _Sent(step, metrics)
+            evaluate = config.run.evaluate_every is not None and step % config.run.evaluate_every == 0
+            due = step % config.run.checkpoint_every == 0 or evaluate or request >= _SAVE
+            if due and (step < until or request == _STOP):  # after the last step `train` evaluates and saves
+                # Reading this step first refuses a state that is not finite: no checkpoint ever has one.
+                request = max(request, self._read(work, waiting))
+                waiting = None
+                if evaluate and request != _STOP:
+                    self._evaluate(work.number)  # saves, too: with its loss, by which the best checkpoint is kept
                 self._save()
-            if signal == _STOP:
+            if request == _STOP:
                 return False
-        if pending is not None:
-            self._look_at(number, pending, clock, always=True)
+        if waiting is not None:
+            self._read(work, waiting, always=True)
         return True
+
+    def _request(self) -> int:
+        """What this host asks of all hosts."""
+        if self.stop.requested:
+            return _STOP
+        late = time.monotonic() - self.saved > 60 * self.config.run.checkpoint_minutes
+        if late and is_first() and not self.save_requested:
+            self.save_requested = True
+            return _SAVE
+        return _NOTHING
+
+    def _read(self, work: _StageWork, sent: _Sent, *, always: bool = False) -> int:
+        """Wait for an update, check and report it; returns what the hosts ask for. always: report it between log steps, too."""
+        values = {name: float(value) for name, value in jax.device_get(sent.metrics).items()}
+        request = int(values.pop("signal"))
+        self.watchdog.step_done(sent.step)
+        self._check_finite(work.number, sent.step, values)
+        work.clock.step_done()
+        self.progress.update()
+        if sent.step % self.config.run.log_every == 0 or always:
+            speed = work.clock.read()
+            line = StepLine(
+                step=sent.step,
+                stage=work.number,
+                samples_seen=self._samples(sent.step),
+                **values,
+                pairs_per_second=speed.pairs_per_second,
+                mfu=speed.mfu,
+                data_wait_fraction=speed.data_wait_fraction,
+                seconds=self._seconds(),
+                seconds_left=round((self.total - sent.step) * speed.seconds_per_step, 1),
+            )
+            self.metrics.write(line)
+            self.progress.show(line)
+        return request
+
+    def _check_finite(self, number: int, step: int, values: dict[str, float]) -> None:
+        """UserError, with the examples of the batch in `not_finite.json`, where loss or gradient is NaN or infinite."""
+        # the loss is that of the state before the update; the gradient tells of the state after it, which may be saved next
+        name = next((name for name in ("loss", "grad_norm") if not np.isfinite(values[name])), None)
+        if name is None:
+            return
+        what = {"loss": "loss", "grad_norm": "gradient's norm"}[name]
+        examples = self.loader.examples(self._samples(step - 1), self.config.stages[number].batch_size)
+        listed = [vars(example) for example in examples]
+        record = {"step": step, "stage": number, name: str(values[name]), "examples": listed}
+        if is_first():
+            write_text(self.workdir / NOT_FINITE, json.dumps(record, indent=1) + "\n")
+        first = ", ".join(example.image for example in examples[:3])
+        raise UserError(
+            f"step {step}, stage {number}: the {what} is {values[name]}; the batch of {len(examples)} examples is "
+            f"listed in {self.workdir / NOT_FINITE} ({first}, ...); the last checkpoint is kept; "
+            "try a lower learning_rate or clip_norm = 1.0"
+        )
+
+    def _evaluate(self, number: int) -> None:
+        """Evaluate the state on the held-out pairs, report it, and save it with its loss."""
+        assert self.held_out is not None
+        self.watchdog.busy("evaluating")
+        scores = self.held_out.evaluate(self.state, number)
+        samples = self._samples(self.step)
+        self.metrics.write(
+            HeldOutLine(step=self.step, stage=number, samples_seen=samples, scores=scores, seconds=self._seconds())
+        )
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        self.progress.say(f"step {self.step}/{self.total}  held out: {shown}")
+        self._save(scores["loss"])
+
+    def _save(self, held_out_loss: float | None = None) -> None:
+        """Begin to write a checkpoint; there may be one of this step already."""
+        self.watchdog.busy("saving")
+        state = self.state
+        if self.frozen is not None:
+            state = dataclasses.replace(state, params=without_frozen(state.params, self.config, self.optimizer))
+        about = About(self.image_size, len(self.loader.pairs), self.frozen)
+        self.checkpoints.save(self.step, state, about, held_out_loss)
+        self.saved, self.save_requested = time.monotonic(), False
 
     def _buckets(self, stage: Stage) -> Buckets:
         """The text buckets of a stage, from the lengths of a sample of the captions."""
@@ -182,77 +294,10 @@ class Run:
             say(f"captions a device: {shape} tokens; {share:.0%} of the padded tokens are computed, {real:.0%} are real")
         return buckets
 
-    def _signal(self) -> int:
-        if self.stop.requested:
-            return _STOP
-        late = time.monotonic() - self.saved > 60 * self.config.run.checkpoint_minutes
-        if late and is_first() and not self.asked:
-            self.asked = True
-            return _SAVE
-        return _NOTHING
-
-    def _save(self, held_out_loss: float | None = None) -> None:
-        self.watchdog.busy("saving")
-        state = self.state
-        if self.frozen is not None:
-            state = dataclasses.replace(state, params=without_frozen(state.params, self.config, self.optimizer))
-        self.checkpoints.save(self.step, state, self._about(), held_out_loss)
-        self.saved, self.asked = time.monotonic(), False
-
-    def _about(self) -> dict[str, Any]:
-        about: dict[str, Any] = {"image_size": self.image_size, "pairs": len(self.loader.pairs)}
-        return about if self.frozen is None else about | {"frozen": self.frozen}
-
-    def _evaluate(self, number: int) -> None:
-        assert self.held_out is not None
-        self.watchdog.busy("evaluating")
-        results = self.held_out.evaluate(self.state, number)
-        line = {"step": self.step, "stage": number, "samples_seen": self._samples(self.step)} | results
-        self.metrics.write(line | {"seconds": self._seconds()})
-        shown = "  ".join(f"{name.removeprefix('held_out_')} {value:.3f}" for name, value in results.items())
-        self.progress.say(f"step {self.step}/{self.total}  held out: {shown}")
-        self._save(results["held_out_loss"])
-
     def _samples(self, step: int) -> int:
+        """Pairs seen when `step` updates are done."""
         return samples_before(step, self.config.stages, self.steps)
 
     def _seconds(self) -> float:
+        """Seconds that the run has taken, with its parts before a stop."""
         return round(self.seconds_before + time.perf_counter() - self.start, 1)
-
-    def _look_at(self, number: int, pending: _Pending, clock: Clock, *, always: bool = False) -> int:
-        """Wait for an update, check and report it; returns what the hosts ask for."""
-        values = {name: float(value) for name, value in jax.device_get(pending.metrics).items()}
-        signal = int(values.pop("signal"))
-        self.watchdog.step_done(pending.step)
-        self._check_finite(number, pending.step, values)
-        clock.step_done()
-        self.progress.update()
-        if pending.step % self.config.run.log_every and not always:
-            return signal
-        speed = clock.read()
-        left = (self.total - pending.step) * speed.pop("seconds_per_step")
-        line = {"step": pending.step, "stage": number, "samples_seen": self._samples(pending.step)} | values | speed
-        line |= {"seconds": self._seconds(), "seconds_left": round(left, 1)}
-        self.metrics.write(line)
-        self.progress.show(line)
-        return signal
-
-    def _check_finite(self, number: int, step: int, values: dict[str, float]) -> None:
-        # the loss is that of the state before the update; the gradient tells of the state after it, which may be saved next
-        for name, what in (("loss", "loss"), ("grad_norm", "gradient's norm")):
-            if not np.isfinite(values[name]):
-                examples = self.loader.examples(self._samples(step - 1), self.config.stages[number].batch_size)
-                record = {
-                    "step": step,
-                    "stage": number,
-                    name: str(values[name]),
-                    "examples": [vars(example) for example in examples],
-                }
-                if is_first():
-                    write_text(self.workdir / NOT_FINITE, json.dumps(record, indent=1) + "\n")
-                first = ", ".join(example.image for example in examples[:3])
-                raise UserError(
-                    f"step {step}, stage {number}: the {what} is {values[name]}; the batch of {len(examples)} examples is "
-                    f"listed in {self.workdir / NOT_FINITE} ({first}, ...); the last checkpoint is kept; "
-                    "try a lower learning_rate or clip_norm = 1.0"
-                )

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -13,17 +13,18 @@ from biomedclip_jax.config.checks import decisive
 from biomedclip_jax.data.demo.sources import make_demo_of
 from biomedclip_jax.data.labelled.classes import classes_in
 from biomedclip_jax.data.loader import TrainLoader
+from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
-from biomedclip_jax.interop.formats.folders import export_format, write_model
+from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.models.adapters import merged_config
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
 from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
-from biomedclip_jax.train.final_evaluation import evaluate
+from biomedclip_jax.train.final_evaluation import Results, evaluate
 from biomedclip_jax.train.held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train.loop import Run
 from biomedclip_jax.train.metrics import Rejects
@@ -44,7 +45,18 @@ class Terminated(Ended):
     code = hosts.SAVED
 
 
-def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class _Data:
+    """What a run learns from and is judged on. classes: of the labels, () where no stage learns of them."""
+
+    pairs: Pairs
+    held_out: Pairs | None
+    tokenizer_folder: Path
+    tokenizer: Tokenizer
+    classes: tuple[str, ...]
+
+
+def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> Results | None:
     """Run, or go on with, the training that `config` describes, in the run folder `workdir`.
 
     Stops after `max_steps` updates in total where that is given. Returns the results when the run is finished, else None.
@@ -52,73 +64,71 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> d
     and the first one writes. UserError for input that cannot work, before anything is computed; `Terminated` after SIGTERM.
     """
     with StopListener() as stop:  # from the first moment: a signal while the data is read is heeded at the first step
-        return _train(config, workdir, max_steps, stop)
+        enable_compilation_cache()
+        check_owner(config, workdir)
+        if (workdir / RESULTS).is_file():
+            return read_results(workdir)
+        _check(config)
+        start = time.perf_counter()
+        data = _open_data(config, workdir)
+        _announce(config, data)
+        loader, held_out = _open_folder(config, workdir, data)
+        with Run(config, workdir, loader, held_out, stop) as run:
+            outcome = run.train(max_steps)
+        if outcome == "terminated":
+            saved = f"stopped by a signal after step {run.step} of {run.total}, which is saved"
+            raise Terminated(f"{saved}; the same command goes on")
+        if outcome == "stopped":
+            say(f"stopped after {run.step} of {run.total} steps; the same command without --max-steps goes on")
+            return None
+        _export(run, data, start)
+        return read_results(workdir)
 
 
-def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener) -> dict[str, Any] | None:
-    enable_compilation_cache()
-    _check_owner(config, workdir)
-    if (workdir / RESULTS).is_file():
-        return json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
-    optimizer = optimizer_for(config)
+def read_results(workdir: Path) -> Results:
+    """The results of a finished run."""
+    return Results(**json.loads((workdir / RESULTS).read_text(encoding="utf-8")))
+
+
+def check_owner(config: TrainConfig, workdir: Path) -> None:
+    """UserError if the folder holds a run with another config; names the fields that differ."""
+    path = workdir / CONFIG
+    if not path.is_file():
+        return
+    try:
+        stored = from_json(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{path}: not a readable run config ({error}); choose another --workdir, or remove it") from error
+    ours, theirs = decisive(config), decisive(stored)
+    differ = [f.name for f in dataclasses.fields(config) if getattr(ours, f.name) != getattr(theirs, f.name)]
+    if differ:
+        raise UserError(
+            f"{path}: this folder holds a run with another config (they differ in {', '.join(differ)}); "
+            "choose another --workdir, or remove it"
+        )
+
+
+def _check(config: TrainConfig) -> None:
+    """UserError for what would fail only after hours: patterns, batches that cannot be split, a model without a format."""
+    optimizer_for(config)
     for stage in config.stages:
         check_stage(stage, jax.device_count())
         export_format(merged_config(config.model_in(stage)), config.preprocess_in(stage))
-    start = time.perf_counter()
+
+
+def _open_data(config: TrainConfig, workdir: Path) -> _Data:
+    """The data and the tokenizer. UserError if they cannot be used; nothing is written before this is known."""
     if is_first():
         _make_demos(config.data, workdir)
     hosts.barrier("the data", 60 * config.run.stall_minutes)
-    data = config.data
+    data, text = config.data, config.model.text
     prompted = any(stage.prompted for stage in config.stages)
     label_column = data.label_column if prompted else None
     pairs = open_pairs(_source(data.train, workdir), data.image_column, data.caption_column, label_column)
     classes = classes_in(pairs, data.label_separator) if prompted else ()
     held_out = held_out_pairs(config, workdir)
-    text = config.model.text
     folder = tokenizer_folder(config, workdir)
-    tokenizer = Tokenizer(folder, text.context_length, text.pad_id, text.vocab_size)
-    model = config.model
-    shapes = parameter_count(model), parameter_count(model, optimizer.all_trained())
-    say(
-        f"{config.name}: {len(pairs)} pairs ({len(pairs.rejects)} rejected), {shapes[0]:,} parameters"
-        f"{'' if shapes[0] == shapes[1] else f', of which {shapes[1]:,} are trained'}, "
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-        f"{'' if jax.process_count() == 1 else f' in {jax.process_count()} processes'}"
-    )
-    if shapes[0] != shapes[1]:
-        say("trained: " + ", ".join(f"{name} {count:,}" for name, count in trained_groups(config).items()))
-
-    if is_first():
-        write_text(workdir / CONFIG, to_json(config))
-    hosts.barrier("the run folder", 60 * config.run.stall_minutes)
-    own = "" if is_first() else f".{jax.process_index()}"
-    rejects = Rejects(workdir / f"rejects{own}.jsonl", pairs.rejects if is_first() else [])
-    loader = TrainLoader(pairs, tokenizer, config.preprocess, data, config.seed, rejects.add, classes)
-    watched = None
-    if held_out is not None:
-        watched = HeldOut(config, held_out, folder, make_mesh(fsdp=config.sharding.fsdp), classes)
-    run = Run(config, workdir, loader, watched, stop)
-    try:
-        outcome = run.train(max_steps)
-    finally:
-        run.close()
-    if outcome == "terminated":
-        raise Terminated(f"stopped by a signal after step {run.step} of {run.total}, which is saved; the same command goes on")
-    if outcome == "stopped":
-        say(f"stopped after {run.step} of {run.total} steps; the same command without --max-steps goes on")
-        return None
-    trained = model_of(run.state, config, workdir, run.image_size)
-    adapter = adapter_of(run.state, config, workdir, run.image_size)
-    learned = learned_prompts(run.state, config, classes)
-    if is_first():
-        if adapter is not None:
-            write_adapter(adapter, workdir / "adapter", replace=True)
-        write_model(trained, workdir / "model", export_format(trained.config, trained.preprocess), replace=True)
-        results = evaluate(config, workdir, held_out, run.metrics.lines, learned)
-        results["seconds"] = round(run.seconds_before + time.perf_counter() - start, 1)
-        write_text(workdir / RESULTS, json.dumps(results, indent=2) + "\n")
-    hosts.barrier("the results", _EVALUATION_SECONDS)
-    return json.loads((workdir / RESULTS).read_text(encoding="utf-8"))
+    return _Data(pairs, held_out, folder, Tokenizer(folder, text.context_length, text.pad_id, text.vocab_size), classes)
 
 
 def _make_demos(data: DataConfig, workdir: Path) -> None:
@@ -135,19 +145,46 @@ def _source(source: str | Mix, workdir: Path) -> str | Mix:
     return tuple((in_workdir(part, workdir), weight) for part, weight in source)
 
 
-def _check_owner(config: TrainConfig, workdir: Path) -> None:
-    """UserError if the folder holds a run with another config; names the fields that differ."""
-    path = workdir / CONFIG
-    if not path.is_file():
-        return
-    try:
-        stored = from_json(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, UserError) as error:
-        raise UserError(f"{path}: not a readable run config ({error}); choose another --workdir, or remove it") from error
-    ours, theirs = decisive(config), decisive(stored)
-    differ = [f.name for f in dataclasses.fields(config) if getattr(ours, f.name) != getattr(theirs, f.name)]
-    if differ:
-        raise UserError(
-            f"{path}: this folder holds a run with another config (they differ in {', '.join(differ)}); "
-            "choose another --workdir, or remove it"
-        )
+def _announce(config: TrainConfig, data: _Data) -> None:
+    """Say what is trained, on how many pairs and on which devices."""
+    trained = trained_groups(config)
+    total, learning = parameter_count(config.model), sum(trained.values())
+    say(
+        f"{config.name}: {len(data.pairs)} pairs ({len(data.pairs.rejects)} rejected), {total:,} parameters"
+        f"{'' if total == learning else f', of which {learning:,} are trained'}, "
+        f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        f"{'' if jax.process_count() == 1 else f' in {jax.process_count()} processes'}"
+    )
+    if total != learning:
+        say("trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()))
+
+
+def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> tuple[TrainLoader, HeldOut | None]:
+    """Make the folder this run's, with its config and its list of rejects; what feeds the run, and what evaluates it."""
+    if is_first():
+        write_text(workdir / CONFIG, to_json(config))
+    hosts.barrier("the run folder", 60 * config.run.stall_minutes)
+    own = "" if is_first() else f".{jax.process_index()}"
+    rejects = Rejects(workdir / f"rejects{own}.jsonl", data.pairs.rejects if is_first() else [])
+    loader = TrainLoader(data.pairs, data.tokenizer, config.preprocess, config.data, config.seed, rejects.add, data.classes)
+    if data.held_out is None:
+        return loader, None
+    mesh = make_mesh(fsdp=config.sharding.fsdp)
+    return loader, HeldOut(config, data.held_out, data.tokenizer_folder, mesh, data.classes)
+
+
+def _export(run: Run, data: _Data, start: float) -> None:
+    """Write `model/`, `adapter/` where there is one, and the results of the final evaluation. start: when `train` began."""
+    config, workdir = run.config, run.workdir
+    trained = model_of(run.state, config, workdir, run.image_size)
+    adapter = adapter_of(run.state, config, workdir, run.image_size)
+    learned = learned_prompts(run.state, config, data.classes)
+    if is_first():
+        if adapter is not None:
+            write_adapter(adapter, workdir / "adapter", replace=True)
+        write_model(trained, workdir / "model", export_format(trained.config, trained.preprocess), replace=True)
+        results = evaluate(config, workdir, data.held_out, run.metrics.lines, learned)
+        seconds = run.seconds_before + time.perf_counter() - start
+        results = dataclasses.replace(results, seconds=round(seconds, 1))
+        write_text(workdir / RESULTS, json.dumps(results.record(), indent=2) + "\n")
+    hosts.barrier("the results", _EVALUATION_SECONDS)

@@ -18,9 +18,9 @@ from biomedclip_jax.train.state import TrainState
 
 
 def context_of(config: TrainConfig) -> ContextConfig:
-    """What is learned: vectors that start from the words of the template before the label, said again until there are enough.
+    """The context to be learned: vectors that start from the template's words before the label, repeated as needed.
 
-    Where the template begins with the label they are drawn from N(0, 0.02²).
+    Where the template begins with the label, they are drawn from N(0, 0.02²).
     """
     words = config.data.template.partition("{}")[0].strip()
     count = config.model.context
@@ -28,13 +28,13 @@ def context_of(config: TrainConfig) -> ContextConfig:
 
 
 def class_prompts(config: TrainConfig, classes: Sequence[str], tokenizer: Tokenizer) -> Layout:
-    """The prompts of the classes, with places for the learned context."""
+    """The prompts of the classes as token ids, with slots for the learned context."""
     return layout_of(config.model.text, tokenizer, classes, context_of(config))
 
 
 def with_context(state: TrainState, config: TrainConfig, tokenizer: Tokenizer) -> TrainState:
-    """The state that a run starts from, with the context at its words; unchanged where there is no context, or no words."""
-    if not config.model.context or (tokens := start_tokens(context_of(config), tokenizer)) is None:
+    """The state that a run starts from, with its context at the template's words; unchanged where there are no words."""
+    if (tokens := start_tokens(context_of(config), tokenizer)) is None:
         return state
     params = state.params
 

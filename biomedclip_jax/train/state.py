@@ -13,7 +13,9 @@ from jax.sharding import Mesh
 
 from biomedclip_jax.config import CLIPConfig, TrainConfig
 from biomedclip_jax.interop import initial
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.fingerprint import fingerprint
+from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
@@ -75,7 +77,9 @@ def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) 
     model = config.model_at(image_size)
     # first: what does not fit is said before anything is compiled
     if config.model_init is not None:
-        given = flatten_dict(initial.whole_model(config.model_init, model.base), sep="/")
+        given = flatten_dict(
+            initial.whole_model(read_model(local_folder(config.model_init)), config.model_init, model.base), sep="/"
+        )
     else:
         given = flatten_dict(_pretrained_towers(config, model, like), sep="/")
     shardings = {path: leaf.sharding for path, leaf in flatten_dict(like, sep="/").items()}

@@ -1,4 +1,4 @@
-"""Sides take turns: a process each, which stays on CPU and is a new one each time on an accelerator."""
+"""Sides alternate: a process each, which stays on CPU and is a new one each time on an accelerator."""
 
 import textwrap
 from pathlib import Path
@@ -17,7 +17,7 @@ def side(folder: Path, name: str, platform: str, body: str = "") -> Side:
     order = folder / "order"
     source = f"""
     import os, sys
-    from biomedclip_jax.bench.alternate import Work, serve
+    from biomedclip_jax.bench.alternate import Facts, Work, serve
     from biomedclip_jax.errors import UserError
 
     def build(task):
@@ -26,7 +26,7 @@ def side(folder: Path, name: str, platform: str, body: str = "") -> Side:
         def call():
             with open({str(order)!r}, "a") as file:
                 file.write("{name}")
-        facts = dict(platform="{platform}", process=os.getpid(), repeats=task.repeats)
+        facts = Facts("{platform}", str(os.getpid()), dict(), task.repeats, dict(), dict(side="{name}"))
         return Work(facts, dict(step=call), lambda: 7)
 
     serve(build)
@@ -45,9 +45,9 @@ def test_on_cpu_both_stay_and_alternate(folder: Path) -> None:
     sides = side(folder, "a", "cpu"), side(folder, "b", "cpu")
     replies = list(alternate(sides, TASK, None, {}))
     assert [one.name for one, _, _ in replies] == list("ababab")
-    assert len({facts["process"] for _, facts, _ in replies}) == 2
-    assert all(len(times["seconds"]["step"]) == len(times["cpu_seconds"]["step"]) == 4 for _, _, times in replies)
-    assert all(times["peak_bytes"] == 7 for _, _, times in replies)
+    assert len({facts.devices for _, facts, _ in replies}) == 2
+    assert all(len(times.seconds["step"]) == len(times.cpu_seconds["step"]) == 4 for _, _, times in replies)
+    assert all(times.peak_bytes == 7 for _, _, times in replies)
     # two warm-up calls each, then four in a turn
     assert (folder / "order").read_text() == "aa" + "aaaa" + "bb" + "bbbb" + 2 * "aaaabbbb"
 
@@ -56,7 +56,7 @@ def test_on_an_accelerator_every_turn_is_a_process_of_its_own(folder: Path) -> N
     sides = side(folder, "a", "gpu"), side(folder, "b", "cuda")
     replies = list(alternate(sides, TASK, None, {}))
     assert [one.name for one, _, _ in replies] == list("abab")
-    assert len({facts["process"] for _, facts, _ in replies}) == 4
+    assert len({facts.devices for _, facts, _ in replies}) == 4
 
 
 def test_what_a_side_says_is_the_users_error(folder: Path) -> None:
@@ -72,4 +72,4 @@ def test_a_side_that_ends_says_how(folder: Path) -> None:
 
 def test_the_environment_is_handed_on(folder: Path) -> None:
     wants = side(folder, "a", "cpu", 'assert os.environ["KEPT"] == "yes"')
-    assert next(alternate((wants,), TASK, 1, {"KEPT": "yes"}))[1]["repeats"] == 4
+    assert next(alternate((wants,), TASK, 1, {"KEPT": "yes"}))[1].parameters == 4

@@ -10,7 +10,7 @@ from helpers.tiny_bench import CONFIG
 from PIL import Image
 
 from biomedclip_jax.bench import loader
-from biomedclip_jax.bench.loader import CPU, DECODING, OPEN_CLIP, OURS, RATE, bench_loader, describe, make_files, shards
+from biomedclip_jax.bench.loader import DECODING, OPEN_CLIP, OURS, Rate, bench_loader, describe, make_files, shards
 from biomedclip_jax.bench.task import Task, caption_lengths, task_config
 from biomedclip_jax.cli import main
 from biomedclip_jax.config import DataConfig
@@ -66,14 +66,15 @@ def test_every_side_is_measured(task: Task, tmp_path: Path, capsys: pytest.Captu
     bench_loader(task, None, against=against, turns=1, json_file=tmp_path / "out.json")
     sides = json.loads((tmp_path / "out.json").read_text())["sides"]
     assert sides.keys() == {DECODING, OURS, *([OPEN_CLIP] if against else [])}
-    assert all(reply[RATE] > 0 and reply[CPU] > 0 for replies in sides.values() for reply in replies)
+    rates = [Rate(**rate) for of_side in sides.values() for rate in of_side]
+    assert all(rate.pairs_per_second > 0 and rate.cpu_milliseconds > 0 for rate in rates)
     assert "biomedclip_jax / decoding alone: " in capsys.readouterr().out
 
 
 def test_the_report(task: Task) -> None:
     found = {
-        DECODING: [{RATE: 100.0, CPU: 4.0}, {RATE: 200.0, CPU: 4.0}, {RATE: 400.0, CPU: 6.0}],
-        OURS: [{RATE: 90.0, CPU: 5.0}, {RATE: 100.0, CPU: 5.0}, {RATE: 320.0, CPU: 5.0}],
+        DECODING: [Rate(100.0, 4.0), Rate(200.0, 4.0), Rate(400.0, 6.0)],
+        OURS: [Rate(90.0, 5.0), Rate(100.0, 5.0), Rate(320.0, 5.0)],
     }
     lines = list(describe(task, found))
     assert "batches of 16, 16 px, real captions" in lines[0] and "0 workers" in lines[0]

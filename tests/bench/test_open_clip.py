@@ -86,8 +86,8 @@ def test_everything_runs() -> None:
     work = theirs.build(dataclasses.replace(task(patch_keep=0.5, microbatch=4), what=("step", "forward", "loss")))
     for call in work.calls.values():
         call()
-    assert work.facts["platform"] == "cpu"
-    assert work.facts["notes"] == {"step": "eager", "forward": "eager"}
+    assert work.facts.platform == "cpu"
+    assert work.facts.notes == {"step": "eager", "forward": "eager"}
     assert work.peak_bytes() > 1 << 20
 
 

@@ -29,13 +29,14 @@ def test_every_measure_runs_more_than_once(work) -> None:
 
 
 def test_the_facts_describe_it(work) -> None:
-    facts = work.facts
-    assert facts["platform"] == "cpu"
-    assert facts["devices"] == "8 x cpu"
-    assert facts["compile_seconds"].keys() == facts["temporary_bytes"].keys() == {"step", "forward", "loss"}
-    assert facts["temporary_bytes"]["step"] > facts["temporary_bytes"]["loss"]
-    assert facts["peak_flops"] is None, "no MFU on a chip whose peak is not known, nor in float32"
-    assert facts["flops_per_pair"] <= facts["padded_flops_per_pair"]
+    facts, counted = work.facts, work.facts.counted
+    assert counted is not None
+    assert facts.platform == "cpu"
+    assert facts.devices == "8 x cpu"
+    assert facts.compile_seconds.keys() == counted.temporary_bytes.keys() == {"step", "forward", "loss"}
+    assert counted.temporary_bytes["step"] > counted.temporary_bytes["loss"]
+    assert counted.peak_flops is None, "no MFU on a chip whose peak is not known, nor in float32"
+    assert counted.flops_per_pair <= counted.padded_flops_per_pair
 
 
 def test_the_step_trains() -> None:

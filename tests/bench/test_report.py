@@ -1,5 +1,6 @@
 """The figures of the report follow from the times; the command prints and writes them."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,53 +10,57 @@ import pytest
 from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench import report
-from biomedclip_jax.bench.alternate import OPEN_CLIP, OURS
-from biomedclip_jax.bench.report import Result, as_json, bench, describe, ratios, summarise
+from biomedclip_jax.bench.alternate import OPEN_CLIP, OURS, Counted, Facts, Times
+from biomedclip_jax.bench.report import Ratios, Result, as_json, bench, describe, ratios, summarise
 from biomedclip_jax.bench.task import Task, task_config
 from biomedclip_jax.cli import main
 from biomedclip_jax.errors import UserError
 
 TASK = Task(task_config(CONFIG, 1), ("step", "forward"))
-FACTS = {
-    "platform": "gpu",
-    "devices": "1 x NVIDIA H200",
-    "versions": {"jax": "0.10.2"},
-    "parameters": 52_865,
-    "compile_seconds": {"step": 30.0},
-    "temporary_bytes": {"step": 1 << 30},
-    "captions": [[16, 4], [16, 8]],
-    "flops_per_pair": 75e9,
-    "padded_flops_per_pair": 100e9,
-    "peak_flops": 1e12,
-}
+COUNTED = Counted(
+    temporary_bytes={"step": 1 << 30},
+    captions=[[16, 4], [16, 8]],
+    flops_per_pair=75e9,
+    padded_flops_per_pair=100e9,
+    peak_flops=1e12,
+)
+FACTS = Facts(
+    platform="gpu",
+    devices="1 x NVIDIA H200",
+    versions={"jax": "0.10.2"},
+    parameters=52_865,
+    compile_seconds={"step": 30.0},
+    counted=COUNTED,
+)
+THEIRS = dataclasses.replace(FACTS, counted=None, notes={"step": "torch.compile"})
 
 
-def turn(step: list[float], forward: list[float], peak: int = 1 << 30) -> dict:
+def turn(step: list[float], forward: list[float], peak: int = 1 << 30) -> Times:
     times = {"step": step, "forward": forward}
-    return {"seconds": times, "cpu_seconds": {name: [2 * t for t in v] for name, v in times.items()}, "peak_bytes": peak}
+    return Times(times, {name: [2 * t for t in v] for name, v in times.items()}, peak)
 
 
 def results() -> dict:
     ours = Result(FACTS, [turn([4.0, 5.0, 6.0], [1.0]), turn([8.0, 10.0, 12.0], [2.0], 3 << 30)])
     return {
         OURS: ours,
-        OPEN_CLIP: Result(FACTS | {"notes": {"step": "torch.compile"}}, [turn([10.0], [2.0]), turn([10.0], [8.0])]),
+        OPEN_CLIP: Result(THEIRS, [turn([10.0], [2.0]), turn([10.0], [8.0])]),
     }
 
 
 def test_summary() -> None:
     ours = summarise(TASK, results(), OURS, "step")
-    assert (ours["median"], ours["low"], ours["high"], ours["cpu_seconds"]) == (7.0, 4.0, 12.0, 14.0)
-    assert ours["pairs_per_second"] == pytest.approx(32 / 7)
-    assert ours["mfu"] == pytest.approx(32 / 7 * 75e9 / 1e12)
+    assert (ours.median, ours.low, ours.high, ours.cpu_seconds) == (7.0, 4.0, 12.0, 14.0)
+    assert ours.pairs_per_second == pytest.approx(32 / 7)
+    assert ours.mfu == pytest.approx(32 / 7 * 75e9 / 1e12)
     theirs = summarise(TASK, results(), OPEN_CLIP, "step")
-    assert theirs["mfu"] == pytest.approx(3.2 * 100e9 / 1e12), "they compute the padding, too"
-    assert summarise(TASK, results(), OURS, "forward")["pairs_per_second"] == pytest.approx(8 / 1.5)
-    assert summarise(TASK, results(), OURS, "forward")["mfu"] is None
+    assert theirs.mfu == pytest.approx(3.2 * 100e9 / 1e12), "they compute the padding, too"
+    assert summarise(TASK, results(), OURS, "forward").pairs_per_second == pytest.approx(8 / 1.5)
+    assert summarise(TASK, results(), OURS, "forward").mfu is None
 
 
 def test_ratios_are_of_turns() -> None:
-    assert ratios(results(), "step") == {"median": 0.75, "low": 0.5, "high": 1.0, "cpu": 0.75}
+    assert ratios(results(), "step") == Ratios(median=0.75, low=0.5, high=1.0, cpu=0.75)
 
 
 def test_the_report_says_what_matters() -> None:
@@ -76,7 +81,7 @@ def test_the_report_says_what_matters() -> None:
 
 
 def test_models_that_differ_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = FACTS | {"parameters": 52_866}
+    other = dataclasses.replace(THEIRS, parameters=52_866)
     said = [(OURS, FACTS, turn([1.0], [1.0])), (OPEN_CLIP, other, turn([1.0], [1.0]))]
     monkeypatch.setattr(report, "alternate", lambda *_: iter(said))
     with pytest.raises(UserError, match="52,865 and 52,866 parameters"):

@@ -7,9 +7,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from biomedclip_jax.config import LoRAConfig
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.adapter_folder import Adapter, write_adapter
-from biomedclip_jax.interop.formats.folders import read_model
 from biomedclip_jax.models import init_params
 from biomedclip_jax.models.adapters import is_adapter
 

@@ -11,8 +11,8 @@ from helpers.reference import PREPROCESS, load_open_clip, randomise
 from PIL import Image
 
 import biomedclip_jax as bc
-from biomedclip_jax.interop.formats.folders import write_model
 from biomedclip_jax.interop.tensor_files import read_weights
+from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.pretrained import load
 
 # The released config, letter by letter, but for the folder that stands for the hub's name of BERT.

@@ -24,12 +24,12 @@ from biomedclip_jax.config import (
     LlamaConfig,
     LoRAConfig,
     PrefixConfig,
-    ResNetConfig,
     from_json,
     to_json,
 )
 from biomedclip_jax.config.adapters import LAYERS, LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 

@@ -75,11 +75,6 @@ def test_a_long_name_is_cut_and_the_vectors_stay(position, vocabulary: Path) -> 
     assert read(vocabulary, layout.tokens[0], layout.slots[0])[-1] == "[SEP]"
 
 
-def test_padding_to_a_given_length(tokenizer: Tokenizer) -> None:
-    layout = make_layout(NAMES, ContextConfig(5), tokenizer, least=256)
-    assert layout.tokens.shape == (4, 256) and (layout.tokens[:, 15:] == 0).all() and (layout.slots[:, 15:] == -1).all()
-
-
 @pytest.mark.parametrize("start", ["", "<s> "])
 def test_vectors_stand_before_the_text_of_a_causal_tower(start: str, tmp_path: Path) -> None:
     """Also before the start token that LLaMA's tokenizer gives, as PEFT prepends them."""

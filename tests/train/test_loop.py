@@ -1,8 +1,12 @@
 """What a run does between its updates: evaluation, checkpoints of three kinds, signals, and resuming in other circumstances."""
 
 import dataclasses
+import multiprocessing
 import os
 import shutil
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,14 @@ from helpers.tiny_run import config, final_state, make_data, read_lines
 
 from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig, Sigmoid, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train import loop as run_module
 from biomedclip_jax.train import main as loop
 from biomedclip_jax.train.checkpoint import Checkpoints
 from biomedclip_jax.train.export import read_run
-from biomedclip_jax.train.state import new_state, optimizer_for
+from biomedclip_jax.train.held_out import HeldOut, held_out_pairs
+from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def test_the_held_out_pairs_are_evaluated_and_the_best_checkpoint_is_kept(data: 
     assert results is not None
     for way in ("image_to_text", "text_to_image"):
         for k in (1, 5, 10):
-            assert lines[-1][f"held_out_{way}_recall_at_{k}"] == results[f"{way}_recall_at_{k}"]
+            assert lines[-1][f"held_out_{way}_recall_at_{k}"] == getattr(results, f"{way}_recall_at_{k}")
 
 
 def test_the_held_out_loss_is_that_of_all_pairs_together(data: Path, tmp_path: Path) -> None:
@@ -76,6 +81,26 @@ def test_the_held_out_loss_is_that_of_all_pairs_together(data: Path, tmp_path: P
         expected += (np.log(np.exp(s).sum(axis=1)) - np.diag(s)).mean() / 2
     found = read_lines(tmp_path / "metrics.jsonl")[-1]["held_out_loss"]
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluating_again_compiles_nothing(data: Path) -> None:
+    compiled: list[str] = []
+
+    def listen(event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    run = one_stage(data, stages=(Stage(16, steps=6), Stage(16, steps=1, image_size=24)))
+    mesh, pairs = make_mesh(), held_out_pairs(run, data)
+    assert pairs is not None
+    held_out = HeldOut(run, pairs, data, mesh)
+    state = new_state(run, 16, optimizer_for(run), mesh)
+    first = held_out.evaluate(state, 0)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    assert held_out.evaluate(state, 0) == first
+    assert not compiled
+    held_out.evaluate(at_image_size(state, run, 24), 1)
+    assert compiled, "another stage has other images, and the listener hears it"
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------------------
@@ -161,9 +186,6 @@ def test_a_signal_saves_and_the_same_call_goes_on(data: Path, tmp_path: Path, mo
 
         def update(state: Any, batch: Any) -> Any:
             if int(state.step) == 2:
-                import os
-                import signal
-
                 os.kill(os.getpid(), signal.SIGTERM)
                 os.kill(os.getpid(), signal.SIGTERM)  # Slurm sends it twice
             return step(state, batch)
@@ -180,6 +202,49 @@ def test_a_signal_saves_and_the_same_call_goes_on(data: Path, tmp_path: Path, mo
     loop.train(run, tmp_path / "whole")
     state, whole = final_state(run, tmp_path / "run")[1], final_state(run, tmp_path / "whole")[1]
     assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(whole)))
+
+
+# --- what a run leaves behind in the process ------------------------------------------------------------------------
+
+
+def alive() -> set[str]:
+    return {f"{thread.name} {thread.ident}" for thread in threading.enumerate()} | {
+        f"process {child.pid}" for child in multiprocessing.active_children()
+    }
+
+
+def failing_read(run: Any, *arguments: Any, **options: Any) -> int:
+    raise UserError("something in the loop")
+
+
+@pytest.mark.parametrize(
+    ("where", "workers"), [("in the loop", 0), ("in the loop", 2), ("half-way into the run", 0), ("before the run", 0)]
+)
+def test_an_error_that_is_handled_leaves_nothing_running(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, workers: int
+) -> None:
+    """The error itself is kept here, as an interpreter or a notebook does: with it, all that its frames hold."""
+    given = one_stage(data)
+    given = dataclasses.replace(given, data=dataclasses.replace(given.data, workers=workers))
+    loop.train(given, tmp_path, max_steps=1)  # what JAX, Orbax and Grain keep for good has started
+    before, handlers = alive(), [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
+    if where == "in the loop":
+        monkeypatch.setattr(run_module.Run, "_read", failing_read)
+    elif where == "half-way into the run":
+        monkeypatch.setattr(run_module, "MetricsFile", failing_read)
+    else:
+        given = dataclasses.replace(given, seed=1)
+    with pytest.raises(UserError) as kept:
+        loop.train(given, tmp_path)
+    until = time.monotonic() + 5  # threads of an executor that was shut down end a moment later
+    while alive() - before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not alive() - before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == handlers
+    monkeypatch.undo()
+    assert kept.value.__traceback__ is not None
+    if where != "before the run":
+        assert loop.train(given, tmp_path, max_steps=2) is None, "and the run can go on in the same process"
 
 
 # --- resuming in other circumstances --------------------------------------------------------------------------------
@@ -293,9 +358,10 @@ def test_another_source_of_the_same_pairs_trains_the_same(data: Path, tmp_path: 
         changed = dataclasses.replace(run, data=dataclasses.replace(other, workers=workers))
         results = loop.train(changed, tmp_path / "tars_run", steps)
     assert results is not None and expected is not None
-    assert results | {"seconds": 0} == expected | {"seconds": 0}
-    a, b = (flatten_dict(final_state(run, tmp_path / name)[1], sep="/") for name in ("table", "tars_run"))
-    assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+    assert dataclasses.replace(results, seconds=0) == dataclasses.replace(expected, seconds=0)
+    a, b = (final_state(run, tmp_path / name)[1] for name in ("table", "tars_run"))
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    assert all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
 def test_a_missing_shard_is_named_before_anything_is_computed(data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ The base is a model folder, or the pretrained towers that the run began with. PE
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from biomedclip_jax.config import CLIPConfig, PreprocessConfig, from_json, to_json
+from biomedclip_jax.config import CLIPConfig, PreprocessConfig, to_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop import initial
 from biomedclip_jax.interop.fingerprint import fingerprint
-from biomedclip_jax.interop.formats.folders import read_model
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json
+from biomedclip_jax.interop.formats.tower_pair import saved_config
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.mapping import Report
 from biomedclip_jax.interop.model import Model
@@ -77,12 +77,13 @@ def read_adapter(folder: Path) -> Adapter:
     path = folder / CONFIG_FILE
     content = read_json(path)
     try:
-        config, preprocess = (from_json(json.dumps(content[name])) for name in ("config", "preprocess"))
+        config, preprocess = (saved_config(content[name]) for name in ("config", "preprocess"))
         rest = {name: content[name] for name in ("base", "frozen_dtype", "sources", "tokenizer")}
         wanted = content["parameters"].items()
     except (KeyError, TypeError, StopIteration, AttributeError) as error:
         raise UserError(f"{path}: not an adapter as biomedclip writes it ({error}); write the folder again") from error
-    tensors, shapes = read_weights(folder / _WEIGHTS), flatten_dict(abstract_model(config)[1], sep="/")
+    tensors = read_weights(folder / _WEIGHTS)
+    shapes: dict[str, Any] = flatten_dict(abstract_model(config)[1], sep="/")
     for name, shape in wanted:
         if (
             name not in tensors
@@ -102,8 +103,11 @@ def with_adapter(base: Model, adapter: Adapter, source: object) -> Model:
     return _joined(flatten_dict(base.params, sep="/"), adapter, base.tokenizer, base.text_model, base.report, source)
 
 
-def read_adapted(folder: Path) -> Model:
-    """The model of an adapter folder, on the base that it names itself. UserError if that is gone or has changed."""
+def read_adapted(folder: Path, read_model: Callable[[Path], Model]) -> Model:
+    """The model of an adapter folder, on the base that it names itself. UserError if that is gone or has changed.
+
+    read_model: `detect.read_model`, which reads the base.
+    """
     adapter = read_adapter(folder)
     leaves: Flat = {}
     text_model, report = "", Report()

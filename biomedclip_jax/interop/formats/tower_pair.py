@@ -1,16 +1,21 @@
-"""Models that open_clip has no place for, as a folder of two towers that transformers' AutoModel loads.
+"""Two towers that transformers' AutoModel loads, each in a folder of its own, and the heads beside them.
 
     vision/                 ViT or DINOv2, with or without registers: config.json, model.safetensors, and a
                             preprocessor_config.json where transformers can do the same to an image
     text/                   BERT, GPT-2 or LLaMA: config.json, model.safetensors, tokenizer
     heads.safetensors       projections and temperature, kernels [out, in] as in PyTorch
-    adapters.safetensors    only where there are some beside the weights (a prefix), under our names, one tensor a block
-    biomedclip_config.json  our CLIPConfig and PreprocessConfig, which say what the towers' own configs do not, such as pooling
 
-Reading goes by `biomedclip_config.json` alone. Weights may be split into several files with an index.
+A model that open_clip has a place for (ViT and BERT) is described by `open_clip_config.json`, and its heads have open_clip's
+names: `read_pair`, `write_pair`. Any other has instead, for `read_towers`, `write_towers`:
+
+    biomedclip_config.json  our CLIPConfig and PreprocessConfig, which say what the towers' own configs do not, such as pooling
+    adapters.safetensors    only where there are some beside the weights (a prefix), under our names, one tensor a block
+
+Weights may be split into several files with an index.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +33,16 @@ from biomedclip_jax.config import (
     to_json,
 )
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.formats import preprocessor
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
+from biomedclip_jax.interop.formats.open_clip import config as open_clip
+from biomedclip_jax.interop.formats.open_clip.folder import described
+from biomedclip_jax.interop.formats.open_clip.mapping import head_entries
 from biomedclip_jax.interop.mapping import Entry, from_params, one, stacked, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import Parts, find_weights, read_weights, write_safetensors
+from biomedclip_jax.interop.tokenizer_files import copy_tokenizer
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import is_adapter
 
@@ -40,6 +50,20 @@ CONFIG_FILE = "biomedclip_config.json"
 HEADS = "heads.safetensors"
 ADAPTERS = "adapters.safetensors"
 _TOWERS = ("vision", "text")
+
+
+def saved_config(content: Any) -> Any:
+    """The config that was written as this JSON into a folder of ours, also by an earlier version.
+
+    KeyError, TypeError, StopIteration or AttributeError if it is none.
+    """
+
+    def known_today(fields: dict[str, Any]) -> dict[str, Any]:
+        if fields.get("kind") == "BertConfig":
+            fields.pop("attend_padding", None)  # false wherever such a folder could be written
+        return fields
+
+    return from_json(json.dumps(json.loads(json.dumps(content), object_hook=known_today)))
 
 
 def check_form(config: CLIPConfig) -> None:
@@ -94,7 +118,7 @@ def read_towers(folder: Path) -> Model:
     path = folder / CONFIG_FILE
     content = huggingface.read_json(path)
     try:
-        config, preprocess = [from_json(json.dumps(content[part])) for part in ("model", "preprocess")]
+        config, preprocess = [saved_config(content[part]) for part in ("model", "preprocess")]
         fits = isinstance(config, CLIPConfig) and isinstance(preprocess, PreprocessConfig)
     except (KeyError, TypeError, StopIteration, AttributeError) as error:
         raise UserError(f"{path}: not a model's config as biomedclip writes it ({error}); write the folder again") from error
@@ -116,15 +140,72 @@ def write_towers(model: Model, folder: Path) -> list[str]:
     """Configs and weights into `folder`; returns the names of the tensors written. UserError if the model has no such form."""
     config = model.config
     contents = {"vision/config.json": _vision_json(config), "text/config.json": _text_json(config)}
-    described = {"model": config, "preprocess": model.preprocess}
-    contents[CONFIG_FILE] = {name: json.loads(to_json(part)) for name, part in described.items()}
+    own_configs = {"model": config, "preprocess": model.preprocess}
+    contents[CONFIG_FILE] = {name: json.loads(to_json(part)) for name, part in own_configs.items()}
     for part in _TOWERS:
         (folder / part).mkdir()
     for file, content in contents.items():
-        (folder / file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        huggingface.write_json(folder / file, content)
+    _write_preprocessor(model.preprocess, folder / "vision")
+    copy_tokenizer(model, folder / "text")
     tensors = _zeros(config.vit) | from_params(model.params, _entries(config))
+    _write_parts(folder, tensors)
+    return list(tensors)
+
+
+def _write_parts(folder: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Each tensor into the file of the part that its name begins with."""
     for part, file in (*((part, f"{part}/model.safetensors") for part in _TOWERS), ("heads", HEADS), ("adapters", ADAPTERS)):
         own = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
         if own:
             write_safetensors(folder / file, own)
+
+
+def _write_preprocessor(preprocess: PreprocessConfig, folder: Path) -> None:
+    """For those who load the towers without us, where transformers can do the same; our own config says it in any case."""
+    try:
+        content = preprocessor.preprocessor_json(preprocess)
+    except UserError:
+        return
+    huggingface.write_json(folder / preprocessor.FILE, content)
+
+
+# --- described by open_clip_config.json ---------------------------------------------------------------------------------
+
+
+def _pair_entries(config: CLIPConfig) -> list[Entry]:
+    assert isinstance(config.text, BertConfig)
+    vision = huggingface.vit_entries(config.vit, "vision.")
+    text = huggingface.bert_entries(config.text, "text.")
+    return [*vision, *text, *head_entries(config, timm=True, text_prefix="text.", prefix="heads.")]
+
+
+def read_pair(folder: Path) -> Model:
+    """ViT and BERT in such a folder. UserError names what is missing, unknown, misshapen or not finite."""
+    content = huggingface.read_json(folder / open_clip.CONFIG_FILE)
+    files = {part: read_weights(find_weights(folder / part)) for part in _TOWERS}
+    named_as_open_clip = Parts({"text": Parts({"transformer": files["text"]})})
+    config, preprocess = open_clip.read_config(content, named_as_open_clip, folder / "text")
+    tensors = Parts(files | {"heads": read_weights(folder / HEADS)})
+    ignored = {f"{part}.pooler.*": "pooler: this model reads the last hidden state" for part in files}
+    if not config.vit.patch_bias:
+        ignored[f"vision.{huggingface.VIT_PATCH_BIAS}"] = "zeros: this tower has no bias on its patches"
+    params, report = to_params(tensors, _pair_entries(config), abstract_model(config)[1], ignored, folder)
+    return Model(config, preprocess, params, folder / "text", report, content["model_cfg"]["text_cfg"]["hf_model_name"])
+
+
+def write_pair(model: Model, folder: Path, destination: Path) -> list[str]:
+    """ViT and BERT into `folder`, which is going to be `destination`; returns the names of the tensors written."""
+    config = model.config
+    assert isinstance(config.text, BertConfig)
+    for part in _TOWERS:
+        (folder / part).mkdir()
+    huggingface.write_json(folder / "vision" / "config.json", huggingface.vit_config_json(config.vit))
+    _write_preprocessor(model.preprocess, folder / "vision")
+    huggingface.write_json(folder / "text" / "config.json", huggingface.bert_config_json(config.text))
+    copy_tokenizer(model, folder / "text")
+    huggingface.write_json(folder / open_clip.CONFIG_FILE, described(model, destination / "text"))
+    tensors = from_params(model.params, _pair_entries(config))
+    tensors.setdefault(f"vision.{huggingface.VIT_PATCH_BIAS}", np.zeros(config.vit.width, np.float32))
+    _write_parts(folder, tensors)
     return list(tensors)

@@ -7,7 +7,7 @@ Slurm, GKE and TPU pods; tried with JAX 0.10.2 and 0.12.0).
 Exit codes of a run: 0 finished, 143 saved after SIGTERM, 2 wrong input, 124 (`LOST`) a process is late, stalled or gone, 134
 when JAX itself noticed that first and aborted. The same command goes on from the last checkpoint after each but 2.
 
-What the processes of a run do as one: only the first speaks and writes, and all agree before they act on what one saw.
+What is done once in a run is done by its first process (`is_first`, `say`); `all_agree` before all act on what one saw.
 """
 
 import contextlib
@@ -26,8 +26,6 @@ import numpy as np
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.train.multihost.rendezvous import LostHost, describe_missing, rendezvous
 
-__all__ = ["LOST", "SAVED", "LostHost", "barrier", "count", "leave", "name", "start"]
-
 LOST = LostHost.code
 SAVED = 143
 _PREFIX = "biomedclip/"
@@ -38,8 +36,8 @@ _CLUSTER_HINTS = ("SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE", "JOB_COMPLETION
 
 
 @dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where this process stands in the run."""
+class _Cluster:
+    """The processes of the run, as this process was told of them: `address` is process 0's, as host:port."""
 
     address: str
     count: int
@@ -65,29 +63,27 @@ def start(timeout_seconds: float = 300, heartbeat_seconds: int = 60) -> None:
     the environment is half set. A process that is gone for `heartbeat_seconds` makes JAX end all others (exit code 134).
     """
     global _job
-    if _job is not None or (place := _place(timeout_seconds)) is None:
+    if _job is not None or (cluster := _cluster(timeout_seconds)) is None:
         return
-    import jax
-
     sys.excepthook = _leave_after_error
     bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS")
-    hosts = rendezvous(place.address, place.count, place.process, timeout_seconds, bind)
-    # its handler of SIGTERM would take the place of Python's, and nobody here asks it
+    hosts = rendezvous(cluster.address, cluster.count, cluster.process, timeout_seconds, bind)
+    # its handler of SIGTERM would replace Python's, and nobody here asks it
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
-        place.address,
-        place.count,
-        place.process,
-        local_device_ids=place.local_device_ids,
-        cluster_detection_method="deactivate",  # _place has done that
+        cluster.address,
+        cluster.count,
+        cluster.process,
+        local_device_ids=cluster.local_device_ids,
+        cluster_detection_method="deactivate",  # _cluster has done that
         initialization_timeout=max(10, int(timeout_seconds)),
         heartbeat_timeout_seconds=heartbeat_seconds,
         shutdown_timeout_seconds=heartbeat_seconds,
     )
-    _job = _Job(place.process, hosts)
+    _job = _Job(cluster.process, hosts)
 
 
-def _place(timeout_seconds: float) -> _Place | None:
+def _cluster(timeout_seconds: float) -> _Cluster | None:
     """None for a run of one process. Asks no server and takes no time where nothing hints at others."""
     number, total = os.environ.get("JAX_PROCESS_ID"), os.environ.get("JAX_NUM_PROCESSES")
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
@@ -104,7 +100,7 @@ def _place(timeout_seconds: float) -> _Place | None:
             raise UserError(
                 f"JAX_COORDINATOR_ADDRESS={address}: expected host:port, where process 0 runs and a free port there"
             )
-        return _Place(address, int(total), int(number), None)  # JAX reads JAX_LOCAL_DEVICE_IDS by itself
+        return _Cluster(address, int(total), int(number), None)  # JAX reads JAX_LOCAL_DEVICE_IDS by itself
     found = _detect(timeout_seconds)
     if found is None and address is not None:
         raise UserError(
@@ -114,7 +110,7 @@ def _place(timeout_seconds: float) -> _Place | None:
     return found
 
 
-def _detect(timeout_seconds: float) -> _Place | None:
+def _detect(timeout_seconds: float) -> _Cluster | None:
     """What JAX finds out about a cluster around us."""
     from jax._src import cloud_tpu_init, clusters
 
@@ -142,7 +138,7 @@ def _detect(timeout_seconds: float) -> _Place | None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if devices is not None and visible and "," not in visible:
         devices = [0]  # srun --gpus-per-task has given this process a GPU of its own: it is the first that it sees
-    return _Place(address, total, process, None if devices is None else list(devices))
+    return _Cluster(address, total, process, None if devices is None else list(devices))
 
 
 def process() -> int:
@@ -158,6 +154,26 @@ def count() -> int:
 def name(number: int) -> str:
     """For messages: "process 1 (node7)"."""
     return f"process {number}" + (f" ({_job.hosts[number]})" if _job is not None else "")
+
+
+def is_first() -> bool:
+    """Whether this process does what is done once: prints, and writes what is not written by all."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Print a line, in the first process alone."""
+    if is_first():
+        print(text, flush=True)
+
+
+def all_agree(fine: bool) -> bool:
+    """Whether `fine` is true in every process. All of them have to call this at the same point."""
+    if jax.process_count() == 1:
+        return fine
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(np.all(np.asarray(process_allgather(np.asarray(fine)))))
 
 
 def barrier(label: str, timeout_seconds: float) -> None:
@@ -186,8 +202,6 @@ def leave(code: int, timeout_seconds: float = 3600) -> None:
         return
     sys.stdout.flush()
     if code in (0, SAVED):
-        import jax
-
         try:
             barrier("the end", timeout_seconds)
             jax.distributed.shutdown()
@@ -286,23 +300,3 @@ def _who_is_gone(job: _Job) -> tuple[int, str]:
             time.sleep(0.2)
     gone = ", ".join(name(number) for number in range(len(job.hosts)) if number not in there)
     return LOST, f"a collective operation failed; gone or not answering: {gone or 'nobody'}"
-
-
-def is_first() -> bool:
-    """Whether this process does what is done once: prints, and writes what is not written by all."""
-    return jax.process_index() == 0
-
-
-def say(text: str) -> None:
-    """A line on the screen, once a run."""
-    if is_first():
-        print(text, flush=True)
-
-
-def all_agree(fine: bool) -> bool:
-    """Whether every process says so. All have to ask at the same point."""
-    if jax.process_count() == 1:
-        return fine
-    from jax.experimental.multihost_utils import process_allgather
-
-    return bool(np.all(np.asarray(process_allgather(np.asarray(fine)))))

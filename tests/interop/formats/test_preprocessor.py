@@ -14,8 +14,10 @@ from PIL import Image
 from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, PreprocessConfig, ViTConfig
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import Format, Model, export_format, read_model, write_model
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.preprocessor import preprocessor_json, read_preprocessor
+from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.write import Format, export_format, write_model
 from biomedclip_jax.models import init_params
 
 SIZES = {"width": 32, "depth": 1, "heads": 4, "mlp_width": 64}

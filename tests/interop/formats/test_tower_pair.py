@@ -27,8 +27,10 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import Model, export_format, read_model, write_model
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.tower_pair import CONFIG_FILE
+from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.models import init_params
 
 VIT = ViTConfig(image_size=28, patch_size=14, width=32, depth=2, heads=4, mlp_width=64)
@@ -89,6 +91,17 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
         with pytest.raises(UserError, match="no open_clip form"):
             write_model(model, tmp_path / "other", format)
         assert not list(tmp_path.glob("other*"))
+
+
+def test_a_folder_written_before_is_read(tmp_path: Path) -> None:
+    """BERT's config had one field more, which was false in every folder that could be written."""
+    model = model_of(MODELS["DINOv2 and BERT"], tmp_path / "tokenizer")
+    write_model(model, tmp_path / "model", "huggingface")
+    path = tmp_path / "model" / "biomedclip_config.json"
+    content = json.loads(path.read_text())
+    content["model"]["text"]["attend_padding"] = False
+    path.write_text(json.dumps(content))
+    assert read_model(tmp_path / "model").config == model.config
 
 
 @pytest.mark.parametrize("adapter", [PrefixConfig(3), LoRAConfig(4, targets=LLAMA_LAYERS)], ids=["prefix", "LoRA"])

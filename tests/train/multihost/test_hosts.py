@@ -139,12 +139,12 @@ def test_a_slurm_step_is_found(visible: str, devices: list[int], monkeypatch: py
     for name, value in step.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    place = hosts._place(1)
-    assert place is not None
-    assert place.address.startswith("gpu03:")
-    assert (place.count, place.process, place.local_device_ids) == (8, 5, devices)
+    cluster = hosts._cluster(1)
+    assert cluster is not None
+    assert cluster.address.startswith("gpu03:")
+    assert (cluster.count, cluster.process, cluster.local_device_ids) == (8, 5, devices)
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert hosts._place(1) is None
+    assert hosts._cluster(1) is None
 
 
 def test_the_rendezvous_bears_strangers_and_restarts() -> None:

@@ -11,7 +11,7 @@ Sources: PyPI hi-ml-multimodal 0.2.2, `health_multimodal/image` and `text`. What
 - An image is stretched to 0..255, one channel, short side 512 (bilinear), the middle 480 (BioViL-T 448) of it, values 0..1,
   not normalised. (hi-ml stretches 16-bit files and DICOM before they are reduced to 8 bits; here they come as `load_image`
   gives them.)
-- Each place of the ResNet's last map is projected, the embedding is the mean (`models/places.py`). BioViL-T is read for a
+- Each position of the ResNet's last map is projected, the embedding is the mean (`towers.py`). BioViL-T is read for a
   single image: its part for an earlier image is left out.
 - Text: [CLS] of the last block through CXR-BERT's own head. Up to 512 tokens, where hi-ml refuses longer texts. Its engine
   takes "!", "?" and "." off the end of a prompt; the model itself does not, nor is it done here.
@@ -24,8 +24,9 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, PreprocessConfig, ResNetConfig
+from biomedclip_jax.config import CLIPConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.baselines.biovil.towers import BioViLImageConfig, CxrBertConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, convolution, resnet_entries, torchvision_config
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, bert_entries
 from biomedclip_jax.interop.mapping import Entry, dense, norm, one, to_params
@@ -57,8 +58,10 @@ def find_image_file(folder: Path) -> Path | None:
     return found[0] if found else None
 
 
-def read_biovil(folder: Path, image_file: Path) -> Model:
+def read_biovil(folder: Path) -> Model:
     """BioViL or BioViL-T from its folder. UserError names what is missing, unknown or misshapen."""
+    image_file = find_image_file(folder)
+    assert image_file is not None, f"{folder}: no folder of BioViL"
     tensors = Parts({"image": read_weights(image_file), "text": read_weights(find_weights(folder))})
     temporal = _NO_EARLIER in tensors
     preprocess = preprocess_config(temporal)
@@ -67,13 +70,14 @@ def read_biovil(folder: Path, image_file: Path) -> Model:
         name = head.removeprefix("text.")
         raise UserError(f"{folder}: no tensor {name}; expected the CXR-BERT released with {image_file.name}")
     text = bert_config(tensors, "text.bert.", folder, "CXR-BERT")
+    resnet = torchvision_config(tensors, _RESNET, preprocess.image_size, "none", image_file)
+    width = tensors.shape(head)[0]
     config = CLIPConfig(
-        image=torchvision_config(tensors, _RESNET, preprocess.image_size, "none", image_file),
-        text=dataclasses.replace(text, context_length=text.positions),
-        embed_width=tensors.shape(head)[0],
-        image_head="biovil_t" if temporal else "biovil",
-        text_head="mlp_norm",
-        text_head_bias=True,
+        image=BioViLImageConfig(resnet, width, temporal),
+        text=CxrBertConfig(**vars(dataclasses.replace(text, context_length=text.positions)), features=width),
+        embed_width=width,
+        image_head="none",
+        text_head="none",
         init_logit_scale=0.0,
     )
     shapes = abstract_model(config)[1]
@@ -91,19 +95,19 @@ def preprocess_config(temporal: bool) -> PreprocessConfig:
 
 
 def _entries(config: CLIPConfig) -> list[Entry]:
-    assert isinstance(config.image, ResNetConfig) and isinstance(config.text, BertConfig)
-    found = resnet_entries(config.image, _RESNET)
-    if config.image_head == "biovil_t":
-        found.append(one("image_head/reduce/kernel", "image.encoder.backbone_to_vit.weight", "point"))
-        found.append(one("image_head/no_earlier", _NO_EARLIER, "channels"))
+    assert isinstance(config.image, BioViLImageConfig) and isinstance(config.text, CxrBertConfig)
+    found = resnet_entries(config.image.resnet, _RESNET, "image/resnet/")
+    if config.image.temporal:
+        found.append(one("image/reduce/kernel", "image.encoder.backbone_to_vit.weight", "point"))
+        found.append(one("image/no_earlier", _NO_EARLIER, "channels"))
     projector = "image.projector.model."
     return [
         *found,
-        *convolution("image_head/fc1", f"{projector}0", f"{projector}1"),
-        one("image_head/fc2/kernel", f"{projector}3.weight", "point"),
-        one("image_head/fc2/bias", f"{projector}3.bias"),
+        *convolution("image/fc1", f"{projector}0", f"{projector}1"),
+        one("image/fc2/kernel", f"{projector}3.weight", "point"),
+        one("image/fc2/bias", f"{projector}3.bias"),
         *bert_entries(config.text, "text.bert."),
-        *dense("text_head/fc1", f"{_TEXT_HEAD}dense_to_hidden"),
-        *norm("text_head/norm", f"{_TEXT_HEAD}LayerNorm"),
-        *dense("text_head/fc2", f"{_TEXT_HEAD}dense_to_output"),
+        *dense("text/fc1", f"{_TEXT_HEAD}dense_to_hidden"),
+        *norm("text/head_norm", f"{_TEXT_HEAD}LayerNorm"),
+        *dense("text/fc2", f"{_TEXT_HEAD}dense_to_output"),
     ]

@@ -21,9 +21,12 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, PreprocessConfig, ResNetConfig, SwinConfig
+from biomedclip_jax.config import CLIPConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.baselines.medclip.swin import SwinConfig
+from biomedclip_jax.interop.baselines.medclip.text import MedCLIPTextConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries, torchvision_config
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, bert_entries
 from biomedclip_jax.interop.mapping import Entry, dense, norm, one, stacked, to_params
 from biomedclip_jax.interop.model import Model
@@ -58,7 +61,7 @@ def read_medclip(folder: Path) -> Model:
     if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         raise UserError(f"{folder}: MedCLIP without its tokenizer; put vocab.txt of {_BERT} (Hugging Face hub) here")
     text = bert_config(tensors, _TEXT, folder, _BERT)
-    text = dataclasses.replace(text, context_length=min(_CONTEXT, text.positions), pool="mean_of_three")
+    text = MedCLIPTextConfig(**vars(dataclasses.replace(text, context_length=min(_CONTEXT, text.positions))))
     swin = f"{_IMAGE}embeddings.patch_embeddings.projection.weight" in tensors
     image = _swin_config(tensors, path) if swin else torchvision_config(tensors, _IMAGE, _IMAGE_SIZE, "mean", path)
     width = tensors.shape(f"{_TEXT_HEAD}.weight")[0]
@@ -71,7 +74,7 @@ def read_medclip(folder: Path) -> Model:
 def medclip_entries(config: CLIPConfig) -> list[Entry]:
     """Every parameter under MedCLIP's names."""
     image, text = config.image, config.text
-    assert isinstance(image, SwinConfig | ResNetConfig) and isinstance(text, BertConfig)
+    assert isinstance(image, SwinConfig | ResNetConfig) and isinstance(text, MedCLIPTextConfig)
     if isinstance(image, SwinConfig):
         vision = [*swin_entries(image, _IMAGE), *dense("image_head/proj", "vision_model.projection_head", bias=False)]
     else:

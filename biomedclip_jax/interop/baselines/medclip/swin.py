@@ -5,6 +5,9 @@ window only, with a learned bias for each relative position. In every second blo
 first; places that came together only by rolling round the border are then masked from each other.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +15,63 @@ from einops import rearrange
 from flax import nnx
 from jax import Array, lax
 
-from biomedclip_jax.config import ComputeConfig, SwinConfig
+from biomedclip_jax.config import Activation, AdapterConfig, ComputeConfig
+from biomedclip_jax.config.checks import check, check_choices, check_positive
 from biomedclip_jax.models.dense import linear
-from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, layer_norm, remat, stacked
+from biomedclip_jax.models.transformer import MLP, BlockShape, layer_norm, remat, stacked
 
 _FAR = -100.0  # added to the scores of masked pairs; transformers has this number, not minus infinity
+
+
+@dataclass(frozen=True)
+class SwinConfig:
+    """A Swin transformer, version 1. The defaults are Swin-T (`microsoft/swin-tiny-patch4-window7-224`).
+
+    Each stage has half the side and twice the width of the one before it.
+    """
+
+    image_size: int = 224
+    patch_size: int = 4
+    first_width: int = 96  # of the first stage
+    depths: tuple[int, ...] = (2, 2, 6, 2)  # blocks of each stage
+    heads: tuple[int, ...] = (3, 6, 12, 24)
+    window: int = 7  # patches a side
+    mlp_ratio: int = 4
+    activation: Activation = "gelu"
+    layer_norm_eps: float = 1e-5
+    quirk: ClassVar[str] = "open_clip has no Swin transformer"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "image_size", "patch_size", "first_width", "window", "mlp_ratio")
+        check_choices(self, activation=Activation)
+        even = self.depths and all(isinstance(n, int) and n > 0 and n % 2 == 0 for n in self.depths)
+        check(bool(even), self, "depths", "even numbers above 0, one a stage: windows at rest and moved take turns")
+        fits = len(self.heads) == len(self.depths)
+        fits = fits and all(h > 0 and (self.first_width << i) % h == 0 for i, h in enumerate(self.heads))
+        check(fits, self, "heads", f"{len(self.depths)} divisors, of {self.first_width} and each its double")
+        whole = self.image_size % (self.patch_size << (len(self.depths) - 1)) == 0
+        sides = [self.patches_a_side >> i for i in range(len(self.depths))]
+        whole = whole and all(side <= self.window or side % self.window == 0 for side in sides)
+        check(whole, self, "image_size", f"one whose stages fill whole windows of {self.window} patches a side")
+
+    @property
+    def patches_a_side(self) -> int:
+        """Patches a side of the first stage."""
+        return self.image_size // self.patch_size
+
+    @property
+    def width(self) -> int:
+        """Features of a place after the last stage."""
+        return self.first_width << (len(self.depths) - 1)
+
+    @property
+    def features(self) -> int:
+        """Width of what the tower gives."""
+        return self.width
+
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "Swin":
+        """The tower with fresh parameters. It takes no adapter."""
+        return Swin(self, compute, rngs)
 
 
 def relative_positions(window: int) -> np.ndarray:
@@ -127,8 +182,7 @@ class PatchMerging(nnx.Module):
 class Swin(nnx.Module):
     """images [B, S, S, 3] -> pooled features [B, D]: the mean of all places after the last LayerNorm."""
 
-    def __init__(self, config: SwinConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
-        """gather: split weights are not supported here; there for symmetry with the other towers."""
+    def __init__(self, config: SwinConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         c = config
         self.config = c
         self.compute = compute

@@ -1,0 +1,1 @@
+"""PMC-CLIP: CLIP's ResNet-50 beside PubMedBERT. `reader.py` says how it is released."""

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.baselines.pmc_clip.text import PmcClipTextConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, clip_resnet_config, resnet_entries
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_config, bert_entries
 from biomedclip_jax.interop.mapping import Entry, dense, one, to_params
@@ -91,7 +92,7 @@ def _read(
     image_prefix, bert_prefix, projection = names
     image = clip_resnet_config(tensors, image_prefix, source)
     text = bert_config(tensors, bert_prefix, folder, _BERT)
-    text = dataclasses.replace(text, context_length=min(_CONTEXT, text.positions), attend_padding=True)
+    text = PmcClipTextConfig(**vars(dataclasses.replace(text, context_length=min(_CONTEXT, text.positions))))
     if notebook:
         image = dataclasses.replace(image, heads=_NOTEBOOK_HEADS)
         text = dataclasses.replace(text, pool="cls_pooler")

@@ -1,0 +1,1 @@
+"""ResNet image towers, which PMC-CLIP, MedCLIP, BioViL, PubMedCLIP and open_clip share."""

@@ -5,8 +5,8 @@ Sources: openai/CLIP `clip/model.py`, open_clip `modified_resnet.py`, torchvisio
 
 from pathlib import Path
 
-from biomedclip_jax.config import ResNetConfig, ResNetPool
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig, ResNetPool
 from biomedclip_jax.interop.mapping import Entry, dense, one, stacked
 from biomedclip_jax.interop.tensor_files import TensorFile
 

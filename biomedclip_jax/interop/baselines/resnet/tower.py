@@ -6,16 +6,69 @@ BatchNorm is always frozen: it uses the running statistics of the checkpoint, wh
 batch. An image's features then do not depend on the images beside it, and training on few images cannot spoil them.
 """
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from biomedclip_jax.config import ComputeConfig, ResNetConfig
+from biomedclip_jax.config import AdapterConfig, ComputeConfig
+from biomedclip_jax.config.checks import check, check_choices, check_heads, check_positive
 from biomedclip_jax.models.dense import linear, product
-from biomedclip_jax.models.transformer import Gather, remat, stacked
+from biomedclip_jax.models.transformer import remat, stacked
+
+ResNetStyle = Literal["clip", "torchvision"]
+ResNetPool = Literal["attention", "mean", "none"]
 
 _EXPANSION = 4  # a block gives 4 x the channels of its 3x3 convolution
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """A ResNet of bottleneck blocks: CLIP's `ModifiedResNet` or torchvision's `ResNet`. The defaults are CLIP's RN50.
+
+    style "clip": a stem of three convolutions, and average pooling in front of each stride; "torchvision": a stem of one
+    7x7 convolution and a maximum, and strides in the 3x3 convolutions. BatchNorm always uses the statistics in the file.
+    """
+
+    image_size: int = 224
+    blocks: tuple[int, ...] = (3, 4, 6, 3)  # of the four stages; RN101 (3, 4, 23, 3), RN50x4 (4, 6, 10, 6)
+    stem_width: int = 64  # RN50x4 80
+    style: ResNetStyle = "clip"
+    pool: ResNetPool = "attention"
+    heads: int = 32  # of the attention pool; CLIP: width / 64
+    quirk: ClassVar[str] = "of ResNets only CLIP's own, with attention pooling, has one"
+
+    def __post_init__(self) -> None:
+        check_positive(self, "image_size", "stem_width", "heads")
+        check_choices(self, style=ResNetStyle, pool=ResNetPool)
+        whole = all(isinstance(n, int) and n > 0 for n in self.blocks)
+        check(len(self.blocks) == 4 and whole, self, "blocks", "four whole numbers above 0, one a stage")
+        check(self.image_size % 32 == 0, self, "image_size", "a multiple of 32, by which the tower reduces an image")
+        check(self.stem_width % 2 == 0, self, "stem_width", "an even number")
+        if self.pool == "attention":
+            check_heads(self)
+
+    @property
+    def width(self) -> int:
+        """Features of a place after the last stage."""
+        return 32 * self.stem_width
+
+    @property
+    def patches(self) -> int:
+        """Places after the last stage."""
+        return (self.image_size // 32) ** 2
+
+    @property
+    def features(self) -> int:
+        """Width of what the tower gives."""
+        return self.width
+
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "ResNet":
+        """The tower with fresh parameters. It takes no adapter."""
+        return ResNet(self, compute, rngs)
 
 
 class Convolution(nnx.Module):
@@ -131,8 +184,7 @@ class AttentionPool(nnx.Module):
 class ResNet(nnx.Module):
     """images [B, S, S, 3] -> pooled features [B, D], or with pool "none" those of all places [B, S/32, S/32, D]."""
 
-    def __init__(self, config: ResNetConfig, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None = None):
-        """gather: split weights are not supported here; there for symmetry with the other towers."""
+    def __init__(self, config: ResNetConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         c = config
         self.config = c
         self.compute = compute

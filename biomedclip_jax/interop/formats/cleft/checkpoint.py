@@ -53,9 +53,11 @@ from biomedclip_jax.interop.formats.cleft.mapping import (
     words_of,
 )
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
+from biomedclip_jax.interop.formats.huggingface.mapping import write_json
 from biomedclip_jax.interop.formats.peft.names import NAMES, key_width
 from biomedclip_jax.interop.mapping import from_params, to_params
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.tokenizer_files import copy_tokenizer
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
@@ -173,6 +175,15 @@ def write_cleft(model: Model, path: Path, like: Path | None = None) -> list[str]
     return list(state)
 
 
+def write_cleft_folder(model: Model, folder: Path) -> list[str]:
+    """A first-stage checkpoint, `cleft.ckpt`, with the text model's config and tokenizer; returns the tensors' names."""
+    names = write_cleft(model, folder / "cleft.ckpt")
+    assert isinstance(model.config.text, GPTConfig | LlamaConfig)
+    write_json(folder / "config.json", causal.config_json(model.config.text))
+    copy_tokenizer(model, folder)
+    return names
+
+
 def check_form(config: CLIPConfig, preprocess: PreprocessConfig, path: Path) -> None:
     """UserError if CLEFT's code computes another function of an image file or a text; path: what was to be written."""
     adapter = config.text_adapter
@@ -248,8 +259,8 @@ def _by_release(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[s
     for name, array in tensors.items():
         own = name if nested is None else name.replace(usual, f"{TEXT}model.{nested}")
         state[own] = array.reshape(-1, 1) if name.endswith(columns) else array
-    state[f"{IMAGE}model.mask_token"] = np.zeros((1, config.image.width), np.float32)
-    for part, width in ((IMAGE, config.image.width), (TEXT, config.text.width)):
+    state[f"{IMAGE}model.mask_token"] = np.zeros((1, config.vit.width), np.float32)
+    for part, width in ((IMAGE, config.vit.width), (TEXT, config.text.width)):
         hidden, out = _LOCAL_WIDTH, config.embed_width
         shapes = {"0.weight": (hidden, width, 1), "0.bias": (hidden,), "1.weight": (hidden,), "1.bias": (hidden,)}
         shapes |= {"3.weight": (out, hidden, 1), "3.bias": (out,)}

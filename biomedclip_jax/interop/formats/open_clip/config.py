@@ -5,7 +5,6 @@ released BiomedCLIP config in both of its spellings (`hf_proj_type`/`hf_pooler_t
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,78 +13,17 @@ from biomedclip_jax.config import (
     BertConfig,
     CLIPConfig,
     ClipTextConfig,
-    ImageConfig,
+    OwnTower,
     PreprocessConfig,
-    ResNetConfig,
     ViTConfig,
 )
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config
+from biomedclip_jax.interop.formats.open_clip.timm import timm_name, vit_from_timm
 from biomedclip_jax.interop.tensor_files import TensorFile
 
 CONFIG_FILE = "open_clip_config.json"
-
-_WIDTHS = {  # timm's sizes: width, depth, heads, MLP width
-    "tiny": (192, 12, 3, 768),
-    "small": (384, 12, 6, 1536),
-    "medium": (512, 12, 8, 2048),
-    "base": (768, 12, 12, 3072),
-    "large": (1024, 24, 16, 4096),
-    "huge": (1280, 32, 16, 5120),
-    "giant": (1408, 40, 16, 6144),
-    "gigantic": (1664, 48, 16, 8192),
-}
-# The timm models that the image tower can be. timm builds no others by pattern, so names are listed, not derived.
-_TIMM_NAMES = (
-    *(f"vit_tiny_patch16_{s}" for s in (224, 384)),
-    *(f"vit_small_patch{p}_{s}" for p, s in ((32, 224), (32, 384), (16, 224), (16, 384), (8, 224))),
-    *(f"vit_base_patch{p}_{s}" for p, s in ((32, 224), (32, 384), (16, 224), (16, 384), (8, 224))),
-    *(f"vit_large_patch{p}_{s}" for p, s in ((32, 224), (32, 384), (16, 224), (16, 384), (14, 224))),
-    *(f"vit_{w}_patch14_224" for w in ("huge", "giant", "gigantic")),
-    *(f"vit_medium_patch{p}_clip_224" for p in (32, 16)),
-    *(f"vit_base_patch32_clip_{s}" for s in (224, 256, 384, 448)),
-    *(f"vit_base_patch16_clip_{s}" for s in (224, 384)),
-    *(f"vit_large_patch14_clip_{s}" for s in (224, 336)),
-    *(f"vit_huge_patch14_clip_{s}" for s in (224, 336, 378)),
-    *(f"vit_base_patch{p}_clip_quickgelu_224" for p in (32, 16)),
-    *(f"vit_large_patch14_clip_quickgelu_{s}" for s in (224, 336)),
-    *(f"vit_{w}_patch14_dinov2" for w in ("small", "base", "large")),
-    *(f"vit_{w}_patch14_reg4_dinov2" for w in ("small", "base", "large")),
-)
-
-
-def vit_from_timm(name: str) -> ViTConfig:
-    """The tower that timm builds under this name (a weights tag after a dot is allowed and ignored)."""
-    plain = name.split(".")[0]
-    match = re.fullmatch(r"vit_([a-z]+)_patch(\d+)(_reg4)?(_clip)?(_quickgelu)?(_dinov2)?(?:_(\d+))?", plain)
-    if plain not in _TIMM_NAMES or match is None:
-        raise UserError(f"timm_model_name = {name!r}: not a ViT that is known here; known: {', '.join(_TIMM_NAMES)}")
-    size, patch, registers, clip, quick, dino, pixels = match.groups()
-    width, depth, heads, mlp_width = _WIDTHS[size]
-    return ViTConfig(
-        image_size=int(pixels or 518),
-        patch_size=int(patch),
-        width=width,
-        depth=depth,
-        heads=heads,
-        mlp_width=mlp_width,
-        registers=4 if registers else 0,
-        position_on_prefix=not registers,
-        patch_bias=not clip,
-        norm_pre=bool(clip),
-        layer_scale=bool(dino),
-        activation="quick_gelu" if quick else "gelu",
-        layer_norm_eps=1e-5 if clip else 1e-6,
-    )
-
-
-def timm_name(config: ImageConfig) -> str | None:
-    """The timm name of this tower, if it has one."""
-    if not isinstance(config, ViTConfig) or config.pool == "mean_prenorm":
-        return None
-    cls = dataclasses.replace(config, pool="cls", norm_after_pool=False) if config.class_token else config
-    return next((name for name in _TIMM_NAMES if vit_from_timm(name) == cls), None)
-
 
 # --- open_clip_config.json -> our config ---------------------------------------------------------------------------
 
@@ -272,7 +210,7 @@ def write_config(config: CLIPConfig, preprocess: PreprocessConfig, text_model: s
         if config.image_head_bias:
             vision["timm_proj_bias"] = True
     else:
-        vision = _clip_resnet(config, image) if resnet else _clip_vision(config)
+        vision = _clip_resnet(image) if isinstance(image, ResNetConfig) else _clip_vision(config)
         if not resnet and config.vit.activation == "quick_gelu":
             model["quick_gelu"] = True
     if isinstance(text, BertConfig):
@@ -308,10 +246,10 @@ def _check_expressible(config: CLIPConfig, preprocess: PreprocessConfig) -> None
         raise UserError(f"this text tower ({kind}) has no open_clip form: write the model in the huggingface format")
     if isinstance(config.image, ViTConfig) and config.image.pool == "mean_prenorm":
         raise UserError("this image tower has no open_clip form: open_clip never pools before the last norm, as CLEFT does")
-    if isinstance(config.text, BertConfig) and config.text.attend_padding:
-        raise UserError("this text tower has no open_clip form: it looks at padding, as PMC-CLIP's does")
-    if config.text_head == "mlp_norm" or (isinstance(config.text, BertConfig) and config.text.pool == "mean_of_three"):
-        raise UserError("this text tower has no open_clip form: open_clip has neither MedCLIP's pooling nor CXR-BERT's head")
+    if isinstance(config.text, OwnTower):
+        raise UserError(f"this text tower has no open_clip form: {config.text.quirk}")
+    if isinstance(config.image, OwnTower) and not _is_clip_resnet(config):
+        raise UserError(f"this image tower has no open_clip form: {config.image.quirk}")
     own = preprocess.resize_size is not None or preprocess.gray or preprocess.stretch
     own = own or preprocess.square_size is not None or preprocess.otsu_crop
     if own or preprocess.resize_mode == "pad" or preprocess.interpolation == "nearest":
@@ -321,9 +259,13 @@ def _check_expressible(config: CLIPConfig, preprocess: PreprocessConfig) -> None
         )
 
 
-def _clip_resnet(config: CLIPConfig, image: ResNetConfig) -> dict[str, Any]:
-    if image.style != "clip" or image.pool != "attention" or config.image_head != "linear" or not config.image_head_bias:
-        raise UserError("this image tower has no open_clip form: of ResNets only CLIP's own, with attention pooling, has one")
+def _is_clip_resnet(config: CLIPConfig) -> bool:
+    image = config.image
+    whole = isinstance(image, ResNetConfig) and image.style == "clip" and image.pool == "attention"
+    return whole and config.image_head == "linear" and config.image_head_bias
+
+
+def _clip_resnet(image: ResNetConfig) -> dict[str, Any]:
     cfg = {"layers": list(image.blocks), "width": image.stem_width, "image_size": image.image_size}
     return cfg if image.heads * 64 == image.width else cfg | {"head_width": image.width // image.heads}
 

@@ -4,8 +4,9 @@ Sources: open_clip `transformer.py: VisionTransformer, TextTransformer`, `timm_m
 `vision_transformer.py: VisionTransformer`.
 """
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ResNetConfig, TextConfig, ViTConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, TextConfig, ViTConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_entries
 from biomedclip_jax.interop.mapping import Entry, dense, norm, one, stacked
 

@@ -30,7 +30,7 @@ from biomedclip_jax.config.adapters import PARTS, Layers, block_layers
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json
-from biomedclip_jax.interop.formats.peft.names import NAMES, Names, TowerConfig, key_heads, key_width, layer_widths
+from biomedclip_jax.interop.formats.peft.names import Names, TowerConfig, key_heads, key_width, layer_widths, names_of
 from biomedclip_jax.interop.tensor_files import read_weights, write_safetensors
 
 CONFIG_FILE = "adapter_config.json"
@@ -103,7 +103,7 @@ def _by_layer(path: Path, tensors: Mapping[str, np.ndarray], config: TowerConfig
     found: dict[str, list[dict[str, np.ndarray]]] = {}
     layers = {
         rf"{re.escape(names.block)}\.(\d+)\.{re.escape(module)}": layer
-        for names in NAMES[type(config)]
+        for names in names_of(config)
         for layer, module in names.modules.items()
     }
     for name in tensors:
@@ -178,7 +178,7 @@ def write_peft(config: TowerConfig, adapter: AdapterConfig, parameters: Flat, fo
         described |= {"token_dim": key_width(config), "num_layers": config.depth, "num_attention_heads": key_heads(config)}
         described |= {"num_transformer_submodules": 1, "encoder_hidden_size": config.width, "prefix_projection": False}
     else:
-        names, block = NAMES[type(config)][0], block_layers(config)
+        names, block = names_of(config)[0], block_layers(config)
         if isinstance(config, GPTConfig) and any(f"blocks/attention/qkv/{p}_" in path for p in _THIRDS for path in parameters):
             raise UserError("GPT-2 has queries, keys and values in one layer: adapters of parts of it have no form in PEFT")
         split = [_split(layer, leaves, "attention/qkv" in names.modules) for layer, leaves in _leaves_of(parameters).items()]

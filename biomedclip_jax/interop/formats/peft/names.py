@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from biomedclip_jax.config import BertConfig, GPTConfig, LlamaConfig, ViTConfig
+from biomedclip_jax.errors import UserError
 
 TowerConfig = GPTConfig | LlamaConfig | BertConfig | ViTConfig
 
@@ -44,6 +45,14 @@ NAMES: dict[type, tuple[Names, ...]] = {  # the first is written
         Names("encoder.layer", {layer: name.replace("attention.self", "attention.attention") for layer, name in _BERT.items()}),
     ),
 }
+
+
+def names_of(config: object) -> tuple[Names, ...]:
+    """What transformers calls the parts of this tower. UserError for a tower that PEFT does not adapt."""
+    for kind, names in NAMES.items():
+        if isinstance(config, kind):
+            return names
+    raise UserError(f"PEFT's adapters do not fit a {type(config).__name__.removesuffix('Config')}")
 
 
 def key_width(config: TowerConfig) -> int:

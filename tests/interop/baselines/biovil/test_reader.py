@@ -18,7 +18,8 @@ from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.baselines.biovil.reader import IMAGE_FILES, preprocess_config
-from biomedclip_jax.interop.formats.folders import read_model, write_model
+from biomedclip_jax.interop.detect import read_model
+from biomedclip_jax.interop.write import write_model
 
 BERT = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 200}
 BERT_FULL = {"vocab_size": 30_522}

@@ -14,11 +14,12 @@ from helpers.reference import load_open_clip, randomise, write_vocabulary
 from PIL import Image
 
 import biomedclip_jax as bc
-from biomedclip_jax.config import SwinConfig
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.baselines.medclip.reader import PREPROCESS
-from biomedclip_jax.interop.formats.folders import read_model, write_model
+from biomedclip_jax.interop.baselines.medclip.swin import SwinConfig
+from biomedclip_jax.interop.detect import read_model
+from biomedclip_jax.interop.write import write_model
 
 BERT = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 200}
 SWIN = {"embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 7}

@@ -13,9 +13,11 @@ from flax.traverse_util import flatten_dict
 from helpers.reference import load_open_clip, randomise, randomise_batch_norm
 
 import biomedclip_jax as bc
-from biomedclip_jax.config import ClipTextConfig, ResNetConfig, ViTConfig
+from biomedclip_jax.config import ClipTextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model, write_model
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
+from biomedclip_jax.interop.detect import read_model
+from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.models import abstract_model
 
 BPE = "bpe_simple_vocab_16e6.txt.gz"

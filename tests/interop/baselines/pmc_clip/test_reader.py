@@ -9,9 +9,11 @@ from flax import nnx
 from helpers.reference import BERT_SMALL, load_open_clip, randomise, randomise_batch_norm, write_vocabulary
 
 import biomedclip_jax as bc
-from biomedclip_jax.config import BertConfig, ResNetConfig
+from biomedclip_jax.config import BertConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model, write_model
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
+from biomedclip_jax.interop.detect import read_model
+from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.models import abstract_model
 
 SMALL = {"layers": [1, 2, 1, 2], "width": 16, "image_size": 64}
@@ -135,6 +137,18 @@ def test_sentences_are_always_padded(reference: Any, notebook: bool, tmp_path: P
     _, text = expected(reference, np.zeros((1, 64, 64, 3), np.float32), tokens.astype(np.int64), notebook=notebook)
     assert np.abs(clip.encode_texts(texts) - text).max() <= 1e-5
     assert np.abs(clip.encode_texts(texts[:1]) - text[:1]).max() <= 1e-5
+
+
+def test_the_tower_adds_the_padding_that_is_missing(reference: Any, tmp_path: Path) -> None:
+    """Tokens cut to the longest of a batch, and learned prompts, are seen with all their padding."""
+    save_checkpoint(reference, tmp_path / "checkpoint.pt")
+    model = read_model(tmp_path)
+    clip = nnx.merge(abstract_model(model.config)[0], model.params)
+    tokens = np.zeros((2, LENGTH), np.int32)
+    tokens[:, :9] = np.random.default_rng(0).integers(5, 199, (2, 9))
+    whole, cut = clip.encode_text(tokens), clip.encode_text(tokens[:, :12])
+    words = clip.encode_words(model.params["text"]["word"][tokens[:, :12]], tokens[:, :12])
+    assert np.abs(whole - cut).max() <= 1e-6 and np.abs(whole - words).max() <= 1e-6
 
 
 def test_other_formats_have_no_place_for_it(reference: Any, tmp_path: Path) -> None:

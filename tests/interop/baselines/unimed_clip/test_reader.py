@@ -12,7 +12,8 @@ from helpers.reference import BERT_SMALL, load_open_clip, randomise, write_vocab
 import biomedclip_jax as bc
 from biomedclip_jax.config import BertConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import read_model, write_model
+from biomedclip_jax.interop.detect import read_model
+from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.models import abstract_model
 
 VISION = {"image_size": 64, "layers": 2, "width": 128, "patch_size": 16}

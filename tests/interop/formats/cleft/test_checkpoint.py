@@ -14,10 +14,11 @@ from helpers.cleft_reference import LENGTHS, PAD, captions, reference_model, the
 import biomedclip_jax as bc
 from biomedclip_jax.config import CLIPConfig, GPTConfig, IA3Config, LlamaConfig, LoRAConfig, PrefixConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.cleft.checkpoint import read_cleft, read_context, write_cleft
 from biomedclip_jax.interop.formats.cleft.lightning import LightningFile
 from biomedclip_jax.interop.formats.cleft.mapping import KNOWN, VIT, entries
-from biomedclip_jax.interop.formats.folders import Format, read_model, write_model
+from biomedclip_jax.interop.write import Format, write_model
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.prompts.layout import prepended

@@ -15,8 +15,10 @@ from helpers.reference import load_open_clip, open_clip_model
 
 from biomedclip_jax.config import BertConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.folders import Model, read_model, write_model
+from biomedclip_jax.interop.detect import read_model
+from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import SafetensorsFile
+from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
@@ -207,7 +209,7 @@ def test_replacing_a_folder_happens_only_when_the_new_one_is_complete(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
-        patch.setattr("biomedclip_jax.interop.formats.folders.write_safetensors", fail)
+        patch.setattr("biomedclip_jax.interop.formats.open_clip.folder.write_safetensors", fail)
         write_model(model, tmp_path / "out", replace=True)
     assert (tmp_path / "out" / "old.txt").is_file() and not list(tmp_path.glob("*.partial"))
     write_model(model, tmp_path / "out", replace=True)

@@ -1,0 +1,184 @@
+"""Verbs that train, plan a training run and measure it: `biomedclip train`, `plan` and `bench`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.cli.arguments import add_verb, count, index
+from biomedclip_jax.errors import UserError
+
+_FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of what stands there:
+  --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
+`biomedclip train CONFIG --help` lists them all, with types and values."""
+_BENCH_FLAGS = (
+    *("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--images"),
+    *("--against", "--eager", "--json", "--debug"),
+)
+_PLAN_FLAGS = ("--topology", "--stage", "--pairs", "--json", "--debug")
+
+
+def add_train(verbs: Any) -> None:
+    """Add `train` to the verbs of the command."""
+    train = add_verb(
+        verbs,
+        "train",
+        _train,
+        "Train a model, or go on with an interrupted run.",
+        "biomedclip train configs/quickstart.py --workdir runs/x --optimizer.learning-rate 1e-4 --stages.0.batch-size 64",
+        usage="biomedclip train CONFIG [--workdir DIR] [--max-steps N] [--FIELD VALUE ...]",
+        add_help=False,
+        allow_abbrev=False,  # or a field might be taken for the beginning of --workdir
+    )
+    train.add_argument("-h", "--help", nargs=0, action=_TrainHelp, help="show this; after CONFIG, its fields as well")
+    train.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
+    train.add_argument("--workdir", type=Path, help="the run folder (default: runs/NAME-OF-THE-CONFIG)")
+    train.add_argument("--max-steps", type=count, metavar="N", help="stop, with a checkpoint, after N updates in total")
+    train.add_argument_group("fields of the config", _FIELDS_HELP)
+
+
+class _TrainHelp(argparse.Action):
+    """Help after a config waits until the config is read: its fields are shown too."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        if namespace.config is None:
+            parser.print_help()
+            parser.exit()
+        namespace.help = parser.format_help()
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.overrides import describe, override
+
+    config = load_config(arguments.config)
+    if arguments.help:
+        print(f"{arguments.help}\nfields of {arguments.config}:\n{describe(config)}")
+        return
+    config = override(config, arguments.overrides, other_flags=("--workdir", "--max-steps", "--debug"))
+    from biomedclip_jax.train.multihost import hosts
+
+    hosts.start()
+    from biomedclip_jax.train.main import RESULTS, train  # JAX, which a mistake above need not wait for
+    from biomedclip_jax.train.multihost.hosts import is_first
+
+    workdir = arguments.workdir or Path("runs") / config.name
+    done = (workdir / RESULTS).is_file()
+    results = train(config, workdir, arguments.max_steps)
+    if results is None or not is_first():
+        return
+    print(f"{workdir}: {'this run is done already' if done else 'done'}")
+    for name, value in results.record().items():
+        print(f"  {name:28s} {value:.4f}" if isinstance(value, float) else f"  {name:28s} {value}")
+    print(f"  pictures: {', '.join(map(str, sorted(workdir.glob('*.png'))))}")
+    print("try next, on images of your own:")
+    print(f'  biomedclip classify {workdir} IMAGE... --labels "chest X-ray" "head CT" "retinal fundus photograph"')
+
+
+def add_plan(verbs: Any) -> None:
+    """Add `plan` to the verbs of the command."""
+    plan = add_verb(
+        verbs,
+        "plan",
+        _plan,
+        "Compile a run for machines that are not there: memory, traffic, expected speed and hours.",
+        "biomedclip plan configs/biomedclip_preprint.py --topology v5e:16x16 --sharding.fsdp 4",
+        usage="biomedclip plan CONFIG --topology KIND:NxN [options] [--FIELD VALUE ...]",
+        allow_abbrev=False,
+    )
+    plan.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
+    plan.add_argument(
+        "--topology",
+        required=True,
+        metavar="KIND:NxN",
+        help="v5e:16x16, v4:4x4x4, v5p:4x4x4, v6e:16x16, a100:2x8 (hosts x GPUs; 80 GB), h100:8x8, h200:1x8",
+    )
+    plan.add_argument("--stage", type=index, metavar="N", help="only this stage (default: each)")
+    plan.add_argument(
+        "--pairs",
+        type=count,
+        default=13_900_000,
+        metavar="N",
+        help="training pairs in an epoch (default: %(default)s, PMC-15M)",
+    )
+    plan.add_argument("--json", type=Path, metavar="FILE", help="gets all that is printed, as numbers")
+    plan.add_argument_group("fields of the config", _FIELDS_HELP.split("`bio")[0])
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.planning.devices import prepare
+
+    prepare()  # before anything imports JAX
+    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.overrides import override
+    from biomedclip_jax.planning.plan import plan
+
+    config = override(load_config(arguments.config), arguments.overrides, other_flags=_PLAN_FLAGS)
+    plan(config, arguments.topology, pairs=arguments.pairs, stage=arguments.stage, json_file=arguments.json)
+
+
+def add_bench(verbs: Any) -> None:
+    """Add `bench` to the verbs of the command."""
+    bench = add_verb(
+        verbs,
+        "bench",
+        _bench,
+        "Measure the training step, the forward pass, the loss or the loader, alone or beside open_clip in PyTorch.",
+        "biomedclip bench --batch-size 512 --dtype bfloat16 --patch-keep 0.5 --against open_clip --json bench.json",
+        allow_abbrev=False,
+    )
+    bench.add_argument("--config", type=Path, help="a Python file that defines `config` (default: exact BiomedCLIP, 8 pairs)")
+    bench.add_argument("--stage", type=index, default=0, metavar="N", help="which of its stages (default: 0, the first)")
+    bench.add_argument("--batch-size", metavar="N", help="pairs in a step")
+    bench.add_argument("--microbatch", metavar="N", help="pairs encoded at once: exact accumulation")
+    bench.add_argument("--patch-keep", metavar="SHARE", help="share of the patches that the image tower sees")
+    bench.add_argument("--dtype", choices=["float32", "bfloat16"])
+    measures = ["step", "forward", "loss", "loader"]
+    bench.add_argument("--what", nargs="+", choices=measures, default=measures[:2], help="default: step forward")
+    bench.add_argument(
+        "--images", type=Path, metavar="DIR", help="for the loader: a folder of JPEGs (default: made, 800 x 600)"
+    )
+    bench.add_argument(
+        "--lengths",
+        choices=["full", "real"],
+        default="full",
+        help="captions all as long as can be, or as long as in PMC: median 123 tokens (default: %(default)s)",
+    )
+    bench.add_argument("--steps", type=count, default=5, metavar="N", help="timed calls a turn (default: %(default)s)")
+    bench.add_argument("--turns", type=count, metavar="N", help="turns of each side (default: 3 on CPU, 2 elsewhere)")
+    bench.add_argument("--against", choices=["open_clip"], help="the same work in PyTorch, in turns; on one device")
+    bench.add_argument("--eager", action="store_true", help="open_clip without torch.compile")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="gets every time, and what is printed")
+    bench.add_argument_group("fields of the config", _FIELDS_HELP.replace("after CONFIG, by", "as well, by").split("`bio")[0])
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.bench.report import bench
+    from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
+    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.overrides import override
+
+    what: list[Any] = arguments.what
+    words: list[str] = arguments.overrides
+    if words[:1] == ["loader"]:  # `bench loader`
+        what, words = ["loader"], words[1:]
+    config = load_config(arguments.config) if arguments.config else exact_biomedclip(64 if what == ["loader"] else 8)
+    config = task_config(config, arguments.stage)
+    flags = {
+        "stages.0.batch-size": arguments.batch_size,
+        "stages.0.microbatch": arguments.microbatch,
+        "stages.0.patch-keep": arguments.patch_keep,
+        "compute.dtype": arguments.dtype,
+    }
+    given = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
+    config = override(config, given + words, other_flags=_BENCH_FLAGS)
+    against = arguments.against is not None
+    if "loader" in what:
+        from biomedclip_jax.bench.loader import bench_loader
+
+        if what != ["loader"]:
+            raise UserError(f"--what {' '.join(what)}: expected the loader alone, because nothing else must run meanwhile")
+        task = Task(config, (), lengths=arguments.lengths)
+        bench_loader(task, arguments.images, against=against, turns=arguments.turns or 3, json_file=arguments.json)
+        return
+    task = Task(config, tuple(what), arguments.steps, arguments.lengths, not arguments.eager)
+    bench(task, against=against, turns=arguments.turns, json_file=arguments.json)

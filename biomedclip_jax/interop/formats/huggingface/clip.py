@@ -1,0 +1,147 @@
+"""A CLIP in transformers' own folder: names, config, reading and writing. OpenAI's models and PubMedCLIP are published so.
+
+    config.json, model.safetensors (or pytorch_model.bin), preprocessor_config.json, tokenizer
+
+Source: transformers `modeling_clip.py` (5.23) and its configuration file.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.config import CLIPConfig, ClipTextConfig, ViTConfig
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.formats import preprocessor
+from biomedclip_jax.interop.formats.huggingface.mapping import ACTIVATION_NAMES, activation, read_json, write_json
+from biomedclip_jax.interop.mapping import Entry, dense, from_params, norm, one, to_params
+from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors
+from biomedclip_jax.interop.tokenizer_files import copy_tokenizer
+from biomedclip_jax.models import abstract_model
+
+_IGNORED = {"*.position_ids": "index buffer of older transformers versions"}
+
+
+def is_clip(folder: Path) -> bool:
+    """Whether the folder's config.json is that of a CLIPModel."""
+    config = folder / "config.json"
+    return config.is_file() and read_json(config).get("model_type") == "clip"
+
+
+def read_clip(folder: Path) -> Model:
+    """The model in such a folder. UserError names what is missing, unknown, misshapen or not finite."""
+    config = read_clip_config(folder)
+    preprocess = preprocessor.read_preprocessor(folder / preprocessor.FILE, config.image.image_size)
+    path = find_weights(folder)
+    params, report = to_params(read_weights(path), clip_entries(config), abstract_model(config)[1], _IGNORED, path)
+    return Model(config, preprocess, params, folder, report)
+
+
+def write_clip(model: Model, folder: Path) -> list[str]:
+    """The files of a model into `folder`; returns the names of the tensors. UserError if `CLIPModel` cannot be this model."""
+    write_json(folder / preprocessor.FILE, preprocessor.preprocessor_json(model.preprocess))
+    write_json(folder / "config.json", clip_config_json(model.config))
+    copy_tokenizer(model, folder)
+    tensors = from_params(model.params, clip_entries(model.config))
+    write_safetensors(folder / "model.safetensors", tensors)
+    return list(tensors)
+
+
+def read_clip_config(folder: Path) -> CLIPConfig:
+    """`config.json` of a transformers `CLIPModel` folder -> our config."""
+    config = read_json(folder / "config.json")
+    text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
+    where = str(folder / "config.json")
+    return CLIPConfig(
+        image=ViTConfig(
+            image_size=vision.get("image_size", 224),
+            patch_size=vision.get("patch_size", 32),
+            width=vision.get("hidden_size", 768),
+            depth=vision.get("num_hidden_layers", 12),
+            heads=vision.get("num_attention_heads", 12),
+            mlp_width=vision.get("intermediate_size", 3072),
+            patch_bias=False,
+            norm_pre=True,
+            activation=activation(vision, "quick_gelu", where),
+            layer_norm_eps=vision.get("layer_norm_eps", 1e-5),
+        ),
+        text=ClipTextConfig(
+            vocab_size=text.get("vocab_size", 49408),
+            context_length=text.get("max_position_embeddings", 77),
+            width=text.get("hidden_size", 512),
+            depth=text.get("num_hidden_layers", 12),
+            heads=text.get("num_attention_heads", 8),
+            mlp_width=text.get("intermediate_size", 2048),
+            activation=activation(text, "quick_gelu", where),
+            layer_norm_eps=text.get("layer_norm_eps", 1e-5),
+        ),
+        embed_width=config.get("projection_dim", 512),
+        text_head="linear",
+    )
+
+
+def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
+    """A `config.json` from which transformers builds this CLIP. UserError if its `CLIPModel` cannot be this model."""
+    image, text = config.vit, config.text
+    linear = config.image_head == config.text_head == "linear" and not (config.image_head_bias or config.text_head_bias)
+    if not isinstance(text, ClipTextConfig) or not image.norm_pre or image.patch_bias or not linear:
+        raise UserError("this model has no form in transformers: neither ViT + BERT nor CLIP with linear heads")
+    if image.layer_scale or image.registers or image.pool != "cls" or not image.position_on_prefix:
+        raise UserError("this image tower has no form in transformers' CLIP (only CLIP's own ViT has one)")
+
+    def tower(c: ViTConfig | ClipTextConfig) -> dict[str, Any]:
+        return {
+            "hidden_size": c.width,
+            "num_hidden_layers": c.depth,
+            "num_attention_heads": c.heads,
+            "intermediate_size": c.mlp_width,
+            "hidden_act": ACTIVATION_NAMES[c.activation],
+            "layer_norm_eps": c.layer_norm_eps,
+            "projection_dim": config.embed_width,
+        }
+
+    ends = {"bos_token_id": text.vocab_size - 2, "eos_token_id": text.vocab_size - 1, "pad_token_id": text.pad_id}
+    text_config = {"vocab_size": text.vocab_size, "max_position_embeddings": text.context_length, **ends}
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": config.embed_width,
+        "text_config": {"model_type": "clip_text_model", **tower(text), **text_config},
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            **tower(image),
+            "image_size": image.image_size,
+            "patch_size": image.patch_size,
+        },
+    }
+
+
+def clip_entries(config: CLIPConfig) -> list[Entry]:
+    """CLIP under transformers' names."""
+
+    def tower(path: str, prefix: str, depth: int) -> list[Entry]:
+        layer = f"{prefix}encoder.layers.{{}}."
+        query_key_value = tuple(f"{layer}self_attn.{part}_proj" for part in "qkv")
+        return [
+            *norm(f"{path}blocks/norm1", f"{layer}layer_norm1", depth),
+            *norm(f"{path}blocks/norm2", f"{layer}layer_norm2", depth),
+            *dense(f"{path}blocks/attention/qkv", query_key_value, depth),
+            *dense(f"{path}blocks/attention/out", f"{layer}self_attn.out_proj", depth),
+            *dense(f"{path}blocks/mlp/fc1", f"{layer}mlp.fc1", depth),
+            *dense(f"{path}blocks/mlp/fc2", f"{layer}mlp.fc2", depth),
+        ]
+
+    return [
+        one("image/patch/kernel", "vision_model.embeddings.patch_embedding.weight", "patch"),
+        one("image/class_token", "vision_model.embeddings.class_embedding"),
+        one("image/position", "vision_model.embeddings.position_embedding.weight"),
+        *norm("image/norm_pre", "vision_model.pre_layrnorm"),  # their spelling
+        *norm("image/norm", "vision_model.post_layernorm"),
+        *tower("image/", "vision_model.", config.vit.depth),
+        *dense("image_head/proj", "visual_projection", bias=False),
+        one("text/word", "text_model.embeddings.token_embedding.weight"),
+        one("text/position", "text_model.embeddings.position_embedding.weight"),
+        *norm("text/norm", "text_model.final_layer_norm"),
+        *tower("text/", "text_model.", config.text.depth),
+        *dense("text_head/proj", "text_projection", bias=False),
+        one("logit_scale", "logit_scale"),
+    ]
