@@ -100,7 +100,7 @@ def test_commands_that_are_not_run_are_understood(where: str, block: str, monkey
     extras = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for command in commands(block):
         if is_ours(command):
-            arguments, overrides = _parser().parse_known_args(command[1:])
+            arguments, overrides = _parser(command[1:]).parse_known_args(command[1:])
             assert not overrides or arguments.verb in ("train", "plan", "bench"), f"{where}: {overrides}"
             if arguments.verb in ("train", "plan"):
                 override(load_config(arguments.config), overrides)
