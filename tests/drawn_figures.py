@@ -99,14 +99,12 @@ def diagram(generator: np.random.Generator, width: int, height: int) -> Image.Im
 
 
 _KINDS = {"scan": scan, "cells": cells, "blot": blot, "tissue": tissue, "chart": chart, "diagram": diagram}
-_DARK = {"scan", "cells", "blot", "tissue"}
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture of a figure. kinds: of its panels in turn. rows: how many panels each row has. labels: as marked; "" if not.
-
-    beside: labels stand on white, above the panel's upper left corner (as in charts), else on the picture.
+    """A picture of a figure. kinds: of its panels in turn. rows: how many panels each row has. labels: as marked in the
+    upper left corner of each panel. names: what the panels are called where nothing marks them.
     """
 
     seed: int
@@ -114,11 +112,10 @@ class Drawing:
     size: tuple[int, int] = (480, 360)
     rows: tuple[int, ...] = (1,)
     labels: tuple[str, ...] = ()
-    marked: bool = True
-    names: tuple[str, ...] = ()  # of the panels, where they are not marked
+    names: tuple[str, ...] = ()
 
     def _boxes(self) -> list[tuple[int, int, int, int]]:
-        """left, top, right, bottom of the panels in pixels, the white around their marks included."""
+        """left, top, right, bottom of the panels in pixels."""
         width, height = self.size
         boxes = []
         for row, number in enumerate(self.rows):
@@ -145,7 +142,7 @@ class Drawing:
         for number, (left, top, right, bottom) in enumerate(self._boxes()):
             kind = self.kinds[number % len(self.kinds)]
             image.paste(_KINDS[kind](generator, right - left, bottom - top), (left, top))
-            if self.labels and self.marked:
+            if self.labels:
                 color = "white" if kind in ("scan", "cells") else "black"
                 draw.text((left + 6, top + 2), self.labels[number], color, font)
         return image

@@ -363,7 +363,7 @@ class _Walk:
         }
         self.figures.append(truth)
         attributes = (f' id="{figure.id}"' if figure.id is not None else "") + figure.attributes
-        xml = f"<object-id pub-id-type=\"doi\">{figure.doi}</object-id>" if figure.doi else ""
+        xml = f'<object-id pub-id-type="doi">{figure.doi}</object-id>' if figure.doi else ""
         if figure.label is not None:
             xml += f"<label>{text(figure.label).xml}</label>"
         xml += self.caption(figure, truth)
@@ -393,7 +393,9 @@ class _Walk:
         if figure.supplement is not None:
             inner = f"<label>Source data</label><caption><title>{self.beside(figure.supplement)}</title></caption>"
             inner += '<media mimetype="application" xlink:href="source-data.csv"/>'
-            inner = f'<supplementary-material id="{figure.id}sdata"><object-id>10.0/s</object-id>{inner}</supplementary-material>'
+            inner = (
+                f'<supplementary-material id="{figure.id}sdata"><object-id>10.0/s</object-id>{inner}</supplementary-material>'
+            )
             xml += f"<p>{inner}</p>" if figure.supplement_in_paragraph else inner
         return f"<caption>{xml}{self.article.between}</caption>"
 

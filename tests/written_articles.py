@@ -64,7 +64,7 @@ def licence_by_attribute(address: str, code: str, words: Words) -> Licence:
 
 def _licence_by_link() -> Licence:
     said = "This text is under the " + link(BY, "Creative Commons Attribution License") + "." + _PERMITS
-    xml = f"<permissions><license license-type=\"open-access\"><license-p>{said.xml}</license-p></license></permissions>"
+    xml = f'<permissions><license license-type="open-access"><license-p>{said.xml}</license-p></license></permissions>'
     return Licence(xml, "CC BY", BY, "license-p//ext-link/@xlink:href", said.plain)
 
 
@@ -164,11 +164,16 @@ _GROWTH = WrittenArticle(
                             "Figure 1.",
                             "Blue light lowers the level of cyclin in kidney cells.",
                             (
-                                "Cells were kept in the dark for two days and then put under blue light. (" + bold("A")
+                                "Cells were kept in the dark for two days and then put under blue light. ("
+                                + bold("A")
                                 + ") Western blot of lysates with an antibody against cyclin (upper rows) and against actin as a"
-                                " loading control (last row). (" + bold("B") + ") Amount of cyclin at 0, 1 and 24 hr under light,"
+                                " loading control (last row). ("
+                                + bold("B")
+                                + ") Amount of cyclin at 0, 1 and 24 hr under light,"
                                 " as the mean of four cultures; error bars are s.e.m. One-way ANOVA, F(2, 9)=7.31, p=0.013."
-                                " Raw films are kept at " + link("https://example.org/films", "https://example.org/films") + ".",
+                                " Raw films are kept at "
+                                + link("https://example.org/films", "https://example.org/films")
+                                + ".",
                             ),
                             (_drawn("fig1.jpg", 1, "blot chart", "AB", (2,)),),
                             panels=("A", "B"),
@@ -189,7 +194,10 @@ _GROWTH = WrittenArticle(
                                     (
                                         "Transcripts of 412 genes in each cell, at three times after the lamp was lit. The line"
                                         " in a box is the median. Statistics are in "
-                                        + mention("tbl1", "Table 1", "table") + "; see also " + mention("fig1", "Figure 1") + ".",
+                                        + mention("tbl1", "Table 1", "table")
+                                        + "; see also "
+                                        + mention("fig1", "Figure 1")
+                                        + ".",
                                     ),
                                     (_drawn("fig2.jpg", 2, "chart"),),
                                     supplement="All counts that " + mention("fig2", "Figure 2") + " is drawn from.",
@@ -355,8 +363,18 @@ _GENE = WrittenArticle(
                 _gene_figure(
                     1,
                     "Intake of sugar water by genotype.",
-                    "(" + bold("a") + ") Intake on each of eight days in females with the " + _ALLELE + " or the " + _MUTANT
-                    + " allele. (" + bold("b") + ") The same in males. Mean \u00b1 s.e.m.; " + italic("n") + " = 12; *" + italic("p")
+                    "("
+                    + bold("a")
+                    + ") Intake on each of eight days in females with the "
+                    + _ALLELE
+                    + " or the "
+                    + _MUTANT
+                    + " allele. ("
+                    + bold("b")
+                    + ") The same in males. Mean \u00b1 s.e.m.; "
+                    + italic("n")
+                    + " = 12; *"
+                    + italic("p")
                     + " < 0.05.",
                     "ab",
                     "chart",
@@ -366,8 +384,15 @@ _GENE = WrittenArticle(
                 _gene_figure(
                     2,
                     "Body temperature after sugar.",
-                    "(" + bold("a") + ") Time course of temperature in " + _MUTANT + " mice. (" + bold("b")
-                    + ") Time course in mice with one " + _ALLELE + " copy. Two-way analysis of variance.",
+                    "("
+                    + bold("a")
+                    + ") Time course of temperature in "
+                    + _MUTANT
+                    + " mice. ("
+                    + bold("b")
+                    + ") Time course in mice with one "
+                    + _ALLELE
+                    + " copy. Two-way analysis of variance.",
                     "ab",
                     "chart",
                     (1, 1),
@@ -375,7 +400,11 @@ _GENE = WrittenArticle(
                 _gene_figure(
                     3,
                     "A repaired allele restores the answer.",
-                    "(" + bold("a") + ") Sequence around the repaired base. (" + bold("b") + ") Western blot of the protein in brain"
+                    "("
+                    + bold("a")
+                    + ") Sequence around the repaired base. ("
+                    + bold("b")
+                    + ") Western blot of the protein in brain"
                     " lysates. (" + bold("c") + ") Immunofluorescence of hippocampal sections with the antibody.",
                     "abc",
                     "diagram blot cells",
@@ -386,8 +415,15 @@ _GENE = WrittenArticle(
                 _gene_figure(
                     4,
                     "Choice between two bottles.",
-                    "(" + bold("a") + ") Preference for sugar, as bars of the mean. (" + bold("b") + ") Preference for salt. (" + bold("c")
-                    + ") Total volume drunk in one night. (" + bold("d") + ") Body weight at the end of the study. Symbols are mice.",
+                    "("
+                    + bold("a")
+                    + ") Preference for sugar, as bars of the mean. ("
+                    + bold("b")
+                    + ") Preference for salt. ("
+                    + bold("c")
+                    + ") Total volume drunk in one night. ("
+                    + bold("d")
+                    + ") Body weight at the end of the study. Symbols are mice.",
                     "abcd",
                     "chart",
                     (2, 2),
@@ -395,8 +431,15 @@ _GENE = WrittenArticle(
                 _gene_figure(
                     5,
                     "Sections of the tongue.",
-                    "Hematoxylin and eosin. (" + bold("a") + ") Taste buds of a mouse with the " + _ALLELE + " allele. (" + bold("b")
-                    + ") Taste buds of a " + _MUTANT + " mouse. Original magnification \u00d7200.",
+                    "Hematoxylin and eosin. ("
+                    + bold("a")
+                    + ") Taste buds of a mouse with the "
+                    + _ALLELE
+                    + " allele. ("
+                    + bold("b")
+                    + ") Taste buds of a "
+                    + _MUTANT
+                    + " mouse. Original magnification \u00d7200.",
                     "ab",
                     "tissue",
                     (2,),
@@ -463,7 +506,9 @@ _SWIM = WrittenArticle(
                                     "fig2",
                                     "Figure 2.",
                                     "Turns under uniform light.",
-                                    "A, Mean distance between bouts. B, Share of forward bouts (" + _SLOPE + " below 0.2). C, Median"
+                                    "A, Mean distance between bouts. B, Share of forward bouts ("
+                                    + _SLOPE
+                                    + " below 0.2). C, Median"
                                     " speed in each of the " + _N + " fish.",
                                     "A B C",
                                     _drawn("fig2.jpg", 21, "chart", "ABC", (3,), size=(660, 300)),
@@ -472,7 +517,9 @@ _SWIM = WrittenArticle(
                                     "fig2s1",
                                     "Figure 2\u2014figure supplement 1.",
                                     "Fits of the angles.",
-                                    "Sum of a normal and a gamma distribution fitted to " + _ALPHA + " in () and out of the light.",
+                                    "Sum of a normal and a gamma distribution fitted to "
+                                    + _ALPHA
+                                    + " in () and out of the light.",
                                     "",
                                     _drawn("fig2-figsupp1.jpg", 22, "chart"),
                                     child=True,
@@ -481,7 +528,11 @@ _SWIM = WrittenArticle(
                                     "fig2s2",
                                     "Figure 2\u2014figure supplement 2.",
                                     "Water temperature.",
-                                    "It changed by less than " + tex_formula(r"0.3^\circ") + " one degree over the " + _N + " sessions.",
+                                    "It changed by less than "
+                                    + tex_formula(r"0.3^\circ")
+                                    + " one degree over the "
+                                    + _N
+                                    + " sessions.",
                                     "",
                                     _drawn("fig2-figsupp2.jpg", 23, "chart"),
                                     child=True,
@@ -494,7 +545,11 @@ _SWIM = WrittenArticle(
                     "Turning to the lamp",
                     (
                         *said_of(
-                            "the bias", 0, ("fig3=Figure 3",), ("fig3=Figure 3B", "fig3s1=figure supplement 1"), ("fig3s2=the other",)
+                            "the bias",
+                            0,
+                            ("fig3=Figure 3",),
+                            ("fig3=Figure 3B", "fig3s1=figure supplement 1"),
+                            ("fig3s2=the other",),
                         ),
                         Group(
                             (
@@ -502,7 +557,8 @@ _SWIM = WrittenArticle(
                                     "fig3",
                                     "Figure 3.",
                                     "Contrast between the eyes.",
-                                    "(A) Light reaches one eye only. (B) Bias of turns as a function of contrast, with slope " + _SLOPE
+                                    "(A) Light reaches one eye only. (B) Bias of turns as a function of contrast, with slope "
+                                    + _SLOPE
                                     + ". (C and D) Drift towards the brighter side for weak and for strong lamps.",
                                     "A B C D",
                                     _drawn("fig3.jpg", 24, "scan chart chart chart", "ABCD", (2, 2)),
@@ -550,7 +606,9 @@ _SWIM = WrittenArticle(
                             )
                         ),
                         *said_of("inhibition", 8, ("fig3=Figure 3C", "fig4=Figure 4A"), ("fig2=Figure 2C", "fig5=Figure 5")),
-                        *said_of("the circuit", 3, ("fig4=Figure 4",), ("fig4=Figure 4B", "fig5=Figure 5"), ("fig5=Figure 5A",)),
+                        *said_of(
+                            "the circuit", 3, ("fig4=Figure 4",), ("fig4=Figure 4B", "fig5=Figure 5"), ("fig5=Figure 5A",)
+                        ),
                         Group(
                             (
                                 _swim_figure(
@@ -558,7 +616,8 @@ _SWIM = WrittenArticle(
                                     "Figure 5.",
                                     "A simulated fish finds the lamp.",
                                     "(A) Many simulated paths, coloured by time. (B) Density of positions around the lamp at distance "
-                                    + formula("<mml:mi>r</mml:mi>", "r") + ".",
+                                    + formula("<mml:mi>r</mml:mi>", "r")
+                                    + ".",
                                     "A B",
                                     _drawn("fig5.jpg", 29, "cells tissue", "AB", (2,)),
                                 ),
@@ -588,8 +647,12 @@ _SWIM = WrittenArticle(
                         Section(
                             "Rules of the model",
                             (
-                                Section("Angles", said_of("angles", 5, ("fig1=Figure 1C", "fig5=Figure 5"), ("fig5=Figure 5B",))),
-                                *said_of("distances", 8, ("fig2=Figure 2A",), ("fig1=Figure 1", "fig5s1=Figure 5's supplement")),
+                                Section(
+                                    "Angles", said_of("angles", 5, ("fig1=Figure 1C", "fig5=Figure 5"), ("fig5=Figure 5B",))
+                                ),
+                                *said_of(
+                                    "distances", 8, ("fig2=Figure 2A",), ("fig1=Figure 1", "fig5s1=Figure 5's supplement")
+                                ),
                             ),
                             "boxed-text",
                         ),
@@ -612,7 +675,13 @@ def _png(name: str, seed: int, kinds: str, labels: str = "", rows: tuple[int, ..
 
 def _plain_figure(number: int, title: Words, paragraphs: tuple[Words, ...], picture: Picture, labels: str = "") -> Figure:
     return Figure(
-        f"pone.0000555.g00{number}", f"Fig {number}", title, paragraphs, (picture,), tuple(labels), doi=f"10.5555/w.5.g00{number}"
+        f"pone.0000555.g00{number}",
+        f"Fig {number}",
+        title,
+        paragraphs,
+        (picture,),
+        tuple(labels),
+        doi=f"10.5555/w.5.g00{number}",
     )
 
 
@@ -650,7 +719,9 @@ _ALGAE = WrittenArticle(
                 Section(
                     "Genes",
                     (
-                        *said_of("the score", 4, ("pone.0000555.g001=Fig 1",), ("pone.0000555.g001=Fig 1", "pone.0000555.g002=Fig 2")),
+                        *said_of(
+                            "the score", 4, ("pone.0000555.g001=Fig 1",), ("pone.0000555.g001=Fig 1", "pone.0000555.g002=Fig 2")
+                        ),
                         _plain_figure(
                             1,
                             "Flowchart of the search.",
@@ -671,7 +742,13 @@ _ALGAE = WrittenArticle(
                             _png("g003.png", 33, "chart", "AB", (1, 1)),
                             "AB",
                         ),
-                        *said_of("spared genes", 7, ("pone.0000555.g003=Fig 3A",), ("pone.0000555.g004=Fig 4",), ("pone.0000555.g005=5",)),
+                        *said_of(
+                            "spared genes",
+                            7,
+                            ("pone.0000555.g003=Fig 3A",),
+                            ("pone.0000555.g004=Fig 4",),
+                            ("pone.0000555.g005=5",),
+                        ),
                         _plain_figure(
                             4,
                             "Heat map of shared genes.",
@@ -700,7 +777,12 @@ _ALGAE = WrittenArticle(
                             _png("g006.png", 36, "diagram chart", "AB", (1, 1)),
                             "AB",
                         ),
-                        *said_of("lost genes", 1, ("pone.0000555.g001=Fig 1", "pone.0000555.g006=Fig 6"), ("pone.0000555.g002=Fig 2",)),
+                        *said_of(
+                            "lost genes",
+                            1,
+                            ("pone.0000555.g001=Fig 1", "pone.0000555.g006=Fig 6"),
+                            ("pone.0000555.g002=Fig 2",),
+                        ),
                         *said_of("pairs of genes", 9, ("pone.0000555.g006=Fig 6", "pone.0000555.g005=Fig 5B")),
                     ),
                 ),
@@ -749,18 +831,32 @@ _FLUX = WrittenArticle(
                 Section(
                     "The dye",
                     (
-                        Paragraph("Starved cells gave more of the cut form (" + _shown_as("fig1", "Fig. 1a") + ") than fed ones."),
                         Paragraph(
-                            "All of it was gone in " + _WILD + " cells (" + _shown_as("fig1", "Fig. 1b") + "; "
-                            + _shown_as("fig1_S1", "Fig. 1 S1") + "), and came back with the gene."
+                            "Starved cells gave more of the cut form (" + _shown_as("fig1", "Fig. 1a") + ") than fed ones."
+                        ),
+                        Paragraph(
+                            "All of it was gone in "
+                            + _WILD
+                            + " cells ("
+                            + _shown_as("fig1", "Fig. 1b")
+                            + "; "
+                            + _shown_as("fig1_S1", "Fig. 1 S1")
+                            + "), and came back with the gene."
                         ),
                         _flux_figure(
                             "fig1",
                             "Figure 1.",
                             "The cut form of the dye is a measure of\n                    digestion.",
                             (
-                                "(" + bold("a") + ") Immunoblotting of lysates of wild-type and " + _WILD + " cells, fed (0 h) or\n"
-                                "              starved for 6 h. (" + bold("b") + ") Gel of the dye in the same lysates. (" + bold("c")
+                                "("
+                                + bold("a")
+                                + ") Immunoblotting of lysates of wild-type and "
+                                + _WILD
+                                + " cells, fed (0 h) or\n"
+                                "              starved for 6 h. ("
+                                + bold("b")
+                                + ") Gel of the dye in the same lysates. ("
+                                + bold("c")
                                 + ") Share of the cut form; mean of\n              three experiments.",
                                 "Lanes are numbered below the blot. Molecular weights are in kDa.",
                             ),
@@ -773,17 +869,30 @@ _FLUX = WrittenArticle(
                             "Figure 2.",
                             "Digestion seen by fluorescence\n              microscopy.",
                             (
-                                "(" + bold("a") + ") Fluorescence images of fed cells. (" + bold("b") + ") Fluorescence images of starved"
-                                " cells with acid bodies in green. (" + bold("c") + ") Magnified part of (b). (" + bold("d")
-                                + ") Number of dots in each cell. " + italic("n ") + "= 60 cells.",
+                                "("
+                                + bold("a")
+                                + ") Fluorescence images of fed cells. ("
+                                + bold("b")
+                                + ") Fluorescence images of starved"
+                                " cells with acid bodies in green. ("
+                                + bold("c")
+                                + ") Magnified part of (b). ("
+                                + bold("d")
+                                + ") Number of dots in each cell. "
+                                + italic("n ")
+                                + "= 60 cells.",
                                 "Scale bars, 10 \u00b5m (main) and 2 \u00b5m (inset).",
                             ),
                             "abcd",
                             ("650217v1_fig2", 51, "cells cells cells chart", (2, 2)),
                         ),
                         Paragraph(
-                            _shown_as("fig2", "Figures 2c") + " and " + _shown_as("fig2_S1", "2 S1") + " show single dots, and "
-                            + _shown_as("fig3", "Fig. 3") + " their life."
+                            _shown_as("fig2", "Figures 2c")
+                            + " and "
+                            + _shown_as("fig2_S1", "2 S1")
+                            + " show single dots, and "
+                            + _shown_as("fig3", "Fig. 3")
+                            + " their life."
                         ),
                     ),
                 ),
@@ -795,7 +904,11 @@ _FLUX = WrittenArticle(
                             "Figure 3.",
                             "The dye in mice.",
                             (
-                                "(" + bold("a") + ") Schematic of the feeding plan. (" + bold("b") + ") Sections of the liver stained for"
+                                "("
+                                + bold("a")
+                                + ") Schematic of the feeding plan. ("
+                                + bold("b")
+                                + ") Sections of the liver stained for"
                                 " the dye. (" + bold("c") + ") Blot of liver lysates from six animals.",
                             ),
                             "abc",
@@ -825,8 +938,13 @@ _FLUX = WrittenArticle(
                     "Figure 2\u2014figure supplement 1",
                     "Dots over time.",
                     (
-                        "(" + bold("a") + ") Confocal images of one cell at 0 h. (" + bold("b") + ") Confocal images of it at 2 h. ("
-                        + bold("c") + ") Confocal images of it at 6 h.",
+                        "("
+                        + bold("a")
+                        + ") Confocal images of one cell at 0 h. ("
+                        + bold("b")
+                        + ") Confocal images of it at 2 h. ("
+                        + bold("c")
+                        + ") Confocal images of it at 6 h.",
                         "Arrows point to dots that two colours share.",
                     ),
                     "abc",
@@ -880,15 +998,31 @@ _TREES = WrittenArticle(
                         _lost_figure(
                             1,
                             None,
-                            "Share of each variable for ( " + bold("a") + ") " + italic("Acacia") + ", ( " + bold("b") + ") "
-                            + italic("Prosopis") + " and ( " + bold("c") + ") both trees.",
+                            "Share of each variable for ( "
+                            + bold("a")
+                            + ") "
+                            + italic("Acacia")
+                            + ", ( "
+                            + bold("b")
+                            + ") "
+                            + italic("Prosopis")
+                            + " and ( "
+                            + bold("c")
+                            + ") both trees.",
                             "abc",
                         ),
                         _lost_figure(
                             2,
                             None,
-                            "Maps of suitable land (now, 2050 and 2070) for ( " + bold("a") + ") " + italic("Acacia") + " and ( "
-                            + bold("b") + ") " + italic("Prosopis") + ".",
+                            "Maps of suitable land (now, 2050 and 2070) for ( "
+                            + bold("a")
+                            + ") "
+                            + italic("Acacia")
+                            + " and ( "
+                            + bold("b")
+                            + ") "
+                            + italic("Prosopis")
+                            + ".",
                             "ab",
                         ),
                         _lost_figure(3, "Loss of suitable land as the climate changes.", ""),
@@ -909,14 +1043,17 @@ def _odd(href: str, file: str, seed: int, kinds: str = "scan", **more) -> Pictur
 
 _CASE = WrittenArticle(
     id="PMC99000008.1",
-    title=written("A stone in the na&iuml;ve kidney: &ldquo;case report&rdquo;", "A stone in the na\u00efve kidney: \u201ccase report\u201d"),
+    title=written(
+        "A stone in the na&iuml;ve kidney: &ldquo;case report&rdquo;",
+        "A stone in the na\u00efve kidney: \u201ccase report\u201d",
+    ),
     article_type="case-report",
     doi="10.5555/written.8",
     pmid="55555558",
     doctype=_NLM_2_3,
     encoding="iso-8859-1",
     wrapper="<pmc-articleset>%s</pmc-articleset>",
-    root=f"{ROOT} xml:lang=\"EN\"",
+    root=f'{ROOT} xml:lang="EN"',
     journal='<journal-id journal-id-type="nlm-ta">Old Cases</journal-id><journal-title>Old Cases</journal-title>',
     licence=_licence_of_old(),
     body=(
@@ -931,7 +1068,8 @@ _CASE = WrittenArticle(
                     None,
                     (
                         "CT scan of the kidney on admission, "
-                        + written("12&micro;g of contrast&mdash;axial view", "12\u00b5g of contrast\u2014axial view") + ".",
+                        + written("12&micro;g of contrast&mdash;axial view", "12\u00b5g of contrast\u2014axial view")
+                        + ".",
                     ),
                     (_odd("old-cases-1-1-1", "old-cases-1-1-1.jpg", 61),),
                 ),
@@ -954,7 +1092,11 @@ _CASE = WrittenArticle(
                     ),
                 ),
                 Paragraph(
-                    "The stone was taken out; " + mention("F3", "Figure 3") + " was made in its course " + unread("<!-- sic -->") + ".",
+                    "The stone was taken out; "
+                    + mention("F3", "Figure 3")
+                    + " was made in its course "
+                    + unread("<!-- sic -->")
+                    + ".",
                     (
                         Figure(
                             "F3",
@@ -965,7 +1107,14 @@ _CASE = WrittenArticle(
                                 (
                                     _odd("f3.tif", "f3.tif", 65, "tissue", shown=False),
                                     _odd("f3.jpg", "f3.jpg", 65, "tissue"),
-                                    _odd("f3-small.gif", "f3-small.gif", 65, "tissue", shown=False, attributes='specific-use="thumb"'),
+                                    _odd(
+                                        "f3-small.gif",
+                                        "f3-small.gif",
+                                        65,
+                                        "tissue",
+                                        shown=False,
+                                        attributes='specific-use="thumb"',
+                                    ),
                                 ),
                             ),
                         ),
@@ -1002,7 +1151,9 @@ _SKIN = WrittenArticle(
         Section(
             "Findings",
             (
-                *said_of("the first mole", 5, ("F1=Figure 1", "F1s1=its supplement"), ("F2a=Figure 2a", "F2b=2b"), ("F3=Figure 3",)),
+                *said_of(
+                    "the first mole", 5, ("F1=Figure 1", "F1s1=its supplement"), ("F2a=Figure 2a", "F2b=2b"), ("F3=Figure 3",)
+                ),
                 Figure(
                     "F1",
                     "Figure 1.",

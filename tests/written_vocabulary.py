@@ -24,7 +24,7 @@ table image images imaging picture photo photograph view axial coronal sagittal 
 rays radiograph radiographs ultrasound tomography resonance magnetic contrast weighted dose chest lung lungs heart brain liver
 kidney bone skin breast colon stomach eye retina spine skull head neck abdomen pelvis knee hip hand foot muscle nerve blood
 vessel artery vein lymph node nodes gland thyroid spleen pancreas bladder prostate ovary uterus tumor tumors tumour tumours cancer
-carcinoma glioma meningioma lymphoma melanoma metastasis metastases lesion lesions mass nodule nodules cyst opacity edema
+carcinoma glioma meningioma lymphoma melanoma metastasis metastases lesion lesions mass nodule nodules cyst edema
 effusion pneumonia fibrosis inflammation infection infiltrate hemorrhage stroke fracture disease diseases disorder syndrome normal
 abnormal benign malignant acute chronic severe mild cell cells tissue tissues section sections stain stained staining
 hematoxylin eosin antibody antibodies protein proteins gene genes expression level levels mrna dna rna sequence sequences mutant

@@ -7,7 +7,7 @@ from article_truth import compare_article, compare_what_the_writer_knows
 from jats_writer import WrittenArticle, truth_of, xml_of
 from written_articles import ARTICLES
 
-from biomedclip_jax.data.pmc.article import Article, Figure, Graphic, License
+from biomedclip_jax.data.pmc.article import Article, Figure, Graphic
 from biomedclip_jax.data.pmc.jats import parse_article
 from biomedclip_jax.errors import UserError
 
@@ -49,7 +49,7 @@ def test_the_written_articles_have_the_cases_compared() -> None:
     assert places == {"abstract", "body", "back", "sub-article"}
     assert sum(f["references"]["n_xrefs_outside_paragraphs"] for f in figures) == 11
     assert [f["id"] for f in figures if not f["references"]["n_xrefs"]] == ["fig4s1", None, None]
-    assert sum(f["fig_group"] is not None for f in figures) == 16 and sum(f["in_floats_group"] for f in figures) == 3
+    assert sum(f["fig_group"] is not None for f in figures) == 15 and sum(f["in_floats_group"] for f in figures) == 3
     assert [(f["id"], f["nested_in_fig"]) for f in figures if f["nested_in_fig"]] == [("F1s1", "F1")]
     assert [f["id"] for f in figures if f["in_sub_article"]] == ["respfig1"]
     assert sorted(len(f["graphics"]) for f in figures)[-3:] == [1, 2, 3] and sum(not f["graphics"] for f in figures) == 1

@@ -45,7 +45,7 @@ def test_packages_of_articles(pmc_articles: Path) -> None:
         assert files.key == key and files.location.startswith(f"{key}.tar.gz/{key}/") and files.metadata is None
         assert files.xml == (pmc_articles / "cloud" / cloud / f"{cloud}.xml").read_bytes()
         again = pickle.loads(pickle.dumps(files))
-        assert sorted(again.media) == sorted(files.media) and len(files.media) in (5, 7)
+        assert sorted(again.media) == sorted(files.media) and len(files.media) in (5, 6)
         for name in files.media:
             original = name if cloud.startswith("PMC99000001") else name.removesuffix(".jpg")
             assert files.read(name) == again.read(name) == (pmc_articles / "cloud" / cloud / original).read_bytes()
