@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -90,7 +91,7 @@ def diagram(generator: np.random.Generator, width: int, height: int) -> Image.Im
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
     places = [(generator.uniform(0.15, 0.8) * width, generator.uniform(0.2, 0.85) * height) for _ in range(6)]
-    for one, other in zip(places, places[1:], strict=False):
+    for one, other in pairwise(places):
         draw.line((*one, *other), fill="black", width=3)
     for x, y in places:
         color = tuple(int(v) for v in generator.integers(90, 255, 3))

@@ -4,7 +4,8 @@ import re
 
 import pytest
 from article_truth import compare_article, compare_what_the_writer_knows
-from jats_writer import WrittenArticle, truth_of, xml_of
+from jats_description import WrittenArticle
+from jats_writer import truth_of, xml_of
 from written_articles import ARTICLES
 
 from biomedclip_jax.data.pmc.article import Article, Figure, Graphic
