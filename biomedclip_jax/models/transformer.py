@@ -1,7 +1,7 @@
 """Attention, MLP and block, in the pre-norm form of ViT and CLIP and in the post-norm form of BERT; scanned over depth.
 
 Parameters are float32. Matrix products run in the compute dtype; LayerNorm, softmax and residual sums of their inputs are
-taken in float32 where it matters (see DESIGN section 5). Dropout is keyed by example (`dropout.py`).
+taken in float32 where it matters: sums over many values lose digits in bfloat16. Dropout is keyed by example (`dropout.py`).
 """
 
 from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 State is a plain dict of arrays: params, opt (see `optimizer.py`), step, and with `OptimizerConfig.ema` the moving average.
 The towers run in `jax.shard_map`; parameters are made device-varying before they are differentiated, so that no gradient is
-summed inside a loop and one `psum` at the end is the only reduction (measured: shared facts, `nnx_and_sharding_patterns.md`
-section 2). The optimizer works outside, in the same jit.
+summed inside a loop and one `psum` at the end is the only reduction (the compiled program has no collective in a loop; with
+invariant parameters it has three all-reduces there). The optimizer works outside, in the same jit.
 """
 
 import functools
