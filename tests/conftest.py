@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SHARED = REPOSITORY.parent / "shared"
 
 # before anything imports JAX
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
@@ -40,8 +39,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def vocabulary() -> Path:
-    """BiomedBERT's real vocabulary, which stands beside the repository and is not part of it."""
-    folder = SHARED / "biomedbert-vocab"
-    assert (folder / "vocab.txt").is_file(), f"{folder} is missing: these tests need the shared files beside the checkout"
-    return folder
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WordPiece vocabulary of BiomedBERT's size and special tokens, with the configs that go with it."""
+    from helpers.written_vocabulary import write_biomedical_vocabulary
+
+    return write_biomedical_vocabulary(tmp_path_factory.mktemp("vocabulary"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for all tests of real data, where they were skipped."""
+    from helpers.real_data_folder import SKIPPED
+
+    if any(SKIPPED in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
+        terminalreporter.write_line(SKIPPED)

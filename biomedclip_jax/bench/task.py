@@ -15,7 +15,7 @@ What = Literal["step", "forward", "loss"]
 Lengths = Literal["full", "real"]
 
 _IMAGES = 64  # different ones; a batch repeats them, or 65,536 images would take minutes to make
-_MEDIAN, _MEAN = 123, 159  # tokens of 891 real PMC captions in BiomedBERT's vocabulary (shared facts, `pmc_data.md`)
+_MEDIAN, _MEAN = 123, 159  # tokens of 891 real PMC captions in BiomedBERT's vocabulary
 
 
 @dataclass(frozen=True)

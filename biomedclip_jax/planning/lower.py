@@ -17,7 +17,7 @@ from biomedclip_jax.train.state import abstract_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, plan_buckets
 
-# Median and 90th percentile of the PubMedBERT tokens of 891 captions (shared facts, pmc_data.md). A log-normal through both has
+# Median and 90th percentile of the PubMedBERT tokens of 891 real captions. A log-normal through both has
 # 16 % of captions above 256 tokens (measured 19 %), 73 % above 77 (70 %) and mean 163 (159).
 _MEDIAN, _P90 = 123, 321
 _SAMPLE = 4_096

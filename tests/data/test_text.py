@@ -1,4 +1,4 @@
-"""Captions to ids, equal to open_clip's tokenizers on real captions and on nasty ones."""
+"""Captions to ids, equal to open_clip's tokenizers on captions of articles and on nasty ones."""
 
 import gzip
 import json
@@ -7,43 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.jats_writer import truth_of
+from helpers.nasty_captions import NASTY
 from helpers.reference import load_open_clip, write_vocabulary
+from helpers.written_articles import ARTICLES
 
 from biomedclip_jax.data.text import Tokenizer, clean_caption, used_length
 from biomedclip_jax.errors import UserError
 
 VOCABULARY = 30_522
-NASTY = [
-    "",
-    " \t\n ",
-    "word",
-    "&lt;i&gt;p&lt;/i&gt; &amp;amp; &nbsp;0.05",  # entities, once and twice
-    "p < 0.05 &amp;amp; q &amp;lt; 1",  # beside a bare "<" ftfy leaves entities alone
-    "schÃ¶n, Â±3 Âµm",  # UTF-8 read as Latin-1
-    "\u201ccurly\u201d quotes \u2014 it\u2019s H&E\u2026",
-    "\u80ba\u764c CT \u56fe\u50cf",  # Chinese is cut into characters
-    "na\u00efve caf\u00e9 \u0130stanbul \u00df \ufb01bre",
-    "emoji \U0001f9e0\U0001fac1 and \u200bzero\u200d-width\ufeff",
-    "[CLS] a literal [SEP] or [MASK] [PAD] in a caption [UNK]",
-    "a\x00b\x07c\ud7ff",
-    "x" * 500,
-    "lymph node metastasis " * 400,
-    "1,234.56e-7 (n=12; p<0.001) 5\u2032-ATG-3\u2032 CD4+/CD8\u207a \u03b1-SMA 10\u207b\u00b3 \u00d7200",
-    "UPPER lower MiXeD under_score hyphen-ated a.b.c http://x.org/?q=1#f",
-]
 
 
 @pytest.fixture(scope="module")
-def captions(vocabulary: Path) -> list[str]:
-    """Real captions of open-access articles, and the strings above."""
-    articles = json.loads((vocabulary.parent / "pmc-articles" / "expected.json").read_text(encoding="utf-8"))["articles"]
-    real = [figure["caption"] for article in articles for figure in article["figures"]]
-    assert len(real) > 30
-    return real + NASTY
+def captions() -> list[str]:
+    """Captions of written articles, and nasty strings."""
+    written = [figure["caption"] for article in ARTICLES for figure in truth_of(article)["figures"] if figure["caption"]]
+    assert len(written) > 30
+    return written + NASTY
 
 
 @pytest.mark.parametrize("length", [256, 77, 5])
-def test_equal_to_open_clip_on_biomedberts_vocabulary(vocabulary: Path, captions: list[str], length: int) -> None:
+def test_equal_to_open_clip_on_a_wordpiece_vocabulary(vocabulary: Path, captions: list[str], length: int) -> None:
     theirs = load_open_clip().tokenizer.HFTokenizer(str(vocabulary), context_length=length)(captions).numpy()
     ours = Tokenizer(vocabulary, length, 0, VOCABULARY)(captions)
     assert ours.dtype == np.int32 and ours.shape == (len(captions), length)

@@ -1,4 +1,4 @@
-"""A local S3 with the shared articles, and an HTTP proxy before it that does what networks do: real faults on the wire."""
+"""A local S3 with articles, and an HTTP proxy before it that does what networks do: real faults on the wire."""
 
 import contextlib
 import hashlib

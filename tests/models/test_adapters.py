@@ -227,7 +227,7 @@ def test_no_matrix_of_a_frozen_weight_is_made_for_training() -> None:
     ids=["LoRA", "IA3", "prefix"],
 )
 def test_clefts_counts(adapter: AdapterConfig, count: int) -> None:
-    """On BioMedLM, as PEFT 0.6.2 counts them (shared facts, cleft_and_evaluation.md section 1.4)."""
+    """On BioMedLM, as PEFT 0.6.2 counts them, measured with that release."""
     config = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True, text_adapter=adapter)
     leaves = flatten_dict(abstract_model(config)[1], sep="/")
     assert sum(leaf.size for path, leaf in leaves.items() if is_adapter(path)) == count

@@ -1,4 +1,4 @@
-"""Which token or learned vector stands where, on BiomedBERT's own WordPiece vocabulary."""
+"""Which token or learned vector stands where, on a WordPiece vocabulary."""
 
 from pathlib import Path
 

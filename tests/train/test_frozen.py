@@ -202,7 +202,7 @@ def test_trained_groups(data: Path, base: Path, capsys: pytest.CaptureFixture[st
         "text_head": 768 * 640 + 640 * 512,
     }
     assert parameter_count(run.model.base) == 195_902_721 and sum(groups.values()) == 1_802_241
-    # CLEFT's: 3.93 million numbers of the language model's side are trained (shared facts, cleft_and_evaluation.md, 1.4)
+    # CLEFT's: 3.93 million numbers of the language model's side are trained: LoRA and the text projection
     cleft = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True, text_adapter=LoRAConfig())
     stages = (Stage(64, steps=1, trainable=("*lora*", "text_head")), Stage(64, steps=1, trainable=("text_head",)))
     both = dataclasses.replace(run, model=cleft, stages=stages)

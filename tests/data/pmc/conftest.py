@@ -1,20 +1,18 @@
-"""The shared articles, and a local S3 that holds them."""
+"""The articles that tests write, and a local S3 that holds them."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.faulty_s3 import FaultyS3, faulty_s3
-
-REPOSITORY = Path(__file__).resolve().parents[3]
+from helpers.jats_writer import write_articles
+from helpers.written_articles import ARTICLES
 
 
 @pytest.fixture(scope="session")
-def pmc_articles() -> Path:
-    """Seven real articles, which stand beside the repository and are not part of it."""
-    folder = REPOSITORY.parent / "shared" / "pmc-articles"
-    assert (folder / "expected.json").is_file(), f"{folder} is missing: these tests need the shared files beside the checkout"
-    return folder
+def pmc_articles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine written articles: cloud/, packages/ and expected.json, what is to be found in them."""
+    return write_articles(tmp_path_factory.mktemp("pmc-articles"), ARTICLES)
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +23,7 @@ def _server(pmc_articles: Path) -> Iterator[FaultyS3]:
 
 @pytest.fixture
 def s3(_server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """The shared articles in a bucket, at the endpoint that the environment names; what a test changes there is undone."""
+    """The written articles in a bucket, at the endpoint that the environment names; what a test changes there is undone."""
     from botocore.retries.standard import ExponentialBackoff
 
     from biomedclip_jax.data.pmc.sources import s3 as ours

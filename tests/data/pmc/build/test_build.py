@@ -257,7 +257,7 @@ def test_from_a_bucket_to_a_bucket(
     s3.fail(r"\.jpg", "503", 3)
     s3.fail(r"\.xml", "truncated", 2)
     assert main(["data", "build", f"s3://{BUCKET}", "s3://ours/pmc", "--workers", "1", "--shards", "2"]) == 0
-    assert "42 pairs" in capsys.readouterr().out
+    assert "46 pairs" in capsys.readouterr().out
     assert main(["data", "build", str(pmc_articles / "cloud"), str(tmp_path / "pmc"), "--workers", "1", "--shards", "2"]) == 0
     bucket.get("ours/pmc", str(tmp_path / "fetched"), recursive=True)
     s3fs.S3FileSystem.clear_instance_cache()

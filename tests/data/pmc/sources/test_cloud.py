@@ -15,7 +15,7 @@ from biomedclip_jax.data.pmc.sources.s3 import Bucket, NotThere
 from biomedclip_jax.data.pmc.sources.selection import NotWanted
 from biomedclip_jax.errors import UserError
 
-IDS = [f"PMC9900000{number}" for number in range(1, 8)]
+IDS = [f"PMC9900000{number}" for number in range(1, 10)]
 INVENTORY = "inventory-reports/pmc-oa-opendata/metadata"
 XML, PICTURE = "PMC99000001.1/PMC99000001.1.xml", "PMC99000001.1/fig1.jpg"
 
@@ -185,7 +185,7 @@ def test_the_inventory_instead_of_a_listing(s3: FaultyS3) -> None:
     s3.fail("csv.gz", "truncated")
     s3.fail("csv.gz", "wrong")
     ours = source(inventory="latest")
-    assert list(ours.keys()) == keys == IDS and len(ours) == 7
+    assert list(ours.keys()) == keys == IDS and len(ours) == 9
     assert [ours.version(key) for key in keys] == versions
     assert not s3.asked("prefix=metadata") and len(s3.asked("csv.gz")) == 3
     some = source(inventory="latest", ids=("PMC7", "PMC99000004"))

@@ -41,10 +41,10 @@ def test_a_copy_and_nothing_new(s3: FaultyS3, pmc_articles: Path, tmp_path: Path
     assert tree(tmp_path) == wanted
     size = sum(len(data) for name, data in wanted.items() if not name.endswith(".json"))
     files = sum(not name.endswith(".json") for name in wanted)
-    assert counts == {"articles": 7, "unchanged": 0, "fetched": 7, "files": files, "bytes": size}
+    assert counts == {"articles": 9, "unchanged": 0, "fetched": 9, "files": files, "bytes": size}
     assert rejects(tmp_path) == []
     s3.requests.clear()
-    assert fetch(source(), tmp_path) == {"articles": 7, "unchanged": 7, "fetched": 0, "files": 0, "bytes": 0}
+    assert fetch(source(), tmp_path) == {"articles": 9, "unchanged": 9, "fetched": 0, "files": 0, "bytes": 0}
     assert len(s3.requests) == len(s3.asked("list-type")) == 2, "is the bucket there, what is in it, and nothing else"
     assert tree(tmp_path) == wanted
 
@@ -103,7 +103,7 @@ def test_killed_at_any_moment(s3: FaultyS3, pmc_articles: Path, tmp_path: Path) 
     assert process.returncode == 0 and err == "", err
     assert not whole & set(s3.asked(r"^PMC"))
     assert tree(tmp_path) == wanted
-    assert re.search(r"7 articles asked for\n  unchanged +\d\n  fetched +\d  \(\d+ files, \d+\.\d MB\)\n$", out), out
+    assert re.search(r"9 articles asked for\n  unchanged +\d\n  fetched +\d  \(\d+ files, \d+\.\d MB\)\n$", out), out
 
 
 def test_a_lost_article_stops_nothing_and_is_fetched_next_time(s3: FaultyS3, pmc_articles: Path, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_lost_article_stops_nothing_and_is_fetched_next_time(s3: FaultyS3, pmc
     s3.fail("PMC99000004.2/PMC99000004.2.xml", "truncated", 100)
     s3.put({"metadata/PMC5.1.json": b"<html>", "metadata/PMC6.1.json": b"[1]"})
     counts = fetch(source(), tmp_path)
-    assert (counts["articles"], counts["fetched"], counts["could not be fetched"]) == (9, 5, 4)
+    assert (counts["articles"], counts["fetched"], counts["could not be fetched"]) == (11, 7, 4)
     listed = {line["article"]: line for line in rejects(tmp_path)}
     assert list(listed) == ["PMC5", "PMC6", "PMC99000001", "PMC99000004"]
     assert "PMC99000001.1/fig2.jpg: its MD5 is" in listed["PMC99000001"]["detail"]

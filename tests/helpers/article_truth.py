@@ -1,0 +1,75 @@
+"""What was found in an article, compared with what is in it, field by field (`expected.json`, see `jats_writer.py`)."""
+
+from typing import Any
+
+from biomedclip_jax.data.pmc.jats.article import Article, License
+from biomedclip_jax.data.pmc.jats.figure_files import resolve
+
+_PLACE = ("index", "in_sub_article", "in_floats_group", "fig_group", "nested_in_fig")
+
+
+def compare_article(found: Article, expected: dict[str, Any], formulas: bool) -> None:
+    """formulas: whether the text of MathML was kept."""
+    assert (found.doi, found.title, found.article_type) == (expected["doi"], expected["title"], expected["article_type"])
+    assert found.is_retracted is expected["is_retracted"]
+    licence = expected["licence"]
+    assert found.license == License(licence["code"], licence["url"], licence["declared_in"], licence["text"])
+    assert len(found.figures) == len(expected["figures"]) == expected["n_figures"]
+    for ours, theirs in zip(found.figures, expected["figures"], strict=True):
+        for key in ("id", "label", *_PLACE):
+            assert getattr(ours, key) == theirs[key], key
+        with_formulas = theirs.get("caption_if_mathml_text_kept")
+        assert ours.caption == (with_formulas if formulas and with_formulas else theirs["caption"])
+        if not (formulas and with_formulas):
+            assert ours.caption_title == theirs["caption_title"]
+            assert list(ours.caption_paragraphs) == theirs["caption_paragraphs"]
+        assert [
+            {"href": g.href, "media": resolve(g.href, expected["media"]), "in_alternatives": g.in_alternatives}
+            for g in ours.graphics
+        ] == theirs["graphics"]
+        references = theirs["references"]
+        assert ours.references.xrefs == references["n_xrefs"]
+        assert ours.references.outside_paragraphs == references["n_xrefs_outside_paragraphs"]
+        assert [p.where for p in ours.references.paragraphs] == [p["where"] for p in references["paragraphs"]]
+        assert [p.starts for p in ours.references.paragraphs] == [p["starts"] for p in references["paragraphs"]]
+        if not formulas:
+            assert all(p.text.startswith(p.starts) for p in ours.references.paragraphs)
+
+
+def compare_what_the_writer_knows(found: Article, expected: dict[str, Any]) -> None:
+    """What `expected.json` of written articles says beyond that of the real ones. Formulas are kept."""
+    for ours, theirs in zip(found.figures, expected["figures"], strict=True):
+        for key in ("attrib", "group_label", "group_caption"):
+            assert getattr(ours, key) == theirs[key], key
+        assert (ours.license is not None) is theirs["has_own_licence"]
+        assert ours.license is None or (ours.license.code, ours.license.declared_in) == (None, "license text")
+
+
+def compare_line(line: dict[str, Any], article: dict[str, Any]) -> None:
+    """A line of figures.jsonl that was made with the cloud's metadata; MathML's text is kept."""
+    assert line["pmcid"] == f"PMC{line['pmc']}" == article["pmcid"]
+    assert line["location"] == article["xml"].removeprefix("cloud/")
+    assert line["license"] == article["license_code_in_metadata"] and line["license_source"] == "metadata"
+    assert line["license_url"] == article["licence"]["url"]
+    for name in ("version", "pmid", "doi", "title", "article_type", "is_retracted"):
+        assert line[name] == article[name], name
+    for figure, truth in zip(line["figures"], article["figures"], strict=True):
+        assert figure["fig_id"] == truth["id"] and figure["fig_label"] == truth["label"]
+        assert figure["fig_caption"] == truth.get("caption_if_mathml_text_kept", truth["caption"])
+        if "caption_if_mathml_text_kept" not in truth:
+            assert figure["caption_title"] == truth["caption_title"]
+            assert figure["caption_paragraphs"] == truth["caption_paragraphs"]
+        assert figure["graphics"] == truth["graphics"]
+        for name in _PLACE:
+            assert figure[name] == truth[name], name
+        # the writer of articles says which of several forms is the picture; else each file is one
+        pictures = truth.get("pictures", [graphic["media"] for graphic in truth["graphics"] if graphic["media"]])
+        assert figure["pictures"] == pictures
+        assert figure["graphic_ref"] == (f"{article['id']}/{pictures[0]}" if pictures else None)
+        assert figure["pair_id"] == f"{article['pmid'] or article['pmcid']}_{truth['id'] or 'fig-' + str(truth['index'])}"
+        references = dict(figure["references"])
+        references["paragraphs"] = [
+            {name: value for name, value in paragraph.items() if name in ("where", "starts")}
+            for paragraph in references["paragraphs"]
+        ]
+        assert references == truth["references"]
