@@ -25,8 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "losses": _FOUNDATION | {"config", "models", "sharding"},
     "data": _FOUNDATION | {"config"},
     "interop": _FOUNDATION | {"config", "models"},
-    "prompts": _FOUNDATION | {"config", "models", "data", "interop", "pretrained"},
-    "pretrained": _FOUNDATION | {"config", "sharding", "models", "data", "interop"},
+    "prompts": _FOUNDATION | {"config", "models", "data", "interop"},
+    "pretrained": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts"},
     "evaluation": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts", "pretrained"},
     "train": _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "prompts", "evaluation", "pretrained"},
 }
