@@ -98,6 +98,19 @@ def test_the_table_has_no_cycle_and_says_what_the_design_says() -> None:
     assert not MAY_IMPORT["data"] & {"models", "interop"} and "train" not in MAY_IMPORT["evaluation"]
 
 
+# The files of evaluation that split work over the devices; all others leave that to `Pretrained`.
+ON_THE_MESH = {"evaluation.probe.image_tower", "evaluation.retrieval.approximate", "evaluation.retrieval.ranks"}
+
+
+def test_only_named_files_of_evaluation_know_the_mesh() -> None:
+    found = {
+        name.removeprefix(f"{PACKAGE}.")
+        for name, source in modules().items()
+        if name.startswith(f"{PACKAGE}.evaluation.") and any(room == "sharding" for room, _ in rooms_imported(source, name))
+    }
+    assert found == ON_THE_MESH
+
+
 def test_no_exception_outlives_its_use() -> None:
     used = {(name.split(".")[1], other) for name, source in modules().items() for other, _ in rooms_imported(source, name)}
     assert EXCEPTIONS.keys() <= used
