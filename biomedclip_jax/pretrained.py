@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 from PIL import Image
 
-from biomedclip_jax.config import DEFAULT_TEMPLATE, CLIPConfig, ComputeConfig
+from biomedclip_jax.config import CLIPConfig, ComputeConfig
 from biomedclip_jax.data.processor import ImageSource, Processor
 from biomedclip_jax.data.text import used_length
 from biomedclip_jax.errors import UserError
@@ -22,28 +22,13 @@ from biomedclip_jax.interop.detect import UNFINISHED_RUN, detect, read_adapter
 from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models import CLIP, abstract_model
+from biomedclip_jax.prompts.learned import LearnedPrompts
+from biomedclip_jax.prompts.templates import check_labels, label_sentences
 from biomedclip_jax.sharding import make_mesh, replicated, rows
 from biomedclip_jax.support.parallel import Running, read_ahead
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
 
 _TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
-
-
-class ClassPrompts(Protocol):
-    """What `classify` asks of learned prompts; `biomedclip_jax.load_prompts` gives such."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names."""
-        ...
-
-    def with_classes(self, classes: Sequence[str]) -> "ClassPrompts":
-        """The same for other names."""
-        ...
-
-    def scores(self, clip: "Pretrained", images: Float[np.ndarray, "n E"]) -> Float[np.ndarray, "n C"]:
-        """Logits of unit image embeddings."""
-        ...
 
 
 class Pretrained:
@@ -177,16 +162,16 @@ class Pretrained:
         labels: Sequence[str] | None = None,
         template: str | None = None,
         *,
-        prompts: ClassPrompts | None = None,
+        prompts: LearnedPrompts | None = None,
     ) -> Float[np.ndarray, "n C"]:
         """Zero-shot probabilities, float32; each row sums to 1.
 
-        labels: at least two. template: a sentence with {} where the label goes, DEFAULT_TEMPLATE if there are no `prompts`.
+        labels: at least two. template: a sentence with {} where the label goes, `DEFAULT_TEMPLATE` if there are no `prompts`.
         prompts: learned ones, from `load_prompts`, in place of a template; labels: theirs, unless others are given.
         Wrong ones raise UserError, class-specific prompts with other labels too.
         """
         if prompts is None:
-            text = self.encode_texts(_sentences(labels, template))
+            text = self.encode_texts(label_sentences(labels, template))
             scores = self.logit_scale * (self.encode_images(images) @ text.T).astype(np.float64)
         else:
             if template is not None:
@@ -209,34 +194,6 @@ class Pretrained:
         if missing:
             array = np.concatenate([array, np.repeat(array[-1:], missing, axis=0)])
         return jnp.asarray(array) if self._mesh is None else jax.device_put(array, rows(self._mesh))
-
-
-def prompts(labels: Sequence[str], template: str) -> list[str]:
-    """The template filled in for each label. UserError for labels or a template that cannot work."""
-    labels = check_labels(labels)
-    if "{}" not in template:
-        raise UserError(f"template {template!r}: expected {{}} where the label goes, as in {DEFAULT_TEMPLATE!r}")
-    return [template.replace("{}", label) for label in labels]
-
-
-def _sentences(labels: Sequence[str] | None, template: str | None) -> list[str]:
-    if labels is None:
-        raise UserError("labels: none given; expected at least two to choose between, or learned prompts")
-    return prompts(labels, DEFAULT_TEMPLATE if template is None else template)
-
-
-def check_labels(labels: Sequence[str]) -> list[str]:
-    """The labels. UserError for some that cannot be chosen between."""
-    labels = _as_list(labels, "labels")
-    if len(labels) < 2:
-        raise UserError(f"labels: {len(labels)} given; expected at least two to choose between")
-    for label in labels:
-        if not isinstance(label, str) or not label.strip():
-            raise UserError(f"labels: {label!r} is not a name; expected words, such as 'chest X-ray'")
-    if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise UserError(f"labels: {twice!r} is given twice; expected different ones")
-    return labels
 
 
 def from_pretrained(

@@ -25,8 +25,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "losses": _FOUNDATION | {"config", "models", "sharding"},
     "data": _FOUNDATION | {"config"},
     "interop": _FOUNDATION | {"config", "models"},
-    "prompts": _FOUNDATION | {"config", "models", "data", "interop", "pretrained"},
-    "pretrained": _FOUNDATION | {"config", "sharding", "models", "data", "interop"},
+    "prompts": _FOUNDATION | {"config", "models", "data", "interop"},
+    "pretrained": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts"},
     "evaluation": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts", "pretrained"},
     "train": _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "prompts", "evaluation", "pretrained"},
 }
@@ -96,6 +96,19 @@ def test_the_table_has_no_cycle_and_says_what_the_design_says() -> None:
         "cli",
     }
     assert not MAY_IMPORT["data"] & {"models", "interop"} and "train" not in MAY_IMPORT["evaluation"]
+
+
+# The files of evaluation that split work over the devices; all others leave that to `Pretrained`.
+ON_THE_MESH = {"evaluation.probe.image_tower", "evaluation.retrieval.approximate", "evaluation.retrieval.ranks"}
+
+
+def test_only_named_files_of_evaluation_know_the_mesh() -> None:
+    found = {
+        name.removeprefix(f"{PACKAGE}.")
+        for name, source in modules().items()
+        if name.startswith(f"{PACKAGE}.evaluation.") and any(room == "sharding" for room, _ in rooms_imported(source, name))
+    }
+    assert found == ON_THE_MESH
 
 
 def test_no_exception_outlives_its_use() -> None:

@@ -82,15 +82,16 @@ def add_models(verbs: Any) -> None:
 def _classify(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.cli.output import write_table
     from biomedclip_jax.data.images.load import find_images
-    from biomedclip_jax.pretrained import check_labels, from_pretrained, prompts
+    from biomedclip_jax.pretrained import from_pretrained
     from biomedclip_jax.prompts.learned import load_prompts
+    from biomedclip_jax.prompts.templates import check_labels, label_sentences
 
     labels, template, file = arguments.labels, arguments.template, arguments.prompts
     # complain about words before the model is loaded
     if file is None:
         if labels is None:
             raise UserError("--labels: expected two or more names to choose between, or --prompts FILE with learned prompts")
-        prompts(labels, DEFAULT_TEMPLATE if template is None else template)
+        label_sentences(labels, template)
     elif template is not None:
         raise UserError(f"--template {template!r} and --prompts {file}: learned prompts have no template; give one of the two")
     elif not file.is_file():

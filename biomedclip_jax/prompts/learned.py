@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from flax import nnx
 from jax import Array, lax
 
 from biomedclip_jax.config import CLIPConfig, GPTConfig, TextConfig
+from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
@@ -25,12 +26,25 @@ from biomedclip_jax.interop.formats.cleft.checkpoint import read_context
 from biomedclip_jax.interop.tensor_files import write_safetensors
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.clip import Params, logits
-from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, make_layout, prompt_words
 
 _HEADER = "biomedclip_prompts"
 
 PromptMethod = Literal["coop", "cocoop", "biomedcoop", "context-prompts"]
+
+
+class TrainedClip(Protocol):
+    """What learned prompts need of the model that they were learned on; `biomedclip_jax.Pretrained` is one.
+
+    fingerprint: hexadecimal digits of the parameters, which a file of prompts names.
+    """
+
+    config: CLIPConfig
+    params: Params
+    processor: Processor
+
+    @property
+    def fingerprint(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +60,7 @@ class LearnedPrompts:
     context: ContextConfig
     arrays: dict[str, np.ndarray]
 
-    def scores(self, clip: Pretrained, images: np.ndarray) -> np.ndarray:
+    def scores(self, clip: TrainedClip, images: np.ndarray) -> np.ndarray:
         """Logits float32 [n, C] of unit image embeddings [n, E]: exp(logit_scale) times the cosine similarities."""
         layout = layout_for(clip, self.classes, self.context)
         if self.method != "cocoop":
@@ -58,7 +72,7 @@ class LearnedPrompts:
         found = [np.asarray(_conditioned_scores(clip.config, clip.params, layout, self.arrays, part)) for part in filled]
         return np.concatenate(found)[: len(images)]
 
-    def text_embeddings(self, clip: Pretrained) -> np.ndarray:
+    def text_embeddings(self, clip: TrainedClip) -> np.ndarray:
         """Zero-shot weights: unit embeddings float32 [C, E]. UserError for CoCoOp, whose prompts depend on the image."""
         if self.method == "cocoop":
             raise UserError("prompts of CoCoOp are another for each image; they have scores, but no text embeddings")
@@ -80,7 +94,7 @@ class LearnedPrompts:
         own = self.arrays["context"][[self.classes.index(name) for name in classes]]
         return dataclasses.replace(self, classes=tuple(classes), arrays=self.arrays | {"context": own})
 
-    def save(self, path: Path, clip: Pretrained) -> None:
+    def save(self, path: Path, clip: TrainedClip) -> None:
         """One safetensors file; its header names the method, the classes and the model `clip` that they were learned on."""
         header = {
             "method": self.method,
@@ -91,7 +105,7 @@ class LearnedPrompts:
         write_file(path, lambda partial: write_safetensors(partial, self.arrays, **{_HEADER: json.dumps(header)}))
 
 
-def load_prompts(path: str | Path, clip: Pretrained) -> LearnedPrompts:
+def load_prompts(path: str | Path, clip: TrainedClip) -> LearnedPrompts:
     """Prompts from the file that `LearnedPrompts.save` wrote, or a checkpoint (.ckpt) of CLEFT's second stage.
 
     A checkpoint says neither its classes nor which model its prompts are for, which is the model in it.
@@ -121,7 +135,7 @@ def load_prompts(path: str | Path, clip: Pretrained) -> LearnedPrompts:
     return learned
 
 
-def _of_cleft(path: Path, clip: Pretrained) -> LearnedPrompts:
+def _of_cleft(path: Path, clip: TrainedClip) -> LearnedPrompts:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected learned prompts (.safetensors), or a .ckpt of CLEFT's second stage")
     vectors = read_context(path)
@@ -132,7 +146,7 @@ def _of_cleft(path: Path, clip: Pretrained) -> LearnedPrompts:
     return LearnedPrompts("context-prompts", (), ContextConfig(start=len(vectors)), {"context": vectors})
 
 
-def layout_for(clip: Pretrained, classes: Sequence[str], context: ContextConfig) -> Layout:
+def layout_for(clip: TrainedClip, classes: Sequence[str], context: ContextConfig) -> Layout:
     """The prompts of these classes as this model's text tower takes them."""
     return layout_of(clip.config.text, clip.processor.tokenizer, classes, context)
 

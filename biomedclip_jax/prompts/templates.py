@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
@@ -48,6 +49,37 @@ class Prompts:
         for own in self.sentences:
             ends.append(ends[-1] + len(own))
         return [slice(a, b) for a, b in pairwise(ends)]
+
+
+def label_sentences(labels: Sequence[str] | None, template: str | None = None) -> list[str]:
+    """A template, by default `DEFAULT_TEMPLATE`, filled in with each label.
+
+    UserError for labels that `check_labels` refuses, and for a template without {}.
+    """
+    if labels is None:
+        raise UserError("labels: none given; expected at least two to choose between, or learned prompts")
+    labels = check_labels(labels)
+    template = DEFAULT_TEMPLATE if template is None else template
+    if "{}" not in template:
+        raise UserError(f"template {template!r}: expected {{}} where the label goes, as in {DEFAULT_TEMPLATE!r}")
+    return [template.replace("{}", label) for label in labels]
+
+
+def check_labels(labels: Sequence[str]) -> list[str]:
+    """The labels as a list. UserError unless they are two or more different names in words."""
+    if isinstance(labels, str | bytes | Path):
+        shown = f" ({str(labels)!r})" if isinstance(labels, str | Path) else ""
+        raise UserError(f"labels: expected a list, found one {type(labels).__name__}{shown}; put it in [ ]")
+    labels = list(labels)
+    if len(labels) < 2:
+        raise UserError(f"labels: {len(labels)} given; expected at least two to choose between")
+    for label in labels:
+        if not isinstance(label, str) or not label.strip():
+            raise UserError(f"labels: {label!r} is not a name; expected words, such as 'chest X-ray'")
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise UserError(f"labels: {twice!r} is given twice; expected different ones")
+    return labels
 
 
 def class_embeddings(text: np.ndarray, prompts: Prompts, *, first: bool = False) -> np.ndarray:

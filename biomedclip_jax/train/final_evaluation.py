@@ -14,8 +14,9 @@ from biomedclip_jax.evaluation.report.drawing import loss_curve
 from biomedclip_jax.evaluation.retrieval.gallery import Found, choose, images_of_captions
 from biomedclip_jax.evaluation.retrieval.task import recall
 from biomedclip_jax.evaluation.zero_shot.task import accuracy
-from biomedclip_jax.pretrained import Pretrained, from_pretrained, prompts
+from biomedclip_jax.pretrained import Pretrained, from_pretrained
 from biomedclip_jax.prompts.learned import LearnedPrompts
+from biomedclip_jax.prompts.templates import label_sentences
 from biomedclip_jax.train.metrics import Line
 
 PROMPTS = "prompts.safetensors"
@@ -92,7 +93,7 @@ def _accuracies(
     image, truth = image[labelled], [label for label in labels if label is not None]
     classes = sorted(set(truth))
     found: dict[str, Any] = {"classes": len(classes)}
-    found |= accuracy(image, clip.encode_texts(prompts(classes, config.data.template)), classes, truth)
+    found |= accuracy(image, clip.encode_texts(label_sentences(classes, config.data.template)), classes, truth)
     if learned is not None:
         embeddings = learned.with_classes(classes).text_embeddings(clip)
         found["learned_prompt_accuracy"] = accuracy(image, embeddings, classes, truth)["zero_shot_accuracy"]

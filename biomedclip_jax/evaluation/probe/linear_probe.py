@@ -58,26 +58,28 @@ def train_heads(
     # few different sizes, so that few programs are compiled: a search asks for 42 pairs, and then for up to 12
     whole = 1 if len(pairs) == 1 else -(-len(pairs) // 12) * 12
     rates, decays = np.array([*pairs, *[pairs[-1]] * (whole - len(pairs))], np.float32).T
-    fixed = train.features, train.labels.astype(np.int32), scored.features, scored.labels.astype(np.int32)
-    last, best, accuracies = _train(start(text), *map(jnp.asarray, (*fixed, plan.index, plan.used, rates, decays)))
+    learned_from, measured_on = ((part.features, part.labels.astype(np.int32)) for part in (train, scored))
+    given = learned_from, measured_on, (plan.index, plan.used), rates, decays
+    last, best, accuracies = _train(start(text), *jax.tree.map(jnp.asarray, given))
     last, best = jax.tree.map(lambda x: x[: len(pairs)], (last, best))
     return Trained(last, best, np.asarray(accuracies)[: len(pairs)])
 
 
 @jax.jit
-@functools.partial(jax.vmap, in_axes=(*[None] * 7, 0, 0))
+@functools.partial(jax.vmap, in_axes=(None, None, None, None, 0, 0))
 def _train(
     head: Head,
-    features: Array,
-    labels: Array,
-    scored: Array,
-    scored_labels: Array,
-    index: Array,
-    used: Array,
+    train: tuple[Array, Array],
+    scored: tuple[Array, Array],
+    plan: tuple[Array, Array],
     rate: Array,
     decay: Array,
 ) -> tuple[Head, Head, Array]:
-    """What does not depend on rate and decay, the batches and their statistics, `vmap` leaves the same for all candidates."""
+    """One head. train, scored: features and labels. plan: rows of each batch, and which of them count.
+
+    What does not depend on rate and decay, the batches and their statistics, `vmap` leaves the same for all candidates.
+    """
+    features, labels = train
 
     def step(state: tuple[Head, dict[str, Array]], batch: tuple[Array, Array]) -> tuple[tuple[Head, dict[str, Array]], None]:
         head, velocity = state
@@ -90,13 +92,13 @@ def _train(
     def epoch(carry: tuple, plan: tuple[Array, Array]) -> tuple[tuple, Array]:
         state, best, reached = carry
         state, _ = lax.scan(step, state, plan)
-        now = accuracy(scores(state[0], scored), scored_labels)
+        now = accuracy(scores(state[0], scored[0]), scored[1])
         better = now > reached
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state[0], best)
         return (state, best, jnp.maximum(now, reached)), now
 
     state = head, jax.tree.map(jnp.zeros_like, head["linear"])
-    (state, best, _), accuracies = lax.scan(epoch, (state, head, jnp.float32(0)), (index, used))
+    (state, best, _), accuracies = lax.scan(epoch, (state, head, jnp.float32(0)), plan)
     return state[0], best, accuracies
 
 

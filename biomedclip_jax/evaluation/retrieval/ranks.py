@@ -48,7 +48,7 @@ def ranks(
     at_once = wide * -(-tiles // chunks)  # the same for each: one shape, one program
     for start in range(0, len(text), at_once):
         here = slice(start, start + at_once)
-        of_image, of_text = _counts(mesh, image, best_image, text[here], best_text[here], high, wide, at_once)
+        of_image, of_text = _counts(mesh, (image, best_image), (text[here], best_text[here]), high, wide, at_once)
         over_image += of_image
         over_text[here] += of_text
     # the right ones were counted with the others; they have the same scores there, from the same product
@@ -87,15 +87,17 @@ def _filled(array: np.ndarray, size: int) -> np.ndarray:
 
 def _counts(
     mesh: Mesh,
-    image: np.ndarray,
-    best_image: np.ndarray,
-    text: np.ndarray,
-    best_text: np.ndarray,
+    images: tuple[np.ndarray, np.ndarray],
+    texts: tuple[np.ndarray, np.ndarray],
     high: int,
     wide: int,
     size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many of these texts reach the best score of each image, int64 [I], and of all images that of each of these texts."""
+    """How many of these texts reach the best score of each image, int64 [I], and of all images that of each of these texts.
+
+    images, texts: embeddings and best scores. high, wide: rows and columns of a tile. size: texts, once filled up.
+    """
+    (image, best_image), (text, best_text) = images, texts
     count = _counter(mesh)
     tiles = jax.device_put(_filled(text, size).reshape(-1, wide, text.shape[1]), replicated(mesh))
     best_tiles = jax.device_put(_filled(best_text, size).reshape(-1, wide), replicated(mesh))
