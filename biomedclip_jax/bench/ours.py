@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from biomedclip_jax.bench.alternate import Counted, Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
+from biomedclip_jax.config import PairLoss
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
@@ -65,9 +66,12 @@ def build_loss(task: Task, mesh: Mesh) -> Built:
     image, text = (jax.device_put(x / np.linalg.norm(x, axis=1, keepdims=True), rows(mesh)) for x in drawn)
     scale = {"logit_scale": jnp.float32(np.log(100)), "logit_bias": jnp.float32(-10)}
 
+    loss = task.stage.loss
+    assert isinstance(loss, PairLoss), "`make_task` refuses losses of labels"
+
     def share(image: jax.Array, text: jax.Array) -> jax.Array:
         here = jax.tree.map(lambda x: jax.lax.pcast(x, mesh.axis_names, to="varying"), scale)
-        return local_loss(task.stage.loss, image, text, here)
+        return local_loss(loss, image, text, here)
 
     gradient = jax.shard_map(jax.grad(share, (0, 1)), mesh=mesh, in_specs=BATCH, out_specs=BATCH)
     return jax.jit(gradient), (image, text)

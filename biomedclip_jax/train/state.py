@@ -82,7 +82,8 @@ def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) 
         )
     else:
         given = flatten_dict(_pretrained_towers(config, model, like), sep="/")
-    shardings = {path: leaf.sharding for path, leaf in flatten_dict(like, sep="/").items()}
+    wanted: Flat = flatten_dict(like, sep="/")
+    shardings = {path: leaf.sharding for path, leaf in wanted.items()}
     rest = {path: sharding for path, sharding in shardings.items() if path not in given}
 
     def fresh() -> Flat:
@@ -113,7 +114,7 @@ def at_image_size(state: TrainState, config: TrainConfig, image_size: int) -> Tr
             return leaf
 
         def resize(table: jax.Array) -> jax.Array:
-            table = resize_positions(table, image.prefix_positions, image_size // image.patch_size)
+            table = jnp.asarray(resize_positions(table, image.prefix_positions, image_size // image.patch_size))
             # cubic interpolation overshoots: a second moment below 0 would be a NaN
             return jnp.maximum(table, 0) if "/nu/" in place else table
 
@@ -175,14 +176,14 @@ def optimizer_for(config: TrainConfig) -> Optimizer:
 
 def parameter_count(model: CLIPConfig, paths: Sequence[str] | None = None) -> int:
     """Numbers in the parameters of a model, or in those at `paths`."""
-    leaves = flatten_dict(abstract_model(model)[1], sep="/")
+    leaves: Flat = flatten_dict(abstract_model(model)[1], sep="/")
     return sum(leaves[path].size for path in (leaves if paths is None else paths))
 
 
 def trained_groups(config: TrainConfig, stage: int | None = None) -> dict[str, int]:
     """Numbers that a stage trains, or any stage, by group: {"text adapter": 2621440, "text_head": 1311232, ...}."""
     optimizer = optimizer_for(config)
-    leaves = flatten_dict(abstract_model(config.model)[1], sep="/")
+    leaves: Flat = flatten_dict(abstract_model(config.model)[1], sep="/")
     groups: dict[str, int] = {}
     for path in optimizer.all_trained() if stage is None else optimizer.trained(stage):
         tower, below, _ = path.partition("/")

@@ -6,7 +6,6 @@ jit, on parameters, moments and gradients that are sharded alike.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +23,7 @@ from biomedclip_jax.train.gradient import Batch, loss_and_gradient
 from biomedclip_jax.train.optimizer import Optimizer, averaged
 from biomedclip_jax.train.state import TrainState, initial_state
 from biomedclip_jax.train.text_buckets import Buckets
+from biomedclip_jax.train.trainable import Flat
 
 Metrics = dict[str, Array]
 MAX_LOGIT_SCALE = math.log(100)
@@ -49,7 +49,7 @@ def make_step(
     number: int,
     mesh: Mesh,
     optimizer: Optimizer,
-    rate: Callable[[Any], Array],
+    rate: optax.Schedule,
     buckets: Buckets = (),
     prompts: Layout | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -64,8 +64,8 @@ def make_step(
     gradient = loss_and_gradient(config, stage, mesh, buckets, prompts)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        params = flatten_dict(state.params, sep="/")
-        now = rate(state.step)
+        params: Flat = flatten_dict(state.params, sep="/")
+        now = jnp.asarray(rate(state.step))
         loss, gradients = gradient(state.params, {name: x for name, x in batch.items() if name != "signal"})
         new, opt = optimizer.update(gradients, state.opt, params, number, now)
         if "logit_scale" in new:
