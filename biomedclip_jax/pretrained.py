@@ -70,9 +70,13 @@ class Pretrained:
         """exp of the learned temperature: 85.2323 for the public BiomedCLIP weights."""
         return float(np.exp(np.float64(self.params["logit_scale"])))
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """32 hexadecimal digits of the parameters: other weights have others."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return fingerprint.fingerprint(flatten_dict(self.params, sep="/"))
 
     def encode_images(

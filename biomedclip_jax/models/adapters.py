@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -119,7 +120,7 @@ class Prefix(nnx.Module):
         self.virtual_values = nnx.Param(jax.random.normal(rngs.params(), (config.tokens, width)))
 
     def __call__(
-        self, keys: Float[Array, "B H N K"], values: Float[Array, "B H N K"], mask: Array | None
+        self, keys: Float[Array, "B H N K"], values: Float[Array, "B H N K"], mask: Array | np.ndarray | None
     ) -> tuple[Float[Array, "B H _ K"], Float[Array, "B H _ K"], Array | None]:
         """keys and values with the prefix before them, T + N; every token looks at the prefix, whatever the mask says."""
         b, heads, _, k = keys.shape

@@ -37,7 +37,7 @@ class ClipText(nnx.Module):
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
         """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends."""
         n = tokens.shape[1]
-        x = (words + self.position[:n]).astype(self.compute.dtype)
+        x = jnp.asarray(words + self.position[:n]).astype(self.compute.dtype)
         causal = jnp.tril(jnp.ones((n, n), bool))
         x = run_blocks(self.blocks, x, causal, keys if self.adapted else None, self.compute, self.gather)
         end = tokens.argmax(axis=-1)[:, None, None]

@@ -60,7 +60,7 @@ class GPT(nnx.Module):
         """
         n = tokens.shape[1]
         positions = self.position[self.first_position : self.first_position + n]
-        x = dropout(words + positions, self.config.embedding_dropout, keys, EMBEDDING_SITE)
+        x = dropout(jnp.asarray(words + positions), self.config.embedding_dropout, keys, EMBEDDING_SITE)
         lengths = text_lengths(tokens, self.config.pad_id)
         x = run_blocks(self.blocks, x.astype(self.compute.dtype), seen(lengths, n), keys, self.compute, self.gather)
         return self.norm(pooled(x, lengths, self.config))  # the norm works on each token alone: one is enough

@@ -57,7 +57,7 @@ def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: 
     lengths that are computed: those of the buckets, or padded. Where a stage learns of labels, `prompts` tells: a pair has its
     share of all classes, counted once a step, or one of them; without `prompts` text does not count.
     """
-    shapes = flatten_dict(abstract_model(model)[1], sep="/")
+    shapes: dict[str, Any] = flatten_dict(abstract_model(model)[1], sep="/")
     trained = set(trained_by(stage, shapes))
     vit, kept = model.vit, kept_patches(model.vit.patches, stage.patch_keep)
     lengths = [(b.rows, b.length) for b in buckets] or [(1, model.text.context_length)]
