@@ -17,7 +17,7 @@ from biomedclip_jax.config import ClipTextConfig, IA3Config, LoRAConfig, PrefixC
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.sharding import as_varying, put_batch
-from biomedclip_jax.train import step
+from biomedclip_jax.train import gradient
 from biomedclip_jax.train.gradient import loss_and_gradient
 from biomedclip_jax.train.optimizer import Optimizer
 from biomedclip_jax.train.state import TrainState, initial_state, optimizer_for
@@ -202,7 +202,7 @@ def test_the_search_finds_a_collective_inside_a_loop(monkeypatch: pytest.MonkeyP
         # but for the temperature: the loss itself refuses one that is not varying
         return params | as_varying({"logit_scale": params["logit_scale"]}, {"logit_scale": -1})
 
-    monkeypatch.setattr(step, "as_varying", as_they_are)
+    monkeypatch.setattr(gradient, "as_varying", as_they_are)
     way = Way(microbatches=2)
     text = compiled(loss_and_gradient(way.config(), way.stage(), way.mesh()), way).as_text()
     assert "all-reduce" in {kind for kind, _ in collectives_in_loops(text)}
