@@ -120,7 +120,7 @@ def read_towers(folder: Path) -> Model:
     try:
         config, preprocess = [saved_config(content[part]) for part in ("model", "preprocess")]
         fits = isinstance(config, CLIPConfig) and isinstance(preprocess, PreprocessConfig)
-    except (KeyError, TypeError, StopIteration, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path}: not a model's config as biomedclip writes it ({error}); write the folder again") from error
     if not fits:
         raise UserError(f"{path}: expected a CLIPConfig under model and a PreprocessConfig under preprocess")
