@@ -11,10 +11,9 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float
-from PIL import Image
 
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
-from biomedclip_jax.data.processor import ImageSource, Processor
+from biomedclip_jax.data.processor import ImageSource, Processor, as_list
 from biomedclip_jax.data.text import used_length
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop import fingerprint
@@ -97,7 +96,7 @@ class Pretrained:
         Raises UserError that names the first file that cannot be read, unless `on_error` is given.
         """
         _check_batch_size(batch_size)
-        images = _as_list(images, "images")
+        images = as_list(images, "images")
         encode_batch = self._encode_image if normalize else self._image_features
         at_once = batch_size * self._devices
         embeddings = np.empty((len(images), self.config.embed_width), np.float32)
@@ -138,7 +137,7 @@ class Pretrained:
         batch_size: texts that a device works on at once.
         """
         _check_batch_size(batch_size)
-        texts = _as_list(texts, "texts")
+        texts = as_list(texts, "texts")
         for text in texts:
             if not isinstance(text, str):
                 raise UserError(f"texts: expected sentences, found {type(text).__name__} ({text!r})")
@@ -229,15 +228,6 @@ def load(source: str | Path, adapter: str | Path | None = None) -> Model:
 
         return read_run(found.path)
     return found.read()
-
-
-def _as_list(values: Sequence[Any], name: str) -> list[Any]:
-    # an array [H,W,3] is one image, though it could be iterated over
-    one_array = isinstance(values, np.ndarray) and values.ndim == 3 and values.shape[2] <= 4
-    if one_array or isinstance(values, str | bytes | Path | Image.Image):
-        shown = f" ({str(values)!r})" if isinstance(values, str | Path) else ""
-        raise UserError(f"{name}: expected a list, found one {type(values).__name__}{shown}; put it in [ ]")
-    return list(values)
 
 
 def _check_batch_size(batch_size: int) -> None:

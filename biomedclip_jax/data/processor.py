@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig, TextConfig
 from biomedclip_jax.data.images.load import ImageSource, load_image
@@ -54,3 +56,13 @@ class Processor:
     def tokens(self, texts: Sequence[str]) -> np.ndarray:
         """The token ids of texts as int32 [n, context_length]."""
         return self.tokenizer(texts)
+
+
+def as_list(values: Sequence[Any], name: str) -> list[Any]:
+    """The values as a list. UserError, which calls them `name`, for one text, path or image where several are expected."""
+    # an array [H,W,3] is one image, though it could be iterated over
+    one_array = isinstance(values, np.ndarray) and values.ndim == 3 and values.shape[2] <= 4
+    if one_array or isinstance(values, str | bytes | Path | Image.Image):
+        shown = f" ({str(values)!r})" if isinstance(values, str | Path) else ""
+        raise UserError(f"{name}: expected a list, found one {type(values).__name__}{shown}; put it in [ ]")
+    return list(values)

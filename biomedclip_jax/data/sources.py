@@ -101,12 +101,10 @@ def open_labelled(
     """A split of labelled images, decoded only when asked for.
 
     split: "train", "validation" or "test", whatever the source calls them (valid, val, dev); a source without splits
-    is
-        "test" as a whole. A split that is part of `source` (FOLDER:train) is read instead.
+        is "test" as a whole. A split that is part of `source` (FOLDER:train) is read instead.
     image_column, label_column: of tables and builds; of tars, "label" means the .cls, if there is one, or that field
-    of the
-        .json. classes: their names in order, where they must be those of another split or source; by default those
-        found.
+        of the .json.
+    classes: their names in order, where they must be those of another split or source; by default those found.
     What cannot be used is in `rejects`. Raises UserError, one line, for a source, split or column that does not exist,
     and for labels that are no classes.
     """

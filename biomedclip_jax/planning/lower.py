@@ -73,8 +73,8 @@ def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets
     prompts = assumed_prompts(config, number)
     if prompts is not None:
         shapes["labels"] = ((b, len(prompts.tokens)), jnp.bool_)
-    lying = rows(mesh)
-    batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=lying) for name, (shape, dtype) in shapes.items()}
+    sharding = rows(mesh)
+    batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
     return make_step(config, number, mesh, optimizer, rate, buckets, prompts).lower(state, batch)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from biomedclip_jax.config import DEFAULT_TEMPLATE
+from biomedclip_jax.data.processor import as_list
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
@@ -67,10 +68,7 @@ def label_sentences(labels: Sequence[str] | None, template: str | None = None) -
 
 def check_labels(labels: Sequence[str]) -> list[str]:
     """The labels as a list. UserError unless they are two or more different names in words."""
-    if isinstance(labels, str | bytes | Path):
-        shown = f" ({str(labels)!r})" if isinstance(labels, str | Path) else ""
-        raise UserError(f"labels: expected a list, found one {type(labels).__name__}{shown}; put it in [ ]")
-    labels = list(labels)
+    labels = as_list(labels, "labels")
     if len(labels) < 2:
         raise UserError(f"labels: {len(labels)} given; expected at least two to choose between")
     for label in labels:

@@ -134,20 +134,19 @@ class Checkpoints:
 
 def restored_state(
     checkpoints: Checkpoints, step: int, config: TrainConfig, optimizer: Optimizer, mesh: Mesh
-) -> tuple[TrainState, int, str | None]:
-    """(the state after `step` updates, its image size, fingerprint of what is not in checkpoints or None).
+) -> tuple[TrainState, About]:
+    """The state after `step` updates, with what its checkpoint does not hold, and what was kept beside it.
 
     UserError where the pretrained weights of a run are no longer what they were.
     """
     about = checkpoints.about(step)
-    size, expected = about.image_size, about.frozen
-    abstract = abstract_state(config, size, optimizer, mesh)
-    if expected is None:
-        return checkpoints.restore(step, abstract), size, None
+    abstract = abstract_state(config, about.image_size, optimizer, mesh)
+    if about.frozen is None:
+        return checkpoints.restore(step, abstract), about
     own_params = without_frozen(abstract.params, config, optimizer)
     saved = checkpoints.restore(step, dataclasses.replace(abstract, params=own_params))
-    start = stored(starting_params(config, size, abstract.params), config, optimizer)
-    check_frozen(frozen_fingerprint(start, config, optimizer), expected, config)
+    start = stored(starting_params(config, about.image_size, abstract.params), config, optimizer)
+    check_frozen(frozen_fingerprint(start, config, optimizer), about.frozen, config)
     flat, own = flatten_dict(start, sep="/"), flatten_dict(saved.params, sep="/")
     params = unflatten_dict({path: own.get(path, leaf) for path, leaf in flat.items()}, sep="/")
-    return dataclasses.replace(saved, params=params), size, expected
+    return dataclasses.replace(saved, params=params), about

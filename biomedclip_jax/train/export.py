@@ -81,7 +81,7 @@ def read_run(workdir: Path) -> Model:
         if step is None:
             raise UserError(f"{workdir}: this run has no checkpoint yet; let `biomedclip train` go on for a while")
         mesh = make_mesh(jax.local_devices()[:1])
-        state, size, _ = restored_state(checkpoints, step, config, optimizer_for(config), mesh)
+        state, about = restored_state(checkpoints, step, config, optimizer_for(config), mesh)
     finally:
         checkpoints.close()
-    return model_of(state, config, workdir, size)
+    return model_of(state, config, workdir, about.image_size)

@@ -116,8 +116,7 @@ class Run:
         while (step := self.checkpoints.latest) is not None:
             error = None
             try:
-                about = self.checkpoints.about(step)
-                self.state = restored_state(self.checkpoints, step, self.config, self.optimizer, self.mesh)[0]
+                self.state, about = restored_state(self.checkpoints, step, self.config, self.optimizer, self.mesh)
                 self.image_size, self.frozen, pairs = about.image_size, about.frozen, about.pairs
             except (UserError, jax.errors.JaxRuntimeError):
                 raise  # not the checkpoint's fault

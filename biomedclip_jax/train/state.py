@@ -70,7 +70,7 @@ def new_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: 
 
 
 def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) -> dict[str, Any]:
-    """Fresh or pretrained parameters, each where that of `like` sharding: arrays, or shapes with dtypes and shardings.
+    """Fresh or pretrained parameters, each sharded as that of `like` is: arrays, or shapes with dtypes and shardings.
 
     They are a function of the config alone, but for rounding: a pretrained text tower is read into the dtypes of `like`.
     """

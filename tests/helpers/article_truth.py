@@ -73,3 +73,17 @@ def compare_line(line: dict[str, Any], article: dict[str, Any]) -> None:
             for paragraph in references["paragraphs"]
         ]
         assert references == truth["references"]
+
+
+def compare_packages(in_cloud: list[dict[str, Any]], in_packages: list[dict[str, Any]]) -> None:
+    """Lines of figures.jsonl: an article in its old package says the same as in the cloud, but for the files' names."""
+    cloud = {line["pmcid"]: line for line in in_cloud}
+    for line in in_packages:
+        other = cloud[line["pmcid"]]
+        assert line["license_source"] == "xml" and line["license"] == other["license"] and line["version"] is None
+        for figure, same in zip(line["figures"], other["figures"], strict=True):
+            name = same["graphic_ref"].rpartition("/")[2]
+            assert figure["pictures"] in ([name], [f"{name}.jpg"])
+            assert figure["graphic_ref"] == f"{line['location'].rpartition('/')[0]}/{figure['pictures'][0]}"
+            changed = ("graphic_ref", "pictures", "graphics")
+            assert {k: v for k, v in figure.items() if k not in changed} == {k: v for k, v in same.items() if k not in changed}

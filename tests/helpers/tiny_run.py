@@ -76,6 +76,6 @@ def final_state(run: TrainConfig, workdir: Path) -> tuple[int, TrainState]:
     checkpoints = Checkpoints(workdir)
     step = checkpoints.latest
     assert step is not None
-    state, _, _ = restored_state(checkpoints, step, run, optimizer_for(run), make_mesh())
+    state, _ = restored_state(checkpoints, step, run, optimizer_for(run), make_mesh())
     checkpoints.close()
     return step, state

@@ -2,14 +2,14 @@
 
 import json
 import pickle
-import random
 import re
 import timeit
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.article_truth import compare_article, compare_line
+from helpers.article_truth import compare_article, compare_line, compare_packages
+from helpers.caption_checks import assert_no_character_is_lost
 from helpers.faulty_s3 import BUCKET, faulty_s3
 from helpers.picture_checks import distances_of_looks, offered_panels
 from helpers.real_data_folder import real_data
@@ -18,7 +18,7 @@ from biomedclip_jax.cli import main
 from biomedclip_jax.data.pmc.figure_types import figure_type
 from biomedclip_jax.data.pmc.figures_file import write_figures
 from biomedclip_jax.data.pmc.jats.parse import parse_article
-from biomedclip_jax.data.pmc.panels.caption_parts import pieces_of, split_caption
+from biomedclip_jax.data.pmc.panels.caption_parts import split_caption
 from biomedclip_jax.data.pmc.sources.folders import CloudFolder
 from biomedclip_jax.data.pmc.sources.open import open_source
 from biomedclip_jax.data.pmc.sources.packages import Packages
@@ -26,7 +26,7 @@ from biomedclip_jax.errors import UserError
 
 ARTICLES = real_data("pmc-articles")
 EXPECTED: list[dict[str, Any]] = json.loads((ARTICLES / "expected.json").read_text(encoding="utf-8"))["articles"]
-PANELS = Path(__file__).resolve().parents[1] / "data" / "pmc" / "panels_truth.json"
+PANELS = Path(__file__).with_name("panels_truth.json")
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -78,16 +78,7 @@ def test_figures_file(written: Path) -> None:
 
 def test_the_old_packages_tell_the_same(written: Path, tmp_path: Path) -> None:
     write_figures(open_source(str(ARTICLES / "packages")), tmp_path / "x.jsonl")
-    cloud = {line["pmcid"]: line for line in lines_of(written)}
-    for line in lines_of(tmp_path / "x.jsonl"):
-        other = cloud[line["pmcid"]]
-        assert line["license_source"] == "xml" and line["license"] == other["license"] and line["version"] is None
-        for figure, same in zip(line["figures"], other["figures"], strict=True):
-            name = same["graphic_ref"].rpartition("/")[2]
-            assert figure["pictures"] in ([name], [f"{name}.jpg"])
-            assert figure["graphic_ref"] == f"{line['location'].rpartition('/')[0]}/{figure['pictures'][0]}"
-            changed = ("graphic_ref", "pictures", "graphics")
-            assert {k: v for k, v in figure.items() if k not in changed} == {k: v for k, v in same.items() if k not in changed}
+    compare_packages(lines_of(written), lines_of(tmp_path / "x.jsonl"))
 
 
 # --- sources --------------------------------------------------------------------------------------------------------
@@ -101,7 +92,7 @@ def test_the_clouds_layout() -> None:
     for key, article in zip(keys, EXPECTED, strict=True):
         files = pickle.loads(pickle.dumps(source.open(key)))
         assert files.key == article["id"] and f"cloud/{files.location}" == article["xml"]
-        assert set(files.media) == set(article["media"]) and files.metadata["doi"] == article["doi"]
+        assert set(files.media) == set(article["media"]) and files.metadata.doi == article["doi"]
         assert all(len(files.read(name)) == facts["bytes"] for name, facts in article["media"].items())
 
 
@@ -189,26 +180,10 @@ def test_labels_of_captions() -> None:
     assert found == truth
 
 
-def _cut_up(caption: str, seed: int) -> str:
-    """Pieces of a caption in disorder: markers where no author would put them."""
-    draw = random.Random(seed)
-    words = caption.split(" ")
-    start = draw.randrange(len(words))
-    extra = draw.choice(["(A)", "(b, c)", "B:", "(A–D)", "and (C)", ". a ", "Left:", "((", "[A"])  # noqa: RUF001
-    return " ".join([*words[start:], extra, *words[: draw.randrange(len(words))]])
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_no_character_is_lost(seed: int) -> None:
     """Every character lies in one piece, or in a marker between two pieces."""
-    for caption in captions().values():
-        text = caption if seed == 0 else _cut_up(caption, seed)
-        position = 0
-        for piece in pieces_of(text):
-            between = text[position : piece.start]
-            assert piece.start >= position and (not between or len(re.sub(r"\W|and|[Pp]anels?", "", between)) <= 12), between
-            position = max(position, piece.end)
-        assert position == len(text)
+    assert_no_character_is_lost(captions().values(), seed)
 
 
 def test_types_of_captions() -> None:

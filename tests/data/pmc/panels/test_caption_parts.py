@@ -1,15 +1,14 @@
 """Captions of compound figures, split: hand-written ones of each style, what must not fool it, and that nothing is lost."""
 
-import random
-import re
 import time
 from typing import Any
 
 import pytest
+from helpers.caption_checks import assert_no_character_is_lost
 from helpers.jats_writer import truth_of
 from helpers.written_articles import ARTICLES
 
-from biomedclip_jax.data.pmc.panels.caption_parts import pieces_of, split_caption
+from biomedclip_jax.data.pmc.panels.caption_parts import split_caption
 
 SPLIT = {
     "(A) Chest X-ray. (B) CT.": {"A": "Chest X-ray.", "B": "CT."},
@@ -105,26 +104,10 @@ def test_labels_of_written_captions() -> None:
     assert {tuple(labels) for labels in truth.values()} >= {("left", "right"), tuple("ab"), tuple("abcd"), tuple("ABCD")}
 
 
-def _cut_up(caption: str, seed: int) -> str:
-    """Pieces of a caption in disorder: markers where no author would put them."""
-    draw = random.Random(seed)
-    words = caption.split(" ")
-    start = draw.randrange(len(words))
-    extra = draw.choice(["(A)", "(b, c)", "B:", "(A–D)", "and (C)", ". a ", "Left:", "((", "[A"])  # noqa: RUF001
-    return " ".join([*words[start:], extra, *words[: draw.randrange(len(words))]])
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_no_character_is_lost(seed: int) -> None:
     """Every character lies in one piece, or in a marker between two pieces."""
-    for caption in [*_written_captions().values(), *SPLIT]:
-        text = caption if seed == 0 else _cut_up(caption, seed)
-        position = 0
-        for piece in pieces_of(text):
-            between = text[position : piece.start]
-            assert piece.start >= position and (not between or len(re.sub(r"\W|and|[Pp]anels?", "", between)) <= 12), between
-            position = max(position, piece.end)
-        assert position == len(text)
+    assert_no_character_is_lost([*_written_captions().values(), *SPLIT], seed)
 
 
 @pytest.mark.parametrize("text", [". A ", "(A)", "(A) x. (B) y. ", "(a, ", "A and ", "A-"])
