@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from biomedclip_jax.config import DEFAULT_TEMPLATE
-from biomedclip_jax.data.processor import as_list
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
@@ -68,6 +67,8 @@ def label_sentences(labels: Sequence[str] | None, template: str | None = None) -
 
 def check_labels(labels: Sequence[str]) -> list[str]:
     """The labels as a list. UserError unless they are two or more different names in words."""
+    from biomedclip_jax.data.processor import as_list  # Pillow, which a training step does without
+
     labels = as_list(labels, "labels")
     if len(labels) < 2:
         raise UserError(f"labels: {len(labels)} given; expected at least two to choose between")
