@@ -5,7 +5,9 @@ A config is built in Python (`configs/*.py`) or read from a model folder by `bio
 """
 
 from biomedclip_jax.config.adapters import (
+    UNADAPTED,
     AdaLoRAConfig,
+    Adaptation,
     AdapterConfig,
     IA3Config,
     LoRAConfig,
@@ -72,8 +74,10 @@ __all__ = [
     "DEFAULT_TEMPLATE",
     "OPENAI_MEAN",
     "OPENAI_STD",
+    "UNADAPTED",
     "Activation",
     "AdaLoRAConfig",
+    "Adaptation",
     "AdapterConfig",
     "AugmentConfig",
     "BertConfig",
