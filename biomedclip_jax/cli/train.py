@@ -9,7 +9,7 @@ from biomedclip_jax.errors import UserError
 
 _FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of what stands there:
   --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
-`biomedclip train CONFIG --help` lists them all, with types and values."""
+`biomedclip train CONFIG --help` says of each what it does, its value, type and default."""
 _BENCH_FLAGS = (
     *("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--images"),
     *("--against", "--eager", "--json", "--debug"),
