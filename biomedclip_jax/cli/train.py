@@ -47,7 +47,7 @@ class _TrainHelp(argparse.Action):
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import describe, override
 
     config = load_config(arguments.config)
@@ -108,7 +108,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.planning.devices import prepare
 
     prepare()  # before anything imports JAX
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import override
     from biomedclip_jax.planning.plan import plan
 
@@ -154,7 +154,7 @@ def add_bench(verbs: Any) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.bench.report import bench
     from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import override
 
     what: list[Any] = arguments.what

@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from biomedclip_jax.errors import UserError
 
 Config = TypeVar("Config")
-_WIDEST = 112  # columns of the help; longer lines are hard to read
+_WIDEST = 112  # columns of the help: longer lines are hard to read
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def describe(config: Any) -> str:
     width = min(shutil.get_terminal_size().columns, _WIDEST) - 2
 
     def wrapped(text: str, first: str = " " * 6, then: str = " " * 6) -> list[str]:
-        indents = {"initial_indent": first, "subsequent_indent": then}
-        return textwrap.wrap(text, width, break_on_hyphens=False, break_long_words=False, **indents)
+        filled = textwrap.TextWrapper(width, first, then, break_on_hyphens=False, break_long_words=False)
+        return filled.wrap(text)
 
     lines: list[str] = []
     before: str | None = None

@@ -291,7 +291,7 @@ def test_help_after_a_config_lists_its_fields(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_no_field_hides_a_flag_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import fields
 
     with pytest.raises(SystemExit):

@@ -12,9 +12,8 @@ from typing import Any, Literal
 import pytest
 
 from biomedclip_jax.config import TrainConfig, to_json
-from biomedclip_jax.config.load import load_config
+from biomedclip_jax.config.files import KINDS, load_config
 from biomedclip_jax.config.overrides import describe, field_texts, fields, override
-from biomedclip_jax.config.saved import KINDS
 from biomedclip_jax.errors import UserError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
