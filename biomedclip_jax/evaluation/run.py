@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from biomedclip_jax.data.fingerprint import pairs_fingerprint
+from biomedclip_jax.data.pairs import pairs_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate

@@ -12,8 +12,7 @@ from helpers.reference import open_clip_model
 from PIL import Image
 
 from biomedclip_jax import from_pretrained
-from biomedclip_jax.data.fingerprint import pairs_fingerprint
-from biomedclip_jax.data.pairs import ImageOf, Pairs
+from biomedclip_jax.data.pairs import ImageOf, Pairs, pairs_fingerprint
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
