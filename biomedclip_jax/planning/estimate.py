@@ -1,8 +1,8 @@
-"""What a step costs at least, and what may be expected, from counted operations and data-sheet numbers. Nothing is measured.
+"""What a step costs at least, and what may be expected, by counted operations and data sheets; nothing is measured.
 
-A bound is a time below which no program can be. The expectation adds two assumptions, stated in the report: the matrix
-products run at `ASSUMED_UTILISATION` of their bound, and the network is not hidden behind them (the gradient's reduction comes
-after the last of them).
+A bound is a time below which no program can be. The expectation adds two assumptions, stated in the report: the
+matrix products run at `ASSUMED_UTILISATION` of their bound, and the network is not hidden behind them (the
+gradient's reduction comes after the last of them).
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,7 +53,8 @@ class Estimate:
 
 
 def recomputed(work: Iterable[Work], stage: Stage, compute: ComputeConfig) -> float:
-    """Operations done again, at most: the forward passes for accumulation, and for remat "full" of towers with a backward one.
+    """Operations done again, at most: the forward passes for accumulation, and for remat "full" of towers with a
+    backward one.
 
     remat "dots" computes the attention scores again, which is left out (1 to 5 % of a forward).
     """
@@ -103,8 +104,8 @@ def estimate(
 def transfer_seconds(collective: Collective, topology: Topology) -> float:
     """The least time of a collective: a TPU sends on all its links; what leaves a GPU's host shares the host's network.
 
-    Among the GPUs of several hosts as many rings as GPUs a host run at once, each crossing to the next host once: a host then
-    sends as many bytes as one device.
+    Among the GPUs of several hosts as many rings as GPUs a host run at once, each crossing to the next host once: a
+    host then sends as many bytes as one device.
     """
     chip = topology.chip
     if chip.platform == "tpu":
