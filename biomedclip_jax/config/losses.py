@@ -1,4 +1,4 @@
-"""What a stage learns by: the kinds of losses, each with the choices that it really has. Their formulas are in `losses.py`."""
+"""The losses that a stage can learn by, each with the choices that it really has; the formulas are in `losses.py`."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

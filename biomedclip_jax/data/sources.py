@@ -18,8 +18,8 @@ from biomedclip_jax.data.labelled.readers import (
     open_labelled_table,
 )
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.names import matching_split, require_whole, split_of
 from biomedclip_jax.data.pairs import Mixture, Pairs
-from biomedclip_jax.data.split_names import matching_split, require_whole, split_of
 from biomedclip_jax.data.tables import TABLE_SUFFIXES, read_table
 from biomedclip_jax.data.tfds_read import is_build, open_build, open_tfds
 from biomedclip_jax.data.webdataset import find_shards, open_shards

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.fingerprint import file_state, fingerprint
-from biomedclip_jax.data.pairs import Pair, Reject, Texts, first_reject
-from biomedclip_jax.data.split_names import names_of
+from biomedclip_jax.data.names import names_of
+from biomedclip_jax.data.pairs import Pair, Reject, Texts, file_state, fingerprint, first_reject
 from biomedclip_jax.errors import UserError, first_line
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -61,7 +60,7 @@ class TablePairs:
 
     def __getitem__(self, index: int) -> Pair:
         path = self._folder / self._images[index][0]
-        return Pair.of(path, str(path), self.texts(index))
+        return Pair(image=path, name=str(path), **vars(self.texts(index)))
 
     def texts(self, index: int) -> Texts:
         """The texts of a pair; see `Pairs.texts`."""

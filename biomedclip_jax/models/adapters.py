@@ -17,8 +17,7 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import AdaLoRAConfig, AdapterConfig, CLIPConfig, ComputeConfig, IA3Config, LoRAConfig, PrefixConfig
 from biomedclip_jax.config.adapters import LAYERS, PARTS, Layers, block_layers
-from biomedclip_jax.models.dense import linear, product
-from biomedclip_jax.models.dropout import dropout
+from biomedclip_jax.models.layers import dropout, linear, product
 from biomedclip_jax.models.shapes import Index, Keys
 
 LowRankConfig = LoRAConfig | AdaLoRAConfig

@@ -11,8 +11,7 @@ from jaxtyping import Bool
 
 from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
 from biomedclip_jax.models.adapters import prefix_tokens
-from biomedclip_jax.models.dense import linear
-from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
+from biomedclip_jax.models.layers import EMBEDDING_SITE, dropout, linear
 from biomedclip_jax.models.shapes import Features, Hidden, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, read_blocks, stack_blocks
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.models.adapters import prefix_tokens
-from biomedclip_jax.models.dropout import EMBEDDING_SITE, dropout
+from biomedclip_jax.models.layers import EMBEDDING_SITE, dropout
 from biomedclip_jax.models.shapes import Features, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 

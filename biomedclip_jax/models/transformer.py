@@ -1,7 +1,7 @@
 """Attention, MLP and block, in the pre-norm form of ViT and CLIP and in the post-norm form of BERT; scanned over depth.
 
 Parameters are float32. Matrix products run in the compute dtype; the statistics of a LayerNorm, attention scores and their
-softmax are float32. Dropout is keyed by example (`dropout.py`).
+softmax are float32. Dropout is keyed by example (`layers.py`).
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import Activation, AdapterConfig, ComputeConfig, PrefixConfig
 from biomedclip_jax.models.adapters import Prefix, block_linear
-from biomedclip_jax.models.dropout import attention_dropout, dropout
+from biomedclip_jax.models.layers import attention_dropout, dropout
 from biomedclip_jax.models.shapes import Hidden, Index, Keys, Mask
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]

@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import Float
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig, ViTConfig
-from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 

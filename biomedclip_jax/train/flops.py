@@ -10,8 +10,8 @@ from biomedclip_jax.config import BertConfig, Classification, CLIPConfig, MultiL
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import CONTEXT, prefix_tokens
 from biomedclip_jax.models.vit import kept_patches
+from biomedclip_jax.train.optimizer import trained_by
 from biomedclip_jax.train.text_buckets import Buckets
-from biomedclip_jax.train.trainable import trained_by
 
 # bf16 peak, FLOP/s a chip, from the makers' data sheets; what is not here has no MFU rather than a guessed one
 _PEAK = {

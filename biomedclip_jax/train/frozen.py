@@ -13,8 +13,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.adapter_folder import rounded
 from biomedclip_jax.models.adapters import is_adapter
-from biomedclip_jax.train.optimizer import Optimizer
-from biomedclip_jax.train.trainable import Flat
+from biomedclip_jax.train.optimizer import Flat, Optimizer
 
 POSITIONS = "image/position"  # changes with the image size, also where it is not trained
 

@@ -28,8 +28,8 @@ from biomedclip_jax.losses import class_loss, local_loss
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
 from biomedclip_jax.sharding import BATCH, as_varying, device_count, gather_leaves, shard_axes, shard_specs, sum_over_devices
+from biomedclip_jax.train.optimizer import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
-from biomedclip_jax.train.trainable import Flat, trained_by
 
 # images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the example's position in the run; where a stage learns by
 # labels, labels bool [B, C]

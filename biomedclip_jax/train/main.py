@@ -11,8 +11,8 @@ import jax
 from biomedclip_jax.config import DataConfig, Mix, TrainConfig, from_json, to_json
 from biomedclip_jax.config.checks import decisive
 from biomedclip_jax.data.demo.sources import make_demo_of
-from biomedclip_jax.data.labelled.classes import classes_in
 from biomedclip_jax.data.loader import TrainLoader
+from biomedclip_jax.data.names import classes_in
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.data.text import Tokenizer

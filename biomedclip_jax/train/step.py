@@ -20,10 +20,9 @@ from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import replicated, rows, state_shardings
 from biomedclip_jax.train.gradient import Batch, loss_and_gradient
-from biomedclip_jax.train.optimizer import Optimizer, averaged
+from biomedclip_jax.train.optimizer import Flat, Optimizer, averaged
 from biomedclip_jax.train.state import TrainState, initial_state
 from biomedclip_jax.train.text_buckets import Buckets
-from biomedclip_jax.train.trainable import Flat
 
 Metrics = dict[str, Array]
 MAX_LOGIT_SCALE = math.log(100)

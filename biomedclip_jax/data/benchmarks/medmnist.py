@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.benchmarks import check_split, existing
-from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.pairs import file_fingerprint, fingerprint
 from biomedclip_jax.errors import UserError, first_line
 
 _KEYS = {"train": "train", "validation": "val", "test": "test"}

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.fingerprint import pairs_fingerprint
-from biomedclip_jax.data.pairs import ImageOf, Pairs
+from biomedclip_jax.data.pairs import ImageOf, Pairs, pairs_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.evaluation import Evaluation
 from biomedclip_jax.evaluation.report.drawing import picture_file

@@ -12,8 +12,8 @@ from helpers.reference import open_clip_model
 from PIL import Image
 
 from biomedclip_jax import from_pretrained
-from biomedclip_jax.data.fingerprint import fingerprint
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings

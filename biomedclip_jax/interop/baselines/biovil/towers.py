@@ -16,7 +16,7 @@ from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
 from biomedclip_jax.config.checks import check, check_positive
 from biomedclip_jax.interop.baselines.resnet.tower import Convolution, ResNet, ResNetConfig
 from biomedclip_jax.models.bert import Bert
-from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.transformer import activate, layer_norm
 
 _TEMPORAL_WIDTH = 256  # BioViL-T: of what a position says of this image, and of its change since the one before

@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from biomedclip_jax.config import Activation, AdapterConfig, ComputeConfig
 from biomedclip_jax.config.checks import check, check_choices, check_positive
-from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.transformer import MLP, BlockShape, layer_norm, remat, stacked
 
 _FAR = -100.0  # added to the scores of masked pairs; transformers has this number, not minus infinity

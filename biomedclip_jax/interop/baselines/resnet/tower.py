@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from biomedclip_jax.config import AdapterConfig, ComputeConfig
 from biomedclip_jax.config.checks import check, check_choices, check_heads, check_positive
-from biomedclip_jax.models.dense import linear, product
+from biomedclip_jax.models.layers import linear, product
 from biomedclip_jax.models.transformer import remat, stacked
 
 ResNetStyle = Literal["clip", "torchvision"]
