@@ -69,16 +69,8 @@ def _plan_stage(
         compiled = compile_step(lower_step(config, number, devices, buckets, pairs), topology)
         if compiled.program is None:
             return compiled, None
-        return compiled, estimate(
-            config,
-            number,
-            topology,
-            buckets,
-            None if prompts is None else prompts.tokens.shape,
-            arguments=compiled.arguments or 0,
-            peak=compiled.peak,
-            collectives=compiled.program.counted,
-        )
+        shape = None if prompts is None else prompts.tokens.shape
+        return compiled, estimate(config, number, topology, buckets, shape, compiled)
 
     compiled, found = attempt(config, "")
     change = None
