@@ -18,7 +18,7 @@ from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
 from biomedclip_jax.train.flops import flops_per_pair, peak_flops
-from biomedclip_jax.train.schedule import learning_rate
+from biomedclip_jax.train.optimizer import learning_rate
 from biomedclip_jax.train.state import new_state, optimizer_for, parameter_count, starting_params
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, plan_buckets

@@ -84,7 +84,7 @@ def add_build(actions: Any) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.pmc.build.splits import PMC_15M
+    from biomedclip_jax.data.pmc.build.record import PMC_15M
     from biomedclip_jax.data.pmc.sources.open import open_source
     from biomedclip_jax.data.pmc.sources.selection import COMMERCIAL, read_ids, read_licenses
 

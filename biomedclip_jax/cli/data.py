@@ -55,7 +55,7 @@ def add_preview(actions: Any) -> None:
 
 
 def _preview(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.preview import write_preview
+    from biomedclip_jax.data.statistics.pictures import write_preview
 
     pairs = _open(arguments)
     shown = write_preview(pairs, arguments.out, arguments.n, arguments.seed)

@@ -9,7 +9,7 @@ from biomedclip_jax.errors import UserError
 
 _FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of what stands there:
   --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
-`biomedclip train CONFIG --help` lists them all, with types and values."""
+`biomedclip train CONFIG --help` says of each what it does, its value, type and default."""
 _BENCH_FLAGS = (
     *("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--images"),
     *("--against", "--eager", "--json", "--debug"),
@@ -47,7 +47,7 @@ class _TrainHelp(argparse.Action):
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import describe, override
 
     config = load_config(arguments.config)
@@ -108,7 +108,7 @@ def _plan(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.planning.devices import prepare
 
     prepare()  # before anything imports JAX
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import override
     from biomedclip_jax.planning.plan import plan
 
@@ -154,7 +154,7 @@ def add_bench(verbs: Any) -> None:
 def _bench(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.bench.report import bench
     from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import override
 
     what: list[Any] = arguments.what

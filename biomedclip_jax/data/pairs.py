@@ -2,10 +2,14 @@
 
 Readers are `tables`, `webdataset` and `tfds_read`, and `Mixture` here for several at once; `sources` chooses among
 them.
+
+At the end are hashes that change when the data do: embeddings that were computed once are kept under them.
 """
 
+import hashlib
+import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -13,7 +17,6 @@ from typing import Protocol
 
 from PIL import Image
 
-from biomedclip_jax.data.fingerprint import fingerprint
 from biomedclip_jax.data.images.load import LazyImage, load_image
 from biomedclip_jax.errors import UserError
 
@@ -49,11 +52,6 @@ class Pair(Texts):
 
     image: Path | bytes
     name: str
-
-    @staticmethod
-    def of(image: Path | bytes, name: str, texts: Texts) -> "Pair":
-        """The pair of an image and the texts that belong to it."""
-        return Pair(image=image, name=name, captions=texts.captions, references=texts.references, label=texts.label)
 
 
 class Pairs(Protocol):
@@ -185,3 +183,50 @@ class Mixture:
     def _find(self, index: int) -> tuple[Pairs, int]:
         number = bisect_right(self.starts, index) - 1
         return self.sources[number], index - self.starts[number]
+
+
+def fingerprint(parts: Iterable[str]) -> str:
+    """A hash (32 hexadecimal digits) of some strings in their order; ["ab", "c"] and ["a", "bc"] differ."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def file_fingerprint(paths: Iterable[Path]) -> str:
+    """A hash of files by path, size and time of last change: reading terabytes of images to hash them would take
+    hours.
+
+    OSError for a file that is missing.
+    """
+    return fingerprint(_state_of(path, path.stat()) for path in paths)
+
+
+def file_state(path: str) -> str:
+    """Path, size and time of last change of a file in one string, which also says so if the file is missing."""
+    try:
+        return _state_of(path, os.stat(path))
+    except OSError:
+        return f"{path} is not there"
+
+
+def _state_of(path: str | Path, state: os.stat_result) -> str:
+    return f"{os.path.abspath(path)} {state.st_size} {state.st_mtime_ns}"
+
+
+def pairs_fingerprint(pairs: Pairs) -> str:
+    """A hash of the captions of some pairs, and of what their images depend on (`Pairs.image_versions`).
+
+    The captions are read once, the images not at all.
+    """
+    return fingerprint([*pairs.image_versions(), fingerprint(_captions(pairs))])
+
+
+def _captions(pairs: Pairs) -> Iterator[str]:
+    for index in range(len(pairs)):
+        try:
+            captions = pairs.texts(index).captions
+        except UserError as error:
+            captions = (str(error),)
+        yield str(len(captions))
+        yield from captions

@@ -18,8 +18,8 @@ from biomedclip_jax.data.labelled.readers import (
     open_labelled_table,
 )
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.names import matching_split, require_whole, split_of
 from biomedclip_jax.data.pairs import Mixture, Pairs
-from biomedclip_jax.data.split_names import matching_split, require_whole, split_of
 from biomedclip_jax.data.tables import TABLE_SUFFIXES, read_table
 from biomedclip_jax.data.tfds_read import is_build, open_build, open_tfds
 from biomedclip_jax.data.webdataset import find_shards, open_shards
@@ -40,7 +40,7 @@ class Found:
 
     @property
     def path(self) -> Path:
-        """The name as a path."""
+        """The name of the source as a path."""
         return Path(self.name)
 
 
@@ -59,7 +59,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source.
+    """A kind of source, such as tables or tars.
 
     find: recognises a source by its name or by what the folder of that name holds; None for a source of another kind.
     pairs, labelled: open it, and the forms in which users write such a source, for messages; None for what it cannot

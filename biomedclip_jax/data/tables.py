@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.fingerprint import file_state, fingerprint
-from biomedclip_jax.data.pairs import Pair, Reject, Texts, first_reject
-from biomedclip_jax.data.split_names import names_of
+from biomedclip_jax.data.names import names_of
+from biomedclip_jax.data.pairs import Pair, Reject, Texts, file_state, fingerprint, first_reject
 from biomedclip_jax.errors import UserError, first_line
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -61,7 +60,7 @@ class TablePairs:
 
     def __getitem__(self, index: int) -> Pair:
         path = self._folder / self._images[index][0]
-        return Pair.of(path, str(path), self.texts(index))
+        return Pair(image=path, name=str(path), **vars(self.texts(index)))
 
     def texts(self, index: int) -> Texts:
         """The texts of a pair; see `Pairs.texts`."""
@@ -81,8 +80,9 @@ class TablePairs:
 def read_table(
     path: Path, image_column: str, caption_column: str, label_column: str | None = None, split: str | None = None
 ) -> TablePairs:
-    """Read a table. Rows without a caption, a label or an existing image file are left out and listed in `rejects`.
+    """Read a table of images and captions.
 
+    Rows without a caption, a label or an existing image file are left out and listed in `rejects`.
     A caption may be a text or, in JSON lines and Parquet, a list of texts. A column `references` that holds lists is
     read too.
     split: only the rows whose column `split` says so, under any of its names; without it all rows.

@@ -13,9 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.data.fingerprint import file_fingerprint
-from biomedclip_jax.data.pairs import Pair, Reject, Texts
-from biomedclip_jax.data.split_names import names_of
+from biomedclip_jax.data.names import names_of
+from biomedclip_jax.data.pairs import Pair, Reject, Texts, file_fingerprint
 from biomedclip_jax.data.tables import REFERENCES
 from biomedclip_jax.errors import UserError, first_line
 
@@ -66,7 +65,7 @@ class BuildPairs:
 
     def __getitem__(self, index: int) -> Pair:
         record = self._record(index)
-        return Pair.of(record[self._image], self.name(index), self._texts(index, record))
+        return Pair(image=record[self._image], name=self.name(index), **vars(self._texts(index, record)))
 
     def texts(self, index: int) -> Texts:
         """The texts of a pair; see `Pairs.texts`."""

@@ -67,7 +67,7 @@ class TarPairs:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Pair:
-        return Pair.of(self._read(index, IMAGE), self.name(index), self.texts(index))
+        return Pair(image=self._read(index, IMAGE), name=self.name(index), **vars(self.texts(index)))
 
     def texts(self, index: int) -> Texts:
         """The texts of a pair; see `Pairs.texts`."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from biomedclip_jax.data.fingerprint import fingerprint
+from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import UNFINISHED_RUN, check_adapter, detect
 from biomedclip_jax.interop.hub import local_folder

@@ -11,8 +11,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from biomedclip_jax.data.fingerprint import fingerprint
 from biomedclip_jax.data.images.load import ImageSource
+from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.files import write_folder, write_text

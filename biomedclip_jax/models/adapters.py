@@ -17,8 +17,7 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import AdaLoRAConfig, Adaptation, AdapterConfig, CLIPConfig, IA3Config, LoRAConfig, PrefixConfig
 from biomedclip_jax.config.adapters import PARTS, Layers, block_layers
-from biomedclip_jax.models.dense import product
-from biomedclip_jax.models.dropout import dropout
+from biomedclip_jax.models.layers import dropout, product
 from biomedclip_jax.models.shapes import Index, Keys
 from biomedclip_jax.models.transformer import BlockLinear
 

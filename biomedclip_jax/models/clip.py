@@ -1,4 +1,4 @@
-"""The model: an image tower, a text tower, their heads and the temperature."""
+"""The model: an image tower, a text tower, their projections into the joint space, and the temperature."""
 
 from typing import Any
 
@@ -22,14 +22,15 @@ from biomedclip_jax.config import (
     OwnTower,
     ViTConfig,
 )
+from biomedclip_jax.config.towers import features
 from biomedclip_jax.models.adapters import with_adapters
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.clip_text import ClipText
 from biomedclip_jax.models.gpt import GPT
-from biomedclip_jax.models.heads import image_head, text_head
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.llama import Llama
-from biomedclip_jax.models.shapes import Embeddings, Images, Keys, Tokens, Words
-from biomedclip_jax.models.transformer import Gather
+from biomedclip_jax.models.shapes import Embeddings, Features, Images, Keys, Tokens, Words
+from biomedclip_jax.models.transformer import Gather, activate
 from biomedclip_jax.models.vit import ViT
 
 Params = dict[str, Any]
@@ -55,6 +56,42 @@ def logits(
 ) -> Float[Array, "B C"]:
     """exp(logit_scale) · image · textᵀ of unit embeddings, in full float32."""
     return jnp.exp(logit_scale) * jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST)
+
+
+class Head(nnx.Module):
+    """From pooled features to the joint space: one dense layer, two with an exact GELU between, or nothing."""
+
+    def __init__(self, kind: str, widths: tuple[int, ...], biases: tuple[bool, ...], compute: ComputeConfig, rngs: nnx.Rngs):
+        """widths = (in, out) for "linear", (in, hidden, out) for "mlp"; biases one a layer."""
+        self.kind = kind
+        if kind == "linear":
+            self.proj = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
+        elif kind == "mlp":
+            self.fc1 = linear(widths[0], widths[1], compute, rngs, bias=biases[0])
+            self.fc2 = linear(widths[1], widths[2], compute, rngs, bias=biases[1])
+
+    def __call__(self, x: Features) -> Embeddings:
+        if self.kind == "linear":
+            return self.proj(x)
+        if self.kind == "none":
+            return x
+        return self.fc2(activate(self.fc1(x), "gelu"))
+
+
+def image_head(config: CLIPConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> Head:
+    """The head of the image tower. The hidden layer of an "mlp" is 2·E wide, as timm's `Mlp(width, 2·embed)` is."""
+    kind, width, e, bias = config.image_head, features(config.image), config.embed_width, config.image_head_bias
+    if kind == "linear":
+        return Head(kind, (width, e), (bias,), compute, rngs)
+    return Head(kind, (width, 2 * e, e), (True, bias), compute, rngs)
+
+
+def text_head(config: CLIPConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> Head:
+    """The head of the text tower. The hidden layer of an "mlp" is (D + E) / 2 wide, as in open_clip's `HFTextEncoder`."""
+    kind, width, e, bias = config.text_head, features(config.text), config.embed_width, config.text_head_bias
+    if kind == "linear":
+        return Head(kind, (width, e), (bias,), compute, rngs)
+    return Head(kind, (width, (width + e) // 2, e), (bias, bias), compute, rngs)
 
 
 class CLIP(nnx.Module):

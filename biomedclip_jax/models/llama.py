@@ -12,8 +12,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from biomedclip_jax.config import ComputeConfig, LlamaConfig
-from biomedclip_jax.models.dense import linear
 from biomedclip_jax.models.gpt import pooled, seen, text_lengths, with_end
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.shapes import Features, Hidden, Index, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import BlockLinear, Gather, prefix_length, run_blocks, stacked
 
@@ -70,7 +70,7 @@ class GroupedAttention(nnx.Module):
 
 
 class GatedMLP(nnx.Module):
-    """down(silu(gate(x)) · up(x))."""
+    """LLaMA's MLP (SwiGLU): down(silu(gate(x)) · up(x)), three dense layers without biases."""
 
     def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         c = config

@@ -1,7 +1,7 @@
 """Attention, MLP and block, in the pre-norm form of ViT and CLIP and in the post-norm form of BERT; scanned over depth.
 
-Parameters are float32. Matrix products run in the compute dtype; the statistics of a LayerNorm, attention scores and their
-softmax are float32. Dropout is keyed by example (`dropout.py`).
+Parameters are float32. Matrix products run in the compute dtype; the statistics of a LayerNorm, attention scores
+and their softmax are float32. Dropout is keyed by example (`layers.py`).
 """
 
 from collections.abc import Callable
@@ -15,8 +15,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from biomedclip_jax.config import Activation, ComputeConfig
-from biomedclip_jax.models.dense import linear
-from biomedclip_jax.models.dropout import attention_dropout, dropout
+from biomedclip_jax.models.layers import attention_dropout, dropout, linear
 from biomedclip_jax.models.shapes import Hidden, Index, Keys, Mask
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
@@ -140,7 +139,9 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One transformer block. Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x)). LayerScale multiplies f."""
+    """A transformer block: attention, then an MLP. Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x)). LayerScale: f times
+    a learned vector.
+    """
 
     def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
         self.norm1 = layer_norm(shape.width, shape.layer_norm_eps, compute, rngs)

@@ -1,6 +1,7 @@
 """The image tower: a vision transformer, with patches dropped before they cost anything.
 
-Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransformer` (the same computation under other names).
+Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransformer` (the same computation under
+other names).
 """
 
 import jax
@@ -12,7 +13,7 @@ from jax import Array
 from jaxtyping import Float
 
 from biomedclip_jax.config import ComputeConfig, ViTConfig
-from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 

@@ -12,7 +12,7 @@ from jax.stages import Lowered
 from biomedclip_jax.config import GPTConfig, LlamaConfig, TrainConfig
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import make_mesh, rows
-from biomedclip_jax.train.schedule import learning_rate, stage_steps
+from biomedclip_jax.train.optimizer import learning_rate, stage_steps
 from biomedclip_jax.train.state import abstract_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, plan_buckets

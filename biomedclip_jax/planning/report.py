@@ -11,7 +11,7 @@ from biomedclip_jax.planning.estimate import ASSUMED_UTILISATION, Estimate
 from biomedclip_jax.planning.hlo import Collective
 from biomedclip_jax.planning.lower import assumed_prompts
 from biomedclip_jax.planning.topology import GIB, Topology
-from biomedclip_jax.train.schedule import stage_steps
+from biomedclip_jax.train.optimizer import stage_steps
 from biomedclip_jax.train.state import parameter_count, trained_groups
 from biomedclip_jax.train.text_buckets import Buckets, token_share
 

@@ -10,8 +10,8 @@ from biomedclip_jax.config import UNADAPTED, Adaptation, BertConfig, Classificat
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import CONTEXT
 from biomedclip_jax.models.vit import kept_patches
+from biomedclip_jax.train.optimizer import trained_by
 from biomedclip_jax.train.text_buckets import Buckets
-from biomedclip_jax.train.trainable import trained_by
 
 # bf16 peak, FLOP/s a chip, from the makers' data sheets; what is not here has no MFU rather than a guessed one
 _PEAK = {
@@ -65,9 +65,10 @@ def tower_work(
       parameter in the blocks or before them is trained; then it is counted for all blocks.
     - weights: 2·N for each number of a trained matrix. Adapters have few of these, what is frozen none.
 
-    So a tower costs 3 x forward where all of it is trained, about 2 x with adapters, 1 x where it is frozen. Text counts at the
-    lengths that are computed: those of the buckets, or padded. Where a stage learns of labels, `prompts` tells: a pair has its
-    share of all classes, counted once a step, or one of them; without `prompts` text does not count.
+    So a tower costs 3 x forward where all of it is trained, about 2 x with adapters, 1 x where it is frozen. Text
+    counts at the lengths that are computed: those of the buckets, or padded. Where a stage learns of labels,
+    `prompts` tells: a pair has its share of all classes, counted once a step, or one of them; without `prompts`
+    text does not count.
     """
     shapes: dict[str, Any] = flatten_dict(abstract_model(model, adaptation=adaptation)[1], sep="/")
     trained = set(trained_by(stage, shapes))

@@ -1,7 +1,7 @@
 """What no stage of a run trains: how it is stored, and why it is not in checkpoints.
 
-Parameters that a pretrained tower or model brings and that are never trained are made again when a run goes on. Beside a
-checkpoint stands their fingerprint, so that other weights under the same name are noticed.
+Parameters that a pretrained tower or model brings and that are never trained are made again when a run goes on.
+Beside a checkpoint stands their fingerprint, so that other weights under the same name are noticed.
 """
 
 from typing import Any
@@ -13,8 +13,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.adapter_folder import rounded
 from biomedclip_jax.models.adapters import is_adapter
-from biomedclip_jax.train.optimizer import Optimizer
-from biomedclip_jax.train.trainable import Flat
+from biomedclip_jax.train.optimizer import Flat, Optimizer
 
 POSITIONS = "image/position"  # changes with the image size, also where it is not trained
 

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
-from biomedclip_jax.data.labelled.classes import multi_hot
+from biomedclip_jax.data.names import multi_hot
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.data.sources import open_pairs

@@ -15,8 +15,7 @@ import jax
 import numpy as np
 
 from biomedclip_jax.config import Stage, TrainConfig
-from biomedclip_jax.data.example import Batch
-from biomedclip_jax.data.loader import TrainLoader
+from biomedclip_jax.data.loader import Batch, TrainLoader
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
@@ -28,8 +27,8 @@ from biomedclip_jax.train.metrics import Clock, HeldOutLine, MetricsFile, Progre
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.signals import StopListener
 from biomedclip_jax.train.multihost.watchdog import Watchdog
+from biomedclip_jax.train.optimizer import learning_rate, samples_before, stage_steps
 from biomedclip_jax.train.prompt_stage import class_prompts, with_context
-from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps
 from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, caption_lengths, plan_buckets, token_share
@@ -62,8 +61,8 @@ class _Sent(NamedTuple):
 class Run:
     """A training run that is open: its state and position, which each method leaves in step with each other.
 
-    `with Run(...) as run: run.train(None)`. Entering restores the newest checkpoint or makes a new state; leaving, also by an
-    error, waits until all is written and ends every thread that the run has started.
+    `with Run(...) as run: run.train(None)`. Entering restores the newest checkpoint or makes a new state; leaving,
+    also by an error, waits until all is written and ends every thread that the run has started.
     """
 
     def __init__(self, config: TrainConfig, workdir: Path, loader: TrainLoader, held_out: HeldOut | None, stop: StopListener):

@@ -11,8 +11,8 @@ import jax
 from biomedclip_jax.config import DataConfig, Mix, TrainConfig, from_json, to_json
 from biomedclip_jax.config.checks import decisive
 from biomedclip_jax.data.demo.sources import make_demo_of
-from biomedclip_jax.data.labelled.classes import classes_in
 from biomedclip_jax.data.loader import TrainLoader
+from biomedclip_jax.data.names import classes_in
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.data.text import Tokenizer
@@ -58,9 +58,10 @@ class _Data:
 def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> Results | None:
     """Run, or go on with, the training that `config` describes, in the run folder `workdir`.
 
-    Stops after `max_steps` updates in total where that is given. Returns the results when the run is finished, else None.
-    The same call goes on where an interrupted run stopped. With several processes (`hosts.start`) each makes the same call,
-    and the first one writes. UserError for input that cannot work, before anything is computed; `Terminated` after SIGTERM.
+    Stops after `max_steps` updates in total where that is given. Returns the results when the run is finished, else
+    None. The same call goes on where an interrupted run stopped. With several processes (`hosts.start`) each makes
+    the same call, and the first one writes. UserError for input that cannot work, before anything is computed;
+    `Terminated` after SIGTERM.
     """
     with StopListener() as stop:  # from the first moment: a signal while the data is read is heeded at the first step
         enable_compilation_cache()

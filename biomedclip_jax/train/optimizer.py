@@ -1,29 +1,65 @@
-"""AdamW or SGD over the parameters that any stage trains; each stage moves its own.
+"""Which parameters a stage trains, how long it is, at which learning rate, and by which rule: AdamW or SGD.
 
-The state holds moments for trained parameters only: one optax state for each set of parameters that the same stages train
-("stages 0,1"), with its own count of updates. A set that a stage leaves alone keeps its moments and its count, and one that
-starts late gets Adam's bias correction from its own first update on. A stage with an optimizer of its own has sets of its own.
+Parameters are named by path, `image/blocks/mlp/fc1/kernel`. A pattern means a path or what lies below it, with the
+wildcards of `fnmatch`: "text" is the whole text tower, "*_head" both projections, "*/bias" every bias.
+
+The state holds moments for trained parameters only: one optax state for each set of parameters that the same stages
+train ("stages 0,1"), with its own count of updates. A set that a stage leaves alone keeps its moments and its
+count, and one that starts late gets Adam's bias correction from its own first update on. A stage with an optimizer
+of its own has sets of its own.
 """
 
-from collections.abc import Sequence
+import difflib
+import fnmatch
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import optax
 from jax import Array
 
 from biomedclip_jax.config import OptimizerConfig, Stage
-from biomedclip_jax.train.trainable import Flat, check_patterns, matches, trained_by
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.models.adapters import CONTEXT
+
+Flat = dict[str, Any]  # {path: leaf}
 
 _DECAYED = ("kernel", "word", "position", "token_type", "class_token", "registers", "virtual_keys", "virtual_values", "context")
 _LOW_RANK = ("lora_a", "lora_b")  # perhaps after the name of a part: query_lora_a
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Whether the pattern means this parameter."""
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*")
+
+
+def chosen(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The paths that any of the patterns means, in their order."""
+    return [path for path in paths if any(matches(path, pattern) for pattern in patterns)]
+
+
+def trained_by(stage: Stage, paths: Iterable[str]) -> list[str]:
+    """The paths that a stage trains, in their order; the learned context only in a stage that uses it."""
+    found = chosen(paths, stage.trainable)
+    return found if stage.prompted else [path for path in found if path != CONTEXT]
+
+
+def check_patterns(paths: Sequence[str], patterns: Iterable[str], where: str) -> None:
+    """UserError for a pattern that means no parameter; it suggests the nearest path. `where`: the config field."""
+    for pattern in patterns:
+        if not chosen(paths, [pattern]):
+            parts = {"/".join(path.split("/")[:n]) for path in paths for n in range(1, path.count("/") + 2)}
+            near = difflib.get_close_matches(pattern, sorted(parts), n=1, cutoff=0.0)
+            raise UserError(f"{where}: {pattern!r} is no parameter of this model; did you mean {near[0]!r}?")
 
 
 def decays(paths: Sequence[str]) -> dict[str, bool]:
     """True where weight decay applies: matrices and embeddings, by name. Biases, norms, factors of adapters
     and the temperature have none.
 
-    The rule is open_clip's (`train/main.py`: ndim below 2, bn, ln, bias, logit_scale are left out) applied to timm and BERT.
+    The rule is open_clip's (`train/main.py`: ndim below 2, bn, ln, bias, logit_scale are left out) applied to timm
+    and BERT.
     """
     return {path: path.rsplit("/", 1)[-1] in _DECAYED or path.endswith(_LOW_RANK) for path in paths}
 
@@ -46,13 +82,13 @@ class ParameterSet:
         return optax.chain(optax.scale_by_adam(b1=c.beta1, b2=c.beta2, eps=c.eps), decay)
 
     def factor(self, path: str) -> float:
-        """Of the learning rate."""
+        """The factor of the learning rate for this parameter: of the first group that means it, else 1."""
         return next((factor for pattern, factor in self.config.groups if matches(path, pattern)), 1.0)
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """See `make_optimizer`."""
+    """What updates the parameters of a run; `make_optimizer` makes it."""
 
     sets: dict[str, ParameterSet]  # "stages 0,1" -> what these train
 
@@ -109,3 +145,51 @@ def make_optimizer(config: OptimizerConfig, stages: Sequence[Stage], paths: Sequ
 def averaged(average: Flat, new: Flat, decay: float) -> Flat:
     """The moving average of the weights after one more update; parameters that did not move keep theirs."""
     return average | {path: decay * average[path] + (1 - decay) * value for path, value in new.items()}
+
+
+def stage_steps(stages: Sequence[Stage], pairs: int) -> list[int]:
+    """Updates in each stage, for a data set of this many pairs; at least one each."""
+    return [stage.steps or max(1, round((stage.epochs or 0) * pairs / stage.batch_size)) for stage in stages]
+
+
+def samples_before(step: int, stages: Sequence[Stage], steps: Sequence[int]) -> int:
+    """Pairs that the run has seen when `step` updates are done: the position in the data."""
+    seen = 0
+    for stage, count in zip(stages, steps, strict=True):
+        seen += min(step, count) * stage.batch_size
+        step = max(0, step - count)
+    return seen
+
+
+def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Sequence[int]) -> optax.Schedule:
+    """step -> learning rate: linear warm-up, then half a cosine or no change, times the stage's factor.
+
+    One curve runs over all stages that have the run's optimizer; each stage with an optimizer of its own has its
+    own curve. The first update has learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
+    """
+    shared = sum(count for stage, count in zip(stages, steps, strict=True) if stage.optimizer is None)
+    curves, done = [], 0
+    for stage, count in zip(stages, steps, strict=True):
+        if stage.optimizer is None:
+            curves.append(_scaled(_curve(config, shared), stage.learning_rate_scale, done))
+            done += count
+        else:
+            curves.append(_scaled(_curve(stage.optimizer, count), stage.learning_rate_scale, 0))
+    return optax.join_schedules(curves, list(np.cumsum(steps)[:-1]))
+
+
+def _curve(config: OptimizerConfig, total: int) -> optax.Schedule:
+    """Warm-up and fall over `total` updates."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    after = optax.constant_schedule(peak)
+    if config.schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, max(total - warmup, 1), config.final_learning_rate / peak)
+    if warmup == 0:
+        return after
+    rise = optax.linear_schedule(peak / warmup, peak, warmup - 1) if warmup > 1 else optax.constant_schedule(peak)
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def _scaled(curve: optax.Schedule, factor: float, start: int) -> optax.Schedule:
+    """The curve from its update `start` on, times a factor."""
+    return lambda step: factor * curve(step + start)

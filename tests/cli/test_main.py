@@ -244,7 +244,7 @@ def test_bad_options_of_embed(original: Path, image: Path, tmp_path: Path, capsy
     assert files(tmp_path) == [image]
 
 
-# --- fields of a config on the command line (what they take: tests/train/test_overrides.py) -------------------------
+# --- fields of a config on the command line (what they take: tests/config/test_overrides.py) -------------------------
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QUICKSTART = CONFIGS / "quickstart.py"
@@ -286,12 +286,12 @@ def test_help_after_a_config_lists_its_fields(tmp_path: Path, capsys: pytest.Cap
     assert main(["train", str(QUICKSTART), "--help"]) == 0
     out = capsys.readouterr().out
     assert "example:\n  biomedclip train" in out and "--workdir" in out
-    assert re.search(r"^  --stages\.2\.batch-size 128 +a whole number$", out, re.M)
+    assert re.search(r"^  --stages\.2\.batch-size 128 +\(a whole number\)\n      Pairs in an update", out, re.M)
     assert str(tmp_path / "none.py") in failure(capsys, "train", tmp_path / "none.py", "--help", watch=tmp_path)
 
 
 def test_no_field_hides_a_flag_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import fields
 
     with pytest.raises(SystemExit):

@@ -10,8 +10,7 @@ import pytest
 from helpers.clip_benchmark_peer import png
 from PIL import Image
 
-from biomedclip_jax.data.fingerprint import pairs_fingerprint
-from biomedclip_jax.data.pairs import Pair, Pairs, Subset, with_readable_texts
+from biomedclip_jax.data.pairs import Pair, Pairs, Subset, pairs_fingerprint, with_readable_texts
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.data.tfds_write import BuildWriter
 

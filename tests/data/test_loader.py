@@ -15,10 +15,9 @@ from helpers.reference import write_vocabulary
 from PIL import Image
 
 from biomedclip_jax.config import AugmentConfig, DataConfig, PreprocessConfig
-from biomedclip_jax.data.example import Batch
-from biomedclip_jax.data.images.augment import preprocess_train
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.loader import TrainLoader, record_order
+from biomedclip_jax.data.images.preprocess import preprocess_train
+from biomedclip_jax.data.loader import Batch, TrainLoader, record_order
 from biomedclip_jax.data.pairs import Mixture, Reject, Texts
 from biomedclip_jax.data.tables import TablePairs
 from biomedclip_jax.data.text import Tokenizer

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from biomedclip_jax.config import ComputeConfig, PreprocessConfig
-from biomedclip_jax.data.fingerprint import fingerprint
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.probe.methods import FewShot, Part

@@ -219,7 +219,7 @@ def test_panels() -> None:
 def test_looks_survive_size_and_compression_and_tell_pictures_apart() -> None:
     """Of 47 real figures 46 are near enough to their own small, strongly compressed copies, and none to another figure."""
     pytest.importorskip("imagehash", reason="needs: pip install 'biomedclip_jax[beam]'")
-    from biomedclip_jax.data.pmc.build.duplicates import DISTANCE
+    from biomedclip_jax.data.pmc.build.pictures import DISTANCE
 
     paths = sorted(path for path in (ARTICLES / "cloud").glob("PMC*/*") if path.suffix not in (".xml", ".json"))
     assert len(paths) == 48, f"{ARTICLES} is not as expected"

@@ -7,7 +7,7 @@ import pytest
 from helpers.reference import load_open_clip
 
 from biomedclip_jax.config import OptimizerConfig, Stage
-from biomedclip_jax.train.schedule import learning_rate, samples_before, stage_steps
+from biomedclip_jax.train.optimizer import learning_rate, samples_before, stage_steps
 
 STAGES = (Stage(10, steps=30), Stage(20, steps=50, learning_rate_scale=0.1), Stage(5, steps=40))
 STEPS = [30, 50, 40]

@@ -6,7 +6,7 @@ from helpers import tiny
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import abstract_model
-from biomedclip_jax.train.trainable import check_patterns, chosen, matches
+from biomedclip_jax.train.optimizer import check_patterns, chosen, matches
 
 PATHS = list(flatten_dict(abstract_model(tiny.MODEL)[1], sep="/"))
 

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.benchmarks import check_split, existing
-from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.pairs import file_fingerprint, fingerprint
 from biomedclip_jax.errors import UserError, first_line
 
 _KEYS = {"train": "train", "validation": "val", "test": "test"}
@@ -93,7 +93,7 @@ class NpzArray:
 
     @property
     def values(self) -> np.ndarray:
-        """The whole array. UserError for a damaged file."""
+        """The whole array, read at the first call. UserError for a damaged file."""
         with self._lock:  # or each thread would read it
             return self._read
 
@@ -106,5 +106,5 @@ class NpzImage(LazyImage):
     index: int
 
     def load(self) -> Image.Image:
-        """Mode "L" or "RGB". UserError as of `NpzArray.values`."""
+        """The picture in mode "L" or "RGB", by its array. UserError for a damaged file."""
         return Image.fromarray(self.array.values[self.index])

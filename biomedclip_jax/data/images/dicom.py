@@ -4,60 +4,18 @@ The order of the steps and their formulas are DICOM PS3.3: modality transform (C
 MONOCHROME1 inverted (C.7.6.3.1.2). Needs pydicom, which is imported when the first DICOM file is read.
 """
 
-import textwrap
-import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from biomedclip_jax.data.images.load import DICOM_SUFFIXES, one_line, quiet_readers
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-DICOM_SUFFIXES = (".dcm", ".dicom")
-
-_quiet_lock = threading.Lock()
-_quiet_users = 0
-_quiet_filters = warnings.catch_warnings()
-
-
-@contextmanager
-def quiet_readers() -> Iterator[None]:
-    """No Python warning of Pillow or pydicom inside the block: odd files are common, and what matters is an error.
-
-    The warning filters are one list for all threads, so threads that decode side by side share one change of it: the
-    first one in makes it, the last one out takes it back.
-    """
-    global _quiet_users, _quiet_filters
-    with _quiet_lock:
-        if _quiet_users == 0:
-            _quiet_filters = warnings.catch_warnings()
-            _quiet_filters.__enter__()
-            warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\b")
-        _quiet_users += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_users -= 1
-            if _quiet_users == 0:
-                _quiet_filters.__exit__(None, None, None)
-
-
-def is_dicom(path: Path, head: bytes) -> bool:
-    """Whether a file that begins with `head` (132 bytes or more) is DICOM: by its magic, else by its suffix."""
-    return head[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES
-
-
-def one_line(text: object) -> str:
-    """What a library has to say, fit for a `UserError`: some quote half the file."""
-    return textwrap.shorten(str(text), 200, placeholder=" ...")
 
 
 def load_dicom(path: str | Path, content: IO[bytes] | None = None) -> Image.Image:

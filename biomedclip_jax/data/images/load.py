@@ -5,15 +5,20 @@ neighbour, say) and converts to RGB afterwards.
 """
 
 import io
+import textwrap
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from biomedclip_jax.data.images.dicom import DICOM_SUFFIXES, is_dicom, load_dicom, one_line, quiet_readers
 from biomedclip_jax.errors import UserError
 
+DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", *DICOM_SUFFIXES)
 
 # Pillow knows more, among them EPS and WMF, which run other programs on what may be a stranger's file.
@@ -21,6 +26,10 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVI
 _ARRAY_KINDS = (
     "uint8 [H,W], [H,W,1], [H,W,3] or [H,W,4], uint16 or bool [H,W], or float [H,W] or [H,W,3] with values from 0 to 1"
 )
+
+_quiet_lock = threading.Lock()
+_quiet_users = 0
+_quiet_filters = warnings.catch_warnings()
 
 
 class LazyImage:
@@ -99,6 +108,29 @@ def load_image(source: ImageSource, name: str = "image") -> Image.Image:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
+@contextmanager
+def quiet_readers() -> Iterator[None]:
+    """No Python warning of Pillow or pydicom inside the block: odd files are common, and what matters is an error.
+
+    The warning filters are one list for all threads, so threads that decode side by side share one change of it: the
+    first one in makes it, the last one out takes it back.
+    """
+    global _quiet_users, _quiet_filters
+    with _quiet_lock:
+        if _quiet_users == 0:
+            _quiet_filters = warnings.catch_warnings()
+            _quiet_filters.__enter__()
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\b")
+        _quiet_users += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_users -= 1
+            if _quiet_users == 0:
+                _quiet_filters.__exit__(None, None, None)
+
+
 def _read(file: IO[bytes], name: str | Path) -> Image.Image:
     with quiet_readers():
         head = file.read(256)
@@ -107,7 +139,16 @@ def _read(file: IO[bytes], name: str | Path) -> Image.Image:
         if _is_web_page(head):
             raise UserError(f"{name}: a web page, not an image (an error page of the download?): fetch it again")
         file.seek(0)
-        return load_dicom(name, file) if is_dicom(Path(name), head) else _decode(file, name)
+        if not is_dicom(Path(name), head):
+            return _decode(file, name)
+        from biomedclip_jax.data.images.dicom import load_dicom
+
+        return load_dicom(name, file)
+
+
+def is_dicom(path: Path, head: bytes) -> bool:
+    """Whether a file that begins with `head` (132 bytes or more) is DICOM: by its magic, else by its suffix."""
+    return head[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES
 
 
 def _decode(file: IO[bytes], path: str | Path) -> Image.Image:
@@ -130,6 +171,11 @@ def _load_pixels(image: Image.Image, name: str | Path) -> Image.Image:
     except Exception as error:
         raise _damaged(name, error) from error
     return image
+
+
+def one_line(text: object) -> str:
+    """What a library has to say, fit for a `UserError`: some quote half the file."""
+    return textwrap.shorten(str(text), 200, placeholder=" ...")
 
 
 def _damaged(name: str | Path, error: Exception) -> UserError:

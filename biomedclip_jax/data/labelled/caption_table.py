@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.data.labelled.captions import Empty, Sentence
-from biomedclip_jax.data.labelled.classes import some_of_each
+from biomedclip_jax.data.names import some_of_each
 from biomedclip_jax.data.tables import SPLIT_COLUMN, Row, image_file, table_rows, text_of
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file

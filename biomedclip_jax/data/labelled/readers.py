@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, images_below
-from biomedclip_jax.data.labelled.classes import classes_of
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
-from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, reject
-from biomedclip_jax.data.split_names import SPLITS, matching_split, names_of, require_whole
+from biomedclip_jax.data.names import SPLITS, classes_of, matching_split, names_of, require_whole
+from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, file_fingerprint, fingerprint, reject
 from biomedclip_jax.data.tables import SPLIT_COLUMN, image_file, table_rows, text_of
 from biomedclip_jax.data.tfds_read import BuildPairs
 from biomedclip_jax.data.webdataset import FROM_CLS, have_classes, open_shards

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data.fingerprint import file_fingerprint, fingerprint
 from biomedclip_jax.data.images.load import ImageSource
-from biomedclip_jax.data.pairs import Reject, first_reject
+from biomedclip_jax.data.pairs import Reject, file_fingerprint, fingerprint, first_reject
 from biomedclip_jax.errors import UserError
 
 

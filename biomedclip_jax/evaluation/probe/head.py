@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.evaluation.probe.methods import softmax
+from biomedclip_jax.evaluation.metrics import softmax
 
 # Which epoch of a training counts. "last": the last one, of the trainings of the search, too (ELEVATER's
 # SEARCH_RESULT_ON_LAST_EPOCH). "best_test_epoch": the one that is best on what is predicted, be it the validation images of the

@@ -1,11 +1,19 @@
-"""CoOp, Context Optimization (Zhou et al., 2022, arXiv 2109.01134): the words round a class's name are learned as vectors."""
+"""CoOp, Context Optimization (Zhou et al., 2022, arXiv 2109.01134): the words round a class's name are learned as vectors.
 
+CLEFT's second stage: thirty learned vectors before the names of the classes, both towers frozen.
+
+Source: the paper (arXiv 2407.21011), which learns them by the cross-entropy of classification. Its released code calls the
+contrastive loss instead, and leaves the image tower free; neither is done here.
+"""
+
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from jax import Array
 
-from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction, softmax
+from biomedclip_jax.evaluation.metrics import softmax
+from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.models.clip import logits
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, initial_context
@@ -82,3 +90,26 @@ def predict(learned: LearnedPrompts, task: FewShot, recipe: Recipe) -> Predictio
         "augmentation": "none",
     }
     return Prediction(softmax(learned.scores(task.candidate.clip, task.test.unit)), settings, learned)
+
+
+PHRASE = "this is a chest x ray of a patient with"
+
+
+@dataclass(frozen=True)
+class ContextPrompts(CoOp):
+    """The method, on any text tower. context: 30 vectors shared by all classes, that start from a phrase, said again and again.
+
+    recipe: None is CoOp's for the number of shots. CLEFT's, for whole training sets: SGD with momentum 0.9, rate 1e-4 falling
+    to 1e-5, weight decay 1e-3, 8,000 updates of 288 images.
+    """
+
+    context: ContextConfig = ContextConfig(start=PHRASE, vectors=30)
+
+    @property
+    def name(self) -> str:
+        """See `Method`."""
+        return "context-prompts"
+
+    def learn(self, task: FewShot) -> LearnedPrompts:
+        """As CoOp does, from another start."""
+        return dataclasses.replace(super().learn(task), method="context-prompts")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from biomedclip_jax.data.benchmarks import NotOnDisk
 from biomedclip_jax.data.benchmarks.embed import mammograms, read_embed
-from biomedclip_jax.data.labelled.classes import some_of_each
+from biomedclip_jax.data.names import some_of_each
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import benchmark, load_benchmark
 

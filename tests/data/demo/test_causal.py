@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from biomedclip_jax.data.demo import causal as causal_demo
+from biomedclip_jax.data.demo import sources as causal_demo
 from biomedclip_jax.data.text import Tokenizer
 
 CAPTIONS = ("a close-up of the skull, mostly dark", "an MR image of the shoulder")

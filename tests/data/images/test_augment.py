@@ -6,7 +6,7 @@ from helpers.reference import load_open_clip
 from PIL import Image
 
 from biomedclip_jax.config import AugmentConfig
-from biomedclip_jax.data.images.augment import augment, shift_hue
+from biomedclip_jax.data.images.preprocess import augment, shift_hue
 from biomedclip_jax.errors import UserError
 
 

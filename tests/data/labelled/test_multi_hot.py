@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from biomedclip_jax.data.labelled.classes import classes_in, multi_hot, names_in
+from biomedclip_jax.data.names import classes_in, multi_hot, names_in
 from biomedclip_jax.data.pairs import Texts
 from biomedclip_jax.data.tables import TablePairs
 from biomedclip_jax.errors import UserError

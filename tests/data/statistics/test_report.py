@@ -62,8 +62,7 @@ def _record(article: int, figure: int, caption: str, **more: Any) -> dict[str, A
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two splits, three shards, four articles, six figures and a panel."""
-    from biomedclip_jax.data.pmc.build.record import DATASET, VERSION, record_features, shard_name
-    from biomedclip_jax.data.pmc.build.splits import ShardId
+    from biomedclip_jax.data.pmc.build.record import DATASET, VERSION, ShardId, record_features, shard_name
     from biomedclip_jax.data.tfds_write import Encoder, write_metadata, write_records
 
     folder = tmp_path_factory.mktemp("statistics") / "build"

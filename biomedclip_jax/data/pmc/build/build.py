@@ -18,9 +18,19 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.pmc.build.duplicates import find_duplicates
 from biomedclip_jax.data.pmc.build.pairs import Filters, Reject
-from biomedclip_jax.data.pmc.build.record import DATASET, VERSION, record_features, shard_name
+from biomedclip_jax.data.pmc.build.pictures import find_duplicates
+from biomedclip_jax.data.pmc.build.record import (
+    ARTICLES_PER_SHARD,
+    DATASET,
+    PMC_15M,
+    VERSION,
+    ShardId,
+    record_features,
+    shard_counts,
+    shard_name,
+    shard_of,
+)
 from biomedclip_jax.data.pmc.build.runner import Runner
 from biomedclip_jax.data.pmc.build.shard import (
     STATE,
@@ -33,7 +43,6 @@ from biomedclip_jax.data.pmc.build.shard import (
     is_built,
     is_finished,
 )
-from biomedclip_jax.data.pmc.build.splits import ARTICLES_PER_SHARD, PMC_15M, ShardId, shard_counts, shard_of
 from biomedclip_jax.data.pmc.build.storage import Storage
 from biomedclip_jax.data.pmc.sources.folders import id_in_path
 from biomedclip_jax.data.pmc.sources.open import Source

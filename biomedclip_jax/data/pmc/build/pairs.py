@@ -56,8 +56,7 @@ class Reject:
 
 
 def pairs_of_article(source: Source, key: str, filters: Filters) -> list[Pair | Reject]:
-    """Each picture of each figure once, in document order, as a Pair or a Reject; or one Reject of the whole article.
-    """
+    """Each picture of each figure once, in document order, as a Pair or a Reject; or one Reject of the whole article."""
     try:
         files = source.open(key)
         article = describe(files)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from biomedclip_jax.support.parallel import core_count
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.parallel import core_count
 from biomedclip_jax.support.terminal import quiet_stderr
 
 _TAIL = 4_000  # bytes
@@ -26,8 +26,7 @@ RUNNERS = {
 
 @dataclass(frozen=True)
 class Runner:
-    """Where the work is done. options: Beam's own flags, passed through ("--project=x", "--flink_master=host:8081").
-    """
+    """Where the work is done. options: Beam's own flags, passed through ("--project=x", "--flink_master=host:8081")."""
 
     name: str = "direct"
     workers: int | None = None  # processes of the direct runner; None: one a core

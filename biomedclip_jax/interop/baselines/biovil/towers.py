@@ -16,7 +16,7 @@ from biomedclip_jax.config import BertConfig, ComputeConfig
 from biomedclip_jax.config.checks import check, check_positive
 from biomedclip_jax.interop.baselines.resnet.tower import Convolution, ResNet, ResNetConfig
 from biomedclip_jax.models.bert import Bert
-from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.transformer import activate, layer_norm
 
 _TEMPORAL_WIDTH = 256  # BioViL-T: of what a position says of this image, and of its change since the one before
@@ -37,7 +37,7 @@ class BioViLImageConfig:
 
     @property
     def image_size(self) -> int:
-        """Pixels a side."""
+        """Side of the images in pixels."""
         return self.resnet.image_size
 
     def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "BioViLImage":
@@ -48,8 +48,8 @@ class BioViLImageConfig:
 class BioViLImage(nnx.Module):
     """images [B, S, S, 3] -> [B, E]: ResNet, then dense, frozen BatchNorm, ReLU, dense at each position, then their mean.
 
-    BioViL-T is read for an image without an earlier one: each position is reduced to 256 features, and the features learned
-    for "no earlier image" are put beside them.
+    BioViL-T is read for an image without an earlier one: each position is reduced to 256 features, and the features
+    learned for "no earlier image" are put beside them.
     """
 
     def __init__(self, config: BioViLImageConfig, compute: ComputeConfig, rngs: nnx.Rngs):

@@ -1,8 +1,8 @@
 """The Swin image tower (version 1): attention inside windows, which move by half a window from block to block.
 
-Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A place attends to the places of its
-window only, with a learned bias for each relative position. In every second block the map is rolled by half a window
-first; places that came together only by rolling round the border are then masked from each other.
+Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A place attends to the places
+of its window only, with a learned bias for each relative position. In every second block the map is rolled by half
+a window first; places that came together only by rolling round the border are then masked from each other.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from biomedclip_jax.config import Activation, ComputeConfig
 from biomedclip_jax.config.checks import check, check_choices, check_positive
-from biomedclip_jax.models.dense import linear
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.transformer import MLP, BlockShape, layer_norm, remat, stacked
 
 _FAR = -100.0  # added to the scores of masked pairs; transformers has this number, not minus infinity

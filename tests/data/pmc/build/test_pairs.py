@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from io import BytesIO
 
 import pytest
-from PIL import Image, ImageDraw, ImageFont
 from helpers.pmc_corpus import jpeg, picture
+from PIL import Image, ImageDraw, ImageFont
 
-from biomedclip_jax.data.pmc.jats.article import ArticleFiles
 from biomedclip_jax.data.pmc.build.pairs import Filters, Pair, Reject, pairs_of_article
+from biomedclip_jax.data.pmc.jats.article import ArticleFiles
 from biomedclip_jax.errors import UserError
 
 pytest.importorskip("imagehash", reason="needs: pip install 'biomedclip_jax[beam]'")

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from biomedclip_jax.models.dense import product
+from biomedclip_jax.models.layers import product
 
 
 def operands(rows: tuple[int, ...], d_in: int, d_out: int, dtype: str = "float32") -> tuple[jax.Array, jax.Array]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biomedclip_jax.data.preview import write_preview
+from biomedclip_jax.data.statistics.pictures import write_preview
 from biomedclip_jax.data.tables import read_table
 from biomedclip_jax.errors import UserError
 

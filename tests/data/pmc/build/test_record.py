@@ -2,7 +2,7 @@
 
 import pytest
 
-from biomedclip_jax.data.pmc.build.splits import PMC_15M, ShardId, shard_counts, shard_of
+from biomedclip_jax.data.pmc.build.record import PMC_15M, ShardId, shard_counts, shard_of
 
 ARTICLES = [f"PMC{number}" for number in range(1_000_000, 1_020_000)]
 
