@@ -11,7 +11,6 @@ MOST_LINES = 350
 
 # Those above the limits. A new one is not added here but made smaller; one that was made smaller is removed.
 MANY_PARAMETERS: set[str] = {
-    "models/adapters.py: block_linear",
 }
 LONG_FILES: set[str] = set()
 
