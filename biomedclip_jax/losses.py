@@ -9,12 +9,13 @@ With unit embeddings u (image) and v (text), s = exp(logit_scale) and B pairs:
     Classification, MultiLabel
               cross-entropy and binary cross-entropy of images against the embeddings of all classes
 
-A device's share is its own rows against the columns of all devices. The scores exist for one block of rows at a time, and in
-the backward pass are computed again (`jax.checkpoint`): memory grows with B, not with B². No collective stands inside the
-loop over blocks: embeddings are gathered once before it, and the transpose of that gather brings their gradients home.
+A device's share is its own rows against the columns of all devices. The scores exist for one block of rows at a
+time, and in the backward pass are computed again (`jax.checkpoint`): memory grows with B, not with B². No
+collective stands inside the loop over blocks: embeddings are gathered once before it, and the transpose of that
+gather brings their gradients home.
 
-To add a loss of pairs: its fields as a class in `config/losses.py`, its formula as a function such as `softmax_block`, and a
-line in `_block_function`.
+To add a loss of pairs: its fields as a class in `config/losses.py`, its formula as a function such as
+`softmax_block`, and a line in `_block_function`.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,8 +41,9 @@ _NOTHING = -1e30  # exp gives exactly 0; an infinity would give 0/0 in the gradi
 def softmax_block(scores: Array, pairs: Array, numbers: Numbers) -> Array:
     """Σ_i log Σ_j exp(s·(score_ij - score of the pair)) over the rows of a block, a float32 scalar.
 
-    The pair's score is subtracted before the log-sum-exp, and log(1 + Σ of the others) is taken of what remains. So a loss of
-    1e-11 and the gradient of the scale keep their digits, where log-sum-exp minus the pair's score loses all of them.
+    The pair's score is subtracted before the log-sum-exp, and log(1 + Σ of the others) is taken of what remains. So
+    a loss of 1e-11 and the gradient of the scale keep their digits, where log-sum-exp minus the pair's score loses
+    all of them.
     """
     gaps = scores - jnp.sum(scores, axis=1, where=pairs, keepdims=True)
     others = jax.nn.logsumexp(jnp.where(pairs, _NOTHING, jnp.exp(numbers["logit_scale"]) * gaps), axis=1)
@@ -70,10 +72,10 @@ def pair_loss(loss: PairLoss, image: Array, text: Array, numbers: Numbers) -> Ar
 def local_loss(loss: PairLoss, image: Array, text: Array, numbers: Numbers, text_rows: Array | None = None) -> Array:
     """This device's share of a loss over all devices, inside `jax.shard_map`: the shares add up to the whole.
 
-    image, text: float32 [B / devices, E], unit length. numbers: device-varying. text_rows: int32 [B / devices], the pairs (rows
-    of the whole batch) that the rows of `text` belong to, where they are not the device's own in order; each pair of the batch
-    must be on exactly one device. With `Softmax.negatives` pairs are compared within groups of so many consecutive ones: a
-    divisor of B / devices, where nothing is gathered, or a multiple.
+    image, text: float32 [B / devices, E], unit length. numbers: device-varying. text_rows: int32 [B / devices], the
+    pairs (rows of the whole batch) that the rows of `text` belong to, where they are not the device's own in order;
+    each pair of the batch must be on exactly one device. With `Softmax.negatives` pairs are compared within groups
+    of so many consecutive ones: a divisor of B / devices, where nothing is gathered, or a multiple.
     """
     here, negatives = len(image), loss.negatives if isinstance(loss, Softmax) else None
     if negatives is not None and here % negatives == 0:
@@ -132,8 +134,9 @@ def _streamed(
 def class_loss(loss: ClassLoss, image: Array, classes: Array, labels: Array, logit_scale: Array) -> Array:
     """The mean loss of images against all classes, a float32 scalar; the logits are exp(logit_scale) times the cosines.
 
-    image: float32 [B, E] and classes: float32 [C, E], unit length. labels: bool [B, C]. `Classification`: cross-entropy, of
-    images with one label. `MultiLabel`: the mean of each class's binary cross-entropy (torch's `BCEWithLogitsLoss`).
+    image: float32 [B, E] and classes: float32 [C, E], unit length. labels: bool [B, C]. `Classification`:
+    cross-entropy, of images with one label. `MultiLabel`: the mean of each class's binary cross-entropy (torch's
+    `BCEWithLogitsLoss`).
     """
     logits = jnp.exp(logit_scale) * _product(image, classes.T)
     if isinstance(loss, Classification):

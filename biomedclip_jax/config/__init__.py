@@ -1,9 +1,10 @@
 """Everything that can be configured, as frozen dataclasses that check themselves.
 
-In comes a Python file of `configs/`, with flags of the command line (`files.py`, `overrides.py`), or what `interop` found in a
-model folder; out goes a `TrainConfig` or `CLIPConfig`, or one line of `UserError` that names the field. Nothing downstream
-checks again. Every field says below itself what it does, and `biomedclip train CONFIG --help` prints that. Read `run.py`
-first: a run from above, then `training.py` (stages, optimizer), `losses.py`, `data.py`, `model.py` and `towers.py`.
+In comes a Python file of `configs/`, with flags of the command line (`files.py`, `overrides.py`), or what `interop`
+found in a model folder; out goes a `TrainConfig` or `CLIPConfig`, or one line of `UserError` that names the field.
+Nothing downstream checks again. Every field says below itself what it does, and `biomedclip train CONFIG --help`
+prints that. Read `run.py` first: a run from above, then `training.py` (stages, optimizer), `losses.py`, `data.py`,
+`model.py` and `towers.py`.
 """
 
 from biomedclip_jax.config.adapters import (

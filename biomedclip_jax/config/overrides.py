@@ -1,7 +1,7 @@
 """Typed flags for every field of a config, at any depth: `--optimizer.learning-rate 1e-4 --stages.0.batch-size 64`.
 
-A flag is the path to the field; what it takes follows from the field's annotation, and its help from the docstring below the
-field. docs/decisions.md says which libraries were tried in place of this.
+A flag is the path to the field; what it takes follows from the field's annotation, and its help from the docstring
+below the field. docs/decisions.md says which libraries were tried in place of this.
 """
 
 import ast

@@ -15,8 +15,8 @@ _SEEDS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
 def fingerprint(leaves: Mapping[str, Any]) -> str:
     """32 hexadecimal digits of {path: array}: of the paths, the shapes and every bit of the float32 numbers.
 
-    The same however the arrays are split over devices, and made without bringing them together. It finds other weights, not
-    an attacker.
+    The same however the arrays are split over devices, and made without bringing them together. It finds other
+    weights, not an attacker.
     """
     paths = sorted(leaves)
     sums = [np.asarray(x) for x in jax.jit(lambda arrays: [_sums(x) for x in arrays])([leaves[path] for path in paths])]

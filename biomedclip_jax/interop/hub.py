@@ -16,8 +16,9 @@ _EXAMPLE = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 def fetch(address: str, *, weights: bool = True) -> Path:
     """ "hf-hub:org/name" or "hf-hub:org/name@revision" -> the folder of its snapshot in the hub's local cache.
 
-    Only configs, tokenizer and (if `weights`) the weights in one form are fetched: the first of `WEIGHT_FILES` that is
-    there. Works offline when the snapshot is in the cache (`HF_HUB_OFFLINE=1`). Raises UserError with the reason otherwise.
+    Only configs, tokenizer and (if `weights`) the weights in one form are fetched: the first of `WEIGHT_FILES` that
+    is there. Works offline when the snapshot is in the cache (`HF_HUB_OFFLINE=1`). Raises UserError with the reason
+    otherwise.
     """
     name, _, revision = address.removeprefix(_PREFIX).partition("@")
     if name.count("/") != 1 or not all(name.split("/")):

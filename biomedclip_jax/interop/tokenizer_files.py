@@ -1,4 +1,4 @@
-"""A tokenizer's files: their names, finding them beside weights that come without a folder of their own, and copying them."""
+"""The files of a tokenizer: their names, where they are for weights that come as a single file, and copying them."""
 
 import shutil
 from pathlib import Path

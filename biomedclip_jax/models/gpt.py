@@ -1,7 +1,8 @@
 """GPT-2 as text tower (transformers `GPT2Model`): CLEFT's BioMedLM, and any other size; and what LLaMA shares with it.
 
-Padding is the end-of-text token on the right, as CLEFT pads (`find_last_word_token` in XYPB/CLEFT `backbones/encoder_cleft.py`,
-and the tokenizer's attention mask): a text ends where the trailing padding begins, and no padding token is looked at.
+Padding is the end-of-text token on the right, as CLEFT pads (`find_last_word_token` in XYPB/CLEFT
+`backbones/encoder_cleft.py`, and the tokenizer's attention mask): a text ends where the trailing padding begins,
+and no padding token is looked at.
 """
 
 import jax.numpy as jnp

@@ -72,7 +72,7 @@ class GroupedAttention(nnx.Module):
 
 
 class GatedMLP(nnx.Module):
-    """down(silu(gate(x)) · up(x))."""
+    """LLaMA's MLP (SwiGLU): down(silu(gate(x)) · up(x)), three dense layers without biases."""
 
     def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
         c = config

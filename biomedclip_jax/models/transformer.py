@@ -1,7 +1,7 @@
 """Attention, MLP and block, in the pre-norm form of ViT and CLIP and in the post-norm form of BERT; scanned over depth.
 
-Parameters are float32. Matrix products run in the compute dtype; the statistics of a LayerNorm, attention scores and their
-softmax are float32. Dropout is keyed by example (`layers.py`).
+Parameters are float32. Matrix products run in the compute dtype; the statistics of a LayerNorm, attention scores
+and their softmax are float32. Dropout is keyed by example (`layers.py`).
 """
 
 from collections.abc import Callable
@@ -121,7 +121,9 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One transformer block. Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x)). LayerScale multiplies f."""
+    """A transformer block: attention, then an MLP. Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x)). LayerScale: f times
+    a learned vector.
+    """
 
     def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
         self.norm1 = layer_norm(shape.width, shape.layer_norm_eps, compute, rngs)

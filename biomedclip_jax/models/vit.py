@@ -1,6 +1,7 @@
 """The image tower: a vision transformer, with patches dropped before they cost anything.
 
-Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransformer` (the same computation under other names).
+Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransformer` (the same computation under
+other names).
 """
 
 import jax

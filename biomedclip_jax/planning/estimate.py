@@ -1,8 +1,8 @@
 """What a step costs at least, and what may be expected, from counted operations and data-sheet numbers; nothing is run.
 
-A bound is a time below which no program can be. The expectation adds two assumptions, stated in the report: the matrix
-products run at `ASSUMED_UTILISATION` of their bound, and the network is not hidden behind them (the gradient's reduction comes
-after the last of them).
+A bound is a time below which no program can be. The expectation adds two assumptions, stated in the report: the
+matrix products run at `ASSUMED_UTILISATION` of their bound, and the network is not hidden behind them (the
+gradient's reduction comes after the last of them).
 """
 
 from collections.abc import Iterable
@@ -58,8 +58,8 @@ class Estimate:
 def recomputed(work: Iterable[Work], stage: Stage, compute: ComputeConfig) -> float:
     """Operations of a pair done a second time, at most.
 
-    These are the forward passes when a batch is accumulated, and, with remat "full", once more those of towers with a backward
-    pass. remat "dots" computes the attention scores again, which is left out (1 to 5 % of a forward).
+    These are the forward passes when a batch is accumulated, and, with remat "full", once more those of towers with
+    a backward pass. remat "dots" computes the attention scores again, which is left out (1 to 5 % of a forward).
     """
     return sum(w.forward * ((stage.microbatches > 1) + (compute.remat == "full" and w.backward > 0)) for w in work)
 
@@ -107,8 +107,9 @@ def estimate(
 def transfer_seconds(collective: Collective, topology: Topology) -> float:
     """The least time of a collective in seconds.
 
-    A TPU sends on all its links; what leaves a GPU's host shares the host's network. Among the GPUs of several hosts as many
-    rings as GPUs a host run at once, each crossing to the next host once: a host then sends as many bytes as one device.
+    A TPU sends on all its links; what leaves a GPU's host shares the host's network. Among the GPUs of several
+    hosts as many rings as GPUs a host run at once, each crossing to the next host once: a host then sends as many
+    bytes as one device.
     """
     chip = topology.chip
     if chip.platform == "tpu":

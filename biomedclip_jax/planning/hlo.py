@@ -1,7 +1,7 @@
 """Reading the text of a compiled program (optimised HLO): its collectives, how often they run and what they move.
 
-`compiled.as_text()` is not a format with a promise; `read_program` raises ValueError rather than guess at what it does not
-know, and was written against XLA of jaxlib 0.10.2 for CPU, TPU and CUDA.
+`compiled.as_text()` is not a format with a promise; `read_program` raises ValueError rather than guess at what it
+does not know, and was written against XLA of jaxlib 0.10.2 for CPU, TPU and CUDA.
 """
 
 import re
@@ -32,9 +32,10 @@ _ARRAY = re.compile(r"\b(pred|token|opaque|[a-z]+\d+\w*)\[([\d,]*)\]")
 class Collective:
     """One communication of a program.
 
-    kind: one of `KINDS`. bytes: that each device brings (the operands). groups: int [G, n], devices that communicate with each
-    other, by their place in the mesh. times: how often it runs in one call of the program. loop: whether it is in a loop's
-    body. counted: False in the branches of a conditional that move less than its largest one.
+    kind: one of `KINDS`. bytes: that each device brings (the operands). groups: int [G, n], devices that
+    communicate with each other, by their place in the mesh. times: how often it runs in one call of the program.
+    loop: whether it is in a loop's body. counted: False in the branches of a conditional that move less than its
+    largest one.
     """
 
     kind: str
@@ -86,8 +87,8 @@ def collectives_in_loops(text: str) -> list[str]:
 def read_program(text: str) -> Program:
     """The collectives that the entry computation reaches.
 
-    A TPU program repeats one asynchronous collective in each fusion that it overlaps with; these share a `chain_id` and count
-    once. `-start` and `-done` are one.
+    A TPU program repeats one asynchronous collective in each fusion that it overlaps with; these share a `chain_id`
+    and count once. `-start` and `-done` are one.
     """
     reader = _Reader(text)
     found = reader.collectives(reader.entry, 1, False)

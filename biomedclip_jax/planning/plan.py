@@ -36,8 +36,8 @@ def plan(
 ) -> list[StagePlan]:
     """Compile and report every stage of a run, or only `stage`. `devices.prepare` must have run before JAX was imported.
 
-    pairs: training pairs in an epoch. UserError for a topology, stage or sharding that cannot work, and, after the report, for
-    a stage that does not fit into memory: its message says which change would.
+    pairs: training pairs in an epoch. UserError for a topology, stage or sharding that cannot work, and, after the
+    report, for a stage that does not fit into memory: its message says which change would.
     """
     topology = parse_topology(topology_name)
     if stage is not None and stage >= len(config.stages):

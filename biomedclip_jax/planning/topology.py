@@ -33,7 +33,7 @@ class Chip:
 
     @property
     def description(self) -> str:
-        """For the report."""
+        """Name and usable memory of a chip, as the report says them."""
         return f"{self.name} with {self.memory / GIB:.4g} GiB to use"
 
 
@@ -113,7 +113,7 @@ class Topology:
 
     @property
     def devices(self) -> int:
-        """How many chips."""
+        """Number of chips in the topology."""
         return math.prod(self.shape)
 
     @property
@@ -128,7 +128,7 @@ class Topology:
 
 
 def parse_topology(name: str) -> Topology:
-    """`KIND:NxN` -> Topology. UserError for what is not known; it says what is."""
+    """The topology that a name such as "v5e:16x16" means. UserError for an unknown one, which lists those that are known."""
     kind, _, sizes = name.lower().partition(":")
     chip = CHIPS.get(kind)
     if chip is None:

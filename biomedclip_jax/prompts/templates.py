@@ -103,8 +103,8 @@ def read_prompts(path: Path, classes: Sequence[str]) -> Prompts:
           lung_aca: lung adenocarcinoma    # a phrase, which goes into each template
           lung_n: [a slide of healthy lung, no tumour in this lung]     # or whole sentences, used as they are
 
-    classes: names, in the order of the labels. Raises UserError for a file that is no such YAML, a template without {}, and a
-    class that is missing or not one of `classes`.
+    classes: names, in the order of the labels. Raises UserError for a file that is no such YAML, a template without
+    {}, and a class that is missing or not one of `classes`.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

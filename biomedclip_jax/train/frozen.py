@@ -1,7 +1,7 @@
 """What no stage of a run trains: how it is stored, and why it is not in checkpoints.
 
-Parameters that a pretrained tower or model brings and that are never trained are made again when a run goes on. Beside a
-checkpoint stands their fingerprint, so that other weights under the same name are noticed.
+Parameters that a pretrained tower or model brings and that are never trained are made again when a run goes on.
+Beside a checkpoint stands their fingerprint, so that other weights under the same name are noticed.
 """
 
 from typing import Any

@@ -70,10 +70,11 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLine:
-    """A line of `metrics.jsonl` about an update: measures of the state that went into it, and the speed since the line before.
+    """A line of `metrics.jsonl` about an update: measures of the state that went into it, and the speed since the
+    line before.
 
-    logit_scale is the factor itself (e to the parameter), logit_bias is left out where the model has none, grad_norm is that
-    before clipping. seconds: of the whole run, with the parts before this one.
+    logit_scale is the factor itself (e to the parameter), logit_bias is left out where the model has none,
+    grad_norm is that before clipping. seconds: of the whole run, with the parts before this one.
     """
 
     step: int

@@ -1,7 +1,7 @@
 """transformers' `preprocessor_config.json` of a CLIP or ViT, read and written.
 
-What it says is what `CLIPImageProcessor` does: resize one side or both, perhaps crop the middle, normalise. UserError for
-all else: a file that is silent about a step makes other pixels, and nobody would see it.
+What it says is what `CLIPImageProcessor` does: resize one side or both, perhaps crop the middle, normalise.
+UserError for all else: a file that is silent about a step makes other pixels, and nobody would see it.
 """
 
 from collections.abc import Mapping

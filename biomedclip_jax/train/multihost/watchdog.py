@@ -16,11 +16,12 @@ class Watchdog:
     """Ends this process when neither a step nor another phase has begun or ended for `limit_seconds`.
 
     The loop says where it is; each of these calls costs no more than an assignment and starts the time anew:
-    `step_begun(n)` before step n is handed to the device, `step_done(n)` when its result has been read, `busy(what)` before
-    anything else that takes long (compiling, saving, evaluation), for which the same limit holds.
+    `step_begun(n)` before step n is handed to the device, `step_done(n)` when its result has been read,
+    `busy(what)` before anything else that takes long (compiling, saving, evaluation), for which the same limit
+    holds.
 
-    With several processes, a second thread tells the others every `interval_seconds` how far this one is, and looks whether
-    one of them has left. The message then names the process that the others wait for.
+    With several processes, a second thread tells the others every `interval_seconds` how far this one is, and looks
+    whether one of them has left. The message then names the process that the others wait for.
     """
 
     def __init__(self, limit_seconds: float, interval_seconds: float = 5):
@@ -37,17 +38,19 @@ class Watchdog:
             thread.start()
 
     def step_begun(self, step: int) -> None:
+        """Note that a step, counted from 1, is about to be handed to the device."""
         self._mark = (time.monotonic(), step, "in the step")
 
     def step_done(self, step: int) -> None:
+        """Note that the result of a step, counted from 1, has been read."""
         self._mark = (time.monotonic(), max(step, self._mark[1]), "between steps")
 
     def busy(self, what: str) -> None:
-        """`what` as in "compiling" or "saving"."""
+        """Note that something other than a step begins. what: such as "compiling" or "saving", for messages."""
         self._mark = (time.monotonic(), self._mark[1], what)
 
     def close(self) -> None:
-        """Watch no longer. The other processes are not told."""
+        """End the watch of this process; the others are not told."""
         self._closed.set()
         self._threads[0].join()  # the other one may hang in a call to a process that is gone
 

@@ -1,8 +1,8 @@
 """The Swin image tower (version 1): attention inside windows, which move by half a window from block to block.
 
-Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A place attends to the places of its
-window only, with a learned bias for each relative position. In every second block the map is rolled by half a window
-first; places that came together only by rolling round the border are then masked from each other.
+Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A place attends to the places
+of its window only, with a learned bias for each relative position. In every second block the map is rolled by half
+a window first; places that came together only by rolling round the border are then masked from each other.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Names of a ResNet's tensors, which CLIP's `ModifiedResNet` and torchvision's `ResNet` share but for the stem and the pool.
+"""Names of a ResNet's tensors; CLIP's `ModifiedResNet` and torchvision's `ResNet` differ in the stem and the pool.
 
 Sources: openai/CLIP `clip/model.py`, open_clip `modified_resnet.py`, torchvision `models/resnet.py`.
 """

@@ -1,9 +1,11 @@
 """ResNet image towers: CLIP's `ModifiedResNet` with its attention pool, and torchvision's plain ResNet-50.
 
-Sources: openai/CLIP `clip/model.py`, open_clip `modified_resnet.py` (the same computation), torchvision `models/resnet.py`.
+Sources: openai/CLIP `clip/model.py`, open_clip `modified_resnet.py` (the same computation), torchvision
+`models/resnet.py`.
 
-BatchNorm is always frozen: it uses the running statistics of the checkpoint, which get no gradient, and never those of a
-batch. An image's features then do not depend on the images beside it, and training on few images cannot spoil them.
+BatchNorm is always frozen: it uses the running statistics of the checkpoint, which get no gradient, and never those
+of a batch. An image's features then do not depend on the images beside it, and training on few images cannot spoil
+them.
 """
 
 from dataclasses import dataclass

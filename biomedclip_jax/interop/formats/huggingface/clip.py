@@ -1,4 +1,4 @@
-"""A CLIP in transformers' own folder: names, config, reading and writing. OpenAI's models and PubMedCLIP are published so.
+"""A CLIP in transformers' own folder: names, config, reading and writing (OpenAI's models, PubMedCLIP).
 
     config.json, model.safetensors (or pytorch_model.bin), preprocessor_config.json, tokenizer
 

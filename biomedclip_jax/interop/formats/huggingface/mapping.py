@@ -188,7 +188,8 @@ def vit_config_json(config: ViTConfig) -> dict[str, Any]:
 def vit_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> list[Entry]:
     """A plain ViT under transformers' names; `prefix` stands before each of them.
 
-    transformers' ViT always has a bias on its patches: for a tower without, the file holds zeros that belong to no parameter.
+    transformers' ViT always has a bias on its patches: for a tower without, the file holds zeros that belong to no
+    parameter.
     """
     layer, depth = f"{prefix}encoder.layer.{{}}.", config.depth
     query_key_value = tuple(f"{layer}attention.attention.{part}" for part in ("query", "key", "value"))
