@@ -1,4 +1,4 @@
-"""CoCoOp, conditional context optimization (Zhou et al., 2022, arXiv 2203.05557): the learned vectors move with the image."""
+"""CoCoOp, conditional context optimization (Zhou et al., 2022, arXiv 2203.05557): learned vectors that follow the image."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,10 @@ from biomedclip_jax.prompts.learned import LearnedPrompts, conditioned_logits, e
 
 @dataclass(frozen=True)
 class CoCoOpLoss:
-    """Cross-entropy. trained: "context" and the network (`prompted.meta_net`); frozen: "params", "tokens", "slots"."""
+    """CoCoOp's loss: cross-entropy of the classes.
+
+    trained: "context" and the small network (`initial_meta_net`); frozen: "params", "tokens", "slots".
+    """
 
     model: CLIPConfig
 
@@ -29,7 +32,7 @@ class CoCoOpLoss:
 
 @dataclass(frozen=True)
 class CoCoOp:
-    """Vectors from "a photo of a", plus what a small network makes of the image; SGD 2e-3, batch 1, 10 epochs.
+    """CoCoOp as a method of few labels: vectors from "a photo of a", plus what a small network makes of each image.
 
     Each image has prompts of its own, so that a test set of n images costs n x classes passes through the text tower.
     """
@@ -39,11 +42,14 @@ class CoCoOp:
 
     @property
     def name(self) -> str:
-        """See `Method`."""
+        """The task in results.json and tables: "cocoop"."""
         return "cocoop"
 
     def learn(self, task: FewShot) -> LearnedPrompts:
-        """From all images of `task.given`, with the settings of the last epoch."""
+        """Learn prompts from all images of `task.given`; those of the last epoch count.
+
+        Raises UserError for a context of class-specific vectors, and where training diverged.
+        """
         if self.context.class_specific:
             raise UserError("context class_specific = True: CoCoOp's vectors are shared by all classes; leave it out")
         clip, given = task.candidate.clip, task.given
@@ -54,12 +60,15 @@ class CoCoOp:
         return LearnedPrompts("cocoop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:
-        """See `Method`."""
+        """Learn prompts, and predict the test images with them."""
         return predict(self.learn(task), task, self.recipe)
 
 
 def initial_meta_net(embed_width: int, word_width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Linear(E, E/16), ReLU, Linear(E/16, D), drawn as PyTorch does: uniform within 1 / sqrt(inputs), biases too."""
+    """First weights of Linear(E, E/16), ReLU, Linear(E/16, D), from image embedding to word vector.
+
+    They are drawn as in PyTorch: uniform within 1 / sqrt(inputs), biases, too.
+    """
     hidden = max(1, embed_width // 16)
 
     def draw(inputs: int, *shape: int) -> np.ndarray:
