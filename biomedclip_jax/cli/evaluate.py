@@ -173,8 +173,8 @@ def _candidates(models: Sequence[str]) -> "list[Candidate]":
 
     found = []
     for text in models:
-        place, colons, adapter = text.partition("::")
-        name, _, source = place.partition("=") if "=" in place else ("", "", place)
+        model, colons, adapter = text.partition("::")
+        name, _, source = model.partition("=") if "=" in model else ("", "", model)
         if colons and not (source and adapter):
             raise UserError(f"{text}: expected a model before the two colons, and the adapter/ folder of a run after them")
         found.append(Candidate(source, name or None, adapter or None))

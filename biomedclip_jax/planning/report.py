@@ -94,7 +94,7 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
         for (kind, loop), (count, sent) in sorted(by_kind(compiled.program.counted).items()):
             row(f"{count} {kind}", f"{gibibytes(sent)} sent by a device{', in loops' if loop else ''}")
         if compiled.program.unknown_loops:
-            row("", f"at least: {compiled.program.unknown_loops} loops do not tell how often they turn")
+            row("", f"at least: {compiled.program.unknown_loops} loops do not tell how often they run")
     if found is None:
         return
     if plan.change:
