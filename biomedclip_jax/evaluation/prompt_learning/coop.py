@@ -22,13 +22,13 @@ from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts, layou
 
 
 @dataclass(frozen=True)
-class CoOpObjective:
+class CoOpLoss:
     """Cross-entropy of the classes. trained: "context"; frozen: "params", "tokens", "slots"."""
 
     model: CLIPConfig
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
-        """See `training.Objective`."""
+        """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
         texts = encode_prompts(self.model, frozen["params"], layout, trained["context"])
         return cross_entropy(logits(images, texts, frozen["params"]["logit_scale"]), labels, weights)
@@ -54,7 +54,7 @@ class CoOp:
         clip, given = task.candidate.clip, task.given
         recipe = self._recipe(task)
         frozen, start = prepare(task, self.context)
-        arrays, _ = fit(CoOpObjective(clip.config), recipe, start, frozen, given.unit, given.labels, task.seed)
+        arrays, _ = fit(CoOpLoss(clip.config), recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("coop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:

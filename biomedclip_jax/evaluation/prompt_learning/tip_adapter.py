@@ -45,14 +45,14 @@ _votes = jax.jit(votes, static_argnames="classes")
 
 
 @dataclass(frozen=True)
-class KeysObjective:
+class KeysLoss:
     """Cross-entropy of Tip-Adapter-F. trained: "keys" [K, E]; frozen: "text" [C, E], "scale" (), "key_labels" [K]."""
 
     alpha: float
     beta: float
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
-        """See `training.Objective`."""
+        """The loss of a batch; see `training.Loss`."""
         text = frozen["text"]
         cached = votes(cosines(images, trained["keys"]), frozen["key_labels"], len(text), self.beta)
         return cross_entropy(frozen["scale"] * cosines(images, text) + self.alpha * cached, labels, weights)
@@ -131,5 +131,5 @@ class TipAdapterF(TipAdapter):
             "scale": np.float32(task.embeddings.logit_scale(task.candidate)),
             "key_labels": _labels(part),
         }
-        objective = KeysObjective(self.alpha, self.beta)
-        return fit(objective, self.recipe, {"keys": part.unit}, frozen, part.unit, part.labels, task.seed)[0]["keys"]
+        loss = KeysLoss(self.alpha, self.beta)
+        return fit(loss, self.recipe, {"keys": part.unit}, frozen, part.unit, part.labels, task.seed)[0]["keys"]
