@@ -45,12 +45,12 @@ class Field:
 
     @property
     def flag(self) -> str:
-        """How it is spelled on the command line."""
+        """The flag as it is spelled on the command line."""
         return _flag(self.path)
 
     @property
     def words(self) -> list[str]:
-        """Its value, as it would be given after the flag."""
+        """The value as the words that would be given after the flag."""
         return _words(self.value)
 
 

@@ -30,7 +30,7 @@ _ARRAY = re.compile(r"\b(pred|token|opaque|[a-z]+\d+\w*)\[([\d,]*)\]")
 
 @dataclass(frozen=True)
 class Collective:
-    """One communication of a program.
+    """One communication of a compiled program, such as an all-reduce.
 
     kind: one of `KINDS`. bytes: that each device brings (the operands). groups: int [G, n], devices that
     communicate with each other, by their position in the mesh. times: how often it runs in one call of the program.
@@ -63,8 +63,11 @@ class Collective:
 
 @dataclass(frozen=True)
 class Program:
-    """collectives: all of them, in the order of the text. loops: how many loops there are. unknown_loops: those around
-    collectives whose iterations the text does not tell; they count as one."""
+    """The communication of a compiled program.
+
+    collectives: all of them, in the order of the text. loops: how many loops there are. unknown_loops: those around
+    collectives whose iterations the text does not tell; they count as one.
+    """
 
     collectives: tuple[Collective, ...]
     loops: int

@@ -1,8 +1,9 @@
 """The Swin image tower (version 1): attention inside windows, which move by half a window from block to block.
 
-Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A position attends to the positions
-of its window only, with a learned bias for each relative position. In every second block the map is rolled by half
-a window first; positions that came together only by rolling round the border are then masked from each other.
+Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A position attends to the
+positions of its window only, with a learned bias for each relative position. In every second block the map is
+rolled by half a window first; positions that came together only by rolling round the border are then masked from
+each other.
 """
 
 from dataclasses import dataclass
@@ -83,7 +84,8 @@ def relative_positions(window: int) -> np.ndarray:
 
 def shifted_mask(side: int, window: int, shift: int) -> np.ndarray:
     """float32 [windows, window², window²]: 0 where two positions of a rolled window are neighbours in the image, else -100."""
-    # three strips a side: whole windows, the last window's own positions, and those that were rolled in from the other border
+    # three strips a side: whole windows, the last window's own positions, and those that were rolled in from the
+    # other border
     strip = np.zeros(side, np.int32)
     strip[-window:-shift] = 1
     strip[-shift:] = 2
