@@ -84,7 +84,7 @@ class CLIPConfig:
 
     @property
     def base(self) -> "CLIPConfig":
-        """The same model without adapters and learned context."""
+        """This model without adapters and learned context."""
         return dataclasses.replace(self, image_adapter=None, text_adapter=None, context=0)
 
     @property

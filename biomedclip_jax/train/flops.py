@@ -69,7 +69,7 @@ def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: 
         lengths = [(classes if isinstance(stage.loss, Classification | MultiLabel) else pairs, tokens)]
 
     def blocks(tower: str, lengths: Sequence[tuple[int, int]], pairs: int) -> Work:
-        """lengths: (how many, tokens) of the sequences of so many pairs."""
+        """The work of a tower's blocks a pair. lengths: (how many, tokens) of the sequences of so many pairs."""
         config: Any = getattr(model, tower)
         prefix = prefix_tokens(getattr(model, f"{tower}_adapter"))
         tokens = sum(rows * n for rows, n in lengths) / pairs
