@@ -62,7 +62,7 @@ class Pretrained:
 
     @cached_property
     def model(self) -> CLIP:
-        """The Flax NNX module."""
+        """The Flax NNX module with the parameters in it."""
         return nnx.merge(self._graph, self.params)
 
     @property

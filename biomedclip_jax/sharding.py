@@ -41,12 +41,12 @@ def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array that is whole on every device."""
     return NamedSharding(mesh, P())
 
 
 def rows(mesh: Mesh) -> NamedSharding:
-    """First axis split over all devices."""
+    """The sharding of a batch, whose first axis is split over all devices."""
     return NamedSharding(mesh, BATCH)
 
 
@@ -107,7 +107,7 @@ def first_row(here: int) -> Array:
 
 
 def device_count() -> int:
-    """Devices of the mesh."""
+    """The number of devices of the mesh, inside `jax.shard_map`."""
     return lax.axis_size(AXES)
 
 
@@ -117,7 +117,7 @@ def all_rows(x: Array) -> Array:
 
 
 def as_varying(params: Tree, axes: Tree) -> Tree:
-    """The same parameters as values of each device's own, so that differentiating them brings in no collective."""
+    """Parameters as values of each device's own, so that differentiating them brings in no collective."""
     return jax.tree.map(lambda x, axis: lax.pcast(x, AXES if axis < 0 else DATA, to="varying"), params, axes)
 
 

@@ -57,13 +57,13 @@ class Facts:
     counted: Counted | None = None
 
     def record(self) -> Record:
-        """For JSON: those that a side does not have are left out, and `counted` is not nested."""
+        """The facts as JSON: those that a side does not have are left out, and `counted` is not nested."""
         record = {name: value for name, value in vars(self).items() if name != "counted" and value is not None}
         return record | (vars(self.counted) if self.counted is not None else {})
 
     @staticmethod
     def of(record: Record) -> "Facts":
-        """The inverse of `record`."""
+        """The facts that `record` wrote."""
         names = [field.name for field in dataclasses.fields(Counted)]
         counted = {name: record[name] for name in names if name in record}
         own = {name: value for name, value in record.items() if name not in names}

@@ -126,7 +126,7 @@ def make_files(folder: Path, task: Task, images: Path | None = None) -> None:
 
 
 def shard_count() -> int:
-    """Tars: open_clip wants as many as it has workers."""
+    """How many tars to write: open_clip wants as many as it has workers."""
     return max(4, core_count())
 
 

@@ -21,7 +21,7 @@ _GIB = 2**30
 
 @dataclasses.dataclass
 class Result:
-    """What a side said: of its work, and after each turn."""
+    """What a side said of its work, and what it measured in each turn."""
 
     facts: Facts
     turns: list[Times] = dataclasses.field(default_factory=list)
@@ -42,7 +42,7 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Of all timed calls of one kind: seconds, pairs a second, and for the step its MFU (None on an unknown chip)."""
+    """The timed calls of one kind together: seconds, pairs a second, and the step's MFU (None on an unknown chip)."""
 
     median: float
     low: float

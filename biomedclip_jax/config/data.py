@@ -84,8 +84,8 @@ class DataConfig:
     """Share of the captions, 0 to 1, in whose place a paragraph that mentions the figure is drawn, for figures that have
     one. 0: captions only."""
     workers: int | None = operational(None)
-    """Processes on each host that decode images. 0 uses threads of the training process; None decides by the number of
-    processor cores and of pairs."""
+    """Processes that decode images, for each process of the run. 0: threads of the process itself; None: decided by the
+    number of processor cores and of pairs."""
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale

@@ -40,17 +40,20 @@ class Field:
     """What the config has there."""
     default: Any
     """What its dataclass has there, or `dataclasses.MISSING`."""
-    text: str
-    """Its docstring in one line, or "" where the source cannot be read."""
 
     @property
     def flag(self) -> str:
-        """How it is spelled on the command line."""
+        """The flag as it is spelled on the command line."""
         return _flag(self.path)
 
     @property
+    def text(self) -> str:
+        """The docstring below the field, in one line; "" where there is none."""
+        return field_texts(self.owner).get(self.path.rpartition(".")[2], "")
+
+    @property
     def words(self) -> list[str]:
-        """Its value, as it would be given after the flag."""
+        """The value as the words that would be given after the flag."""
         return _words(self.value)
 
 
@@ -112,6 +115,7 @@ def describe(config: Any) -> str:
     return "\n".join(lines[1:])
 
 
+@cache  # reading the source takes milliseconds, and only the help needs it
 def field_texts(kind: type) -> dict[str, str]:
     """The docstrings below the fields of a dataclass, each in one line; {} for a class installed without its source."""
     try:
@@ -145,20 +149,17 @@ def _children(node: Any) -> dict[str, Any] | None:
 def _walk(node: Any, prefix: str) -> Iterator[Field]:
     children = _children(node) or {}
     if dataclasses.is_dataclass(node):
-        owner, (kinds, texts) = type(node), _annotations(type(node))
+        owner, kinds = type(node), _hints(type(node))
         for field in dataclasses.fields(node):
             value = children[field.name]
             if _children(value) is None:
-                yield Field(prefix + field.name, owner, kinds[field.name], value, field.default, texts.get(field.name, ""))
+                yield Field(prefix + field.name, owner, kinds[field.name], value, field.default)
     for name, child in children.items():
         if _children(child) is not None:
             yield from _walk(child, f"{prefix}{name}.")
 
 
-@cache
-def _annotations(kind: type) -> tuple[dict[str, Any], dict[str, str]]:
-    """Types and docstrings of the fields of a dataclass."""
-    return get_type_hints(kind), field_texts(kind)
+_hints = cache(get_type_hints)
 
 
 def _rebuilt(node: Any, path: str, values: dict[str, Any]) -> Any:

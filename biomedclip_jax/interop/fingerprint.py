@@ -27,14 +27,14 @@ def fingerprint(leaves: Mapping[str, Any]) -> str:
 
 
 def _sums(x: Array) -> Array:
-    """uint32 [4]: sums of mixtures of each number's bits with its place. Whole numbers: the order does not matter."""
+    """uint32 [4]: sums of mixtures of each number's bits with its position. Whole numbers: the order does not matter."""
     bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-    place = jnp.uint32(0)
+    position = jnp.uint32(0)
     for axis, size in enumerate(x.shape):
-        place = place * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        position = position * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     found = []
     for seed in _SEEDS:
-        mixed = (bits ^ (place * jnp.uint32(seed))) * jnp.uint32(0x85EBCA6B)
+        mixed = (bits ^ (position * jnp.uint32(seed))) * jnp.uint32(0x85EBCA6B)
         mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(seed)
         found.append(jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32))
     return jnp.stack(found)

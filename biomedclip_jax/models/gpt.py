@@ -51,7 +51,7 @@ class GPT(nnx.Module):
         return self.from_words(self.word[tokens], tokens, keys)
 
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
-        """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends.
+        """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends.
 
         With pool "first_eos" a text that fills all N columns counts as cut: `with_end` before, if it is not.
         """

@@ -31,7 +31,8 @@ _Kind = TypeVar("_Kind", bound=nnx.Linear)
 
 def product(x: Float[Array, "*n D"], kernel: Float[Array, "D F"], *_: Any, **__: Any) -> Float[Array, "*n F"]:
     """x · kernel; replaces `lax.dot_general` in `nnx.Linear`."""
-    # the derivative of a custom rule must vary over the same mesh axes as its argument; plain operations see to it themselves
+    # the derivative of a custom rule must vary over the same mesh axes as its argument; plain operations see to it
+    # themselves
     over_x, over_kernel = (jax.typeof(a).manual_axis_type.varying for a in (x, kernel))
     if over_x != over_kernel:
         x = lax.pcast(x, tuple(over_kernel - over_x), to="varying")

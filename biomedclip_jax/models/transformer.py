@@ -40,7 +40,7 @@ class BlockShape:
 
 
 def block_shape(config: Any, *, pre_norm: bool, **more: Any) -> BlockShape:
-    """Of a tower's config: the sizes that every one has; more: other fields of `BlockShape`."""
+    """The shape of a tower's blocks: sizes from its config, which every one has; more: other fields of `BlockShape`."""
     c = config
     sizes = (c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps)
     return BlockShape(*sizes, pre_norm=pre_norm, **more)
@@ -223,7 +223,7 @@ def read_blocks(
     gather: Gather | None,
     read: Callable[[Array], Any],
 ) -> tuple[Hidden, Any]:
-    """As `run_blocks`, and read(x) after each block, stacked [L, ...]."""
+    """Run the blocks as `run_blocks` does; returns x [B, N, D], and read(x) after each block, stacked [L, ...]."""
     graph, state = nnx.split(blocks)
     depth = jax.tree.leaves(state)[0].shape[0]
 

@@ -17,7 +17,8 @@ from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
-# Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's embeddings.
+# Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's
+# embeddings.
 _PATCH_DRAW = (1 << 20) + 1
 _ADAPTER_DRAW = (1 << 20) + 2
 

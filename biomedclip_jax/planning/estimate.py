@@ -94,7 +94,8 @@ def estimate(
         padded_flops=flops_per_pair(model, stage, prompts=prompts, adaptation=config.adaptation),
         hardware_flops=hardware,
         compute=here * hardware / chip.flops + loss,
-        # the state is read and written; what else is alive at the peak is written and read, in every turn of an accumulation
+        # the state is read and written; what else is alive at the peak is written and read, in every turn of an
+        # accumulation
         memory=2
         * (compiled.arguments + max(compiled.peak - compiled.arguments, 0) * stage.microbatches)
         / chip.memory_bandwidth,

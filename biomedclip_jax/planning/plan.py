@@ -1,4 +1,4 @@
-"""`biomedclip plan`: the training step of each stage, compiled for machines that are not there, and what follows from it."""
+"""`biomedclip plan`: the training step of each stage, compiled for machines that you need not have, and what follows."""
 
 import dataclasses
 import json

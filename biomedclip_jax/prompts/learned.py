@@ -85,7 +85,7 @@ class LearnedPrompts:
         return np.asarray(_encode(clip.graph, clip.params, layout, self.arrays))
 
     def with_classes(self, classes: Sequence[str]) -> "LearnedPrompts":
-        """The same learned vectors before other names, or some of the same names in another order.
+        """These learned vectors before other names, or some of the same names in another order.
 
         UserError for other names where each class has vectors of its own.
         """
@@ -157,7 +157,7 @@ def layout_for(clip: TrainedClip, classes: Sequence[str], context: ContextConfig
 
 
 def layout_of(text: TextConfig, tokenizer: Tokenizer, classes: Sequence[str], context: ContextConfig) -> Layout:
-    """The same for a text tower. UserError where they are too long for it."""
+    """The prompts of these classes as a text tower takes them. UserError where they are too long for it."""
     layout = make_layout(classes, context, tokenizer)
     if isinstance(text, GPTConfig) and layout.tokens.shape[1] > text.positions:
         raise UserError(f"prompts of {layout.tokens.shape[1]} tokens: this text tower has {text.positions} positions")

@@ -81,7 +81,7 @@ def tower_work(
         lengths = [(classes if isinstance(stage.loss, Classification | MultiLabel) else pairs, tokens)]
 
     def blocks(tower: str, lengths: Sequence[tuple[int, int]], pairs: int) -> Work:
-        """lengths: (how many, tokens) of the sequences of so many pairs."""
+        """The work of a tower's blocks a pair. lengths: (how many, tokens) of the sequences of so many pairs."""
         sizes: Any = getattr(model, tower)
         adapter = getattr(adaptation, tower)
         prefix = adapter.tokens if isinstance(adapter, PrefixConfig) else 0

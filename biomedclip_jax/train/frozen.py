@@ -33,7 +33,7 @@ def sources(config: TrainConfig) -> dict[str, str]:
 
 
 def made_again(paths: list[str], config: TrainConfig, optimizer: Optimizer) -> list[str]:
-    """Those of `paths` that checkpoints leave out: parameters that are pretrained and that no stage trains."""
+    """The `paths` that checkpoints leave out: parameters that are pretrained and that no stage trains."""
     trained, pretrained = set(optimizer.all_trained()), tuple(sources(config))
     still = [path for path in paths if path not in trained and not is_adapter(path) and path != POSITIONS]
     return [path for path in still if pretrained and path.startswith(pretrained)]

@@ -40,7 +40,7 @@ class Clock:
         self._steps = 0
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time until each of them arrives counts as waiting for data."""
+        """Hand on the batches; the time until each of them arrives counts as waiting for data."""
         while True:
             before = time.perf_counter()
             batch = next(batches, None)

@@ -43,11 +43,12 @@ def retrieval(
 ) -> list[Result]:
     """One result for each candidate, all on the same images and captions, with galleries in `evaluation.out`.
 
-    Every caption of an image is a text of its own; the same caption under several images is one text. Any of its captions is
-    right for an image, and any of its images for a caption. Metrics, each for image_to_text and text_to_image: recall_at_1,
-    recall_at_5 and recall_at_10, and of exact ranks also median_rank (1 is the best) and mean_reciprocal_rank. Intervals of
-    the recalls: 95 %, from the bootstrap over queries. Details: left_out, what one of the candidates cannot read, which counts
-    for none of them, and what was no pair at all; of an approximate search recall_against_exact, each way.
+    Every caption of an image is a text of its own; the same caption under several images is one text. Any of its captions
+    is right for an image, and any of its images for a caption. Metrics, each for image_to_text and text_to_image:
+    recall_at_1, recall_at_5 and recall_at_10, and of exact ranks also median_rank (1 is the best) and
+    mean_reciprocal_rank. Intervals of the recalls: 95 %, from the bootstrap over queries. Details: left_out, what one of
+    the candidates cannot read, which counts for none of them, and what was no pair at all; of an approximate search
+    recall_against_exact, each way.
     approximate: see `approximate.nearest`; None is exact. gallery_rows: queries in each picture; 0 draws none.
     Raises UserError where nothing can be read, or an embedding is not finite.
     """

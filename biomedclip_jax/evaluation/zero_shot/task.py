@@ -39,11 +39,11 @@ def zero_shot(
 
     Metrics are those of `classification_metrics`, of softmax(logit scale x cosine) in float64, and of `majority_metrics`.
     Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are
-    true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left out
-    when the data were opened, and images that one of the candidates can't read, which count for none.
-    aggregate: see `cosines`. learned: a file of learned prompts, used in place of `prompts` before the data's class names.
-    Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an embedding
-    is not finite.
+    true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left
+    out when the data were opened, and images that one of the candidates can't read, which count for none.
+    aggregate: see `cosines`. learned: a file of learned prompts, used instead of `prompts` with the data's class names.
+    Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an
+    embedding is not finite.
     """
     candidates, embeddings = evaluation.candidates, evaluation.embeddings
     sklearn_metrics()  # before hours of work
@@ -121,7 +121,7 @@ def _asked(prompts: Prompts, aggregate: Aggregation, words: LearnedPrompts | Non
 
 
 def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Aggregation = "mean") -> np.ndarray:
-    """float32 [n, C]: how near each image is to each class.
+    """How near each image is to each class, float32 [n, C].
 
     image: unit embeddings [n, E]. text: of `prompts.flat` [sentences, E].
     aggregate: how the sentences of a class become one number.
@@ -140,7 +140,7 @@ def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Ag
 
 
 def accuracy(image: np.ndarray, prompt: np.ndarray, labels: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
-    """Share of images whose nearest prompt is that of their own label, and what guessing gives: a quick look after training.
+    """The share of images whose nearest prompt is that of their own label, and of a constant guess, as a quick look.
 
     image: unit embeddings [n, E]; prompt: [labels, E], row j for labels[j]; truth: n labels.
     Keys: zero_shot_accuracy; chance (the share of the most frequent label: what the best constant answer gets).

@@ -50,7 +50,10 @@ def preprocessor_json(config: PreprocessConfig) -> dict[str, Any]:
 
 
 def read_preprocessor(path: Path, image_size: int) -> PreprocessConfig:
-    """What the file says; without one, what transformers does by default. UserError names a field with no counterpart here."""
+    """How a preprocessor_config.json makes pixels; without one, as transformers does by default.
+
+    UserError names a field with no counterpart here.
+    """
     given = read_json(path) if path.is_file() else {}
     for field in ("do_resize", "do_rescale", "do_normalize"):
         if given.get(field, True) is not True:

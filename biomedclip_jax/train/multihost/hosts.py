@@ -155,7 +155,7 @@ def count() -> int:
 
 
 def name(number: int) -> str:
-    """For messages: "process 1 (node7)"."""
+    """What messages call a process, such as "process 1 (node7)"."""
     return f"process {number}" + (f" ({_job.hosts[number]})" if _job is not None else "")
 
 

@@ -128,7 +128,8 @@ async def _follow(address: str, count: int, process: int, seconds: float, until:
             async with asyncio.timeout(min(10, left)):
                 reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             writer.write(_line(hello))
-            # a little longer than process 0, which began later or earlier: it is the one that decides and tells who is missing
+            # a little longer than process 0, which began later or earlier: it is the one that decides and tells who
+            # is missing
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + left + _PATIENCE):
                 while text := await reader.readline():
                     answer = json.loads(text)

@@ -57,7 +57,8 @@ class Watchdog:
     def _watch(self) -> None:
         pause = min(1, self._limit / 10)
         while not self._closed.wait(pause):
-            # if something holds Python's lock this thread cannot run, and faulthandler's own ends the process (exit code 1)
+            # if something holds Python's lock this thread cannot run, and faulthandler's own ends the process (exit
+            # code 1)
             faulthandler.dump_traceback_later(self._limit + 10, exit=True, file=_STDERR)
             since, step, phase = self._mark
             seconds = time.monotonic() - since

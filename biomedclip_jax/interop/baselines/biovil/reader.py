@@ -1,6 +1,6 @@
 """BioViL and BioViL-T as released: hi-ml's image model in a `.pt` file, CXR-BERT in transformers' form beside it.
 
-A folder with all the files of the release, as they lie together on the Hugging Face hub:
+A folder with all the files of the release, as they are together on the Hugging Face hub:
 
     BioViL     microsoft/BiomedVLP-CXR-BERT-specialized:  biovil_image_resnet50_proj_size_128.pt
     BioViL-T   microsoft/BiomedVLP-BioViL-T:              biovil_t_image_model_proj_size_128.pt
@@ -15,7 +15,7 @@ Sources: PyPI hi-ml-multimodal 0.2.2, `health_multimodal/image` and `text`. What
   single image: its part for an earlier image is left out.
 - Text: [CLS] of the last block through CXR-BERT's own head. Up to 512 tokens, where hi-ml refuses longer texts. Its
   engine takes "!", "?" and "." off the end of a prompt; the model itself does not, nor is it done here.
-- No temperature is released; hi-ml compares cosines. It is 1 here, so probabilities of `classify` lie close
+- No temperature is released; hi-ml compares cosines. It is 1 here, so probabilities of `classify` are close
   together, in the order of the cosines.
 """
 

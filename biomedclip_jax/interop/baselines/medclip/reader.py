@@ -112,8 +112,8 @@ def swin_entries(config: SwinConfig, prefix: str = "", path: str = "image/") -> 
 def _swin_config(tensors: TensorFile, path: Path) -> SwinConfig:
     """Sizes from the tensors; the size of images is not among them."""
     layers = f"{_IMAGE}encoder.layers."
-    places = [name.removeprefix(layers).split(".") for name in tensors if name.startswith(layers)]
-    numbers = {(int(p[0]), int(p[2])) for p in places if p[1] == "blocks"}
+    split = [name.removeprefix(layers).split(".") for name in tensors if name.startswith(layers)]
+    numbers = {(int(p[0]), int(p[2])) for p in split if p[1] == "blocks"}
     depths = tuple(sum(stage == i for stage, _ in numbers) for i in range(1 + max((s for s, _ in numbers), default=-1)))
 
     def shape(name: str) -> tuple[int, ...]:

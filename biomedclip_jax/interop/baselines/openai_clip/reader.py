@@ -55,10 +55,10 @@ def read_openai_clip(tensors: TensorFile, path: Path, tokenizer: Path) -> Model:
 def clip_vit_config(tensors: TensorFile, path: Path) -> ViTConfig:
     """CLIP's own ViT with quick GELU: sizes from the tensors `visual.*`."""
     kernel = "visual.conv1.weight"
-    places = _matrix(tensors, "visual.positional_embedding", path)[0]
+    positions = _matrix(tensors, "visual.positional_embedding", path)[0]
     width, _, patch_size, _ = tensors.shape(kernel)
     return ViTConfig(
-        image_size=patch_size * round((places - 1) ** 0.5),
+        image_size=patch_size * round((positions - 1) ** 0.5),
         patch_size=patch_size,
         width=width,
         depth=_depth(tensors, "visual.transformer.resblocks."),

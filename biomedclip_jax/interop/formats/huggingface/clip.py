@@ -116,7 +116,7 @@ def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
 
 
 def clip_entries(config: CLIPConfig) -> list[Entry]:
-    """CLIP under transformers' names."""
+    """The parameters of CLIP beside transformers' names for them."""
 
     def tower(path: str, prefix: str, depth: int) -> list[Entry]:
         layer = f"{prefix}encoder.layers.{{}}."

@@ -31,7 +31,7 @@ ACTIVATION_NAMES = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or UserError naming the file and the place of the mistake."""
+    """A JSON object from a file, or UserError naming the file, line and column of the mistake."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
