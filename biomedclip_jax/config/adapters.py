@@ -1,4 +1,4 @@
-"""What a run may add to a model: adapters, small trained parts in the blocks of a tower, and learned context before labels."""
+"""What a run may add to a model: adapters (small trained parts in the blocks of a tower), and context before labels."""
 
 import fnmatch
 from collections.abc import Callable

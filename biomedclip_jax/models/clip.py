@@ -159,7 +159,8 @@ def abstract_model(
 
 
 def init_params(config: CLIPConfig, seed: int, adaptation: Adaptation = UNADAPTED) -> Params:
-    """Fresh float32 parameters. Pure: jit it with `out_shardings` to make them where they are to live.
+    """Fresh float32 parameters of a whole model, as nested dicts. Pure: jit it with `out_shardings` to make them
+    where they are to live.
 
     An adaptation changes nothing in the other parameters, because its own are drawn after them.
     """

@@ -1,4 +1,4 @@
-"""Stages that learn of labels (CLEFT's second): where the learned context starts, and what the text tower makes of a class."""
+"""Stages that learn from labels (CLEFT's second): where the learned context starts, and what stands for a class."""
 
 import dataclasses
 from collections.abc import Sequence

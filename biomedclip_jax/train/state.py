@@ -125,11 +125,12 @@ def at_image_size(state: TrainState, config: TrainConfig, image_size: int) -> Tr
 
 
 def exported_params(state: TrainState, config: TrainConfig, image_size: int) -> dict[str, Any]:
-    """The parameters that a run hands over, float32: the moving average where there is one, else the weights, with adapters
-    merged into them; with `TrainConfig.interpolate` below 1 mixed with the starting weights.
+    """The parameters that a run exports, float32: the moving average where there is one, else the weights.
 
-    `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones. They are split as in
-    training, because one device may not hold all of them; on several hosts they come as numpy arrays.
+    Adapters are merged into them; with `TrainConfig.interpolate` below 1 they are mixed with the starting weights.
+
+    `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones. They are
+    split as in training, because one device may not hold all of them; on several hosts they come as numpy arrays.
     """
     params = state.averaged_params
     mesh = state.mesh

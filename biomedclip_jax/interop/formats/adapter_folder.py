@@ -1,7 +1,8 @@
 """What a run with adapters has learned, in a small folder of its own, and the model that it makes of its base.
 
     biomedclip_adapter.json         the configs of base and adapters, and which base they belong to, by fingerprint
-    biomedclip_adapter.safetensors  every parameter that is not the base's, under our names: adapters, heads, temperature
+    biomedclip_adapter.safetensors  every parameter that is not the base's, under our names: adapters, heads,
+                                    temperature
 
 The base is a model folder, or the pretrained towers that the run began with. PEFT's own folders: `peft.py`.
 """
@@ -44,10 +45,11 @@ def rounded(leaves: Mapping[str, Any], dtype: str) -> Flat:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a run has learned. config: of the base; adaptation: what was added to it; parameters: float32 {path: array}.
+    """What a run has learned beside its base model.
 
-    base: fingerprint of the other parameters, which a run may have rounded to `frozen_dtype`. sources: where they come from,
-    {beginning of a path: folder or hub address}; tokenizer: the same of the tokenizer.
+    config: of the base. adaptation: what was added to it. parameters: float32 {path: array}.
+    base: fingerprint of the other parameters, which a run may have rounded to `frozen_dtype`. sources: where they come
+    from, {beginning of a path: folder or hub address}. tokenizer: where the tokenizer comes from.
     """
 
     config: CLIPConfig

@@ -8,8 +8,8 @@
 A model that open_clip can describe (ViT and BERT) has an `open_clip_config.json`, and its heads have open_clip's
 names: `read_pair`, `write_pair`. Any other has instead, for `read_towers`, `write_towers`:
 
-    biomedclip_config.json  our CLIPConfig, Adaptation and PreprocessConfig, which say what the towers' own configs do not,
-                            such as pooling
+    biomedclip_config.json  our CLIPConfig, Adaptation and PreprocessConfig, which say what the towers' own configs do
+                            not, such as pooling
     adapters.safetensors    only where there are some beside the weights (a prefix), under our names, one tensor a
                             block
 

@@ -2,16 +2,16 @@
 
 A Lightning `.ckpt` of its first stage, or of its second one, which has learned context vectors besides. In its folder:
 
-    tokenizer.json   or vocab.json and merges.txt, of stanford-crfm/BioMedLM (Hugging Face hub); with `--llm_type llama`
-                     that of epfl-llm/meditron-7b
+    tokenizer.json   or vocab.json and merges.txt, of stanford-crfm/BioMedLM (Hugging Face hub); with
+                     `--llm_type llama` that of epfl-llm/meditron-7b
     config.json      of the language model; not needed where it is BioMedLM or one of OpenAI's GPT-2s
 
-Sources: XYPB/CLEFT `model_cleft.py`, `backbones/encoder_cleft.py`, `train.py`, `datasets/transforms.py`; PEFT 0.6.2, which
-CLEFT pins, and newer ones, whose names have "base_layer" in them. What follows from them:
+Sources: XYPB/CLEFT `model_cleft.py`, `backbones/encoder_cleft.py`, `train.py`, `datasets/transforms.py`; PEFT
+0.6.2, which CLEFT pins, and newer ones, whose names have "base_layer" in them. What follows from them:
 
 - Text is pooled as `GPTConfig.pool` = "first_eos" describes; alpha of LoRA, 32, is only in the code.
-- Images are pooled over all tokens before the last norm, which the file holds and nobody uses, if "pool_feat" is among the
-  file's hyper-parameters, or if there are none: every published command has it.
+- Images are pooled over all tokens before the last norm, which the file holds and nobody uses, if "pool_feat" is
+  among the file's hyper-parameters, or if there are none: every published command has it.
 - The file's positions are those of 518 pixels, resized to 224 whenever the model runs; here once, when it is read.
 """
 
@@ -157,10 +157,11 @@ def _resized(positions: Any, config: CLIPConfig) -> Any:
 def write_cleft(model: Model, path: Path, like: Path | None = None) -> list[str]:
     """Write `model` as a first-stage checkpoint of CLEFT; returns the names of the tensors in it.
 
-    like: the checkpoint that the model came from. What the model does not hold is taken from it (heads for local features,
-    hyper-parameters, positions of 518 pixels), and its names and precision; without it, such heads are zeros, names are those
-    of PEFT 0.6.2, and numbers float32. Positions of 518 pixels are the ones nearest to the old that, resized, give the model's.
-    UserError if CLEFT's code computes another function, or `like` is another model.
+    like: the checkpoint that the model came from. What the model does not hold is taken from it (heads for local
+    features, hyper-parameters, positions of 518 pixels), and its names and precision; without it, such heads are
+    zeros, names are those of PEFT 0.6.2, and numbers float32. Positions of 518 pixels are the ones nearest to the
+    old that, resized, give the model's. UserError if CLEFT's code computes another function, or `like` is another
+    model.
     """
     config = model.config
     adapter = model.adaptation.text

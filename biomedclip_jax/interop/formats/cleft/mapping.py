@@ -80,6 +80,7 @@ class Named(Mapping[str, np.ndarray]):
         return len(self.names)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of the axes of the tensor with this name, without reading it."""
         if name not in self.names:
             raise UserError(f"{self.path}: no tensor {name}; expected a checkpoint of CLEFT with DINOv2 and GPT-2 or LLaMA")
         return self.file.shape(self.names[name])

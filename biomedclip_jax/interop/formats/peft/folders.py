@@ -57,8 +57,8 @@ def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Fl
 def write_peft_folders(adapter: Adapter, folder: Path) -> list[str]:
     """Write what a run's adapters have learned as PEFT's folders, `image/` and `text/`; the folder must not be there yet.
 
-    Returns the paths of learned parameters that PEFT has no place for: projections, temperature, word embeddings. UserError as
-    of `write_peft`, and where there is no adapter.
+    Returns the paths of learned parameters that PEFT's folders cannot hold: projections, temperature, word embeddings.
+    UserError where there is no adapter, or one that PEFT has not.
     """
     adapters = {tower: getattr(adapter.adaptation, tower) for tower in _TOWERS}
     own = {tower: found for tower, found in adapters.items() if found is not None}
