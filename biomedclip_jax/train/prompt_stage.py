@@ -23,7 +23,7 @@ def context_of(config: TrainConfig) -> ContextConfig:
     Where the template begins with the label, they are drawn from N(0, 0.02²).
     """
     words = config.data.template.partition("{}")[0].strip()
-    count = config.model.context
+    count = config.adaptation.context
     return ContextConfig(start=words, vectors=count) if words else ContextConfig(start=count)
 
 

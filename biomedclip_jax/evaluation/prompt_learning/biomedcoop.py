@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.config import CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
@@ -16,7 +15,7 @@ from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, c
 from biomedclip_jax.models import unit_length
 from biomedclip_jax.models.clip import logits
 from biomedclip_jax.prompts.layout import ContextConfig, Layout
-from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts
+from biomedclip_jax.prompts.learned import Graph, LearnedPrompts, encode_prompts
 from biomedclip_jax.prompts.templates import read_prompts
 
 
@@ -43,7 +42,7 @@ class BiomedCoOpLoss:
     of the highest logit of each image.
     """
 
-    model: CLIPConfig
+    graph: Graph
     sccm: float
     kdsp: float
     threshold: float
@@ -52,7 +51,7 @@ class BiomedCoOpLoss:
         """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
         scale = frozen["params"]["logit_scale"]
-        texts = encode_prompts(self.model, frozen["params"], layout, trained["context"])
+        texts = encode_prompts(self.graph, frozen["params"], layout, trained["context"])
         student = logits(images, texts, scale)
         sentences = frozen["sentences"]
         nearest = unit_length(sentences.mean(axis=0))
@@ -96,7 +95,7 @@ class BiomedCoOp:
         clip, given = task.candidate.clip, task.given
         frozen, start = prepare(task, self.context)
         frozen["sentences"] = self._embed(task)
-        loss = BiomedCoOpLoss(clip.config, self.sccm, self.kdsp, self.threshold)
+        loss = BiomedCoOpLoss(clip.graph, self.sccm, self.kdsp, self.threshold)
         arrays, _ = fit(loss, self.recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("biomedcoop", given.data.classes, self.context, arrays)
 

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from jax import Array
 
-from biomedclip_jax.config import CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.prompts.layout import ContextConfig, Layout
-from biomedclip_jax.prompts.learned import LearnedPrompts, conditioned_logits, encode_conditioned
+from biomedclip_jax.prompts.learned import Graph, LearnedPrompts, conditioned_logits, encode_conditioned
 
 
 @dataclass(frozen=True)
@@ -21,12 +20,12 @@ class CoCoOpLoss:
     trained: "context" and the small network (`initial_meta_net`); frozen: "params", "tokens", "slots".
     """
 
-    model: CLIPConfig
+    graph: Graph
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
         """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
-        texts = encode_conditioned(self.model, frozen["params"], layout, trained, images)
+        texts = encode_conditioned(self.graph, frozen["params"], layout, trained, images)
         return cross_entropy(conditioned_logits(images, texts, frozen["params"]["logit_scale"]), labels, weights)
 
 
@@ -56,7 +55,7 @@ class CoCoOp:
         frozen, start = prepare(task, self.context)
         rng = np.random.default_rng([task.seed, 2])
         start |= initial_meta_net(clip.config.embed_width, clip.config.text.width, rng)
-        arrays, _ = fit(CoCoOpLoss(clip.config), self.recipe, start, frozen, given.unit, given.labels, task.seed)
+        arrays, _ = fit(CoCoOpLoss(clip.graph), self.recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("cocoop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:

@@ -11,25 +11,24 @@ from dataclasses import dataclass
 import numpy as np
 from jax import Array
 
-from biomedclip_jax.config import CLIPConfig
 from biomedclip_jax.evaluation.metrics import softmax
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.models.clip import logits
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, initial_context
-from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts, layout_for
+from biomedclip_jax.prompts.learned import Graph, LearnedPrompts, encode_prompts, layout_for
 
 
 @dataclass(frozen=True)
 class CoOpLoss:
     """CoOp's loss: cross-entropy of the classes. trained: "context"; frozen: "params", "tokens", "slots"."""
 
-    model: CLIPConfig
+    graph: Graph
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
         """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
-        texts = encode_prompts(self.model, frozen["params"], layout, trained["context"])
+        texts = encode_prompts(self.graph, frozen["params"], layout, trained["context"])
         return cross_entropy(logits(images, texts, frozen["params"]["logit_scale"]), labels, weights)
 
 
@@ -57,7 +56,7 @@ class CoOp:
         clip, given = task.candidate.clip, task.given
         recipe = self._recipe(task)
         frozen, start = prepare(task, self.context)
-        arrays, _ = fit(CoOpLoss(clip.config), recipe, start, frozen, given.unit, given.labels, task.seed)
+        arrays, _ = fit(CoOpLoss(clip.graph), recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("coop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:
