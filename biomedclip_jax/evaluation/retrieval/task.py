@@ -9,7 +9,7 @@ from PIL import Image
 
 from biomedclip_jax.data.pairs import ImageOf, Pairs, pairs_fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation.evaluation import Evaluation, left_out
 from biomedclip_jax.evaluation.report.drawing import picture_file
 from biomedclip_jax.evaluation.report.results import Result
 from biomedclip_jax.evaluation.retrieval.approximate import Method, first_right, nearest, recall_against_exact
@@ -54,14 +54,11 @@ def retrieval(
     """
     texts = _Texts.of(pairs)
     images = [ImageOf(pairs, index) for index in range(len(pairs))]
-    fingerprint = pairs_fingerprint(pairs)
-    embedded = [evaluation.embeddings.images(candidate, images, fingerprint) for candidate in evaluation.candidates]
-    errors = texts.errors | {index: reason for each in reversed(embedded) for index, reason in each.errors.items()}
+    embedded, errors = evaluation.embed(images, pairs_fingerprint(pairs))
+    errors = texts.errors | errors
     asked = _Asked.without(texts.own, sorted(errors), len(images))
     if not len(asked.images):
         raise UserError(f"{evaluation.dataset}: no pair can be read by all of the models")
-    left_out = [{"image": reject.image, "reason": reject.reason} for reject in pairs.rejects]
-    left_out += [{"image": pairs.name(index), "reason": errors[index]} for index in sorted(errors)]
 
     gallery = _Gallery.drawn(asked, images, texts.captions, gallery_rows, evaluation.seed)
     results, found = [], []
@@ -74,7 +71,8 @@ def retrieval(
         found.append((by_text, Found.by(candidate.name, image[gallery.images], text)))
         settings |= {"images": len(image), "texts": len(text)}
         settings |= {"resamples": evaluation.resamples, "seed": evaluation.seed}
-        details |= {"left_out": left_out} if left_out else {}
+        if missing := left_out(pairs.rejects, errors, pairs.name):
+            details["left_out"] = missing
         about = candidate.name, "retrieval", evaluation.dataset, len(image)
         results.append(Result(*about, metrics, intervals, settings, details))
 

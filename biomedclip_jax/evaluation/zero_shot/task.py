@@ -1,6 +1,5 @@
 """Zero-shot classification: an image belongs to the class whose sentences are nearest to it."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.bootstrap import bootstrap, differences, intervals
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation.evaluation import Evaluation, left_out
 from biomedclip_jax.evaluation.metrics import (
     classification_metrics,
     confusion_counts,
@@ -46,17 +45,14 @@ def zero_shot(
     embedding is not finite.
     """
     candidates, embeddings = evaluation.candidates, evaluation.embeddings
-    sklearn_metrics()  # before hours of work
+    # before hours of work
+    sklearn_metrics()
     _check(candidates, data, prompts)
-    # before hours of work, too
     own = [None if learned is None else load_prompts(learned, each.clip).with_classes(data.classes) for each in candidates]
-    images = [embeddings.images(candidate, data.images, data.fingerprint) for candidate in candidates]
-    errors = {position: reason for each in reversed(images) for position, reason in each.errors.items()}
-    kept = functools.reduce(np.intersect1d, [each.kept for each in images])
+    images, errors = evaluation.embed(data.images, data.fingerprint)
+    kept = np.setdiff1d(np.arange(len(data)), list(errors))
     if not len(kept):
         raise UserError(f"{evaluation.dataset}: no image can be read by all of the models")
-    left_out = [{"image": reject.image, "reason": reject.reason} for reject in data.rejects]
-    left_out += [{"image": data.names[position], "reason": errors[position]} for position in sorted(errors)]
     kept_data = data.subset(kept)
 
     answers, settings = [], []
@@ -77,7 +73,8 @@ def zero_shot(
     for i, candidate in enumerate(candidates):
         others = [(j, other) for j, other in enumerate(candidates) if j != i]
         compared = {other.name: differences(samples[i], samples[j], metrics[i], metrics[j]) for j, other in others}
-        details = _details(answers[i]) | {"differences": compared, "left_out": left_out}
+        details = _details(answers[i]) | {"differences": compared}
+        details["left_out"] = left_out(data.rejects, errors, data.names.__getitem__)
         asked = asked_with(candidate.name, settings[i].get("prompts_method"), settings[i].get("prompts_file"))
         results.append(
             Result(
