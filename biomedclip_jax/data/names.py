@@ -29,6 +29,19 @@ def names_of(split: str) -> tuple[str, ...]:
     return (split, *(name for name in known if name != split))
 
 
+def no_known_split(own: str, wanted: str) -> str | None:
+    """Why a row belongs to no split: what its cell says is empty, or no name of a split; None if it is another split.
+
+    wanted: the split that is asked for. Where its name is one's own (fold1), the others may be, too.
+    """
+    if not own:
+        return "split is empty"
+    known = {name for names in SPLITS.values() for name in names}
+    if wanted.lower() in known and own.lower() not in known:
+        return f"split {own!r} is none of train, validation and test"
+    return None
+
+
 def matching_split(source: object, split: str, existing: Iterable[str]) -> str:
     """The name that `split` has among the existing splits of a source. UserError, which lists them, if none is meant."""
     by_name = {name.lower(): name for name in existing}
@@ -50,13 +63,25 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(different, key=int) if all(name.isdecimal() for name in different) else sorted(different))
 
 
+def _number(name: str) -> float | None:
+    """The number that a name is, as 1, 01 and 1.0 are."""
+    try:
+        return float(name) if name[-1:].isdigit() or name.endswith(".") else None
+    except ValueError:
+        return None
+
+
 def classes_of(source: object, names: Iterable[str], known: Sequence[str] | None) -> tuple[str, ...]:
     """The classes of a source: the known ones, else the names in order.
 
-    UserError for fewer than two, for more than any classification has, and for a name that is not among the known
-    ones.
+    UserError for fewer than two, for more than any classification has, for two names of one number (1 and 01), and for a
+    name that is not among the known ones.
     """
     found = in_order(names)
+    by_number: dict[float, str] = {}
+    for name in found:
+        if (number := _number(name)) is not None and (other := by_number.setdefault(number, name)) != name:
+            raise UserError(f"{source}: labels {other!r} and {name!r} are the same number; write it in one way")
     if known is not None:
         if unknown := [name for name in found if name not in known]:
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""

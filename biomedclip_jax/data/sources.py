@@ -20,7 +20,8 @@ from biomedclip_jax.data.labelled.readers import (
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import matching_split, require_whole, split_of
 from biomedclip_jax.data.pairs import Mixture, Pairs
-from biomedclip_jax.data.tables import TABLE_SUFFIXES, read_table
+from biomedclip_jax.data.table_rows import is_table
+from biomedclip_jax.data.tables import read_table
 from biomedclip_jax.data.tfds_read import is_build, open_build, open_tfds
 from biomedclip_jax.data.webdataset import find_shards, open_shards
 from biomedclip_jax.errors import UserError
@@ -126,7 +127,7 @@ def _refuse_remote(source: str) -> None:
 
 def _find_table(source: str) -> Found | None:
     for name, split in ((source, None), split_of(source)):
-        if Path(name).suffix in TABLE_SUFFIXES and "://" not in name and not Path(name).is_dir():
+        if is_table(name) and "://" not in name and not Path(name).is_dir():
             return Found(source, name, split)
     return None
 

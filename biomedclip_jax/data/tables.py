@@ -1,25 +1,19 @@
 """Pairs from a table: CSV, TSV, JSON lines or Parquet, with image paths relative to the file."""
 
-import csv
-import difflib
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.names import names_of
+from biomedclip_jax.data.names import names_of, no_known_split
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, file_state, fingerprint, first_reject
-from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.data.table_rows import absent, image_file, table_rows, text_of, texts_of
+from biomedclip_jax.errors import UserError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 SPLIT_COLUMN = "split"
 REFERENCES = "references"  # the column, if there is one, of paragraphs that mention the figure
-
-Row = dict[str, Any]
 
 
 class TextBlock:
@@ -82,7 +76,8 @@ def read_table(
 ) -> TablePairs:
     """Read a table of images and captions.
 
-    Rows without a caption, a label or an existing image file are left out and listed in `rejects`.
+    Rows without a caption, a label or an existing image file, and rows that do not fit the header, are left out and listed
+    in `rejects`; so are those whose `split` is empty or no split at all.
     A caption may be a text or, in JSON lines and Parquet, a list of texts. A column `references` that holds lists is
     read too.
     split: only the rows whose column `split` says so, under any of its names; without it all rows.
@@ -91,22 +86,26 @@ def read_table(
     """
     columns = [image_column, caption_column, *([label_column] if label_column else []), *([SPLIT_COLUMN] if split else [])]
     wanted, others = names_of(split) if split else (), dict[str, None]()
+    of_split = 0
     images: list[str] = []
     texts: list[Texts] = []
     rejects: list[Reject] = []
-    for number, row in enumerate(table_rows(path, columns, [REFERENCES]), 1):
+    for number, row in table_rows(path, columns, [REFERENCES], rejects):
+        image = image_file(path, row, image_column)
         if split and (own := text_of(row[SPLIT_COLUMN])).lower() not in wanted:
             others[own] = None
+            if reason := no_known_split(own, split):
+                rejects.append(Reject(str(number), str(image), reason))
             continue
-        image = image_file(path, row, image_column)
+        of_split += 1
         captions = texts_of(row[caption_column])
         label = text_of(row[label_column]) if label_column else None
         if not captions:
-            reason = "caption is empty"
+            reason = absent("caption", row[caption_column])
         elif not os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
             reason = "image file is not there"
         else:
-            reason = "label is empty" if label == "" else None
+            reason = absent("label", row[label_column]) if label_column and not label else None
         if reason:
             rejects.append(Reject(str(number), str(image), reason))
             continue
@@ -115,89 +114,7 @@ def read_table(
         more = texts_of(references) if isinstance(references, list) else ()
         texts.append(Texts(captions=captions, references=more, label=label))
     if not images:
-        if split and not rejects:
+        if split and not of_split:
             raise UserError(f"{path}: no split {split!r}; there are: {', '.join(filter(None, others)) or 'none'}")
         raise UserError(f"{path}: no usable pair in {len(rejects)} rows{first_reject(rejects)}")
     return TablePairs(path.parent, images, texts, rejects)
-
-
-def table_rows(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Row]:
-    """The rows of a table by column name; each has `columns`, and those of `optional` that exist.
-
-    Raises UserError for a missing file, a missing column (naming those that exist) and what cannot be read.
-    """
-    try:
-        for row in _rows(path, columns, optional):
-            _check_columns(path, columns, row)
-            yield row
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected a table with {', '.join(map(repr, columns))}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error}); save the table as UTF-8") from error
-    except (OSError, csv.Error) as error:  # csv.Error: a quote that is never closed
-        raise UserError(f"{path}: not readable as a table ({error})") from error
-
-
-def image_file(path: Path, row: Row, column: str) -> Path:
-    """The image file that a row of the table at `path` names. UserError for a column of something else."""
-    name = row[column]
-    if not isinstance(name, str | int | float | None):
-        raise UserError(f"{path}: column {column!r} holds no paths of image files but {type(name).__name__}")
-    return path.parent / str(name)
-
-
-def _rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
-    if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    try:
-                        row = json.loads(line)
-                    except ValueError as error:
-                        raise UserError(f"{path}, line {number}: not JSON ({error}); expected one object a line") from error
-                    if not isinstance(row, dict):
-                        raise UserError(f"{path}, line {number}: expected one object a line, found {type(row).__name__}")
-                    yield row
-    elif path.suffix in (".csv", ".tsv"):
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-    elif path.suffix == ".parquet":
-        yield from _parquet_rows(path, columns, optional)
-    else:
-        kinds = ", ".join(TABLE_SUFFIXES[:-1])
-        raise UserError(f"{path}: unknown kind of table; expected a name that ends in {kinds} or {TABLE_SUFFIXES[-1]}")
-
-
-def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'") from None
-    try:
-        with path.open("rb") as content, ParquetFile(content) as file:
-            there = dict.fromkeys(file.schema_arrow.names)
-            _check_columns(path, columns, there)
-            for batch in file.iter_batches(columns=[name for name in there if name in (*columns, *optional)]):
-                yield from batch.to_pylist()
-    except ArrowException as error:
-        raise UserError(f"{path}: not readable as Parquet ({first_line(error)}); write it again") from error
-
-
-def _check_columns(path: Path, columns: Sequence[str], row: Row) -> None:
-    for column in columns:
-        if column not in row:
-            names = [name for name in row if isinstance(name, str)]
-            nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise UserError(f"{path}: no column {column!r}; there are {', '.join(map(repr, names))}{hint}")
-
-
-def text_of(value: object) -> str:
-    """The text of a cell without spaces round it; "" for None."""
-    return "" if value is None else str(value).strip()
-
-
-def texts_of(value: object) -> tuple[str, ...]:
-    """The texts of a cell, which may hold a list, without the empty ones."""
-    return tuple(filter(None, map(text_of, value if isinstance(value, list) else [value])))

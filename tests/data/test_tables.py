@@ -72,8 +72,8 @@ def test_bad_rows_are_left_out_and_listed(folder: Path) -> None:
         ("4", "image"),
         ("5", "image"),
         ("6", "image"),
-        ("8", "caption"),
-        ("9", "label"),
+        ("8", "line"),
+        ("9", "line"),
     ]
     assert pairs.rejects[1].image == str(folder / "none.png")
 
@@ -82,7 +82,7 @@ def test_bad_rows_are_left_out_and_listed(folder: Path) -> None:
     ("name", "content", "named"),
     [
         ("t.csv", "img,caption\na.png,one\n", "no column 'image'; there are 'img', 'caption'"),
-        ("t.tsv", "image,caption\na.png,one\n", "no column 'image'"),  # commas in a .tsv
+        ("t.tsv", "image,caption\na.png,one\n", "separated by commas, not tabs; name it .csv"),
         ("t.jsonl", '{"image": "a.png"}\n', "no column 'caption'"),
         ("t.jsonl", '{"image": "a.png", "caption": "x"}\n{"image"\n', "line 2: not JSON"),
         ("t.jsonl", '["a.png", "one"]\n', "line 1: "),
@@ -107,7 +107,7 @@ def test_files_that_are_no_tables(folder: Path) -> None:
     with pytest.raises(UserError, match=r"dir\.csv"):
         read_table(folder / "dir.csv", "image", "caption")
     path = table(folder / "t.csv", f'image,caption\na.png,"{"never closed, " * 20_000}')
-    with pytest.raises(UserError, match=r"t\.csv: not readable as a table"):
+    with pytest.raises(UserError, match=r"t\.csv, line 2: a quote that opens here is never closed"):
         read_table(path, "image", "caption")
     path = table(folder / "t.csv", "image,caption\na.png,caf\xe9\n", "latin-1")
     with pytest.raises(UserError, match="not UTF-8"):

@@ -16,7 +16,7 @@ from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.captions import packaged_captions
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
-from biomedclip_jax.data.tables import table_rows, text_of
+from biomedclip_jax.data.table_rows import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
 FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -85,13 +85,13 @@ def chexpert_rows(where: Path, per_class: int = 200) -> Iterator[LabelledRow]:
     chosen = {Path(str(image)): FIVE[label] for image, label in zip(test.images, test.labels, strict=True)}
     tested = {_patient_of(str(image.relative_to(root))) for image in chosen}
     table = existing(root, "train.csv")
-    patients = sorted({_patient_of(text_of(row["Path"])) for row in table_rows(table, ["Path"])} - tested)
+    patients = sorted({_patient_of(text_of(row["Path"])) for _, row in table_rows(table, ["Path"])} - tested)
     order = np.random.default_rng(0).permutation(len(patients))
     held_out = {patients[i] for i in order[: round(_HELD_OUT * len(patients))]}
     seen: set[Path] = set()
     listed = _published_list(where, root)
     for source in (table, *([listed] if listed is not None else [])):  # published lists may hold images of another table
-        for row in table_rows(source, columns):
+        for _, row in table_rows(source, columns):
             path = text_of(row["Path"])
             image, patient = root / _inside_release(path), _patient_of(path)
             known = "test" if image in chosen else "validation" if patient in held_out else "train"
@@ -119,7 +119,7 @@ def _published_list(where: Path, root: Path) -> Path | None:
 
 def _single(path: Path, uncertain: float) -> Iterator[tuple[str, int]]:
     """(Path, position in `FIVE`) of the rows that fulfil GLoRIA's rule."""
-    for number, row in enumerate(table_rows(path, ["Path", "Frontal/Lateral", *FIVE, *_OTHERS]), 1):
+    for number, row in table_rows(path, ["Path", "Frontal/Lateral", *FIVE, *_OTHERS]):
         if row["Frontal/Lateral"] != "Frontal":
             continue
         try:
@@ -146,7 +146,7 @@ def _drawn(table: Path, pool: Sequence[tuple[str, int]], per_class: int) -> list
 
 def _listed(path: Path) -> list[tuple[str, int]]:
     rows: list[tuple[str, int]] = []
-    for number, row in enumerate(table_rows(path, ["Path", *FIVE]), 1):
+    for number, row in table_rows(path, ["Path", *FIVE]):
         present = [label for label, finding in enumerate(FIVE) if text_of(row[finding]) in ("1.0", "1")]
         if len(present) != 1:
             raise UserError(

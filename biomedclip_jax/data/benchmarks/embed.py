@@ -21,7 +21,7 @@ from biomedclip_jax.data.labelled.captions import Empty, code_of, packaged_capti
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import some_of_each
 from biomedclip_jax.data.pairs import Reject
-from biomedclip_jax.data.tables import Row, table_rows, text_of
+from biomedclip_jax.data.table_rows import Row, table_rows, text_of
 from biomedclip_jax.errors import UserError
 
 _SPLITS = {"train": "train", "validation": "valid", "test": "test"}
@@ -92,7 +92,7 @@ def mammograms(where: Path, split: str) -> Iterator[LabelledRow]:
     )
     findings = _findings(tables)
     patients = None if divided else _patients(table, split)
-    for row in table_rows(table, _IMAGE_COLUMNS):
+    for _, row in table_rows(table, _IMAGE_COLUMNS):
         if patients is not None and code_of(row["empi_anon"]) not in patients:
             continue
         path = text_of(row["anon_dicom_path"])
@@ -147,7 +147,7 @@ def _findings(tables: Path) -> dict[str, _Exam]:
 
 def _exams(table: Path, columns: Sequence[str], legend: dict[tuple[str, str], str]) -> dict[str, _Exam]:
     exams: dict[str, _Exam] = {}
-    for row in table_rows(table, columns):
+    for _, row in table_rows(table, columns):
         finding = {column: text_of(row[column]) for column in _FINDING_COLUMNS if column in row}
         for column in _CODES:
             if column in finding:
@@ -162,12 +162,12 @@ def _legend(tables: Path) -> dict[tuple[str, str], str]:
     if not path.is_file():
         return {}
     rows = table_rows(path, ["Header in export", "Code", "Meaning"])
-    return {(text_of(row["Header in export"]), code_of(row["Code"])): text_of(row["Meaning"]) for row in rows}
+    return {(text_of(row["Header in export"]), code_of(row["Code"])): text_of(row["Meaning"]) for _, row in rows}
 
 
 def _patients(table: Path, split: str) -> set[str]:
     """Those of a split, drawn from all of the table."""
-    names = sorted({code_of(row["empi_anon"]) for row in table_rows(table, ["empi_anon"])})
+    names = sorted({code_of(row["empi_anon"]) for _, row in table_rows(table, ["empi_anon"])})
     if not names:
         raise UserError(f"{table}: no rows; download it again")
     order = np.random.default_rng(0).permutation(len(names))

@@ -16,7 +16,7 @@ from biomedclip_jax.data.benchmarks import NotOnDisk, check_split
 from biomedclip_jax.data.images.load import find_images
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import names_of
-from biomedclip_jax.data.tables import image_file, table_rows, text_of
+from biomedclip_jax.data.table_rows import image_file, table_rows, text_of
 from biomedclip_jax.errors import UserError
 
 _TABLE = "labels.csv"
@@ -45,8 +45,8 @@ def read_tcga_til(name: str, where: Path, split: str, classes: Sequence[str], ca
     """A split of TCGA-TIL. cancer: the study of the Zenodo release that is read ("luad"). UserError for any other
     layout.
     """
-    if where.suffix == ".csv" or (where / _TABLE).is_file():
-        return _table(name, where if where.suffix == ".csv" else where / _TABLE, split, classes)
+    if where.suffix.lower() == ".csv" or (where / _TABLE).is_file():
+        return _table(name, where if where.suffix.lower() == ".csv" else where / _TABLE, split, classes)
     roots = [where / release / cancer / own for release in _RELEASES for own in names_of(split)]
     roots += [where / own for own in names_of(split)]
     if split == "test":
@@ -63,8 +63,8 @@ def read_tcga_til(name: str, where: Path, split: str, classes: Sequence[str], ca
 
 def _table(name: str, path: Path, split: str, classes: Sequence[str]) -> Labelled:
     rows: list[tuple[str, Path, int]] = []
-    for number, row in enumerate(table_rows(path, ["path", "label"], ["split"]), 1):
-        label, own, image = text_of(row["label"]).lower(), text_of(row.get("split")), image_file(path, row, "path")
+    for number, row in table_rows(path, ["path", "label"], ["split"]):
+        label, own, image = str(row["label"]).strip().lower(), text_of(row.get("split")), image_file(path, row, "path")
         if (own or "test").lower() not in names_of(split):
             continue
         if label not in _NEGATIVE + _POSITIVE:

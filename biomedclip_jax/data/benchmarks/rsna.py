@@ -17,7 +17,7 @@ from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.types import Labelled, labelled_files
 from biomedclip_jax.data.pairs import Reject
-from biomedclip_jax.data.tables import table_rows, text_of
+from biomedclip_jax.data.table_rows import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
 _IMAGES, _LABELS, _CLASSES = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
@@ -68,7 +68,7 @@ def rsna_rows(where: Path) -> Iterator[LabelledRow]:
 
 def _divided(where: Path, split: str, negative: str, division: str) -> list[tuple[str, int]]:
     path = existing(where, _LABELS)
-    rows = [(text_of(row["patientId"]), _target(path, row["Target"])) for row in table_rows(path, ["patientId", "Target"])]
+    rows = [(text_of(row["patientId"]), _target(path, row["Target"])) for _, row in table_rows(path, ["patientId", "Target"])]
     if division == "boxes":
         chosen = [rows[i] for i in halves(len(rows), 0.3)[1]]
     else:
@@ -82,7 +82,7 @@ def _divided(where: Path, split: str, negative: str, division: str) -> list[tupl
             chosen = [chosen[i] for i in {"train": train, "validation": validation, "test": test}[split]]
     if negative == "normal":
         info = existing(where, _CLASSES)
-        normal = {text_of(row["patientId"]) for row in table_rows(info, ["patientId", "class"]) if row["class"] == _NORMAL}
+        normal = {text_of(row["patientId"]) for _, row in table_rows(info, ["patientId", "class"]) if row["class"] == _NORMAL}
         if not normal:
             raise UserError(f"{info}: no row of class {_NORMAL!r}; download it again")
         chosen = [(patient, target) for patient, target in chosen if target or patient in normal]
@@ -91,7 +91,7 @@ def _divided(where: Path, split: str, negative: str, division: str) -> list[tupl
 
 def _listed(path: Path) -> list[tuple[str, int]]:
     return [
-        (Path(text_of(row["Path"])).stem, _target(path, row["Pneumonia"])) for row in table_rows(path, ["Path", "Pneumonia"])
+        (Path(text_of(row["Path"])).stem, _target(path, row["Pneumonia"])) for _, row in table_rows(path, ["Path", "Pneumonia"])
     ]
 
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from biomedclip_jax.data.labelled.captions import Empty, Sentence
 from biomedclip_jax.data.names import some_of_each
-from biomedclip_jax.data.tables import SPLIT_COLUMN, Row, image_file, table_rows, text_of
+from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.table_rows import Row, image_file, table_rows, text_of
+from biomedclip_jax.data.tables import SPLIT_COLUMN
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
 
@@ -114,5 +116,7 @@ def rows_of_table(path: Path, image_column: str, sentences: Iterable[Sentence]) 
     UserError as of `table_rows`.
     """
     columns = dict.fromkeys([image_column, *(column for sentence in sentences for column in sentence.columns)])
-    for row in table_rows(path, list(columns), [SPLIT_COLUMN]):
+    rejects: list[Reject] = []
+    for _, row in table_rows(path, list(columns), [SPLIT_COLUMN], rejects):
         yield LabelledRow(image_file(path, row, image_column), row, text_of(row.get(SPLIT_COLUMN)))
+    yield from (LabelledRow(path, {}, "", reject.reason) for reject in rejects)

@@ -11,9 +11,10 @@ import numpy as np
 
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, images_below
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
-from biomedclip_jax.data.names import SPLITS, classes_of, matching_split, names_of, require_whole
+from biomedclip_jax.data.names import SPLITS, classes_of, matching_split, names_of, no_known_split, require_whole
 from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, file_fingerprint, fingerprint, reject
-from biomedclip_jax.data.tables import SPLIT_COLUMN, image_file, table_rows, text_of
+from biomedclip_jax.data.table_rows import absent, image_file, table_rows, text_of
+from biomedclip_jax.data.tables import SPLIT_COLUMN
 from biomedclip_jax.data.tfds_read import BuildPairs
 from biomedclip_jax.data.webdataset import FROM_CLS, have_classes, open_shards
 from biomedclip_jax.errors import UserError
@@ -76,20 +77,24 @@ def open_labelled_table(
     """
     rows: list[tuple[str, Path, str, str]] = []
     rejects: list[Reject] = []
-    for number, row in enumerate(table_rows(path, [image_column, label_column], [SPLIT_COLUMN]), 1):
+    for number, row in table_rows(path, [image_column, label_column], [SPLIT_COLUMN], rejects):
         image, label = image_file(path, row, image_column), text_of(row[label_column])
         if label:
             rows.append((str(number), image, label, text_of(row.get(SPLIT_COLUMN))))
         else:
-            rejects.append(Reject(str(number), str(image), "label is empty"))
+            rejects.append(Reject(str(number), str(image), absent("label", row[label_column])))
     splits = {name: None for *_, name in rows if name}
     if splits:
-        wanted = matching_split(path, split, splits)
+        matching_split(path, split, splits)
+        wanted = {name.lower() for name in names_of(split)}
+        unknown = ((number, image, no_known_split(own, split)) for number, image, _, own in rows if own.lower() not in wanted)
+        rejects += [Reject(number, str(image), reason) for number, image, reason in unknown if reason]
     else:
         require_whole(path, split, f"add a column {SPLIT_COLUMN!r} with train, validation or test")
-        wanted = ""
+        wanted = {""}
     names = classes_of(path, (label for _, _, label, _ in rows), classes)
-    found, missing = existing_files((number, image, names.index(label)) for number, image, label, own in rows if own == wanted)
+    own_rows = ((number, image, names.index(label)) for number, image, label, own in rows if own.lower() in wanted)
+    found, missing = existing_files(own_rows)
     return labelled_files(str(path), names, found, rejects + missing)
 
 
