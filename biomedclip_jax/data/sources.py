@@ -26,6 +26,7 @@ from biomedclip_jax.data.tfds_read import is_build, open_build, open_tfds
 from biomedclip_jax.data.webdataset import find_shards, open_shards
 from biomedclip_jax.errors import UserError
 
+_TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # the last are told to be unpacked
 _HINT = "give the folder above train/ and test/"
 
 
@@ -146,7 +147,7 @@ def _table_labelled(found: Found, wanted: Wanted) -> Labelled:
 
 
 def _find_tars(source: str) -> Found | None:
-    return Found(source, source) if source.endswith(".tar") else None
+    return Found(source, source) if source.lower().endswith(_TAR_ENDINGS) else None
 
 
 def _tar_pairs(found: Found, wanted: Wanted) -> Pairs:

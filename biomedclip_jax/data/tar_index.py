@@ -14,17 +14,37 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
 
 IMAGE, TEXT, JSON, CLASS = 0, 1, 2, 3  # the parts of a sample
 PARTS = 4
+FAULT = 4  # beside the parts: where the member is for which a sample cannot be used or was not complete, and why
 NOTHING = -1
-_PART_OF = {"jpg": IMAGE, "jpeg": IMAGE, "png": IMAGE, "webp": IMAGE, "txt": TEXT, "json": JSON, "cls": CLASS}
+
+# why; what is 0 is no fault. OTHER is one only where a part is missing for it.
+TWICE, SEVERAL, LINK, OTHER = 1, 2, 3, 4
+FAULTS = {
+    TWICE: "a member of this name is in the tar twice",
+    SEVERAL: "several members for one part of its key, such as two images",
+    LINK: "a link, not a file: pack with tar --hard-dereference --dereference",
+    OTHER: "",
+}
+
+_IMAGE_ENDINGS = ("jp2", "j2k", "avif", "ppm", "pgm", "pcx", *(suffix[1:] for suffix in IMAGE_SUFFIXES))
+_PART_OF = dict.fromkeys(_IMAGE_ENDINGS, IMAGE) | {"txt": TEXT, "json": JSON, "cls": CLASS}
 _BLOCK = 512  # of a tar; a member's header is the block before it
 _REMOTE_BLOCK = 2**23  # bytes that are fetched at once while a remote tar is read through
 _OPEN_FILES = 256  # per process; systems allow 1,024 and more
-_FORMAT = 2  # of the index files
+_FORMAT = 3  # of the index files
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\xfd7zXZ": ("xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+    b"PK\x03\x04": ("zip", "unzip"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,19 +72,26 @@ class Tar:
 
     def name(self, position: int) -> str:
         """What messages call a member: the tar, and in it the name of the member whose content begins at `position`."""
+        return f"{self.path}: {self.member(position)}"
+
+    def member(self, position: int) -> str:
+        """The name of the member whose content begins at `position`."""
         try:
             header = self.read(position - _BLOCK, _BLOCK)
-            name = tarfile.TarInfo.frombuf(header, "utf-8", "replace").name  # type: ignore[arg-type]
+            return tarfile.TarInfo.frombuf(header, "utf-8", "replace").name  # type: ignore[arg-type]
         except (UserError, tarfile.TarError):
-            name = f"byte {position}"
-        return f"{self.path}: {name}"
+            return f"byte {position}"
 
 
 def index_tar(path: str) -> tuple[Tar, np.ndarray]:
-    """The tar, and int64 [samples, PARTS, 2]: position and size of image, text, JSON and class, NOTHING where one is
-    missing.
+    """The tar, and int64 [samples, PARTS + 1, 2]: position and size of image, text, JSON and class, NOTHING where one is
+    missing; and in `FAULT` the position of a member and one of `FAULTS`, or 0.
 
-    The index is kept in `cache_file`. UserError, naming host and path, if the tar is missing, cut short or no tar.
+    The last ending of a name says what a member is, and all before it is the key of its sample: names may have dots. What
+    follows the end mark of a tar, as in concatenated ones, is read, too.
+
+    The index is kept in `cache_file`. UserError, naming host and path, if the tar is missing, compressed, cut short or no
+    tar.
     """
     where = f"{path} on host {socket.gethostname()}"
     try:
@@ -111,22 +138,83 @@ def save_index(path: Path, parts: np.ndarray) -> bool:
 
 def _read_through(path: str) -> np.ndarray:
     """The parts of each sample, in the order of their first members. tarfile.ReadError for a tar without its end mark."""
-    samples: dict[str, list[list[int]]] = {}
+    samples = _Samples()
     with _stream(path) as file:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # or the headers of all would be kept
-                folder, _, base = member.name.rpartition("/")
-                key, _, suffix = base.partition(".")
-                part = _PART_OF.get(suffix.lower())
-                if part is not None and key and member.isfile():
-                    parts = samples.setdefault(f"{folder}/{key}", [[NOTHING, NOTHING] for _ in range(PARTS)])
-                    parts[part] = [member.offset_data, member.size]
-            end = tar.offset  # type: ignore[attr-defined]
-        file.seek(end)
-        if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a broken header for the end
-            raise tarfile.ReadError(f"no end mark, or damaged after {end:,} bytes")
-    return np.array(list(samples.values()), np.int64).reshape(-1, PARTS, 2)
+        _check_uncompressed(path, file.read(8))
+        start: int | None = 0
+        while start is not None:
+            file.seek(start)
+            samples.begin_archive()
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]  # or the headers of all would be kept
+                    samples.add(member)
+                end = tar.offset  # type: ignore[attr-defined]
+            file.seek(end)
+            if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a broken header for the end
+                raise tarfile.ReadError(f"no end mark, or damaged after {end:,} bytes")
+            start = _next_archive(file, end + _BLOCK)
+    return samples.array()
+
+
+def _next_archive(file: Any, position: int) -> int | None:
+    """Where the next of concatenated tars begins, at `position` or after zeros; None if nothing but zeros is left."""
+    file.seek(position)
+    while block := file.read(_BLOCK):
+        if block.strip(b"\0"):
+            return position
+        position += len(block)
+    return None
+
+
+def _check_uncompressed(path: str, head: bytes) -> None:
+    for mark, (kind, program) in _COMPRESSED.items():
+        if head.startswith(mark):
+            raise UserError(f"{path}: compressed ({kind}), but shards are read by position; unpack it with {program} first")
+
+
+class _Samples:
+    """Members gathered by their keys."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[list[int]]] = []
+        self._row_of: dict[str, int] = {}
+        self._names: set[str] = set()
+
+    def begin_archive(self) -> None:
+        """Keys of concatenated tars are their own: each may have a sample 0."""
+        self._row_of.clear()
+        self._names.clear()
+
+    def add(self, member: tarfile.TarInfo) -> None:
+        """A member that is a file or a link to one; folders, hidden files and those of macOS belong to no sample."""
+        folder, _, base = member.name.rpartition("/")
+        if member.isdir() or base.startswith(".") or "__MACOSX" in folder.split("/"):
+            return
+        key, dot, ending = base.rpartition(".")
+        key = f"{folder}/{key if dot else base}"
+        row, part = self._row(key), _PART_OF.get(ending.lower())
+        if member.name in self._names:  # the same sample once more, as a row of its own: neither can be told to be meant
+            row[FAULT] = [member.offset_data, TWICE]
+            row = self._row(f"{key}\0again")
+            row[FAULT] = [member.offset_data, TWICE]
+        self._names.add(member.name)
+        if not member.isfile():
+            row[FAULT] = [member.offset_data, LINK]
+        elif part is not None and row[part][0] == NOTHING:
+            row[part] = [member.offset_data, member.size]
+        elif row[FAULT][1] in (0, OTHER):
+            row[FAULT] = [member.offset_data, OTHER if part is None else SEVERAL]
+
+    def _row(self, key: str) -> list[list[int]]:
+        if key not in self._row_of:
+            self._row_of[key] = len(self._rows)
+            self._rows.append([*([NOTHING, NOTHING] for _ in range(PARTS)), [NOTHING, 0]])
+        return self._rows[self._row_of[key]]
+
+    def array(self) -> np.ndarray:
+        """All samples, int64 [samples, PARTS + 1, 2]."""
+        return np.array(self._rows, np.int64).reshape(-1, PARTS + 1, 2)
 
 
 class _OpenFile:

@@ -22,14 +22,28 @@ import numpy as np
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, first_reject
 from biomedclip_jax.data.table_rows import text_of, texts_of
 from biomedclip_jax.data.tables import REFERENCES
-from biomedclip_jax.data.tar_index import CLASS, IMAGE, JSON, NOTHING, TEXT, Tar, cache_file, index_tar, save_index
+from biomedclip_jax.data.tar_index import (
+    CLASS,
+    FAULT,
+    FAULTS,
+    IMAGE,
+    JSON,
+    NOTHING,
+    OTHER,
+    PARTS,
+    TEXT,
+    Tar,
+    cache_file,
+    index_tar,
+    save_index,
+)
 from biomedclip_jax.errors import UserError
 
 _THREADS = 16  # tars that are indexed at once
 _FROM_TXT = "caption"  # any other name: that field of the .json
 FROM_CLS = "cls"  # a label; any other name: that field of the .json
 _KIND_OF_DATA = "dataset_type.txt"
-_KINDS = {IMAGE: "image (.jpg, .jpeg, .png or .webp)", TEXT: "caption (.txt)", JSON: "fields (.json)", CLASS: "class (.cls)"}
+_KINDS = {IMAGE: "image (.jpg, .png ...)", TEXT: "caption (.txt)", JSON: "fields (.json)", CLASS: "class (.cls)"}
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -120,7 +134,7 @@ class TarPairs:
 
     def _caption_file(self, index: int) -> str | list[str]:
         text = self._decoded(index, TEXT)
-        return text.splitlines() if self._by_lines else text
+        return re.split("\r\n|\n|\r", text) if self._by_lines else text
 
     def _fields(self, index: int) -> dict[str, Any]:
         if self._parts[index, JSON, 0] == NOTHING:
@@ -183,7 +197,7 @@ def open_shards(paths: Sequence[str], caption_field: str | None = _FROM_TXT, lab
         raise UserError(f"{errors[0]}{more}")
     opened = [result for result in results if not isinstance(result, UserError)]
     needed = _needed(caption_field, label_field)
-    complete = [(parts[:, needed, 1] > 0).all(axis=1) for _, parts in opened]
+    complete = [(parts[:, needed, 1] > 0).all(axis=1) & np.isin(parts[:, FAULT, 1], (0, OTHER)) for _, parts in opened]
     rejects = [
         _reject(tar, parts, row, needed)
         for (tar, parts), mask in zip(opened, complete, strict=True)
@@ -196,7 +210,7 @@ def open_shards(paths: Sequence[str], caption_field: str | None = _FROM_TXT, lab
     by_lines = _by_lines(paths[0])
     file = cache_file(*tars, kind=f"all, with parts {needed}")
     if not file.is_file():
-        whole = np.concatenate([parts[mask] for (_, parts), mask in zip(opened, complete, strict=True)])
+        whole = np.concatenate([parts[mask][:, :PARTS] for (_, parts), mask in zip(opened, complete, strict=True)])
         if not save_index(file, whole):
             return TarPairs(tars, counts, whole, None, rejects, (caption_field, label_field), by_lines)
     whole = np.load(file, mmap_mode="r")
@@ -235,8 +249,13 @@ def _indexed(path: str) -> tuple[Tar, np.ndarray] | UserError:
 
 
 def _reject(tar: Tar, parts: np.ndarray, row: int, needed: list[int]) -> Reject:
+    position, fault = parts[row, FAULT].tolist()
+    if fault not in (0, OTHER):
+        return Reject(str(row + 1), tar.name(position), FAULTS[fault])
     missing = next(part for part in needed if parts[row, part, 1] <= 0)
     empty = parts[row, missing, 0] != NOTHING
-    first = next(position for position, _ in parts[row].tolist() if position != NOTHING)
+    first = next((place for place, _ in parts[row, :PARTS].tolist() if place != NOTHING), position)
     reason = f"{_KINDS[missing]} is empty" if empty else f"no {_KINDS[missing]} in this sample"
+    if fault == OTHER and not empty:
+        reason += f"; {tar.member(position)!r} has an ending that is no part of a sample"
     return Reject(str(row + 1), tar.name(first), reason)

@@ -163,6 +163,6 @@ def labelled_pairs(name: str, pairs: Pairs, mark: str, classes: Sequence[str] | 
 def _class_names(tar: Path) -> tuple[str, ...] | None:
     for folder in (tar.parent, tar.parent.parent):
         if (folder / CLASS_NAMES).is_file():
-            lines = (folder / CLASS_NAMES).read_text(encoding="utf-8-sig").splitlines()
+            lines = (folder / CLASS_NAMES).read_text(encoding="utf-8-sig").split("\n")
             return tuple(line.strip() for line in lines if line.strip())
     return None
