@@ -15,7 +15,8 @@ collective stands inside the loop over blocks: embeddings are gathered once befo
 gather brings their gradients home.
 
 To add a loss of pairs: its fields as a class in `config/losses.py`, its formula as a function such as
-`softmax_block`, and a line in `_block_function`.
+`softmax_block`, and a line in `_block_function`. Its `directions` say whether it is summed over the rows of images
+alone, like `Sigmoid`, or over those of texts, too.
 """
 
 from collections.abc import Callable, Mapping
@@ -77,7 +78,7 @@ def local_loss(loss: PairLoss, image: Array, text: Array, numbers: Numbers, text
     each pair of the batch must be on exactly one device. With `Softmax.negatives` pairs are compared within groups
     of so many consecutive ones: a divisor of B / devices, where nothing is gathered, or a multiple.
     """
-    here, negatives = len(image), loss.negatives if isinstance(loss, Softmax) else None
+    here, negatives = len(image), loss.negatives
     if negatives is not None and here % negatives == 0:
         groups = [x.reshape(-1, negatives, x.shape[1]) for x in (image, text)]
         return jax.vmap(lambda u, v: pair_loss(loss, u, v, numbers))(*groups).mean() / device_count()
@@ -104,7 +105,7 @@ def _sum_of_rows(
     """The loss of these rows, times B. Each argument is of images and of texts; pairs: the column that each row belongs to."""
     streamed = partial(_streamed, _block_function(loss), numbers)
     by_image = streamed(rows[0], columns[1], pairs[0])
-    if not isinstance(loss, Softmax):
+    if loss.directions is None:
         return by_image
     both = by_image + streamed(rows[1], columns[0], pairs[1])
     return both if loss.directions == "sum" else both / 2

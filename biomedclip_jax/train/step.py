@@ -14,7 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import Softmax, Stage, TrainConfig
+from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import Layout
@@ -35,7 +35,7 @@ def check_stage(stage: Stage, devices: int) -> None:
             f"Stage.batch_size = {stage.batch_size}: expected a multiple of {devices} devices x "
             f"{stage.microbatches} microbatches = {devices * stage.microbatches}"
         )
-    here, negatives = stage.batch_size // devices, stage.loss.negatives if isinstance(stage.loss, Softmax) else None
+    here, negatives = stage.batch_size // devices, stage.loss.negatives
     if negatives is not None and here % negatives and negatives % here:
         raise UserError(
             f"Softmax.negatives = {negatives}: expected a divisor or a multiple of a device's share of the batch, "
