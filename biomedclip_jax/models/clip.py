@@ -1,5 +1,6 @@
 """The model: an image tower, a text tower, their projections into the joint space, and the temperature."""
 
+import functools
 from typing import Any
 
 import jax
@@ -141,11 +142,16 @@ def abstract_model(
 ) -> tuple[Any, Params]:
     """The model without its numbers: `(graph, shapes)`, for `nnx.merge(graph, params)`.
 
-    `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure.
+    `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure. It is the
+    caller's own and may be changed.
     """
-    compute = compute or ComputeConfig()
-    module = nnx.eval_shape(lambda: CLIP(config, compute, nnx.Rngs(0), image_gather, text_gather))
-    graph, state = nnx.split(module)
+    graph, shapes = _traced(config, compute or ComputeConfig(), image_gather, text_gather)
+    return graph, jax.tree.map(lambda leaf: leaf, shapes)
+
+
+@functools.lru_cache(maxsize=16)  # a run asks a dozen times for the same model, 0.1 s each
+def _traced(config: CLIPConfig, compute: ComputeConfig, *gathers: Gather | None) -> tuple[Any, Params]:
+    graph, state = nnx.split(nnx.eval_shape(lambda: CLIP(config, compute, nnx.Rngs(0), *gathers)))
     return graph, nnx.to_pure_dict(state)
 
 
