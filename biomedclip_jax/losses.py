@@ -9,12 +9,12 @@ With unit embeddings u (image) and v (text), s = exp(logit_scale) and B pairs:
     Classification, MultiLabel
               cross-entropy and binary cross-entropy of images against the embeddings of all classes
 
-A device's share is its own rows against the columns of all devices. The scores exist for one block of rows at a time, and in
-the backward pass are computed again (`jax.checkpoint`): memory grows with B, not with B². No collective stands inside the
-loop over blocks: embeddings are gathered once before it, and the transpose of that gather brings their gradients home.
+A device's share is its own rows against the columns of all devices. The scores exist for one block of rows at a time
+and are computed again in the backward pass (`jax.checkpoint`): memory grows with B, not with B². No collective is in
+the loop over blocks: embeddings are gathered once before it, and the transpose of the gather brings gradients home.
 
-To add a loss of pairs: its fields as a class in `config/losses.py`, its formula as a function such as `softmax_block`, and a
-line in `_BLOCK_FUNCTIONS`.
+To add a loss of pairs: its fields as a class in `config/losses.py`, its formula as a function such as
+`softmax_block`, and a line in `_BLOCK_FUNCTIONS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,8 +44,8 @@ _NOTHING = -1e30  # exp gives exactly 0; an infinity would give 0/0 in the gradi
 def softmax_block(scores: Scores, pairs: Bool[Array, "n m"], numbers: Numbers) -> Scalar:
     """Σ_i log Σ_j exp(s·(score_ij - score of the pair)) over the rows of a block.
 
-    The pair's score is subtracted before the log-sum-exp, and log(1 + Σ of the others) is taken of what remains. So a loss of
-    1e-11 and the gradient of the scale keep their digits, where log-sum-exp minus the pair's score loses all of them.
+    The pair's score is subtracted first, and log(1 + Σ of the others) is taken of what remains. So a loss of 1e-11 and
+    the gradient of the scale keep their digits, where log-sum-exp minus the pair's score loses all of them.
     """
     gaps = scores - jnp.sum(scores, axis=1, where=pairs, keepdims=True)
     others = jax.nn.logsumexp(jnp.where(pairs, _NOTHING, jnp.exp(numbers["logit_scale"]) * gaps), axis=1)
@@ -75,9 +75,9 @@ def local_loss(
 ) -> Scalar:
     """This device's share of a loss over all devices, inside `jax.shard_map`: the shares add up to the whole.
 
-    image, text: its n = B / devices rows. numbers: device-varying. text_rows: the pairs (rows of the whole batch) that the rows
-    of `text` belong to, where they are not the device's own in order; each pair of the batch must be on exactly one device.
-    `Softmax.negatives`: pairs are compared within groups of so many; a divisor of n (nothing is gathered), or a multiple.
+    image, text: its n = B / devices rows. numbers: device-varying. text_rows: the pairs (rows of the whole batch) that
+    the rows of `text` belong to, where they are not the device's own in order; each pair of the batch must be on
+    exactly one device. `Softmax.negatives`, a divisor or a multiple of n: pairs are compared in groups of so many.
     """
     here, negatives = len(image), loss.negatives if isinstance(loss, Softmax) else None
     if negatives is not None and here % negatives == 0:
@@ -134,7 +134,7 @@ def class_loss(
 ) -> Scalar:
     """The mean loss of images against all classes, of unit embeddings; the logits are exp(logit_scale) times the cosines.
 
-    `Classification`: cross-entropy, one label an image. `MultiLabel`: the mean over classes of torch's `BCEWithLogitsLoss`.
+    `Classification`: cross-entropy, one label an image. `MultiLabel`: the mean of torch's `BCEWithLogitsLoss`.
     """
     logits = jnp.exp(logit_scale) * _product(image, classes.T)
     if isinstance(loss, Classification):

@@ -61,7 +61,7 @@ class Pretrained:
 
     @cached_property
     def model(self) -> CLIP:
-        """The Flax NNX module."""
+        """The Flax NNX module with the parameters in it."""
         return nnx.merge(self._graph, self.params)
 
     @property
@@ -86,7 +86,7 @@ class Pretrained:
         on_error: Callable[[int, UserError], object] | None = None,
         normalize: bool = True,
     ) -> Float[np.ndarray, "n E"]:
-        """Unit embeddings, float32. Images are decoded on threads while the device works on those before.
+        """Unit embeddings of images, float32 [n, E]. Images are decoded on threads while the device works on those before.
 
         images: paths (JPEG, PNG, TIFF, WebP, GIF, BMP, DICOM), PIL images, or arrays (uint8 or float in [0, 1]).
         batch_size: images that a device works on at once.
@@ -130,7 +130,7 @@ class Pretrained:
     def encode_texts(
         self, texts: Sequence[str], batch_size: int = 64, progress: Callable[[int], object] | None = None
     ) -> Float[np.ndarray, "n E"]:
-        """Unit embeddings, float32.
+        """Unit embeddings of texts, float32 [n, E].
 
         Captions are cut at the tower's context length (256 tokens for BiomedCLIP). Padding is not computed: captions are
         sorted by length, and each batch is as wide as its longest caption, rounded up to 16, 32, 64, ... tokens.
@@ -202,15 +202,15 @@ class Pretrained:
 def from_pretrained(
     source: str | Path, *, dtype: str = "float32", every_device: bool = False, adapter: str | Path | None = None
 ) -> Pretrained:
-    """Load a model.
+    """Load a model from a folder, a weight file or the Hugging Face hub.
 
     source: a model folder (open_clip's layout, transformers' CLIP, our ViT + BERT pair, or one of the releases that
         `interop/detect.py` names), such a release's weight file, a run folder, or "hf-hub:org/name" (the only form
         that uses the network).
     dtype: "float32", or "bfloat16" on accelerators.
     every_device: split batches over all devices of this process; by default one does the work.
-    adapter: the `adapter/` folder of a run that fine-tuned this model; it is merged into the weights. Such a folder is also a
-        source itself, as long as the model that it names is still where it was.
+    adapter: the `adapter/` folder of a run that fine-tuned this model; it is merged into the weights. Such a folder is
+        also a source itself, as long as the model that it names is still where it was.
     Raises UserError, one line, naming the file or key that is wrong.
     """
     enable_compilation_cache()

@@ -1,9 +1,9 @@
 """The mesh, and how state and batch are sharded over it. No other file names an axis.
 
-Two axes: `data` and `fsdp`. The batch is split over both. Parameters and optimizer state are whole copies along `data`; along
-`fsdp` each large matrix is split, and put together again where it is used (`gather_leaves`). With fsdp = 1, the default,
-this is plain data parallelism. The split matrices are a rule of their path and shape alone (`shard_axes`), so a checkpoint
-restores onto any mesh.
+Two axes: `data` and `fsdp`. The batch is split over both. Parameters and optimizer state are whole copies along
+`data`; along `fsdp` each large matrix is split, and put together again where it is used (`gather_leaves`). With
+fsdp = 1, the default, this is plain data parallelism. The split matrices are a rule of their path and shape alone
+(`shard_axes`), so a checkpoint restores onto any mesh.
 """
 
 import functools
@@ -42,12 +42,12 @@ def make_mesh(devices: Sequence[Any] | None = None, fsdp: int = 1) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds a whole copy of."""
+    """The sharding of an array that is whole on every device."""
     return NamedSharding(mesh, P())
 
 
 def rows(mesh: Mesh) -> NamedSharding:
-    """The sharding of an array whose first axis is split over all devices."""
+    """The sharding of a batch, whose first axis is split over all devices."""
     return NamedSharding(mesh, BATCH)
 
 
@@ -118,7 +118,7 @@ def all_rows(x: Shaped[Array, "n ..."]) -> Shaped[Array, "B ..."]:
 
 
 def as_varying(params: Tree, axes: Tree) -> Tree:
-    """The same parameters as values of each device's own, so that differentiating them brings in no collective."""
+    """Parameters as values of each device's own, so that differentiating them brings in no collective."""
     return jax.tree.map(lambda x, axis: lax.pcast(x, AXES if axis < 0 else DATA, to="varying"), params, axes)
 
 

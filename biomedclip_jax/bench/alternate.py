@@ -1,8 +1,9 @@
 """The sides of a comparison, each a process, alternate; what a process does is timed inside it.
 
-A side's module calls `serve` with a function that builds its work. One line of JSON goes each way: the task and what was
-built; then for each turn an empty line and its times. On CPU both processes stay, and sleep while the other works, so that a
-slow minute of the machine meets both. An accelerator's memory is not shared out: there each turn is a process of its own.
+A side's module calls `serve` with a function that builds its work. One line of JSON goes each way: the task and
+what was built; then for each turn an empty line and its times. On CPU both processes stay, and sleep while the
+other works, so that a slow minute of the machine meets both. An accelerator's memory is not shared out: there each
+turn is a process of its own.
 """
 
 import contextlib
@@ -31,9 +32,9 @@ Record = dict[str, Any]  # JSON
 class Counted:
     """What our side knows of its compiled programs.
 
-    temporary_bytes: of each call, on a device. captions: (rows, tokens) of the text buckets, () where captions are padded.
-    flops_per_pair: of what is computed, padded_flops_per_pair: if captions were padded. peak_flops: of all devices together,
-    in bfloat16; None on an unknown chip and in float32.
+    temporary_bytes: of each call, on a device. captions: (rows, tokens) of the text buckets, () where they are padded.
+    flops_per_pair: of what is computed, padded_flops_per_pair: if captions were padded. peak_flops: of all devices
+    together, in bfloat16; None on an unknown chip and in float32.
     """
 
     temporary_bytes: dict[str, int]
@@ -56,13 +57,13 @@ class Facts:
     counted: Counted | None = None
 
     def record(self) -> Record:
-        """For JSON: those that a side does not have are left out, and `counted` is not nested."""
+        """The facts as JSON: those that a side does not have are left out, and `counted` is not nested."""
         record = {name: value for name, value in vars(self).items() if name != "counted" and value is not None}
         return record | (vars(self.counted) if self.counted is not None else {})
 
     @staticmethod
     def of(record: Record) -> "Facts":
-        """The inverse of `record`."""
+        """The facts that `record` wrote."""
         names = [field.name for field in dataclasses.fields(Counted)]
         counted = {name: record[name] for name in names if name in record}
         own = {name: value for name, value in record.items() if name not in names}

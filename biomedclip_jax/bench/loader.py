@@ -1,8 +1,8 @@
-"""`biomedclip bench loader`: pairs a second of the training loader alone, beside what it cannot do without, and open_clip's.
+"""`biomedclip bench loader`: pairs a second of the training loader alone, beside its floor and open_clip's loader.
 
-The sides alternate, each time as a new process (`loader_sides.py`). What counts is the steady rate: the first batches, for
-which processes start and buffers fill, are not timed. The floor is decoding, cropping, resizing and tokenising on all
-processors, with nothing handed on.
+The sides alternate, each time as a new process (`loader_sides.py`). What counts is the steady rate: the first
+batches, for which processes start and buffers fill, are not timed. The floor is decoding, cropping, resizing and
+tokenising on all processors, with nothing handed on.
 """
 
 import csv
@@ -44,7 +44,11 @@ class Rate:
 
 
 def bench_loader(task: Task, images: Path | None, *, against: bool, turns: int, json_file: Path | None) -> None:
-    """Measure and print. images: a folder of pictures, instead of 128 made JPEGs of 800 x 600."""
+    """Time the training loader, the decoding that is its floor and, with `against`, open_clip's loader; print the rates.
+
+    turns: of each side, alternating. images: a folder of pictures, instead of 128 made JPEGs of 800 x 600. json_file: gets
+    every rate. UserError for a missing folder or package.
+    """
     if json_file is not None and not json_file.parent.is_dir():
         raise UserError(f"--json {json_file}: no such folder {json_file.parent}")
     needed = ("torch", "open_clip", "webdataset", "pandas") if against else ()
@@ -122,7 +126,7 @@ def make_files(folder: Path, task: Task, images: Path | None = None) -> None:
 
 
 def shard_count() -> int:
-    """Tars: open_clip wants as many as it has workers."""
+    """How many tars to write: open_clip wants as many as it has workers."""
     return max(4, core_count())
 
 

@@ -1,7 +1,8 @@
 """The other side of the bench: the same sizes, batch and optimizer in open_clip, as its own training loop does the work.
 
-Source: open_clip_train `main.py` (parameter groups, TF32) and `train.py` (`train_one_epoch`: autocast, `--accum-freq`, the
-clamp of the temperature), with `--local-loss --gather-with-grad`. One device: more would need one process each.
+Source: open_clip_train `main.py` (parameter groups, TF32) and `train.py` (`train_one_epoch`: autocast,
+`--accum-freq`, the clamp of the temperature), with `--local-loss --gather-with-grad`. One device: more would need
+one process each.
 """
 
 import contextlib
@@ -92,6 +93,7 @@ class Trainer:
         self.parts = list(zip(batch["images"].chunk(parts), batch["tokens"].chunk(parts), strict=True))
 
     def step(self) -> None:
+        """One update of open_clip's model: forward, loss, backward, clipped gradient, AdamW, clamped temperature."""
         self.raw.train()
         self.optimizer.zero_grad()
         if len(self.parts) == 1:

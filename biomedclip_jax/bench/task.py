@@ -20,7 +20,10 @@ _MEDIAN, _MEAN = 123, 159  # tokens of 891 real PMC captions in BiomedBERT's voc
 
 @dataclass(frozen=True)
 class Task:
-    """`config` has one stage and fresh weights (`task_config`). repeats: timed calls a turn. files: of `loader.make_files`."""
+    """What is measured, in which config. The config has one stage and fresh weights (`task_config`).
+
+    repeats: timed calls a turn. lengths: captions as long as can be, or as in PMC. files: of `loader.make_files`.
+    """
 
     config: TrainConfig
     what: tuple[What, ...] = ("step", "forward")
@@ -31,7 +34,7 @@ class Task:
 
     @property
     def stage(self) -> Stage:
-        """The one stage."""
+        """The only stage of the config."""
         return self.config.stages[0]
 
     @property
@@ -49,12 +52,12 @@ class Task:
         return self.forward_rows if what == "forward" else self.stage.batch_size
 
     def to_json(self) -> str:
-        """One line."""
+        """The task in one line of JSON, as it travels to the process of a side."""
         return json.dumps({field.name: getattr(self, field.name) for field in dataclasses.fields(self)}, default=to_json)
 
     @staticmethod
     def from_json(text: str) -> "Task":
-        """The inverse of `to_json`."""
+        """The task that `to_json` wrote."""
         values: dict[str, Any] = json.loads(text)
         return Task(**values | {"config": from_json(values["config"]), "what": tuple(values["what"])})
 

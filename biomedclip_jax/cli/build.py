@@ -79,7 +79,12 @@ def add_build(actions: Any) -> None:
     build.add_argument("--retracted", action="store_true", help="keep retracted articles")
     build.add_argument("--historical-ocr", action="store_true", help="keep articles whose text was read from scanned pages")
     build.add_argument("--workers", type=count, metavar="N", help="processes of the direct runner (default: one a core)")
-    build.add_argument("--runner", choices=["direct", "dataflow", "flink", "spark", "portable"], default="direct")
+    build.add_argument(
+        "--runner",
+        choices=["direct", "dataflow", "flink", "spark", "portable"],
+        default="direct",
+        help="what Apache Beam runs the work on (default: %(default)s, this machine)",
+    )
     build.add_argument("--beam", nargs=argparse.REMAINDER, default=[], metavar="FLAG", help="all that follows goes to Beam")
 
 

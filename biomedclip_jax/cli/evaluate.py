@@ -173,8 +173,8 @@ def _candidates(models: Sequence[str]) -> "list[Candidate]":
 
     found = []
     for text in models:
-        place, colons, adapter = text.partition("::")
-        name, _, source = place.partition("=") if "=" in place else ("", "", place)
+        model, colons, adapter = text.partition("::")
+        name, _, source = model.partition("=") if "=" in model else ("", "", model)
         if colons and not (source and adapter):
             raise UserError(f"{text}: expected a model before the two colons, and the adapter/ folder of a run after them")
         found.append(Candidate(source, name or None, adapter or None))
@@ -187,8 +187,7 @@ def _candidates(models: Sequence[str]) -> "list[Candidate]":
 
 def _options(arguments: argparse.Namespace) -> "Options":
     from biomedclip_jax.evaluation.probe.finetune import FineTune
-    from biomedclip_jax.evaluation.probe.sampling import Budget
-    from biomedclip_jax.evaluation.probe.task import BUDGETS
+    from biomedclip_jax.evaluation.probe.sampling import BUDGETS, Budget
     from biomedclip_jax.evaluation.run import Options
 
     methods, budgets = arguments.methods or [_PROBES[0]], BUDGETS
@@ -239,9 +238,8 @@ def _probe(name: str, arguments: argparse.Namespace) -> "Method":
 def _learner(name: str, arguments: argparse.Namespace) -> "CoOp | CoCoOp | BiomedCoOp":
     """One of `_LEARNERS`."""
     from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
-    from biomedclip_jax.evaluation.prompt_learning.cleft import ContextPrompts
     from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOp
-    from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
+    from biomedclip_jax.evaluation.prompt_learning.coop import ContextPrompts, CoOp
 
     if name == "biomedcoop":
         if arguments.sentences is None:

@@ -107,7 +107,7 @@ def _classify(arguments: argparse.Namespace) -> None:
 
 
 def _embed(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.cli.embed import embed_images, embed_texts
+    from biomedclip_jax.cli.output import embed_images, embed_texts
     from biomedclip_jax.pretrained import from_pretrained
 
     if arguments.out.suffix != ".npz":

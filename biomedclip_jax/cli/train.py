@@ -7,9 +7,9 @@ from typing import Any
 from biomedclip_jax.cli.arguments import add_verb, count, index
 from biomedclip_jax.errors import UserError
 
-_FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of what stands there:
+_FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of the file's value:
   --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
-`biomedclip train CONFIG --help` lists them all, with types and values."""
+`biomedclip train CONFIG --help` lists them, with what each does, its value, type and default."""
 _BENCH_FLAGS = (
     *("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--images"),
     *("--against", "--eager", "--json", "--debug"),
@@ -47,7 +47,7 @@ class _TrainHelp(argparse.Action):
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import describe, override
 
     config = load_config(arguments.config)
@@ -80,7 +80,7 @@ def add_plan(verbs: Any) -> None:
         verbs,
         "plan",
         _plan,
-        "Compile a run for machines that are not there: memory, traffic, expected speed and hours.",
+        "Compile a run for machines that you need not have: memory, traffic, expected speed and hours.",
         "biomedclip plan configs/biomedclip_preprint.py --topology v5e:16x16 --sharding.fsdp 4",
         usage="biomedclip plan CONFIG --topology KIND:NxN [options] [--FIELD VALUE ...]",
         allow_abbrev=False,
@@ -101,14 +101,14 @@ def add_plan(verbs: Any) -> None:
         help="training pairs in an epoch (default: %(default)s, PMC-15M)",
     )
     plan.add_argument("--json", type=Path, metavar="FILE", help="gets all that is printed, as numbers")
-    plan.add_argument_group("fields of the config", _FIELDS_HELP.split("`bio")[0])
+    plan.add_argument_group("fields of the config", _FIELDS_HELP)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.planning.devices import prepare
 
     prepare()  # before anything imports JAX
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import override
     from biomedclip_jax.planning.plan import plan
 
@@ -131,7 +131,7 @@ def add_bench(verbs: Any) -> None:
     bench.add_argument("--batch-size", metavar="N", help="pairs in a step")
     bench.add_argument("--microbatch", metavar="N", help="pairs encoded at once: exact accumulation")
     bench.add_argument("--patch-keep", metavar="SHARE", help="share of the patches that the image tower sees")
-    bench.add_argument("--dtype", choices=["float32", "bfloat16"])
+    bench.add_argument("--dtype", choices=["float32", "bfloat16"], help="numbers that matrices are multiplied in")
     measures = ["step", "forward", "loss", "loader"]
     bench.add_argument("--what", nargs="+", choices=measures, default=measures[:2], help="default: step forward")
     bench.add_argument(
@@ -148,13 +148,13 @@ def add_bench(verbs: Any) -> None:
     bench.add_argument("--against", choices=["open_clip"], help="the same work in PyTorch, in turns; on one device")
     bench.add_argument("--eager", action="store_true", help="open_clip without torch.compile")
     bench.add_argument("--json", type=Path, metavar="FILE", help="gets every time, and what is printed")
-    bench.add_argument_group("fields of the config", _FIELDS_HELP.replace("after CONFIG, by", "as well, by").split("`bio")[0])
+    bench.add_argument_group("fields of the config", _FIELDS_HELP.replace("after CONFIG, by", "as well, by"))
 
 
 def _bench(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.bench.report import bench
     from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import override
 
     what: list[Any] = arguments.what

@@ -1,7 +1,10 @@
 """Everything that can be configured, as frozen dataclasses that check themselves.
 
-A config is built in Python (`configs/*.py`) or read from a model folder by `biomedclip_jax.interop`. A wrong value raises
-`UserError` when the object is made, so nothing downstream has to check again.
+In comes a Python file of `configs/`, with flags of the command line (`files.py`, `overrides.py`), or what `interop`
+found in a model folder; out goes a `TrainConfig` or `CLIPConfig`, or one line of `UserError` that names the field.
+Nothing downstream checks again. Every field says below itself what it does, and `biomedclip train CONFIG --help`
+prints that. Read `run.py` first: a run from above, then `training.py` (stages, optimizer), `losses.py`, `data.py`,
+`model.py` and `towers.py`.
 """
 
 from biomedclip_jax.config.adapters import (
@@ -17,6 +20,7 @@ from biomedclip_jax.config.data import (
     DataConfig,
     Mix,
 )
+from biomedclip_jax.config.files import from_json, to_json
 from biomedclip_jax.config.losses import (
     Classification,
     ClassLoss,
@@ -38,10 +42,6 @@ from biomedclip_jax.config.model import (
 from biomedclip_jax.config.run import (
     RunConfig,
     TrainConfig,
-)
-from biomedclip_jax.config.saved import (
-    from_json,
-    to_json,
 )
 from biomedclip_jax.config.towers import (
     Activation,

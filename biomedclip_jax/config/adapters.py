@@ -57,14 +57,18 @@ def _check_somewhere(layers_in: Callable[[Layers], Any]) -> None:
 class LoRAConfig:
     """Low-rank adaptation (arXiv 2106.09685): a dense layer gives x·W + alpha/rank · dropout(x)·A·B, with A, B trained.
 
-    The defaults are CLEFT's on GPT-2. targets: patterns of a block's layers, "mlp/*" for instance. PEFT's default for BERT, ViT
-    and LLaMA is ("attention/query", "attention/value").
+    The defaults are CLEFT's on GPT-2.
     """
 
     rank: int = 8
+    """Columns of A and rows of B: more can learn more and weigh more."""
     alpha: float = 32.0
+    """What the layer adds is multiplied by alpha/rank."""
     dropout: float = 0.1
+    """Probability that a number at the adapter's input is dropped in training; 0: none."""
     targets: tuple[str, ...] = ("attention/qkv",)
+    """Layers of each block that are adapted, or patterns of them such as 'mlp/*'. PEFT's choice for BERT, ViT and LLaMA is
+    attention/query attention/value."""
 
     def __post_init__(self) -> None:
         check_positive(self, "rank")
@@ -80,17 +84,19 @@ class LoRAConfig:
 
 @dataclass(frozen=True)
 class AdaLoRAConfig:
-    """AdaLoRA (arXiv 2303.10512) as it is when its ranks have been found: x·W + alpha/rank · dropout(x)·Q·diag(λ)·P.
-
-    rank: what the search began with (PEFT's init_r); it scales. ranks: what was left of it, for each layer a number a block,
-    (("attention/qkv", (8, 3, 0, 8)),); a layer that is not there keeps `rank` in every block.
-    """
+    """AdaLoRA (arXiv 2303.10512) after its ranks were found: a dense layer gives x·W + alpha/rank · dropout(x)·Q·diag(λ)·P."""
 
     rank: int = 12
+    """Rank that the search began with (PEFT's init_r), which divides alpha."""
     alpha: float = 32.0
+    """What the layer adds is multiplied by alpha/rank."""
     dropout: float = 0.1
+    """Probability that a number at the adapter's input is dropped in training; 0: none."""
     targets: tuple[str, ...] = ("attention/qkv",)
+    """Layers of each block that are adapted, or patterns of them such as 'mlp/*'."""
     ranks: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Ranks that the search left: for each layer one number a block, in a file (("attention/qkv", (8, 3, 0, 8)),). A layer
+    that is not named keeps `rank` in every block."""
 
     def __post_init__(self) -> None:
         check_positive(self, "rank")
@@ -117,12 +123,15 @@ class AdaLoRAConfig:
 class IA3Config:
     """(IA)³ (arXiv 2205.05638): what leaves some layers and what enters others is multiplied, number by number.
 
-    The defaults are PEFT's for GPT-2; for BERT it has outputs=("attention/key", "attention/value"),
-    inputs=("attention/out", "mlp/fc2"), and for LLaMA the same outputs and inputs=("mlp/down",).
+    The defaults are PEFT's for GPT-2.
     """
 
     outputs: tuple[str, ...] = ("attention/qkv",)
+    """Layers of each block, or parts or patterns of them, whose output is multiplied. PEFT's choice for BERT and LLaMA is
+    attention/key attention/value."""
     inputs: tuple[str, ...] = ("mlp/fc2",)
+    """Whole layers of each block, or patterns of them, whose input is multiplied. PEFT's choice for BERT is attention/out
+    mlp/fc2, for LLaMA mlp/down."""
 
     def __post_init__(self) -> None:
         check(len(self.outputs) + len(self.inputs) > 0, self, "outputs", "at least one layer here or in inputs")
@@ -142,10 +151,11 @@ class IA3Config:
 class PrefixConfig:
     """Prefix tuning (arXiv 2101.00190): trained keys and values before those of the text, in every block; no MLP makes them.
 
-    In BERT, GPT-2 and LLaMA the places of the text are counted on from the prefix, as transformers does with past keys.
+    In BERT, GPT-2 and LLaMA the positions of the text are counted on from the prefix, as transformers does with past keys.
     """
 
     tokens: int = 20
+    """Trained keys and values before those of the text, in each block."""
 
     def __post_init__(self) -> None:
         check_positive(self, "tokens")

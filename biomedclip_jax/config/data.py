@@ -13,10 +13,16 @@ Mix = tuple[tuple[str, float], ...]
 class AugmentConfig:
     """Changes of training images besides the crop, all off by default; named as in open_clip's `AugmentationCfg`."""
 
-    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)  # most of brightness, contrast, saturation, hue
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """How far brightness, contrast, saturation and hue may change. The first three are multiplied by a random factor from
+    1 - x to 1 + x; hue is turned by up to x of the colour circle, at most 0.5. 0 leaves that one as it is."""
     color_jitter_prob: float = 0.0
+    """Probability that an image gets the colour jitter; 0 turns it off."""
     gray_scale_prob: float = 0.0
-    flip_prob: float = 0.0  # left and right change places: not where a caption or a label may speak of sides
+    """Probability that an image becomes gray, still with three channels; 0 turns it off."""
+    flip_prob: float = 0.0
+    """Probability that an image is mirrored left to right; 0 turns it off. Leave it off where captions or labels speak of
+    left and right."""
 
     def __post_init__(self) -> None:
         for field in ("color_jitter_prob", "gray_scale_prob", "flip_prob"):
@@ -27,7 +33,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Image-caption pairs.
+    """The image-caption pairs that a run learns from and is judged on, and how their images are cropped and changed.
 
     A source is one of
     - a table: `pairs.csv`, `.tsv`, `.jsonl` or `.parquet`, with a column of image paths, relative to the file, and one of
@@ -37,27 +43,44 @@ class DataConfig:
       `key.jpg|jpeg|png|webp`, `key.txt` and perhaps `key.json`;
     - a build of ours or any folder that TFDS wrote as ArrayRecord, and its split: `path/to/build:train`;
     - a TFDS data set that is prepared on this machine, and its split: `tfds:name:train`;
-    - the quickstart's own pairs, made in the run folder: `demo:quickstart:train` and `demo:quickstart:held_out`, with
-      `demo:quickstart` as tokenizer, or `demo:causal` as the tokenizer of a causal language model.
-    `train` may be several of them with weights, (("a.csv", 3.0), ("b/*.tar", 1.0)): of four pairs three are of the first,
-    whatever the sizes; an epoch is then as many pairs as there are in all sources together. Of several captions of a
-    held-out image the first counts. `{workdir}` in a path stands for the run folder.
+    - the quickstart's own pairs, made in the run folder: `demo:quickstart:train` and `demo:quickstart:held_out`.
+    `{workdir}` in a path stands for the run folder.
     """
 
     train: str | Mix
+    """Source of the training pairs: a table, WebDataset tars, a build or a TFDS split. Several sources with weights are
+    written a.csv 3.0 b.csv 1.0 on the command line and (("a.csv", 3.0), ("b.csv", 1.0)) in a file: three of four pairs are
+    then from the first, whatever the sizes, and an epoch is as many pairs as all sources have together."""
     held_out: str | None = None
-    tokenizer: str = "hf-hub:microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"  # a folder, or hf-hub:org/name
-    image_column: str = "image"  # of a table; the feature's name of a TFDS data set
-    caption_column: str = "caption"  # the same; of tars, where it is another, the field of the .json that is used for the .txt
-    label_column: str | None = None  # the class of an image: for accuracy on held_out, and for stages that learn of labels
-    label_separator: str | None = None  # between the labels of one image, for the objective "multilabel"
-    template: str = DEFAULT_TEMPLATE  # turns a label into a caption; learned context starts from the words before the {}
-    crop_scale: tuple[float, float] = (0.9, 1.0)  # RandomResizedCrop, open_clip's default
+    """Source of the pairs that a run is judged on and never trained on; of several captions of an image the first counts.
+    None: the run is not evaluated."""
+    tokenizer: str = "hf-hub:microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+    """Tokenizer of the captions: a folder with its files, or hf-hub:org/name. The demonstrations have their own,
+    demo:quickstart and, for causal language models, demo:causal."""
+    image_column: str = "image"
+    """Column of a table, or feature of a TFDS data set, with the images. Paths are relative to the table."""
+    caption_column: str = "caption"
+    """Column of a table, or feature of a TFDS data set, with the captions. For WebDataset tars any name but caption is the
+    field of the .json that takes the place of the .txt."""
+    label_column: str | None = None
+    """Column with the class of each image, for the accuracy on held_out and for stages that learn from labels. None: the
+    images have no labels."""
+    label_separator: str | None = None
+    """Text between the labels of one image, such as |, for the loss MultiLabel. None: an image has one label."""
+    template: str = DEFAULT_TEMPLATE
+    """Sentence that turns a label into a caption; the label replaces the {}. Learned context starts from the words before
+    the {}."""
+    crop_scale: tuple[float, float] = (0.9, 1.0)
+    """Smallest and largest share of its area that the random crop of a training image keeps (RandomResizedCrop with
+    open_clip's default); 1 1 keeps as much as the aspect ratios from 3/4 to 4/3 allow."""
     augment: AugmentConfig = AugmentConfig()
-    reference_share: float = 0.0  # of the captions are replaced by a paragraph that mentions the figure, where there is one
-    workers: int | None = operational(
-        None
-    )  # processes that decode images; 0: threads of this one; None: by the processors and the work
+    """Changes of training images besides the crop."""
+    reference_share: float = 0.0
+    """Share of the captions, 0 to 1, in whose place a paragraph that mentions the figure is drawn, for figures that have
+    one. 0: captions only."""
+    workers: int | None = operational(None)
+    """Processes that decode images, for each process of the run. 0: threads of the process itself; None: decided by the
+    number of processor cores and of pairs."""
 
     def __post_init__(self) -> None:
         low, high = self.crop_scale

@@ -1,4 +1,4 @@
-"""What a stage learns by: the kinds of losses, each with the choices that it really has. Their formulas are in `losses.py`."""
+"""The losses that a stage can learn by, each with the choices that it really has; the formulas are in `losses.py`."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -19,8 +19,8 @@ class Softmax:
     """Pairs are compared within groups of so many that follow one another in the batch, as on GPUs that exchange no
     embeddings (CLEFT: 72); the result is the same on any number of devices. None compares all pairs of the batch."""
     text: StageText = "caption"
-    """"caption" uses each image's caption; "label" puts the learned context before the image's label and leaves dropout out of
-    the text tower (CLEFT's second stage as its code ran)."""
+    """"caption" uses each image's caption; "label" puts the learned context before the image's label and leaves
+    dropout out of the text tower (CLEFT's second stage as its code ran)."""
 
     def __post_init__(self) -> None:
         check_choices(self, directions=Directions, text=StageText)

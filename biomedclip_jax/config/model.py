@@ -31,17 +31,32 @@ class CLIPConfig:
     """Two towers, their heads and the temperature. The defaults are BiomedCLIP (195,902,721 parameters)."""
 
     image: ImageConfig = ViTConfig()
+    """Sizes of the image tower; only a vision transformer can be trained."""
     text: TextConfig = BertConfig()
+    """Sizes of the text tower."""
     embed_width: int = 512
+    """Numbers in the embedding of an image or a text."""
     image_head: HeadKind = "linear"
+    """What takes the image tower's features to the embedding: a matrix, an MLP of one hidden layer, or nothing, for a tower
+    as wide as the embedding."""
     image_head_bias: bool = False
+    """Whether the last layer of the image head has a bias; the first of an MLP always has one."""
     text_head: HeadKind = "mlp"
+    """What takes the text tower's features to the embedding: a matrix, an MLP of one hidden layer, or nothing, for a tower
+    as wide as the embedding."""
     text_head_bias: bool = False
+    """Whether the layers of the text head have biases."""
     init_logit_scale: float = math.log(1 / 0.07)
-    init_logit_bias: float | None = None  # SigLIP's; the sigmoid objective needs one (there -10, with a scale of ln 10)
+    """Natural logarithm of the factor that cosines are multiplied by at the start; it is trained, and kept from 0 to
+    ln 100. CLIP's ln(1/0.07) is 2.659, SigLIP's ln 10 is 2.303."""
+    init_logit_bias: float | None = None
+    """Number added to all scores at the start, and trained; the loss Sigmoid needs one (SigLIP: -10). None: no bias."""
     image_adapter: AdapterConfig | None = None
+    """Adapter in the blocks of the image tower, which must be a vision transformer."""
     text_adapter: AdapterConfig | None = None
-    context: int = 0  # vectors that are learned to stand before a label (CLEFT's second stage, CoOp): see `Stage.text`
+    """Adapter in the blocks of the text tower."""
+    context: int = 0
+    """Vectors that are learned to stand before a label (CLEFT's second stage, CoOp), for a loss of labels; 0: none."""
 
     def __post_init__(self) -> None:
         check_positive(self, "embed_width")
@@ -69,7 +84,7 @@ class CLIPConfig:
 
     @property
     def base(self) -> "CLIPConfig":
-        """The same model without adapters and learned context."""
+        """This model without adapters and learned context."""
         return dataclasses.replace(self, image_adapter=None, text_adapter=None, context=0)
 
     @property
@@ -98,28 +113,32 @@ def _check_adapter(config: CLIPConfig, tower: str) -> None:
 
 @dataclass(frozen=True)
 class PreprocessConfig:
-    """How an image becomes pixels: open_clip's `preprocess_cfg`, same names and defaults, and what other models need besides.
-
-    resize_mode: "shortest" resizes the short side and crops the middle; "squash" resizes both sides; "longest" resizes the
-        long side and pads; "pad" pads to a square (no smaller than `image_size`) and resizes that (MedCLIP).
-    resize_size: with "shortest", the short side before the crop, if it is not `image_size` (BioViL: 512, of which 480).
-    gray: through one channel (Pillow's mode "L") before anything is resized; the pixels still have three, all alike.
-    stretch: darkest and brightest value of the image become 0 and 255 first (hi-ml's `remap_to_uint8`).
-    square_size: after `gray`, the long side is made so long by averaging areas, and black added to a square (CLEFT: 256).
-    otsu_crop: after that, the image is cut to the box around what is brighter than Otsu's threshold (CLEFT).
-    """
+    """How an image becomes pixels: open_clip's `preprocess_cfg`, same names and defaults, and what other models need."""
 
     image_size: int = 224
+    """Side of the images that the tower sees, in pixels; the same as model.image.image_size."""
     mean: tuple[float, float, float] = OPENAI_MEAN
+    """Mean of red, green and blue, of values from 0 to 1, that is subtracted."""
     std: tuple[float, float, float] = OPENAI_STD
+    """Standard deviation of red, green and blue, of values from 0 to 1, that the rest is divided by."""
     interpolation: Interpolation = "bicubic"
+    """How images are resized for evaluation; training crops are always resized bicubically, as in open_clip."""
     resize_mode: ResizeMode = "shortest"
+    """shortest: the short side is resized and the middle cropped; squash: both sides are resized; longest: the long side is
+    resized, the rest padded; pad: the image is padded to a square, no smaller than image_size, and that resized (MedCLIP)."""
     fill_color: int = 0
+    """Value from 0 (black) to 255 (white) that longest and pad pad with."""
     resize_size: int | None = None
+    """With resize_mode shortest, the short side in pixels before the crop (BioViL: 512, of which 480). None: image_size."""
     gray: bool = False
+    """Whether images go through one channel (Pillow's mode L) before they are resized; pixels still have three, all alike."""
     stretch: bool = False
+    """Whether the darkest and the brightest value of an image become 0 and 255 first (hi-ml's remap_to_uint8)."""
     square_size: int | None = None
+    """After gray, the long side is made this many pixels by averaging areas, and black added to a square (CLEFT: 256).
+    None: images keep their size until they are cropped."""
     otsu_crop: bool = False
+    """Whether the image is then cut to the box around what is brighter than Otsu's threshold (CLEFT)."""
 
     def __post_init__(self) -> None:
         check_positive(self, "image_size")

@@ -1,15 +1,19 @@
 """Typed flags for every field of a config, at any depth: `--optimizer.learning-rate 1e-4 --stages.0.batch-size 64`.
 
-A flag is the path to the field; what it takes follows from the field's annotation. Not a library: tyro understands our
-dataclasses as well, but through its public interface a mistake is a drawn box of several lines, never one line.
+A flag is the path to the field; what it takes follows from the field's annotation, and its help from the docstring
+below the field. docs/decisions.md says which libraries were tried in place of this.
 """
 
+import ast
 import dataclasses
 import difflib
 import inspect
+import itertools
 import math
 import re
 import shlex
+import shutil
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,30 +23,42 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from biomedclip_jax.errors import UserError
 
 Config = TypeVar("Config")
+_WIDEST = 112  # columns of the help: longer lines are hard to read
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field that is no dataclass itself. `path` is as in Python, such as `stages.0.batch_size`."""
+    """A field of a config that is no dataclass itself."""
 
     path: str
-    kind: Any  # its annotation
+    """As in Python, such as `stages.0.batch_size`."""
+    owner: type
+    """The dataclass that has the field."""
+    kind: Any
+    """Its annotation."""
     value: Any
-    comment: str  # the one beside it in the source, or ""
+    """What the config has there."""
+    default: Any
+    """What its dataclass has there, or `dataclasses.MISSING`."""
 
     @property
     def flag(self) -> str:
-        """How it is spelled on the command line."""
+        """The flag as it is spelled on the command line."""
         return _flag(self.path)
 
     @property
+    def text(self) -> str:
+        """The docstring below the field, in one line; "" where there is none."""
+        return field_texts(self.owner).get(self.path.rpartition(".")[2], "")
+
+    @property
     def words(self) -> list[str]:
-        """Its value, as it would be given after the flag."""
+        """The value as the words that would be given after the flag."""
         return _words(self.value)
 
 
 def fields(config: Any) -> list[Field]:
-    """Every field that a flag can set, in the order of the source."""
+    """Every field that a flag can set, in the order of the source; those of a dataclass inside come after its owner's own."""
     return [field for field in _walk(config, "") if _settable(field.kind)]
 
 
@@ -73,17 +89,45 @@ def override(config: Config, arguments: Sequence[str], other_flags: Sequence[str
 
 
 def describe(config: Any) -> str:
-    """A line for each flag: its present value, ready to be copied, its type, and what it means."""
+    """The help of all flags, by the dataclass that they belong to: value, ready to be copied, type, default, meaning."""
+    width = min(shutil.get_terminal_size().columns, _WIDEST) - 2
+
+    def wrapped(text: str, first: str = " " * 6, then: str = " " * 6) -> list[str]:
+        filled = textwrap.TextWrapper(width, first, then, break_on_hyphens=False, break_long_words=False)
+        return filled.wrap(text)
+
     lines: list[str] = []
-    before = ""
+    before: str | None = None
     for field in fields(config):
-        owner = field.path.rpartition(".")[0]
-        if lines and owner != before:
-            lines.append("")
-        before = owner
-        meaning = f"{_phrase(field.kind)}; {field.comment}" if field.comment else _phrase(field.kind)
-        lines.append(f"  {shlex.join([field.flag, *field.words]):46s}  {meaning}")
-    return "\n".join(lines)
+        path = field.path.rpartition(".")[0]
+        if path != before:
+            name = f"{path} ({field.owner.__name__})" if path else field.owner.__name__
+            summary = " ".join((inspect.getdoc(field.owner) or "").partition("\n\n")[0].split())
+            lines += ["", *wrapped(f"{name}: {summary}", "", "")]
+            before = path
+        about = _phrase(field.kind)
+        if field.default is not dataclasses.MISSING and field.default != field.value:
+            about += f"; default: {shlex.join(_words(field.default)) or 'nothing'}"
+        lines += wrapped(f"({about})", f"  {shlex.join([field.flag, *field.words]):44s}  ")
+        lines += wrapped(field.text)
+    if others := [field.path for field in _walk(config, "") if not _settable(field.kind)]:
+        lines += ["", *wrapped(f"Only in the config file: {', '.join(others)}; and the kinds of losses and towers.", "", "")]
+    return "\n".join(lines[1:])
+
+
+@cache  # reading the source takes milliseconds, and only the help needs it
+def field_texts(kind: type) -> dict[str, str]:
+    """The docstrings below the fields of a dataclass, each in one line; {} for a class installed without its source."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    except OSError:
+        return {}
+    [body] = [node.body for node in tree.body if isinstance(node, ast.ClassDef)]
+    texts = {}
+    for node, below in itertools.pairwise(body):
+        if isinstance(node, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            texts[ast.unparse(node.target)] = " ".join(str(below.value.value).split())
+    return texts
 
 
 # --- the tree of dataclasses ---------------------------------------------------------------------------------------
@@ -103,22 +147,19 @@ def _children(node: Any) -> dict[str, Any] | None:
 
 
 def _walk(node: Any, prefix: str) -> Iterator[Field]:
-    kinds, comments = _annotations(type(node)) if dataclasses.is_dataclass(node) else ({}, {})
-    for name, child in (_children(node) or {}).items():
-        if _children(child) is None:
-            yield Field(prefix + name, kinds[name], child, comments.get(name, ""))
-        else:
+    children = _children(node) or {}
+    if dataclasses.is_dataclass(node):
+        owner, kinds = type(node), _hints(type(node))
+        for field in dataclasses.fields(node):
+            value = children[field.name]
+            if _children(value) is None:
+                yield Field(prefix + field.name, owner, kinds[field.name], value, field.default)
+    for name, child in children.items():
+        if _children(child) is not None:
             yield from _walk(child, f"{prefix}{name}.")
 
 
-@cache
-def _annotations(kind: type) -> tuple[dict[str, Any], dict[str, str]]:
-    """Types of the fields of a dataclass, and the comments beside them."""
-    try:
-        source = inspect.getsource(kind)
-    except OSError:  # installed without its source
-        source = ""
-    return get_type_hints(kind), dict(re.findall(r"^    (\w+): [^#\n]*  # (.+)$", source, re.MULTILINE))
+_hints = cache(get_type_hints)
 
 
 def _rebuilt(node: Any, path: str, values: dict[str, Any]) -> Any:
@@ -213,6 +254,8 @@ def _phrase(kind: Any) -> str:
     if get_origin(kind) is tuple:
         if members[-1] is Ellipsis:
             return f"{_phrase(members[0])}, any number of times"
+        if len(members) > 1 and len(set(members)) == 1:
+            return f"{_phrase(members[0])}, {len(members)} times"
         return " and ".join(map(_phrase, members))
     if get_origin(kind) in (Union, UnionType):
         return " or ".join(map(_phrase, reversed(_members(kind))))

@@ -15,12 +15,19 @@ from biomedclip_jax.config.training import ComputeConfig, OptimizerConfig, Shard
 class RunConfig:
     """How a run is watched and kept. Nothing here decides its result, so all of it may change when a run goes on."""
 
-    log_every: int = 50  # updates between two lines of metrics
-    evaluate_every: int | None = None  # updates between evaluations on data.held_out; the last is always evaluated; None: never
-    checkpoint_every: int = 1_000  # updates between two checkpoints
-    checkpoint_minutes: float = 20.0  # a checkpoint also when this much time has passed since the last
-    keep_checkpoints: int = 2  # the newest; with evaluate_every, the one with the lowest held-out loss besides
-    stall_minutes: float = 30.0  # a run that makes no step for so long ends with an error that names the late host
+    log_every: int = 50
+    """Updates between two lines of metrics, on the terminal and in metrics.jsonl."""
+    evaluate_every: int | None = None
+    """Updates between two evaluations on data.held_out; the last update is then always evaluated. None: only the finished
+    run is evaluated."""
+    checkpoint_every: int = 1_000
+    """Updates between two checkpoints, from which an interrupted run goes on."""
+    checkpoint_minutes: float = 20.0
+    """A checkpoint is also written when this many minutes have passed since the last one."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept; with evaluate_every, the one with the lowest held-out loss besides."""
+    stall_minutes: float = 30.0
+    """A run that makes no step for this many minutes ends with exit code 124 and an error that names the late host."""
 
     def __post_init__(self) -> None:
         check_positive(self, "log_every", "checkpoint_every", "keep_checkpoints")
@@ -32,22 +39,38 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole training run."""
+    """A whole training run: what is learned from, which model learns, and in which stages."""
 
     name: str
+    """Name of the experiment; its run folder is runs/NAME unless --workdir says otherwise."""
     data: DataConfig
+    """Pairs to learn from and to be judged on."""
     stages: tuple[Stage, ...]
+    """Parts of the run, one after another; on the command line they are counted from 0."""
     model: CLIPConfig = CLIPConfig()
+    """Towers, heads and temperature."""
     preprocess: PreprocessConfig = PreprocessConfig()
+    """How an image becomes pixels."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer of all stages that have none of their own."""
     compute: ComputeConfig = ComputeConfig()
+    """How the towers compute."""
     sharding: ShardingConfig = operational(ShardingConfig())
-    image_init: str | None = None  # pretrained weights of a tower or of the whole model: folder or hf-hub:org/name
+    """How parameters are divided among devices."""
+    image_init: str | None = None
+    """Pretrained weights that the image tower starts from: a folder, a file or hf-hub:org/name. None: random ones."""
     text_init: str | None = None
+    """Pretrained weights that the text tower starts from: a folder, a file or hf-hub:org/name. None: random ones."""
     model_init: str | None = None
-    interpolate: float = 1.0  # share of the trained weights in the exported model, the rest are the starting weights (WiSE-FT)
+    """Pretrained model, both towers with their heads, that the run starts from: a model folder or hf-hub:org/name. None: the
+    towers start from image_init and text_init."""
+    interpolate: float = 1.0
+    """Share, 0 to 1, of the trained weights in the exported model; the rest are the starting weights (WiSE-FT). 1 exports
+    what was trained."""
     seed: int = 0
+    """Number that all random choices follow from: starting weights, order of the data, crops, dropout."""
     run: RunConfig = operational(RunConfig())
+    """How the run is watched and kept."""
 
     def __post_init__(self) -> None:
         check(len(self.stages) > 0, self, "stages", "at least one Stage")

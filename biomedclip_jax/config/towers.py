@@ -23,22 +23,40 @@ class ViTConfig:
     """
 
     image_size: int = 224
+    """Side of the images in pixels, a multiple of patch_size."""
     patch_size: int = 16
+    """Side of a patch in pixels."""
     width: int = 768
+    """Numbers in the vector of a patch, a multiple of heads."""
     depth: int = 12
+    """Transformer blocks, one after another."""
     heads: int = 12
+    """Attention heads in a block."""
     mlp_width: int = 3072
-    pool: ImagePool = "cls"  # "mean": of the patches; "mean_prenorm": of all tokens before the last norm (CLEFT)
+    """Width of the hidden layer of a block's MLP."""
+    pool: ImagePool = "cls"
+    """How tokens become one vector: the class token (cls), the mean of the patches (mean), or the mean of all tokens before
+    the last norm (mean_prenorm, CLEFT's)."""
     class_token: bool = True
+    """Whether a learned token stands before the patches."""
     registers: int = 0
-    position_on_prefix: bool = True  # timm: not no_embed_class; False adds positions to the patches only
-    position_on_registers: bool = True  # False: of the prefix only the class token has a position (DINOv2's own layout)
-    patch_bias: bool = True  # CLIP's own towers have none
-    norm_pre: bool = False  # CLIP's ln_pre
-    norm_after_pool: bool = False  # timm's fc_norm; makes a difference for mean pooling only
+    """Further learned tokens between the class token and the patches, as in DINOv2 with registers; 0: none."""
+    position_on_prefix: bool = True
+    """Whether the class token and registers have position embeddings, too; the opposite of timm's no_embed_class."""
+    position_on_registers: bool = True
+    """Whether registers have position embeddings where the class token has one; DINOv2 gives them none."""
+    patch_bias: bool = True
+    """Whether the projection of the patches has a bias; CLIP's own towers have none."""
+    norm_pre: bool = False
+    """Whether a LayerNorm stands before the first block (CLIP's ln_pre)."""
+    norm_after_pool: bool = False
+    """Whether the last norm comes after pooling (timm's fc_norm); this makes a difference for pool mean only."""
     layer_scale: bool = False
+    """Whether attention and MLP are multiplied by learned vectors before they are added (DINOv2)."""
     activation: Activation = "gelu"
+    """Nonlinearity of the MLPs: the exact GELU, its tanh form (GPT-2), or x·sigmoid(1.702 x) (quick_gelu, OpenAI's CLIP)."""
     layer_norm_eps: float = 1e-6
+    """Number added to the variance in LayerNorm."""
 
     def __post_init__(self) -> None:
         check_positive(self, "image_size", "patch_size", "width", "depth", "heads", "mlp_width")
@@ -73,19 +91,34 @@ class BertConfig:
     """A BERT encoder (post-norm). The defaults are PubMedBERT / BiomedBERT base as BiomedCLIP uses it."""
 
     vocab_size: int = 30_522
-    context_length: int = 256  # captions are cut here
-    positions: int = 512  # rows of the position table
+    """Different tokens: rows of the embedding table."""
+    context_length: int = 256
+    """Longest caption in tokens, start and end included; longer ones are cut."""
+    positions: int = 512
+    """Rows of the position table, at least context_length."""
     token_types: int = 2
+    """Rows of the token type table; captions use the first."""
     width: int = 768
+    """Numbers in the vector of a token, a multiple of heads."""
     depth: int = 12
+    """Transformer blocks, one after another."""
     heads: int = 12
+    """Attention heads in a block."""
     mlp_width: int = 3072
+    """Width of the hidden layer of a block's MLP."""
     pool: BertPool = "cls"
+    """How tokens become one vector: the first token (cls), the first token through BERT's pooler, a dense layer with tanh
+    (cls_pooler), or the mean or the maximum over all tokens but padding."""
     dropout: float = 0.1
+    """Probability, in training, that a number of the embeddings or of what attention and MLP add is dropped; 0: none."""
     attention_dropout: float = 0.1
+    """Probability, in training, that an attention weight is dropped; 0: none."""
     activation: Activation = "gelu"
+    """Nonlinearity of the MLPs: the exact GELU, its tanh form, or x·sigmoid(1.702 x) (quick_gelu)."""
     layer_norm_eps: float = 1e-12
+    """Number added to the variance in LayerNorm."""
     pad_id: int = 0
+    """Id of the padding token, which no token looks at."""
 
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "context_length", "positions", "token_types", "width", "depth", "heads", "mlp_width")
@@ -101,14 +134,23 @@ class ClipTextConfig:
     """CLIP's own text transformer: causal, pre-norm, the feature is read at the end-of-text token (the largest id)."""
 
     vocab_size: int = 49_408
+    """Different tokens: rows of the embedding table; the last one ends a text."""
     context_length: int = 77
+    """Longest caption in tokens, start and end included; longer ones are cut."""
     width: int = 512
+    """Numbers in the vector of a token, a multiple of heads."""
     depth: int = 12
+    """Transformer blocks, one after another."""
     heads: int = 8
+    """Attention heads in a block."""
     mlp_width: int = 2048
+    """Width of the hidden layer of a block's MLP."""
     activation: Activation = "gelu"
+    """Nonlinearity of the MLPs: the exact GELU, its tanh form, or x·sigmoid(1.702 x) (quick_gelu, OpenAI's CLIP)."""
     layer_norm_eps: float = 1e-5
+    """Number added to the variance in LayerNorm."""
     pad_id: int = 0
+    """Id of the token that fills captions up."""
 
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "context_length", "width", "depth", "heads", "mlp_width")
@@ -118,27 +160,42 @@ class ClipTextConfig:
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """A GPT-2. The defaults are BioMedLM (stanford-crfm/BioMedLM, 2,594,247,680 parameters) with CLEFT's captions.
+    """A GPT-2 as text tower; the defaults are BioMedLM (2,594,247,680 parameters) with CLEFT's length of captions.
 
-    Padding is the end-of-text token, on the right. pool: "last_token" is the last token of the caption; "first_eos", as CLEFT
-    was released, the first padding token after it, and the very first token of a caption that fills `context_length`.
+    Padding is the end-of-text token, on the right. BioMedLM: stanford-crfm/BioMedLM.
     """
 
     vocab_size: int = 28_896
-    context_length: int = 64  # captions are cut here
-    positions: int = 1_024  # rows of the position table
+    """Different tokens: rows of the embedding table."""
+    context_length: int = 64
+    """Longest caption in tokens; longer ones are cut."""
+    positions: int = 1_024
+    """Rows of the position table, at least context_length."""
     width: int = 2_560
+    """Numbers in the vector of a token, a multiple of heads."""
     depth: int = 32
+    """Transformer blocks, one after another."""
     heads: int = 20
+    """Attention heads in a block."""
     mlp_width: int = 10_240
+    """Width of the hidden layer of a block's MLP."""
     pool: CausalPool = "last_token"
-    inverse_layer_scale: bool = True  # attention scores of block i, counted from 1, are divided by i; GPT-2's own are not
-    dropout: float = 0.1  # of what attention and MLP add
+    """Which token stands for the caption: its last one (last_token), or, as CLEFT was released, the first padding token after
+    it and the very first token of a caption that fills context_length (first_eos)."""
+    inverse_layer_scale: bool = True
+    """Whether attention scores of block i, counted from 1, are divided by i, as in BioMedLM; GPT-2's own are not."""
+    dropout: float = 0.1
+    """Probability, in training, that a number of what attention and MLP add is dropped; 0: none."""
     embedding_dropout: float = 0.1
+    """Probability, in training, that a number of the embeddings is dropped; 0: none."""
     attention_dropout: float = 0.1
+    """Probability, in training, that an attention weight is dropped; 0: none."""
     activation: GPTActivation = "gelu_tanh"
+    """Nonlinearity of the MLPs: GELU's tanh form, as in GPT-2, or the exact GELU."""
     layer_norm_eps: float = 1e-5
+    """Number added to the variance in LayerNorm."""
     pad_id: int = 28_895
+    """Id of the end-of-text token, which captions are padded with."""
 
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "context_length", "positions", "width", "depth", "heads", "mlp_width")
@@ -154,21 +211,34 @@ class GPTConfig:
 class LlamaConfig:
     """A LLaMA: RMSNorm, rotary positions, SwiGLU, no biases. The defaults are Llama 2 7B, of which meditron-7b is made.
 
-    Padding and pooling as in `GPTConfig`. meditron-7b has a larger vocabulary: see its config.json.
+    Padding is the end-of-text token, on the right. meditron-7b has a larger vocabulary: see its config.json.
     """
 
     vocab_size: int = 32_000
+    """Different tokens: rows of the embedding table."""
     context_length: int = 64
-    positions: int = 2_048  # the longest text; there is no table
+    """Longest caption in tokens; longer ones are cut."""
+    positions: int = 2_048
+    """Longest text in tokens that the model was trained for, at least context_length; there is no table of positions."""
     width: int = 4_096
+    """Numbers in the vector of a token, a multiple of heads."""
     depth: int = 32
+    """Transformer blocks, one after another."""
     heads: int = 32
-    key_value_heads: int = 32  # fewer than heads: groups of queries share keys and values
+    """Attention heads in a block, each of an even width."""
+    key_value_heads: int = 32
+    """Heads of keys and values, a divisor of heads; with fewer than heads, groups of queries share them."""
     mlp_width: int = 11_008
+    """Width of the hidden layer of a block's MLP."""
     pool: CausalPool = "last_token"
+    """Which token stands for the caption: its last one (last_token), or the first padding token after it and the very first
+    token of a caption that fills context_length (first_eos)."""
     rope_theta: float = 10_000.0
+    """Base of the rotary positions' wavelengths; larger ones tell longer texts apart."""
     rms_norm_eps: float = 1e-5
+    """Number added to the mean square in RMSNorm."""
     pad_id: int = 2
+    """Id of the end-of-text token, which captions are padded with."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -205,11 +275,11 @@ class OwnTower(Protocol):
 
 
 class OwnImageTower(OwnTower, Protocol):
-    """The same of an image tower, which also says what images it takes."""
+    """Sizes of an image tower that also make the tower, and say what images it takes."""
 
     @property
     def image_size(self) -> int:
-        """Pixels a side."""
+        """Side of the images in pixels."""
         ...
 
 

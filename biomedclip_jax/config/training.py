@@ -14,15 +14,22 @@ Rule = Literal["adamw", "sgd"]
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How the towers compute; changes speed, memory and rounding, never the parameters, but for rounding those frozen."""
+    """How the towers compute: this changes speed, memory and rounding, never what the parameters are."""
 
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Remat = operational("none")  # what the backward pass recomputes in each block: nothing, all but matmuls, everything
-    unroll: int = operational(1)  # blocks a loop turn: compile time against speed
-    frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # of kernels and word embeddings that no stage trains
-    text_buckets: int = operational(
-        4
-    )  # in training, captions are sorted into this many lengths instead of padded to the longest; 1: off
+    """Numbers that matrices are multiplied in; parameters, norms, softmax and the loss are float32 with either. bfloat16 is
+    the fast one on accelerators, float32 on CPU."""
+    remat: Remat = operational("none")
+    """What the backward pass computes again in each block instead of keeping it: nothing, all but the results of matrix
+    products (dots), or everything (full). Each needs less memory and more time than the one before."""
+    unroll: int = operational(1)
+    """Blocks in each turn of the loop over a tower's blocks; more compile longer and run somewhat faster."""
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that kernels and word embeddings are stored in which no stage trains; bfloat16 halves their memory and rounds
+    them."""
+    text_buckets: int = operational(4)
+    """Groups of different length that the captions of a training batch are sorted into, so that short ones are not padded
+    to the longest. 1 pads all of them."""
 
     def __post_init__(self) -> None:
         check_choices(self, dtype=Literal["float32", "bfloat16"], frozen_dtype=Literal["float32", "bfloat16"], remat=Remat)
@@ -31,14 +38,17 @@ class ComputeConfig:
 
 @dataclass(frozen=True)
 class ShardingConfig:
-    """How parameters and Adam's moments lie on the devices; changes memory and speed, never the result.
+    """How parameters and the optimizer's moments are divided among devices: this changes memory and speed, never the result.
 
-    The batch is always split over all devices. `fsdp` neighbours share one copy of parameters and moments; 1 keeps a whole
-    copy on each device, the fastest as long as it fits.
+    The batch is always split over all devices.
     """
 
     fsdp: int = 1
-    gather: Gather = "layer"  # weights are gathered for one block at a time, again in the backward pass; or once a step
+    """Neighbouring devices that share one copy of parameters and moments; it must divide the number of devices. 1 keeps a
+    whole copy on each, which is the fastest as long as it fits."""
+    gather: Gather = "layer"
+    """When shared weights are gathered: for one block at a time, and again in the backward pass (layer), or all of them once
+    a step (step), which is faster and needs memory for a whole copy."""
 
     def __post_init__(self) -> None:
         check_positive(self, "fsdp")
@@ -47,24 +57,40 @@ class ShardingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up, then cosine decay over all stages or a constant rate. Or SGD, with the same rates.
+    """AdamW or SGD, with a learning rate that rises linearly and then falls as a cosine or stays.
 
-    Defaults: BiomedCLIP, supplementary table 9. SGD is PyTorch's, without dampening: weight decay is part of the gradient.
+    The defaults are BiomedCLIP's (arXiv 2303.00915, supplementary table 9).
     """
 
     learning_rate: float = 5e-4
+    """The largest learning rate, which the warm-up ends at."""
     beta1: float = 0.9
+    """Decay of AdamW's average of gradients, per update."""
     beta2: float = 0.98
+    """Decay of AdamW's average of squared gradients, per update."""
     eps: float = 1e-6
+    """Number added to AdamW's divisor, so that parameters with tiny gradients do not make large steps."""
     weight_decay: float = 0.2
+    """Weight decay of matrices and embeddings; biases, norms and the temperature have none. AdamW's is multiplied by the
+    learning rate, SGD's is part of the gradient. 0: none."""
     warmup_steps: int = 2_000
-    final_learning_rate: float = 0.0  # at the end of the cosine
+    """Updates in which the learning rate rises linearly; 0 starts at learning_rate."""
+    final_learning_rate: float = 0.0
+    """Learning rate at the end of the cosine; a constant schedule does not use it."""
     rule: Rule = "adamw"
-    momentum: float = 0.9  # of SGD
+    """How gradients become steps: AdamW, or PyTorch's SGD with momentum, without dampening."""
+    momentum: float = 0.9
+    """Momentum of SGD; 0: none. AdamW does not use it."""
     clip_norm: float | None = None
+    """Largest norm of the gradient of all trained parameters together; a longer one is scaled down to it. None: any norm."""
     schedule: Schedule = "cosine"
-    groups: tuple[tuple[str, float], ...] = ()  # (parameter path, factor of the learning rate); the first that fits counts
-    ema: float | None = None  # decay of a moving average of the weights, which is then what is evaluated and exported
+    """The learning rate after the warm-up: half a cosine over all stages that share this optimizer, or constant."""
+    groups: tuple[tuple[str, float], ...] = ()
+    """Parameter paths, or patterns of them, each with a factor of the learning rate: image 0.1 text 2. The first that fits a
+    parameter counts; parameters that none fits have factor 1."""
+    ema: float | None = None
+    """Decay, per update, of a moving average of the weights, which is then what is evaluated and exported; 0.999 averages
+    over about 1,000 updates. None: no average."""
 
     def __post_init__(self) -> None:
         check_choices(self, schedule=Schedule, rule=Rule)
@@ -87,23 +113,32 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of a run. State is carried from stage to stage; what a stage leaves at None stays as the model has it.
-
-    loss: `Softmax` (CLIP) and `Sigmoid` (SigLIP) compare images with texts; `Classification` and `MultiLabel` compare an image
-    with all classes.
-    optimizer: one of this stage alone, with moments and a learning rate of its own; None: the run's.
-    """
+    """One part of a run, with a batch size, a loss and trained parameters of its own; the state goes on from stage to stage."""
 
     batch_size: int
+    """Pairs in an update, over all devices and hosts together."""
     epochs: float | None = None
+    """Length in passes over the training pairs, such as 0.5 or 8; None where steps are given."""
     steps: int | None = None
-    microbatch: int | None = operational(None)  # pairs encoded at once, over all devices; None: the whole batch
-    patch_keep: float = 1.0  # share of patches that the image tower sees
+    """Length in updates; None where epochs are given."""
+    microbatch: int | None = operational(None)
+    """Pairs that are encoded at once, over all devices together; it divides the batch size. Fewer need less memory and give
+    the same gradient. None: the whole batch."""
+    patch_keep: float = 1.0
+    """Share of an image's patches, above 0, that the image tower sees in training, drawn at random. 1: all."""
     image_size: int | None = None
+    """Side of the images in pixels, a multiple of the patch size; position embeddings are resized to it. None:
+    model.image.image_size."""
     learning_rate_scale: float = 1.0
+    """Factor of the learning rate in this stage."""
     loss: Loss = Softmax()
-    trainable: tuple[str, ...] = ("*",)  # parameters, by path or a part of it: ("text", "*_head", "image/blocks/*/bias")
+    """What is learned by: `Softmax` (CLIP) and `Sigmoid` (SigLIP) compare images with texts, `Classification` and
+    `MultiLabel` compare an image with all classes."""
+    trainable: tuple[str, ...] = ("*",)
+    """Paths of the trained parameters, parts of paths or patterns, such as text '*_head' 'image/blocks/*/bias'; all others
+    stay as they are. '*' trains everything."""
     optimizer: OptimizerConfig | None = None
+    """An optimizer of this stage alone, with moments and a learning rate of its own. None: the run's."""
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size")

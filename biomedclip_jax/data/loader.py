@@ -58,7 +58,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class ExampleMaker:
-    """Decodes, augments and tokenises. Picklable, for worker processes. classes: of the labels; () where nobody asks."""
+    """Makes examples of records: decodes, augments and tokenises. Picklable, for worker processes.
+
+    classes: of the labels; () where nobody asks.
+    """
 
     pairs: Pairs
     tokenizer: Tokenizer

@@ -45,7 +45,7 @@ def require_whole(source: object, split: str, hint: str) -> None:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once: sorted by number where all are whole numbers, else by letter."""
+    """The different names: sorted by number where all are whole numbers, else by letter."""
     different = set(names)
     return tuple(sorted(different, key=int) if all(name.isdecimal() for name in different) else sorted(different))
 

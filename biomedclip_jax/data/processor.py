@@ -42,7 +42,7 @@ class Processor:
             return np.stack(list(pool.map(self.image, sources)))
 
     def images_or_errors(self, sources: Sequence[ImageSource]) -> list[np.ndarray | UserError]:
-        """As `images`, one by one: float32 [S, S, 3], or the UserError of an image that cannot be read."""
+        """The pixels of images, one by one: float32 [S, S, 3], or the UserError of an image that cannot be read."""
 
         def attempt(source: ImageSource) -> np.ndarray | UserError:
             try:

@@ -40,7 +40,7 @@ class Found:
 
     @property
     def path(self) -> Path:
-        """The name as a path."""
+        """The name of the source as a path."""
         return Path(self.name)
 
 
@@ -59,7 +59,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of source.
+    """A kind of source, such as tables or tars.
 
     find: recognises a source by its name or by what the folder of that name holds; None for a source of another kind.
     pairs, labelled: open it, and the forms in which users write such a source, for messages; None for what it cannot

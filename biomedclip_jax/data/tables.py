@@ -80,8 +80,9 @@ class TablePairs:
 def read_table(
     path: Path, image_column: str, caption_column: str, label_column: str | None = None, split: str | None = None
 ) -> TablePairs:
-    """Read a table. Rows without a caption, a label or an existing image file are left out and listed in `rejects`.
+    """Read a table of images and captions.
 
+    Rows without a caption, a label or an existing image file are left out and listed in `rejects`.
     A caption may be a text or, in JSON lines and Parquet, a list of texts. A column `references` that holds lists is
     read too.
     split: only the rows whose column `split` says so, under any of its names; without it all rows.

@@ -54,7 +54,8 @@ def _from_json(file: Path) -> "tokenizers.Tokenizer":
 
 
 def _from_word_pieces(file: Path) -> "tokenizers.Tokenizer":
-    # what transformers' BertTokenizer builds, without importing transformers, which would import torch where it is installed
+    # what transformers' BertTokenizer builds, without importing transformers, which would import torch where it is
+    # installed
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
 
@@ -89,7 +90,8 @@ def _from_clip_vocabulary(file: Path) -> "tokenizers.Tokenizer":
     from tokenizers.models import BPE
 
     merges = gzip.decompress(file.read_bytes()).decode("utf-8").split("\n")[1:48_895]
-    # bytes as the printable characters that stand for them, in CLIP's order: those that are printable themselves come first
+    # bytes as the printable characters that stand for them, in CLIP's order: those that are printable themselves
+    # come first
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     letters = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]

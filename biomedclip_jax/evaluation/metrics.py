@@ -125,6 +125,13 @@ def scored_classes(labels: Int[np.ndarray, " n"], classes: int) -> list[int]:
     return [1] if classes == 2 else present
 
 
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Probabilities of scores, over the last axis, in float64."""
+    scores = scores.astype(np.float64)
+    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return scores / scores.sum(axis=-1, keepdims=True)
+
+
 def in_top_5(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n C"]) -> Bool[np.ndarray, " n"]:
     """Whether the right class is among the five most probable.
 

@@ -1,4 +1,4 @@
-"""`biomedclip evaluate`: which tasks fit which data, one after the other, and everything written after each of them."""
+"""What `biomedclip evaluate` runs: each task on each data set that fits it, with all results written after each of them."""
 
 import sys
 from collections.abc import Sequence
@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from biomedclip_jax.data.pairs import pairs_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.probe.methods import Method
+from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation.probe.methods import FewLabels, Method
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
 from biomedclip_jax.evaluation.prompt_learning.base_to_novel import PromptLearner, base_to_novel_results
-from biomedclip_jax.evaluation.report.clip_benchmark import write_clip_benchmark
-from biomedclip_jax.evaluation.report.page import write_results_page
-from biomedclip_jax.evaluation.report.results import Result, merged, read_results, write_results
-from biomedclip_jax.evaluation.report.tables import markdown, tables
+from biomedclip_jax.evaluation.report.results import Result, merged, read_results, write_clip_benchmark, write_results
+from biomedclip_jax.evaluation.report.tables import markdown, tables, write_results_page
 from biomedclip_jax.evaluation.retrieval.approximate import Method as Approximate
 from biomedclip_jax.evaluation.retrieval.task import retrieval
 from biomedclip_jax.evaluation.sources import Source
@@ -38,9 +36,12 @@ _HEADLINES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """approximate: None is exact. prompts: a file of learned ones, for "zero-shot".
+    """What the user chose for the tasks of an evaluation.
 
-    probes: the methods of "probe"; finetune: that of "finetune"; learners: those of "base-to-novel".
+    aggregate, prompts: of "zero-shot"; how sentences become a class's score (see `cosines`), and a file of learned prompts.
+    approximate: of "retrieval"; None is the exact search. resamples, seed: see `Evaluation`.
+    probes: the methods of "probe". finetune: the method of "finetune". learners: the methods of "base-to-novel".
+    budgets, seeds: of these three; see `FewLabels`.
     """
 
     aggregate: Aggregation
@@ -63,19 +64,28 @@ def evaluate(
     embeddings: Embeddings,
     out: Path,
 ) -> list[Result]:
-    """Every task on every source, and what is written of it in `out`, after each: results.json, results.md, report.html,
-    pictures and, under clip_benchmark/, CLIP_benchmark's JSON. Rows of earlier evaluations there are kept.
+    """Run every task on every data set, and write the results so far into `out` after each.
 
-    Data that cannot be had, or do not fit a task, are named on stderr and the others go on. In the end they are a UserError,
-    unless they were only asked whether they fit (several tasks, of which one did).
+    Written are results.json, results.md, report.html, pictures and, under clip_benchmark/, CLIP_benchmark's JSON. Rows of
+    earlier evaluations in that folder are kept.
+    Returns the new results. A data set that cannot be read, or that a task cannot use, is named on stderr and the others go
+    on; at the end a UserError names those for which the one task asked for, or all of several tasks, failed.
     """
     found = read_results(out)
     new: list[Result] = []
     failed: list[str] = []
     for source in sources:
+        evaluation = Evaluation(
+            candidates=candidates,
+            dataset=source.name,
+            embeddings=embeddings,
+            out=out,
+            resamples=options.resamples,
+            seed=options.seed,
+        )
         for task in tasks:
             try:
-                results = _run(task, candidates, source, options, embeddings, out)
+                results = _run(task, evaluation, source, options)
             except UserError as error:
                 if len(tasks) == len(sources) == 1:
                     raise
@@ -93,44 +103,20 @@ def evaluate(
     return new
 
 
-def _run(
-    task: Task, candidates: Sequence[Candidate], source: Source, options: Options, embeddings: Embeddings, out: Path
-) -> list[Result]:
+def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:
+    """The results of one task on one data set."""
     if task == "retrieval":
-        pairs = source.pairs()
-        return retrieval(
-            candidates,
-            pairs,
-            pairs_fingerprint(pairs),
-            embeddings,
-            out,
-            dataset=source.name,
-            approximate=options.approximate,
-            resamples=options.resamples,
-            seed=options.seed,
-        )
+        return retrieval(evaluation, source.pairs(), approximate=options.approximate)
     test = source.labelled("test")
     prompts = source.prompts(test.classes)
     if task == "zero-shot":
-        return zero_shot(
-            candidates,
-            test,
-            prompts,
-            embeddings,
-            out,
-            dataset=source.name,
-            aggregate=options.aggregate,
-            learned=options.prompts,
-            resamples=options.resamples,
-            seed=options.seed,
-        )
-    train = source.labelled("train", test.classes)
-    budgets = {"dataset": source.name, "budgets": options.budgets, "seeds": options.seeds}
-    if task == "base-to-novel":
-        return base_to_novel_results(candidates, train, test, prompts, options.learners, embeddings, **budgets)
-    methods = options.probes if task == "probe" else [options.finetune]
+        return zero_shot(evaluation, test, prompts, aggregate=options.aggregate, learned=options.prompts)
     search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
-    return few_labels(candidates, train, test, prompts, methods, embeddings, out, search_shots=search_shots, **budgets)
+    train = source.labelled("train", test.classes)
+    data = FewLabels(train, test, prompts, options.budgets, options.seeds, search_shots)
+    if task == "base-to-novel":
+        return base_to_novel_results(evaluation, data, options.learners)
+    return few_labels(evaluation, data, options.probes if task == "probe" else [options.finetune])
 
 
 def _write(out: Path, results: Sequence[Result]) -> None:

@@ -21,8 +21,8 @@
 | PMC-CLIP    | checkpoint.pt, or image_encoder(resnet50).pth and two more       | vocab.txt of PubMedBERT      |
 | CLEFT       | a Lightning checkpoint, *.ckpt                                   | tokenizer.json of BioMedLM   |
 
-A tokenizer.json in the place of these, or CLIP's vocab.json and merges.txt, will do. Open-PMC-18M needs no entry: it is
-released in open_clip's layout, with BiomedCLIP's architecture.
+A tokenizer.json in the place of these, or CLIP's vocab.json and merges.txt, will do. Open-PMC-18M needs no entry:
+it is released in open_clip's layout, with BiomedCLIP's architecture.
 """
 
 import functools
@@ -53,7 +53,10 @@ _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt")
 
 @dataclass(frozen=True)
 class Found:
-    """What a path is. path: where the model's files are, of a finished run its `model/`; read: reads them."""
+    """What a file or folder was recognised as.
+
+    path: where the model's files are, of a finished run its `model/`. read: reads them.
+    """
 
     kind: str
     path: Path

@@ -15,8 +15,8 @@ _SEEDS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
 def fingerprint(leaves: Mapping[str, Any]) -> str:
     """32 hexadecimal digits of {path: array}: of the paths, the shapes and every bit of the float32 numbers.
 
-    The same however the arrays are split over devices, and made without bringing them together. It finds other weights, not
-    an attacker.
+    The same however the arrays are split over devices, and made without bringing them together. It finds other
+    weights, not an attacker.
     """
     paths = sorted(leaves)
     sums = [np.asarray(x) for x in jax.jit(lambda arrays: [_sums(x) for x in arrays])([leaves[path] for path in paths])]
@@ -27,14 +27,14 @@ def fingerprint(leaves: Mapping[str, Any]) -> str:
 
 
 def _sums(x: Array) -> Array:
-    """uint32 [4]: sums of mixtures of each number's bits with its place. Whole numbers: the order does not matter."""
+    """uint32 [4]: sums of mixtures of each number's bits with its position. Whole numbers: the order does not matter."""
     bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
-    place = jnp.uint32(0)
+    position = jnp.uint32(0)
     for axis, size in enumerate(x.shape):
-        place = place * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        position = position * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     found = []
     for seed in _SEEDS:
-        mixed = (bits ^ (place * jnp.uint32(seed))) * jnp.uint32(0x85EBCA6B)
+        mixed = (bits ^ (position * jnp.uint32(seed))) * jnp.uint32(0x85EBCA6B)
         mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(seed)
         found.append(jnp.sum(mixed ^ (mixed >> 13), dtype=jnp.uint32))
     return jnp.stack(found)

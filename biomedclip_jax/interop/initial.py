@@ -1,7 +1,7 @@
 """Pretrained towers to start a training run from.
 
-Image: ViTs of timm (the paper's ImageNet), DINOv2s of timm, of transformers and as they were released. Text: BERTs (the
-paper's PubMedBERT), GPT-2s (CLEFT's BioMedLM) and LLaMAs of transformers.
+Image: ViTs of timm (the paper's ImageNet), DINOv2s of timm, of transformers and as they were released. Text: BERTs
+(the paper's PubMedBERT), GPT-2s (CLEFT's BioMedLM) and LLaMAs of transformers.
 """
 
 import dataclasses
@@ -82,9 +82,9 @@ def image_tower(source: str, config: ViTConfig) -> Params:
 def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None = None) -> Params:
     """Parameters of a BERT, GPT-2 or LLaMA from a folder in transformers' layout, bare or under a language model's heads.
 
-    like: {path: array, or shape with dtype and sharding}, such as "text/word", that the parameters are to be like; they get
-    there one by one as they are read, because a language model of billions is too large for a host. Others, and all without
-    `like`, are float32 on the default device.
+    like: {path: array, or shape with dtype and sharding}, such as "text/word", that the parameters are to be like;
+    they get there one by one as they are read, because a language model of billions is too large for a host.
+    Others, and all without `like`, are float32 on the default device.
 
     UserError names what does not fit the config; of GPT-2 and LLaMA also what only a config.json beside the weights tells.
     """

@@ -116,8 +116,8 @@ def to_params(
 ) -> tuple[dict[str, Any], Report]:
     """Foreign tensors -> our parameters, `jax.Array`s in a nested dict of the structure of `shapes`.
 
-    `shapes` has their dtypes (float32, or bfloat16 to round what is read) and perhaps shardings: each array lies on its devices
-    before the next one is read, so that never more than one of them is in the host's memory as a whole.
+    `shapes` has their dtypes (float32, or bfloat16 to round what is read) and perhaps shardings: each array is put on
+    its devices before the next one is read, so that never more than one of them is in the host's memory as a whole.
 
     `ignore` maps name patterns (fnmatch) to the reason why such keys carry nothing. Any other key must be used, every
     entry must be found, every shape must fit and every number must be finite; else UserError names the keys.

@@ -1,7 +1,7 @@
 """The files of a model around its weights: what they are called, where they come from, and how they are copied.
 
-A model is a local folder, or a snapshot from the Hugging Face hub, which is fetched only when the user names a hub address.
-A tokenizer is in the model's folder or, where weights come without one, beside them.
+A model is a local folder, or a snapshot from the Hugging Face hub, which is fetched only when the user names a hub
+address. A tokenizer is in the model's folder or, where weights come as a single file, beside it.
 """
 
 import shutil
@@ -66,8 +66,9 @@ def copy_tokenizer(model: Model, folder: Path) -> None:
 def fetch(address: str, *, weights: bool = True) -> Path:
     """ "hf-hub:org/name" or "hf-hub:org/name@revision" -> the folder of its snapshot in the hub's local cache.
 
-    Only configs, tokenizer and (if `weights`) the weights in one form are fetched: the first of `WEIGHT_FILES` that is
-    there. Works offline when the snapshot is in the cache (`HF_HUB_OFFLINE=1`). Raises UserError with the reason otherwise.
+    Only configs, tokenizer and (if `weights`) the weights in one form are fetched: the first of `WEIGHT_FILES` that
+    is there. Works offline when the snapshot is in the cache (`HF_HUB_OFFLINE=1`). Raises UserError with the reason
+    otherwise.
     """
     name, _, revision = address.removeprefix(_HUB).partition("@")
     if name.count("/") != 1 or not all(name.split("/")):

@@ -30,6 +30,7 @@ class TensorFile(Mapping[str, np.ndarray]):
         raise NotImplementedError
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of the axes of the tensor with this name, without reading it."""
         raise NotImplementedError
 
 
@@ -54,6 +55,7 @@ class SafetensorsFile(TensorFile):
         return name in self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of the axes of the tensor with this name, without reading it."""
         return tuple(self._file.get_slice(name).get_shape())
 
     def __iter__(self) -> Iterator[str]:
@@ -111,6 +113,7 @@ class TorchFile(TensorFile):
         return name in self._tensors
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of the axes of the tensor with this name, without reading it."""
         return tuple(self._tensors[name].shape)
 
     def __iter__(self) -> Iterator[str]:
@@ -145,6 +148,7 @@ class Parts(TensorFile):
         return self._files[prefix], rest
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of the axes of the tensor with this name, without reading it."""
         file, rest = self._find(name)
         return file.shape(rest)
 
@@ -192,6 +196,7 @@ class ShardedFile(TensorFile):
         return name in self._where
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of the axes of the tensor with this name, without reading it."""
         return self._file(name).shape(name)
 
     def __iter__(self) -> Iterator[str]:

@@ -65,8 +65,8 @@ def check_writable(config: CLIPConfig, preprocess: PreprocessConfig | None = Non
 def export_format(config: CLIPConfig, preprocess: PreprocessConfig | None = None) -> Format:
     """The format that a trained model is written in: open_clip's, or "huggingface" if only that has a place for it.
 
-    preprocess: how its images are made; None: in a way that every format can say. UserError if neither has: better before a
-    training run than after it.
+    preprocess: how its images are made; None: in a way that every format can say. UserError if neither has: better
+    before a training run than after it.
     """
     try:
         check_writable(config, preprocess)

@@ -1,9 +1,9 @@
 """The towers and the model that joins them, as Flax NNX modules.
 
-In come configs (`biomedclip_jax.config`), pixels and token ids; out go unit embeddings. Parameters travel as plain nested
-dicts of arrays. Read `clip.py` first: it joins an image tower (`vit.py`) and a text tower (`bert.py`, `clip_text.py`, `gpt.py`,
-`llama.py`), whose blocks are those of `transformer.py`, by two projections. `adapters.py` adds to the dense layers of
-`layers.py`, where dropout is, too, what LoRA and its relatives train.
+In come configs (`biomedclip_jax.config`), pixels and token ids; out go unit embeddings. Parameters travel as plain
+nested dicts of arrays. Read `clip.py` first: it joins an image tower (`vit.py`) and a text tower (`bert.py`,
+`clip_text.py`, `gpt.py`, `llama.py`), whose blocks are those of `transformer.py`, by two projections. `adapters.py`
+adds to the dense layers of `layers.py`, where dropout is, too, what LoRA and its relatives train.
 
 Letters of shapes, everywhere in this package:
 
@@ -17,7 +17,8 @@ Letters of shapes, everywhere in this package:
     R  learned context vectors                   T  tokens of a trained prefix
     A  rank of a low-rank adapter                Q  queries: rows whose neighbours are looked for
 
-`n` and `m` are lengths that only one function knows, such as the columns of a matrix of scores or the rows of one block.
+`n` and `m` are lengths that only one function knows, such as the columns of a matrix of scores or the rows of one
+block.
 """
 
 from biomedclip_jax.models.clip import CLIP, abstract_model, init_params, logits, unit_length

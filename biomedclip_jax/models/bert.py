@@ -49,7 +49,7 @@ class Bert(nnx.Module):
         return self.from_words(self.word[tokens], tokens, keys)
 
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Array:
-        """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells what is padding."""
+        """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells what is padding."""
         mask = tokens != self.config.pad_id
         return self.pool(self.hidden(words, mask, keys)[0], mask)
 

@@ -35,7 +35,7 @@ class ClipText(nnx.Module):
         return self.from_words(self.word[tokens], tokens, keys)
 
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
-        """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends."""
+        """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends."""
         n = tokens.shape[1]
         x = jnp.asarray(words + self.position[:n]).astype(self.compute.dtype)
         causal = jnp.tril(jnp.ones((n, n), bool))

@@ -1,7 +1,8 @@
 """GPT-2 as text tower (transformers `GPT2Model`): CLEFT's BioMedLM, and any other size; and what LLaMA shares with it.
 
-Padding is the end-of-text token on the right, as CLEFT pads (`find_last_word_token` in XYPB/CLEFT `backbones/encoder_cleft.py`,
-and the tokenizer's attention mask): a text ends where the trailing padding begins, and no padding token is looked at.
+Padding is the end-of-text token on the right, as CLEFT pads (`find_last_word_token` in XYPB/CLEFT
+`backbones/encoder_cleft.py`, and the tokenizer's attention mask): a text ends where the trailing padding begins,
+and no padding token is looked at.
 """
 
 import jax.numpy as jnp
@@ -54,7 +55,7 @@ class GPT(nnx.Module):
         return self.from_words(self.word[tokens], tokens, keys)
 
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
-        """The same of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends.
+        """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends.
 
         With pool "first_eos" a text that fills all N columns counts as cut: `with_end` before, if it is not.
         """

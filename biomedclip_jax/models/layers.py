@@ -1,14 +1,15 @@
 """Layers that all towers share: dense ones, and dropout keyed by example.
 
-The product of a dense layer has a gradient rule of its own. JAX's makes the kernel's gradient as (gradientᵀ · x)ᵀ; XLA for CPU
-then copies the whole transposed gradient and packs both operands against the grain: an eighth of the training step at
-BiomedCLIP's size. Here the narrower of the two operands is the transposed one. The numbers are the same. On an A100 it costs
-nothing: the step compiled for one has the same copies, transposes, fusions and memory in either form.
+The product of a dense layer has a gradient rule of its own. JAX's makes the kernel's gradient as (gradientᵀ · x)ᵀ;
+XLA for CPU then copies the whole transposed gradient and packs both operands against the grain: an eighth of the
+training step at BiomedCLIP's size. Here the narrower of the two operands is the transposed one. The numbers are the
+same. On an A100 it costs nothing: the step compiled for one has the same copies, transposes, fusions and memory in
+either form.
 
-Dropout takes `keys`, an array of B keys, from which each site derives its own. So the mask of a caption depends neither on its
-row in a batch nor on how far it is padded: the random bits are made from counters by hand, because those of
-`jax.random.bernoulli` for attention weights change with the length. In a step compiled for an A100 this is one transpose more
-(50 MB at two blocks a tower and 64 pairs); copies and memory are the same.
+Dropout takes `keys`, an array of B keys, from which each site derives its own. So the mask of a caption depends
+neither on its row in a batch nor on how far it is padded: the random bits are made from counters by hand, because
+those of `jax.random.bernoulli` for attention weights change with the length. In a step compiled for an A100 this is
+one transpose more (50 MB at two blocks a tower and 64 pairs); copies and memory are the same.
 """
 
 from typing import Any, TypeVar
@@ -31,7 +32,8 @@ _Kind = TypeVar("_Kind", bound=nnx.Linear)
 
 def product(x: Float[Array, "*n D"], kernel: Float[Array, "D F"], *_: Any, **__: Any) -> Float[Array, "*n F"]:
     """x · kernel; replaces `lax.dot_general` in `nnx.Linear`."""
-    # the derivative of a custom rule must vary over the same mesh axes as its argument; plain operations see to it themselves
+    # the derivative of a custom rule must vary over the same mesh axes as its argument; plain operations see to it
+    # themselves
     over_x, over_kernel = (jax.typeof(a).manual_axis_type.varying for a in (x, kernel))
     if over_x != over_kernel:
         x = lax.pcast(x, tuple(over_kernel - over_x), to="varying")

@@ -72,7 +72,7 @@ class GroupedAttention(nnx.Module):
 
 
 class GatedMLP(nnx.Module):
-    """down(silu(gate(x)) · up(x))."""
+    """LLaMA's MLP (SwiGLU): down(silu(gate(x)) · up(x)), three dense layers without biases."""
 
     def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
         c = config
@@ -124,7 +124,7 @@ class Llama(nnx.Module):
         return self.from_words(self.word[tokens], tokens, keys)
 
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
-        """The same of word embeddings float32 [B, N, D], as `GPT.from_words`."""
+        """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends."""
         lengths = text_lengths(tokens, self.config.pad_id)
         mask = seen(lengths, tokens.shape[1])
         x = run_blocks(self.blocks, jnp.asarray(words, self.compute.dtype), mask, keys, self.compute, self.gather)

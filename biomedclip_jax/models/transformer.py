@@ -1,7 +1,7 @@
 """Attention, MLP and block, in the pre-norm form of ViT and CLIP and in the post-norm form of BERT; scanned over depth.
 
-Parameters are float32. Matrix products run in the compute dtype; the statistics of a LayerNorm, attention scores and their
-softmax are float32. Dropout is keyed by example (`layers.py`).
+Parameters are float32. Matrix products run in the compute dtype; the statistics of a LayerNorm, attention scores
+and their softmax are float32. Dropout is keyed by example (`layers.py`).
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class BlockShape:
 
 
 def block_shape(config: Any, *, pre_norm: bool, adapter: AdapterConfig | None, **more: Any) -> BlockShape:
-    """Of a tower's config: the sizes that every one has; more: other fields of `BlockShape`."""
+    """The shape of a tower's blocks: sizes from its config, which every one has; more: other fields of `BlockShape`."""
     c = config
     sizes = (c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps)
     return BlockShape(*sizes, pre_norm=pre_norm, adapter=adapter, **more)
@@ -121,7 +121,9 @@ class MLP(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One transformer block. Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x)). LayerScale multiplies f."""
+    """A transformer block: attention, then an MLP. Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x)). LayerScale: f times
+    a learned vector.
+    """
 
     def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
         self.norm1 = layer_norm(shape.width, shape.layer_norm_eps, compute, rngs)
@@ -203,7 +205,7 @@ def read_blocks(
     gather: Gather | None,
     read: Callable[[Array], Any],
 ) -> tuple[Hidden, Any]:
-    """As `run_blocks`, and read(x) after each block, stacked [L, ...]."""
+    """Run the blocks as `run_blocks` does; returns x [B, N, D], and read(x) after each block, stacked [L, ...]."""
     graph, state = nnx.split(blocks)
     depth = jax.tree.leaves(state)[0].shape[0]
 

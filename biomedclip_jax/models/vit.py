@@ -1,6 +1,7 @@
 """The image tower: a vision transformer, with patches dropped before they cost anything.
 
-Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransformer` (the same computation under other names).
+Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransformer` (the same computation under
+other names).
 """
 
 import jax
@@ -16,7 +17,8 @@ from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
-# Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's embeddings.
+# Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's
+# embeddings.
 _PATCH_DRAW = (1 << 20) + 1
 _ADAPTER_DRAW = (1 << 20) + 2
 

@@ -11,8 +11,8 @@ from biomedclip_jax.errors import first_line
 from biomedclip_jax.planning.hlo import Program, read_program
 from biomedclip_jax.planning.topology import GIB, Topology
 
-# On top of those of the step itself. Without a GPU nothing can be tuned, and the Triton tiles that XLA then assumes fail for
-# real models: use cuBLAS instead.
+# On top of those of the step itself. Without a GPU nothing can be tuned, and the Triton tiles that XLA then assumes
+# fail for real models: use cuBLAS instead.
 _OPTIONS: dict[str, dict[str, str | bool]] = {"cuda": {"xla_gpu_enable_triton_gemm": False}, "tpu": {}}
 
 

@@ -1,16 +1,17 @@
-"""What a step costs at least, and what may be expected, from counted operations and data-sheet numbers. Nothing is measured.
+"""What a step costs at least, and what may be expected, from counted operations and data-sheet numbers; nothing is run.
 
-A bound is a time below which no program can be. The expectation adds two assumptions, stated in the report: the matrix
-products run at `ASSUMED_UTILISATION` of their bound, and the network is not hidden behind them (the gradient's reduction comes
-after the last of them).
+A bound is a time below which no program can be. The expectation adds two assumptions, stated in the report: the
+matrix products run at `ASSUMED_UTILISATION` of their bound, and the network is not hidden behind them (the
+gradient's reduction comes after the last of them).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from biomedclip_jax.config import ComputeConfig, Stage, TrainConfig
+from biomedclip_jax.planning.compiling import Compiled
 from biomedclip_jax.planning.hlo import Collective
 from biomedclip_jax.planning.topology import Topology
 from biomedclip_jax.train.flops import Prompts, Work, flops_per_pair, tower_work
@@ -21,9 +22,11 @@ ASSUMED_UTILISATION = 0.4
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds and FLOPs of one step. model_flops, hardware_flops: a pair, without and with recomputation, loss not included.
+    """Seconds, FLOPs and bytes of one step.
 
-    padded_flops: model_flops if captions were padded. sent: bytes that one device sends.
+    model_flops, hardware_flops: of a pair, without and with recomputation, loss not included.
+    padded_flops: model_flops if captions were padded. compute, memory, network: bounds in seconds. sent: bytes that one
+    device sends.
     """
 
     model_flops: float
@@ -37,7 +40,7 @@ class Estimate:
 
     @property
     def limit(self) -> str:
-        """What is the largest bound."""
+        """The name of the largest bound: "compute", "memory" or "network"."""
         bounds = {"compute": self.compute, "memory": self.memory, "network": self.network}
         return max(bounds, key=bounds.__getitem__)
 
@@ -53,9 +56,10 @@ class Estimate:
 
 
 def recomputed(work: Iterable[Work], stage: Stage, compute: ComputeConfig) -> float:
-    """Operations done again, at most: the forward passes for accumulation, and for remat "full" of towers with a backward one.
+    """Operations of a pair done a second time, at most.
 
-    remat "dots" computes the attention scores again, which is left out (1 to 5 % of a forward).
+    These are the forward passes when a batch is accumulated, and, with remat "full", once more those of towers with
+    a backward pass. remat "dots" computes the attention scores again, which is left out (1 to 5 % of a forward).
     """
     return sum(w.forward * ((stage.microbatches > 1) + (compute.remat == "full" and w.backward > 0)) for w in work)
 
@@ -70,16 +74,14 @@ def estimate(
     number: int,
     topology: Topology,
     buckets: Buckets,
-    prompts: Prompts | None = None,
-    *,
-    arguments: int,
-    peak: int,
-    collectives: Sequence[Collective],
+    prompts: Prompts | None,
+    compiled: Compiled,
 ) -> Estimate:
-    """The estimate of a stage. arguments, peak: bytes a device, as compiled. collectives: of one step.
+    """The estimate of stage `number`, from its operations and from what the compiler says of its step.
 
-    prompts: of a stage that learns of labels, as for `flops_per_pair`.
+    prompts: of a stage that learns from labels, as for `flops_per_pair`; None for others. compiled: a step that compiled.
     """
+    assert compiled.program is not None and compiled.arguments is not None
     stage, chip = config.stages[number], topology.chip
     model = config.model_in(stage)
     work = tower_work(model, stage, buckets, prompts).values()
@@ -92,19 +94,23 @@ def estimate(
         padded_flops=flops_per_pair(model, stage, prompts=prompts),
         hardware_flops=hardware,
         compute=here * hardware / chip.flops + loss,
-        # the state is read and written; what else is alive at the peak is written and read, in every turn of an accumulation
-        memory=2 * (arguments + max(peak - arguments, 0) * stage.microbatches) / chip.memory_bandwidth,
-        network=sum(c.times * transfer_seconds(c, topology) for c in collectives),
-        sent=sum(c.times * c.sent for c in collectives),
+        # the state is read and written; what else is alive at the peak is written and read, in every turn of an
+        # accumulation
+        memory=2
+        * (compiled.arguments + max(compiled.peak - compiled.arguments, 0) * stage.microbatches)
+        / chip.memory_bandwidth,
+        network=sum(c.times * transfer_seconds(c, topology) for c in compiled.program.counted),
+        sent=sum(c.times * c.sent for c in compiled.program.counted),
         batch_size=stage.batch_size,
     )
 
 
 def transfer_seconds(collective: Collective, topology: Topology) -> float:
-    """The least time of a collective: a TPU sends on all its links; what leaves a GPU's host shares the host's network.
+    """The least time of a collective in seconds.
 
-    Among the GPUs of several hosts as many rings as GPUs a host run at once, each crossing to the next host once: a host then
-    sends as many bytes as one device.
+    A TPU sends on all its links; what leaves a GPU's host shares the host's network. Among the GPUs of several
+    hosts as many rings as GPUs a host run at once, each crossing to the next host once: a host then sends as many
+    bytes as one device.
     """
     chip = topology.chip
     if chip.platform == "tpu":

@@ -1,7 +1,7 @@
 """Reading the text of a compiled program (optimised HLO): its collectives, how often they run and what they move.
 
-`compiled.as_text()` is not a format with a promise; `read_program` raises ValueError rather than guess at what it does not
-know, and was written against XLA of jaxlib 0.10.2 for CPU, TPU and CUDA.
+`compiled.as_text()` is not a format with a promise; `read_program` raises ValueError rather than guess at what it
+does not know, and was written against XLA of jaxlib 0.10.2 for CPU, TPU and CUDA.
 """
 
 import re
@@ -30,11 +30,12 @@ _ARRAY = re.compile(r"\b(pred|token|opaque|[a-z]+\d+\w*)\[([\d,]*)\]")
 
 @dataclass(frozen=True)
 class Collective:
-    """One communication of a program.
+    """One communication of a compiled program, such as an all-reduce.
 
-    kind: one of `KINDS`. bytes: that each device brings (the operands). groups: int [G, n], devices that communicate with each
-    other, by their place in the mesh. times: how often it runs in one call of the program. loop: whether it is in a loop's
-    body. counted: False in the branches of a conditional that move less than its largest one.
+    kind: one of `KINDS`. bytes: that each device brings (the operands). groups: int [G, n], devices that
+    communicate with each other, by their position in the mesh. times: how often it runs in one call of the program.
+    loop: whether it is in a loop's body. counted: False in the branches of a conditional that move less than its
+    largest one.
     """
 
     kind: str
@@ -62,8 +63,11 @@ class Collective:
 
 @dataclass(frozen=True)
 class Program:
-    """collectives: all of them, in the order of the text. loops: how many loops there are. unknown_loops: those around
-    collectives whose turns the text does not tell; they count as one turn."""
+    """The communication of a compiled program.
+
+    collectives: all of them, in the order of the text. loops: how many loops there are. unknown_loops: those around
+    collectives whose iterations the text does not tell; they count as one.
+    """
 
     collectives: tuple[Collective, ...]
     loops: int
@@ -86,8 +90,8 @@ def collectives_in_loops(text: str) -> list[str]:
 def read_program(text: str) -> Program:
     """The collectives that the entry computation reaches.
 
-    A TPU program repeats one asynchronous collective in each fusion that it overlaps with; these share a `chain_id` and count
-    once. `-start` and `-done` are one.
+    A TPU program repeats one asynchronous collective in each fusion that it overlaps with; these share a `chain_id`
+    and count once. `-start` and `-done` are one.
     """
     reader = _Reader(text)
     found = reader.collectives(reader.entry, 1, False)
@@ -150,9 +154,9 @@ class _Reader:
                 found.append((chain and chain[1], collective))
             elif opcode == "while":
                 body, condition = instruction.called("body", "condition")
-                turns = self._turns(instruction)
-                inside = [c for part in (condition, body) for c in self.collectives(part, times * (turns or 1), True)]
-                self.unknown_loops += bool(inside) and turns is None
+                count = self._iterations(instruction)
+                inside = [c for part in (condition, body) for c in self.collectives(part, times * (count or 1), True)]
+                self.unknown_loops += bool(inside) and count is None
                 found += inside
             elif opcode == "conditional":
                 roles = ("branch_computations", "true_computation", "false_computation")
@@ -165,7 +169,7 @@ class _Reader:
                     found += self.collectives(part, times, loop)
         return found
 
-    def _turns(self, loop: _Instruction) -> int | None:
+    def _iterations(self, loop: _Instruction) -> int | None:
         """How often a loop's body runs, where the text tells: by XLA's own count, or the only number in its condition."""
         if known := re.search(r'"?known_trip_count"?:\s*\{"?n"?:\s*"(\d+)"', loop.line):
             return int(known[1])
@@ -192,10 +196,10 @@ def _instruction(line: str) -> _Instruction | None:
 def _closing(text: str, opening: int) -> int:
     """Where the parenthesis that opens at `opening` is closed."""
     depth = 0
-    for place in range(opening, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
+    for position in range(opening, len(text)):
+        depth += {"(": 1, ")": -1}.get(text[position], 0)
         if depth == 0:
-            return place
+            return position
     raise ValueError(f"a parenthesis is not closed: {text[:200]}")
 
 
@@ -218,7 +222,7 @@ def _groups(line: str, devices: int) -> np.ndarray:
     if listed := re.search(r"replica_groups=\{(\{.*?\})?\}", line):
         return _listed(listed[1]) if listed[1] else np.arange(devices)[None]
     if ranged := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", line):
-        return _places(ranged[3]).reshape(int(ranged[1]), int(ranged[2]))
+        return _device_numbers(ranged[3]).reshape(int(ranged[1]), int(ranged[2]))
     if meshed := re.search(r"replica_groups=mesh\[(.+?)\](?:, device_ids=\((\[.+?\].*?\)?)\))? \{(.*?)\}", line):
         return _mesh_groups(*meshed.groups())
     if "replica_groups" not in line:
@@ -230,14 +234,14 @@ def _listed(text: str) -> np.ndarray:
     return np.array([[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", text)])
 
 
-def _places(text: str) -> np.ndarray:
+def _device_numbers(text: str) -> np.ndarray:
     """`[2,4]T(1,0)`: the numbers from 0, in this shape, transposed."""
     written = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     if not written:
         raise ValueError(f"devices written in a way that is not known: {text}")
     shape = [int(n) for n in written[1].split(",")]
-    places = np.arange(np.prod(shape)).reshape(shape)
-    return places.transpose([int(n) for n in written[2].split(",")]) if written[2] else places
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    return numbers.transpose([int(n) for n in written[2].split(",")]) if written[2] else numbers
 
 
 def _mesh_groups(mesh: str, devices: str | None, chosen: str) -> np.ndarray:
@@ -252,5 +256,5 @@ def _mesh_groups(mesh: str, devices: str | None, chosen: str) -> np.ndarray:
         rest += [len(shape), len(shape) + 2]
         along.append(len(shape) + 1)
         shape += [before, part, size // (before * part)]
-    places = np.arange(np.prod(shape)) if devices is None else _places(devices)
-    return places.reshape(shape).transpose([*rest, *along]).reshape(-1, int(np.prod([shape[i] for i in along])))
+    numbers = np.arange(np.prod(shape)) if devices is None else _device_numbers(devices)
+    return numbers.reshape(shape).transpose([*rest, *along]).reshape(-1, int(np.prod([shape[i] for i in along])))

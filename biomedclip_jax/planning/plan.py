@@ -1,4 +1,4 @@
-"""`biomedclip plan`: the training step of each stage, compiled for machines that are not there, and what follows from it."""
+"""`biomedclip plan`: the training step of each stage, compiled for machines that you need not have, and what follows."""
 
 import dataclasses
 import json
@@ -36,8 +36,8 @@ def plan(
 ) -> list[StagePlan]:
     """Compile and report every stage of a run, or only `stage`. `devices.prepare` must have run before JAX was imported.
 
-    pairs: training pairs in an epoch. UserError for a topology, stage or sharding that cannot work, and, after the report, for
-    a stage that does not fit into memory: its message says which change would.
+    pairs: training pairs in an epoch. UserError for a topology, stage or sharding that cannot work, and, after the
+    report, for a stage that does not fit into memory: its message says which change would.
     """
     topology = parse_topology(topology_name)
     if stage is not None and stage >= len(config.stages):
@@ -69,16 +69,8 @@ def _plan_stage(
         compiled = compile_step(lower_step(config, number, devices, buckets, pairs), topology)
         if compiled.program is None:
             return compiled, None
-        return compiled, estimate(
-            config,
-            number,
-            topology,
-            buckets,
-            None if prompts is None else prompts.tokens.shape,
-            arguments=compiled.arguments or 0,
-            peak=compiled.peak,
-            collectives=compiled.program.counted,
-        )
+        shape = None if prompts is None else prompts.tokens.shape
+        return compiled, estimate(config, number, topology, buckets, shape, compiled)
 
     compiled, found = attempt(config, "")
     change = None

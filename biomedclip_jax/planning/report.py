@@ -35,7 +35,7 @@ class StagePlan:
         return self.steps(pairs) * self.estimate.batch_size / self.estimate.expected_pairs / 3600
 
     def steps(self, pairs: int) -> int:
-        """Updates in the stage."""
+        """Number of updates in the stage, for so many training pairs in an epoch."""
         return stage_steps(self.config.stages, pairs)[self.number]
 
 
@@ -94,7 +94,7 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
         for (kind, loop), (count, sent) in sorted(by_kind(compiled.program.counted).items()):
             row(f"{count} {kind}", f"{gibibytes(sent)} sent by a device{', in loops' if loop else ''}")
         if compiled.program.unknown_loops:
-            row("", f"at least: {compiled.program.unknown_loops} loops do not tell how often they turn")
+            row("", f"at least: {compiled.program.unknown_loops} loops do not tell how often they run")
     if found is None:
         return
     if plan.change:
@@ -127,7 +127,7 @@ def print_plan(plans: Sequence[StagePlan], pairs: int, say: Callable[[str], None
 
 
 def to_record(config: TrainConfig, topology: Topology, pairs: int, plans: Sequence[StagePlan]) -> dict[str, Any]:
-    """The same as plain values for JSON: bytes, seconds, FLOPs."""
+    """The plan of each stage as plain values for JSON: bytes, seconds, FLOPs."""
 
     def stage(plan: StagePlan) -> dict[str, Any]:
         compiled, found = plan.compiled, plan.estimate

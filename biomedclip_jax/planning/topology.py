@@ -17,7 +17,7 @@ _XLA_SHARE = 0.9  # of a GPU's memory: XLA_PYTHON_CLIENT_MEM_FRACTION in launch/
 
 @dataclass(frozen=True)
 class Chip:
-    """One device: FLOP/s, bytes and bytes/s."""
+    """What data sheets say of a device, in FLOP/s, bytes and bytes/s."""
 
     name: str
     platform: Literal["tpu", "cuda"]
@@ -33,19 +33,20 @@ class Chip:
 
     @property
     def description(self) -> str:
-        """For the report."""
+        """Name and usable memory of a chip, as the report says them."""
         return f"{self.name} with {self.memory / GIB:.4g} GiB to use"
 
 
-# TPU. flops, bandwidths, axes: "System architecture" pages of Cloud TPU (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e);
-# they give inter-chip bandwidth a chip over all links and both directions (v5e 400, v5p 1200, v6e 800 GB/s; v4 six links of
-# 50 GB/s each way). float32_flops: full float32 is six bf16 passes. memory: what libtpu 0.0.42 says is available when a program
-# is too big. ring: v5e and v6e close only axes of 16; v4 and v5p cubes of 4 (optical switches).
+# TPU. flops, bandwidths, axes: "System architecture" pages of Cloud TPU (docs.cloud.google.com/tpu/docs/v4, v5e,
+# v5p, v6e); they give inter-chip bandwidth a chip over all links and both directions (v5e 400, v5p 1200, v6e 800
+# GB/s; v4 six links of 50 GB/s each way). float32_flops: full float32 is six bf16 passes. memory: what libtpu
+# 0.0.42 says is available when a program is too big. ring: v5e and v6e close only axes of 16; v4 and v5p cubes of 4
+# (optical switches).
 #
-# GPU. NVIDIA's data sheets: A100 80GB SXM, H100 SXM, H200 SXM. NVLink: 600 GB/s (A100) and 900 GB/s (Hopper) in both
-# directions together. float32_flops: outside the tensor cores, which is where "highest" precision computes. host_network:
-# assumed to be that of DGX machines, 8 x 200 Gb/s (A100) and 8 x 400 Gb/s (Hopper); many clouds have less. memory: bytes that
-# CUDA reports, times the share that launch/local.sh gives to XLA.
+# GPU. NVIDIA's data sheets: A100 80GB SXM, H100 SXM, H200 SXM. NVLink: 600 GB/s (A100) and 900 GB/s (Hopper) in
+# both directions together. float32_flops: outside the tensor cores, which is where "highest" precision computes.
+# host_network: assumed to be that of DGX machines, 8 x 200 Gb/s (A100) and 8 x 400 Gb/s (Hopper); many clouds have
+# less. memory: bytes that CUDA reports, times the share that launch/local.sh gives to XLA.
 CHIPS = {
     "v4": Chip("TPU v4", "tpu", 275e12, 275e12 / 6, int(30.75 * GIB), 1228e9, 50e9, axes=3, ring=4),
     "v5e": Chip("TPU v5e", "tpu", 197e12, 197e12 / 6, int(15.75 * GIB), 819e9, 50e9, axes=2, ring=16),
@@ -113,7 +114,7 @@ class Topology:
 
     @property
     def devices(self) -> int:
-        """How many chips."""
+        """Number of chips in the topology."""
         return math.prod(self.shape)
 
     @property
@@ -123,12 +124,12 @@ class Topology:
 
     @property
     def links(self) -> int:
-        """TPU: links that a chip can send on at once; an axis that is no ring has one in use at its ends."""
+        """Links that a TPU can send on at once: two for each axis that is a ring, and one, as at its ends, for any other."""
         return sum(0 if n == 1 else 2 if n % self.chip.ring == 0 else 1 for n in self.shape)
 
 
 def parse_topology(name: str) -> Topology:
-    """`KIND:NxN` -> Topology. UserError for what is not known; it says what is."""
+    """The topology that a name such as "v5e:16x16" means. UserError for an unknown one, which lists those that are known."""
     kind, _, sizes = name.lower().partition(":")
     chip = CHIPS.get(kind)
     if chip is None:

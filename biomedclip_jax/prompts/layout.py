@@ -1,6 +1,6 @@
 """Prompts with learned vectors in them, as a text tower takes them.
 
-A prompt with learned vectors in it: which of its places hold a token of the vocabulary, which a learned vector.
+A layout says which positions of a prompt hold a token of the vocabulary and which a learned vector.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class Layout(NamedTuple):
 
 def prompt_words(tokens: Array, slots: Array, context: Array, table: Array) -> Array:
     """Word embeddings [C, N, D] of the prompts; context: learned vectors [n, D], or [C, n, D]."""
-    place = jnp.maximum(slots, 0)
-    learned = context[place] if context.ndim == 2 else jnp.take_along_axis(context, place[..., None], axis=1)
+    number = jnp.maximum(slots, 0)
+    learned = context[number] if context.ndim == 2 else jnp.take_along_axis(context, number[..., None], axis=1)
     return jnp.where(slots[..., None] >= 0, learned, table[tokens])
 
 
@@ -137,16 +137,16 @@ def make_layout(names: Sequence[str], config: ContextConfig, tokenizer: Tokenize
         before = {"end": count, "middle": count // 2, "front": 0}[config.position]
         ids = np.concatenate([[start], np.full(count, placeholder), body, [end]])
         slots = np.concatenate([[-1], learned, np.full(len(body) + 1, -1)])
-        # places of the row above in their new order: vectors before the name, the name, the other vectors, the rest
-        name_places = 1 + count + np.arange(length)
+        # positions of the row above in their new order: vectors before the name, the name, the other vectors, the rest
+        name_positions = 1 + count + np.arange(length)
         rest = np.arange(1 + count + length, len(ids))
-        order = np.concatenate([[0], 1 + learned[:before], name_places, 1 + learned[before:], rest])
+        order = np.concatenate([[0], 1 + learned[:before], name_positions, 1 + learned[before:], rest])
         rows.append((ids[order], slots[order]))
     longest = max(len(ids) for ids, _ in rows)
     tokens = np.full((len(rows), longest), tokenizer.pad_id, np.int32)
     slots = np.full((len(rows), longest), -1, np.int32)
-    for i, (ids, places) in enumerate(rows):
-        tokens[i, : len(ids)], slots[i, : len(ids)] = ids, places
+    for i, (ids, numbers) in enumerate(rows):
+        tokens[i, : len(ids)], slots[i, : len(ids)] = ids, numbers
     return Layout(tokens, slots)
 
 

@@ -34,25 +34,24 @@ PromptMethod = Literal["coop", "cocoop", "biomedcoop", "context-prompts"]
 
 
 class TrainedClip(Protocol):
-    """What learned prompts need of the model that they were learned on; `biomedclip_jax.Pretrained` is one.
-
-    fingerprint: hexadecimal digits of the parameters, which a file of prompts names.
-    """
+    """What learned prompts need of the model that they were learned on; `biomedclip_jax.Pretrained` is one."""
 
     config: CLIPConfig
     params: Params
     processor: Processor
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Hexadecimal digits that stand for the parameters; a file of prompts names them."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
 class LearnedPrompts:
     """What a method learned for these classes, to be used with the model that it was learned on.
 
-    arrays: float32: "context" [n, D], or [C, n, D] if class-specific; CoCoOp's network besides, "hidden_kernel", "hidden_bias",
-    "out_kernel", "out_bias".
+    arrays: float32: "context" [n, D], or [C, n, D] if class-specific; CoCoOp's network besides, "hidden_kernel",
+    "hidden_bias", "out_kernel", "out_bias".
     """
 
     method: PromptMethod
@@ -80,7 +79,7 @@ class LearnedPrompts:
         return np.asarray(_encode(clip.config, clip.params, layout, self.arrays))
 
     def with_classes(self, classes: Sequence[str]) -> "LearnedPrompts":
-        """The same learned vectors before other names, or some of the same names in another order.
+        """These learned vectors before other names, or some of the same names in another order.
 
         UserError for other names where each class has vectors of its own.
         """
@@ -108,9 +107,9 @@ class LearnedPrompts:
 def load_prompts(path: str | Path, clip: TrainedClip) -> LearnedPrompts:
     """Prompts from the file that `LearnedPrompts.save` wrote, or a checkpoint (.ckpt) of CLEFT's second stage.
 
-    A checkpoint says neither its classes nor which model its prompts are for, which is the model in it.
-    Raises UserError if the file is missing or no such file, was learned on a model with other weights than `clip`, or on one of
-    another width.
+    A checkpoint says neither its classes nor which model its prompts are for, which is the model in it. Raises
+    UserError if the file is missing or no such file, was learned on a model with other weights than `clip`, or on
+    one of another width.
     """
     if Path(path).suffix == ".ckpt":
         return _of_cleft(Path(path), clip)
@@ -152,7 +151,7 @@ def layout_for(clip: TrainedClip, classes: Sequence[str], context: ContextConfig
 
 
 def layout_of(text: TextConfig, tokenizer: Tokenizer, classes: Sequence[str], context: ContextConfig) -> Layout:
-    """The same for a text tower. UserError where they are too long for it."""
+    """The prompts of these classes as a text tower takes them. UserError where they are too long for it."""
     layout = make_layout(classes, context, tokenizer)
     if isinstance(text, GPTConfig) and layout.tokens.shape[1] > text.positions:
         raise UserError(f"prompts of {layout.tokens.shape[1]} tokens: this text tower has {text.positions} positions")
@@ -195,8 +194,8 @@ def encode_prompts(
 ) -> Array:
     """Unit embeddings float32 [C, E] of the prompts. context: learned vectors [n, D], or [C, n, D] for each prompt its own.
 
-    With more than `tokens_at_once` tokens, prompts go through the tower in groups whose activations are computed again in the
-    backward pass: memory is that of one group.
+    With more than `tokens_at_once` tokens, prompts go through the tower in groups whose activations are computed
+    again in the backward pass: memory is that of one group.
     """
 
     def encode(tokens: Array, slots: Array, context: Array) -> Array:

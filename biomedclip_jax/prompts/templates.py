@@ -15,13 +15,14 @@ from biomedclip_jax.files import write_text
 
 Aggregation = Literal["mean", "max", "single", "gloria"]
 
-# What BiomedCLIP's paper has for most of its sets, and what gives its numbers. `classify` has the model card's sentence.
+# What BiomedCLIP's paper has for most of its sets, and what gives its numbers. `classify` has the model card's
+# sentence.
 DEFAULT_TEMPLATES = ("a photo of {}", "{} presented in image")
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """sentences[j]: those of class j, in the order of the data set's classes; at least one for each."""
+    """The sentences of each class. sentences[j]: at least one of class j, in the order of the data set's classes."""
 
     sentences: tuple[tuple[str, ...], ...]
 
@@ -35,7 +36,7 @@ class Prompts:
 
     @staticmethod
     def default(classes: Sequence[str]) -> "Prompts":
-        """For data without published prompts: the class's name in words, in `DEFAULT_TEMPLATES`."""
+        """Prompts for data without published ones: each class's name in words, in `DEFAULT_TEMPLATES`."""
         return Prompts.from_templates([in_words(name) for name in classes], DEFAULT_TEMPLATES)
 
     @property
@@ -103,8 +104,8 @@ def read_prompts(path: Path, classes: Sequence[str]) -> Prompts:
           lung_aca: lung adenocarcinoma    # a phrase, which goes into each template
           lung_n: [a slide of healthy lung, no tumour in this lung]     # or whole sentences, used as they are
 
-    classes: names, in the order of the labels. Raises UserError for a file that is no such YAML, a template without {}, and a
-    class that is missing or not one of `classes`.
+    classes: names, in the order of the labels. Raises UserError for a file that is no such YAML, a template without
+    {}, and a class that is missing or not one of `classes`.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

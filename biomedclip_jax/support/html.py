@@ -42,7 +42,7 @@ def paragraph(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """HTML of a table. The first cell of each row names it. head: empty for a table without one."""
+    """A table as HTML, with escaped texts. The first cell of each row names it. head: empty for a table without one."""
     top = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join(
         f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"

@@ -1,9 +1,10 @@
 """Training: from a `TrainConfig` to a run folder and a finished model folder. Read `loop.py` first, then `step.py`.
 
-In: a config, and the pairs that `data` reads for it. Out: in the run folder the checkpoints, `metrics.jsonl`, `rejects.jsonl`,
-and at the end `model/`, `adapter/` where adapters were trained, pictures and `results.json`.
+In: a config, and the pairs that `data` reads for it. Out: in the run folder the checkpoints, `metrics.jsonl`,
+`rejects.jsonl`, and at the end `model/`, `adapter/` where adapters were trained, pictures and `results.json`.
 
-- `main.py` is a run from its config to its results; `loop.py` the updates of its stages, with what happens between them.
+- `main.py` is a run from its config to its results; `loop.py` the updates of its stages, with what happens
+  between them.
 - The update: `step.py` and what it is made of (`gradient.py`, `optimizer.py`, `text_buckets.py`), on the state
   that `state.py` makes and `checkpoint.py` keeps. `frozen.py` says which parameters are not kept.
 - Stages that learn of labels: `prompt_stage.py`.

@@ -38,7 +38,7 @@ class About:
     frozen: str | None = None
 
     def record(self) -> dict[str, Any]:
-        """As it is written; `frozen` only where there is one."""
+        """The facts as JSON beside a checkpoint; without `frozen` where no parameter is left out."""
         known = {"image_size": self.image_size, "pairs": self.pairs}
         return known if self.frozen is None else known | {"frozen": self.frozen}
 

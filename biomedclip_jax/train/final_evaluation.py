@@ -55,8 +55,8 @@ def evaluate(
 ) -> Results:
     """Retrieval both ways and zero-shot accuracy of `workdir/model` on the held-out `pairs`, and pictures.
 
-    Writes loss_curve.png, from the lines of `metrics.jsonl`, and retrieval_gallery.png. learned: prompts, which are written
-    to prompts.safetensors and judged beside the sentence that they started from.
+    Writes loss_curve.png, from the lines of `metrics.jsonl`, and retrieval_gallery.png. learned: prompts, which are
+    written to prompts.safetensors and judged beside the sentence that they started from.
     """
     loss_curve(workdir / "loss_curve.png", [line.record() for line in metrics])
     if pairs is None and learned is None:

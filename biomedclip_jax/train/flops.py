@@ -53,9 +53,10 @@ def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: 
       parameter in the blocks or before them is trained; then it is counted for all blocks.
     - weights: 2·N for each number of a trained matrix. Adapters have few of these, what is frozen none.
 
-    So a tower costs 3 x forward where all of it is trained, about 2 x with adapters, 1 x where it is frozen. Text counts at the
-    lengths that are computed: those of the buckets, or padded. Where a stage learns of labels, `prompts` tells: a pair has its
-    share of all classes, counted once a step, or one of them; without `prompts` text does not count.
+    So a tower costs 3 x forward where all of it is trained, about 2 x with adapters, 1 x where it is frozen. Text
+    counts at the lengths that are computed: those of the buckets, or padded. Where a stage learns of labels,
+    `prompts` tells: a pair has its share of all classes, counted once a step, or one of them; without `prompts`
+    text does not count.
     """
     shapes: dict[str, Any] = flatten_dict(abstract_model(model)[1], sep="/")
     trained = set(trained_by(stage, shapes))
@@ -68,7 +69,7 @@ def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: 
         lengths = [(classes if isinstance(stage.loss, Classification | MultiLabel) else pairs, tokens)]
 
     def blocks(tower: str, lengths: Sequence[tuple[int, int]], pairs: int) -> Work:
-        """lengths: (how many, tokens) of the sequences of so many pairs."""
+        """The work of a tower's blocks a pair. lengths: (how many, tokens) of the sequences of so many pairs."""
         config: Any = getattr(model, tower)
         prefix = prefix_tokens(getattr(model, f"{tower}_adapter"))
         tokens = sum(rows * n for rows, n in lengths) / pairs

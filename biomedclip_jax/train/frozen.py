@@ -1,7 +1,7 @@
 """What no stage of a run trains: how it is stored, and why it is not in checkpoints.
 
-Parameters that a pretrained tower or model brings and that are never trained are made again when a run goes on. Beside a
-checkpoint stands their fingerprint, so that other weights under the same name are noticed.
+Parameters that a pretrained tower or model brings and that are never trained are made again when a run goes on.
+Beside a checkpoint stands their fingerprint, so that other weights under the same name are noticed.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def sources(config: TrainConfig) -> dict[str, str]:
 
 
 def made_again(paths: list[str], config: TrainConfig, optimizer: Optimizer) -> list[str]:
-    """Those of `paths` that checkpoints leave out: parameters that are pretrained and that no stage trains."""
+    """The `paths` that checkpoints leave out: parameters that are pretrained and that no stage trains."""
     trained, pretrained = set(optimizer.all_trained()), tuple(sources(config))
     still = [path for path in paths if path not in trained and not is_adapter(path) and path != POSITIONS]
     return [path for path in still if pretrained and path.startswith(pretrained)]

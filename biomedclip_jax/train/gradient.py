@@ -1,13 +1,13 @@
 """The loss of a whole batch and its gradient, however the batch is split over devices and microbatches.
 
-The towers run inside `jax.shard_map`, each device on its rows of the batch. Parameters are made device-varying before they are
-differentiated: then no gradient is summed inside a loop, and one `psum` at the end is the only reduction. (Differentiating with
-respect to replicated parameters instead leaves an all-reduce in every scan body; seen in the compiled text on 8 devices.)
+The towers run inside `jax.shard_map`, each device on its rows of the batch. Parameters are made device-varying before
+they are differentiated: then no gradient is summed inside a loop, and one `psum` at the end is the only reduction.
+(With replicated parameters there is an all-reduce in every scan body: seen in the compiled text for 8 devices.)
 
-Exact large batches: the towers encode one microbatch after another and the loss sees all embeddings at once. The backward pass
-encodes each microbatch again (`jax.checkpoint`), so memory holds the activations of one microbatch and the embeddings of the
-batch. Dropout and patch drop are keyed by example, so the gradient is that of the whole batch to rounding. The idea is
-GradCache's (arXiv 2101.06983); in JAX it is a scan over a checkpointed function.
+Exact large batches: the towers encode one microbatch after another and the loss sees all embeddings at once. The
+backward pass encodes each microbatch again (`jax.checkpoint`), so memory holds the activations of one microbatch
+and the embeddings of the batch. Dropout and patch drop are keyed by example, so the gradient is that of the whole
+batch to rounding. The idea is GradCache's (arXiv 2101.06983); in JAX it is a scan over a checkpointed function.
 """
 
 from collections.abc import Callable
@@ -31,8 +31,8 @@ from biomedclip_jax.sharding import BATCH, as_varying, device_count, gather_leav
 from biomedclip_jax.train.optimizer import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
 
-# images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the example's position in the run; where a stage learns by
-# labels, labels bool [B, C]
+# images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the example's position in the run; and labels
+# bool [B, C] where a stage learns by them
 Batch = dict[str, Array]
 
 _TOWERS = ("image", "text")
@@ -59,8 +59,8 @@ def loss_and_gradient(
 ) -> Callable[[dict[str, Any], Batch], tuple[Array, Flat]]:
     """(params, batch) -> (loss, {path: gradient}) of the whole batch, for the parameters that the stage trains.
 
-    The loss is replicated; gradients are sharded as their parameters are. buckets: the lengths at which captions are computed
-    (`text_buckets.py`). prompts: of the classes, where the stage learns by labels.
+    The loss is replicated; gradients are sharded as their parameters are. buckets: the lengths at which captions
+    are computed (`text_buckets.py`). prompts: of the classes, where the stage learns by labels.
     """
     assert stage.prompted == (prompts is not None)
     model = config.model_in(stage)
@@ -91,10 +91,10 @@ def _on_device(c: StepContext, params: dict[str, Any], batch: Batch) -> tuple[Ar
 def _gradient_around_the_choice(c: StepContext, weights: Flat, batch: Batch) -> tuple[Array, Flat]:
     """This device's share of the loss, and of the gradient of what is trained.
 
-    With text buckets, a `lax.cond` chooses between captions sorted into buckets and padded ones, and XLA compiles both
-    branches. To keep the image tower out of them, its vjp is taken by hand: its forward pass before the choice, its backward
-    pass after it, and between them the gradient of everything else, also with respect to the image embeddings. The two sides
-    share no parameter.
+    With text buckets, a `lax.cond` chooses between captions sorted into buckets and padded ones, and XLA compiles
+    both branches. To keep the image tower out of them, its vjp is taken by hand: its forward pass before the
+    choice, its backward pass after it, and between them the gradient of everything else, also with respect to the
+    image embeddings. The two sides share no parameter.
     """
     of_image = {path: weights[path] for path in c.trained if path.startswith("image")}
     others = {path: weights[path] for path in c.trained if path not in of_image}

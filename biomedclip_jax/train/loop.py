@@ -60,8 +60,8 @@ class _Sent(NamedTuple):
 class Run:
     """A training run that is open: its state and position, which each method leaves in step with each other.
 
-    `with Run(...) as run: run.train(None)`. Entering restores the newest checkpoint or makes a new state; leaving, also by an
-    error, waits until all is written and ends every thread that the run has started.
+    `with Run(...) as run: run.train(None)`. Entering restores the newest checkpoint or makes a new state; leaving,
+    also by an error, waits until all is written and ends every thread that the run has started.
     """
 
     def __init__(self, config: TrainConfig, workdir: Path, loader: TrainLoader, held_out: HeldOut | None, stop: StopListener):

@@ -59,9 +59,10 @@ class _Data:
 def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> Results | None:
     """Run, or go on with, the training that `config` describes, in the run folder `workdir`.
 
-    Stops after `max_steps` updates in total where that is given. Returns the results when the run is finished, else None.
-    The same call goes on where an interrupted run stopped. With several processes (`hosts.start`) each makes the same call,
-    and the first one writes. UserError for input that cannot work, before anything is computed; `Terminated` after SIGTERM.
+    Stops after `max_steps` updates in total where that is given. Returns the results when the run is finished, else
+    None. The same call goes on where an interrupted run stopped. With several processes (`hosts.start`) each makes
+    the same call, and the first one writes. UserError for input that cannot work, before anything is computed;
+    `Terminated` after SIGTERM.
     """
     with StopListener() as stop:  # from the first moment: a signal while the data is read is heeded at the first step
         enable_compilation_cache()

@@ -40,7 +40,7 @@ class Clock:
         self._steps = 0
 
     def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches; the time until each of them arrives counts as waiting for data."""
+        """Hand on the batches; the time until each of them arrives counts as waiting for data."""
         while True:
             before = time.perf_counter()
             batch = next(batches, None)
@@ -70,10 +70,11 @@ class Clock:
 
 @dataclass(frozen=True, kw_only=True)
 class StepLine:
-    """A line of `metrics.jsonl` about an update: measures of the state that went into it, and the speed since the line before.
+    """A line of `metrics.jsonl` about an update: measures of the state that went into it, and the speed since the
+    line before.
 
-    logit_scale is the factor itself (e to the parameter), logit_bias is left out where the model has none, grad_norm is that
-    before clipping. seconds: of the whole run, with the parts before this one.
+    logit_scale is the factor itself (e to the parameter), logit_bias is left out where the model has none,
+    grad_norm is that before clipping. seconds: of the whole run, with the parts before this one.
     """
 
     step: int

@@ -1,11 +1,12 @@
 """Which parameters a stage trains, how long it is, at which learning rate, and by which rule: AdamW or SGD.
 
-Parameters are named by path, `image/blocks/mlp/fc1/kernel`. A pattern means a path or what lies below it, with the wildcards
-of `fnmatch`: "text" is the whole text tower, "*_head" both projections, "*/bias" every bias.
+Parameters are named by path, `image/blocks/mlp/fc1/kernel`. A pattern means a path or what lies below it, with the
+wildcards of `fnmatch`: "text" is the whole text tower, "*_head" both projections, "*/bias" every bias.
 
-The state holds moments for trained parameters only: one optax state for each set of parameters that the same stages train
-("stages 0,1"), with its own count of updates. A set that a stage leaves alone keeps its moments and its count, and one that
-starts late gets Adam's bias correction from its own first update on. A stage with an optimizer of its own has sets of its own.
+The state holds moments for trained parameters only: one optax state for each set of parameters that the same stages
+train ("stages 0,1"), with its own count of updates. A set that a stage leaves alone keeps its moments and its
+count, and one that starts late gets Adam's bias correction from its own first update on. A stage with an optimizer
+of its own has sets of its own.
 """
 
 import difflib
@@ -57,7 +58,8 @@ def decays(paths: Sequence[str]) -> dict[str, bool]:
     """True where weight decay applies: matrices and embeddings, by name. Biases, norms, factors of adapters
     and the temperature have none.
 
-    The rule is open_clip's (`train/main.py`: ndim below 2, bn, ln, bias, logit_scale are left out) applied to timm and BERT.
+    The rule is open_clip's (`train/main.py`: ndim below 2, bn, ln, bias, logit_scale are left out) applied to timm
+    and BERT.
     """
     return {path: path.rsplit("/", 1)[-1] in _DECAYED or path.endswith(_LOW_RANK) for path in paths}
 
@@ -162,8 +164,8 @@ def samples_before(step: int, stages: Sequence[Stage], steps: Sequence[int]) -> 
 def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Sequence[int]) -> optax.Schedule:
     """step -> learning rate: linear warm-up, then half a cosine or no change, times the stage's factor.
 
-    One curve runs over all stages that have the run's optimizer; each stage with an optimizer of its own has its own curve.
-    The first update has learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
+    One curve runs over all stages that have the run's optimizer; each stage with an optimizer of its own has its
+    own curve. The first update has learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
     """
     shared = sum(count for stage, count in zip(stages, steps, strict=True) if stage.optimizer is None)
     curves, done = [], 0

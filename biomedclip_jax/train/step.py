@@ -1,7 +1,7 @@
 """One update of a run: a pure function (state, batch) -> (state, metrics), compiled for a mesh.
 
-Loss and gradient come from `gradient.py`, where the towers run in `jax.shard_map`; the optimizer works outside it, in the same
-jit, on parameters, moments and gradients that are sharded alike.
+Loss and gradient come from `gradient.py`, where the towers run in `jax.shard_map`; the optimizer works outside it,
+in the same jit, on parameters, moments and gradients that are sharded alike.
 """
 
 import math
@@ -54,9 +54,10 @@ def make_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The compiled update of stage `number`. The state that goes in is donated: use the one that comes out.
 
-    rate: step -> learning rate. buckets, prompts: as for `loss_and_gradient`. Metrics are float32 scalars of the state that
-    went in: loss, grad_norm (before clipping), logit_scale (as exp), learning_rate, and logit_bias where the model has one. A
-    batch may have `signal`, int32 [B], what each host asks of all: its largest value is a metric, too.
+    rate: step -> learning rate. buckets, prompts: as for `loss_and_gradient`. Metrics are float32 scalars of the
+    state that went in: loss, grad_norm (before clipping), logit_scale (as exp), learning_rate, and logit_bias where
+    the model has one. A batch may have `signal`, int32 [B], what each host asks of all: its largest value is a
+    metric, too.
     """
     stage = config.stages[number]
     check_stage(stage, mesh.size)

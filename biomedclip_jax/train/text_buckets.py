@@ -1,12 +1,13 @@
-"""Captions at their real length: the captions of a batch, sorted by length over all devices, in a few groups of fixed shape.
+"""Captions at their real length: those of a batch, sorted over all devices into a few groups of fixed shape.
 
-Padded to 256 tokens the text tower costs more than the image tower, while real captions have 150 tokens in the mean. The
-groups' shapes are fixed when a stage starts, from the lengths of the data set's captions, and leave room for chance (3
-standard deviations): the shortest n₁ captions of a batch are computed at length L₁, the next n₂ at L₂ and so on. A batch
-that does not fit all the same (`fits`) is computed at full length, so no caption is ever shortened.
+Padded to 256 tokens the text tower costs more than the image tower, while real captions have 150 tokens in the
+mean. The groups' shapes are fixed when a stage starts, from the lengths of the data set's captions, and leave room
+for chance (3 standard deviations): the shortest n₁ captions of a batch are computed at length L₁, the next n₂ at L₂
+and so on. A batch that does not fit all the same (`fits`) is computed at full length, so no caption is ever
+shortened.
 
-Sorting happens on the devices: token ids are small, each device gathers those of the whole batch and takes every d-th of the
-sorted captions. So all devices have the same work, and the hosts need not know each other's captions.
+Sorting happens on the devices: token ids are small, each device gathers those of the whole batch and takes every
+d-th of the sorted captions. So all devices have the same work, and the hosts need not know each other's captions.
 """
 
 from dataclasses import dataclass
@@ -43,8 +44,8 @@ def caption_lengths(tokens: ArrayLike, pad_id: int) -> Array:
 def plan_buckets(
     lengths: np.ndarray, longest: int, stage: Stage, devices: int, count: int, *, complete: bool = False
 ) -> Buckets:
-    """The groups of a stage for captions of such `lengths`, int [n]; () where padding is no worse, and where captions must stay
-    in their order or are not used.
+    """The groups of a stage for captions of such `lengths`, int [n]; () where padding is no worse, and where
+    captions must stay in their order or are not used.
 
     longest: tokens that captions are padded to. count: the most groups; 1 means to pad. complete: these are the lengths of
     all captions and not of a sample, in which longer ones may be missing.

@@ -1,5 +1,6 @@
 """The command line in the hands of somebody who makes mistakes: one line, exit code 2, nothing half-written."""
 
+import argparse
 import contextlib
 import csv
 import errno
@@ -22,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 import biomedclip_jax as bc
 from biomedclip_jax.cli import main
+from biomedclip_jax.cli.main import _parser
 from biomedclip_jax.errors import UserError
 
 CONFIG = "open_clip_config.json"
@@ -244,7 +246,7 @@ def test_bad_options_of_embed(original: Path, image: Path, tmp_path: Path, capsy
     assert files(tmp_path) == [image]
 
 
-# --- fields of a config on the command line (what they take: tests/train/test_overrides.py) -------------------------
+# --- fields of a config on the command line (what they take: tests/config/test_overrides.py) -------------------------
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QUICKSTART = CONFIGS / "quickstart.py"
@@ -286,12 +288,12 @@ def test_help_after_a_config_lists_its_fields(tmp_path: Path, capsys: pytest.Cap
     assert main(["train", str(QUICKSTART), "--help"]) == 0
     out = capsys.readouterr().out
     assert "example:\n  biomedclip train" in out and "--workdir" in out
-    assert re.search(r"^  --stages\.2\.batch-size 128 +a whole number$", out, re.M)
+    assert re.search(r"^  --stages\.2\.batch-size 128 +\(a whole number\)\n      Pairs in an update", out, re.M)
     assert str(tmp_path / "none.py") in failure(capsys, "train", tmp_path / "none.py", "--help", watch=tmp_path)
 
 
 def test_no_field_hides_a_flag_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    from biomedclip_jax.config.load import load_config
+    from biomedclip_jax.config.files import load_config
     from biomedclip_jax.config.overrides import fields
 
     with pytest.raises(SystemExit):
@@ -299,6 +301,19 @@ def test_no_field_hides_a_flag_of_the_command(capsys: pytest.CaptureFixture[str]
     own = set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", capsys.readouterr().out.partition("fields of the config")[0], re.M))
     assert own == {"--help", "--debug", "--workdir", "--max-steps"}
     assert not own & {field.flag for field in fields(load_config(QUICKSTART))}
+
+
+def test_every_option_of_every_verb_has_a_help() -> None:
+    def without(parser: argparse.ArgumentParser, name: str) -> list[str]:
+        found = []
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found += [each for verb, below in action.choices.items() for each in without(below, f"{name} {verb}")]
+            elif not action.help:
+                found.append(f"{name} {action.option_strings or action.dest}")
+        return found
+
+    assert without(_parser([]), "biomedclip") == []
 
 
 def test_other_verbs_have_no_fields(capsys: pytest.CaptureFixture[str]) -> None:

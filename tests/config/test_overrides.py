@@ -1,5 +1,7 @@
 """Fields given on the command line: every kind of value, every mistake, every field of every config."""
 
+import dataclasses
+import itertools
 import json
 import shlex
 from collections.abc import Callable
@@ -10,8 +12,8 @@ from typing import Any, Literal
 import pytest
 
 from biomedclip_jax.config import TrainConfig, to_json
-from biomedclip_jax.config.load import load_config
-from biomedclip_jax.config.overrides import describe, fields, override
+from biomedclip_jax.config.files import KINDS, load_config
+from biomedclip_jax.config.overrides import describe, field_texts, fields, override
 from biomedclip_jax.errors import UserError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.py"))
@@ -107,24 +109,63 @@ def test_every_field_takes_its_own_value(path: Path) -> None:
 def test_every_config_lists_its_flags(path: Path) -> None:
     """Each on a line of its own with its value, in a form that a shell gives back as it was."""
     config = load_config(path)
-    lines = [line for line in describe(config).splitlines() if line]
+    lines = [line for line in describe(config).splitlines() if line.startswith("  --")]
     assert len(lines) == len(fields(config)) > 60
     for line, field in zip(lines, fields(config), strict=True):
         assert line.startswith(f"  {shlex.join([field.flag, *field.words])} "), line
 
 
-def test_the_list_says_types_and_meanings(config: TrainConfig) -> None:
-    lines = {line.split()[0]: " ".join(line.split()) for line in describe(config).splitlines() if line}
+@EVERY_CONFIG
+def test_every_flag_says_what_it_does(path: Path) -> None:
+    """In a sentence, which stands below the flag."""
+    config = load_config(path)
+    entries = helps(config)
+    for field in fields(config):
+        assert len(field.text.split()) >= 4 and field.text.endswith("."), field.flag
+        assert entries[field.flag].endswith(f") {field.text}"), field.flag
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_every_field_of_a_config_has_a_docstring(kind: type) -> None:
+    assert list(field_texts(kind)) == [field.name for field in dataclasses.fields(kind)]
+
+
+def helps(config: Any) -> dict[str, str]:
+    """What is written of each flag, in one line."""
+    entries: dict[str, str] = {}
+    for line in describe(config).splitlines():
+        if line.startswith("  --"):
+            entries[flag := line.split()[0]] = " ".join(line.split())
+        elif line.startswith("      "):
+            entries[flag] += f" {line.strip()}"
+    return entries
+
+
+def test_the_list_says_types_defaults_and_meanings(config: TrainConfig) -> None:
+    entries = helps(config)
     for line in (
-        "--seed 0 a whole number",
-        "--data.tokenizer demo:quickstart a text; a folder, or hf-hub:org/name",
-        "--data.crop-scale 0.6 1.0 a number and a number; RandomResizedCrop, open_clip's default",
-        "--optimizer.clip-norm 1.0 a number or None",
-        "--optimizer.schedule cosine one of cosine, constant",
-        "--model.image.class-token True True or False",
+        "--seed 0 (a whole number)",
+        "--data.crop-scale 0.6 1.0 (a number, 2 times; default: 0.9 1.0)",
+        "--optimizer.clip-norm 1.0 (a number or None; default: None)",
+        "--optimizer.schedule cosine (one of cosine, constant)",
+        "--optimizer.groups (a text and a number, any number of times)",
+        "--model.image.class-token True (True or False)",
     ):
-        assert lines[line.split()[0]] == line
-    assert lines["--optimizer.groups"].startswith("--optimizer.groups a text and a number, any number of times; (parameter")
+        assert f"{entries[line.split()[0]]} ".startswith(f"{line} ")
+    assert (
+        entries["--model.image.patch-size"]
+        == "--model.image.patch-size 8 (a whole number; default: 16) Side of a patch in pixels."
+    )
+
+
+def test_the_list_is_ordered_by_dataclass(config: TrainConfig) -> None:
+    """A dataclass's own fields stay together, below a line that says what it is; what has no flag is named at the end."""
+    owners = [field.path.rpartition(".")[0] for field in fields(config)]
+    assert len(list(itertools.groupby(owners))) == len(set(owners))
+    lines = describe(config).splitlines()
+    headings = [line.partition(" (")[0] for line in lines if line and not line.startswith(" ") and "Config): " in line]
+    assert [owner for owner in owners if owner in headings] and set(headings) <= set(owners)
+    assert "Only in the config file: stages.0.optimizer, " in describe(config)
 
 
 # --- what is wrong -------------------------------------------------------------------------------------------------
@@ -173,8 +214,8 @@ def test_an_unknown_flag(config: TrainConfig, arguments: str, message: str) -> N
         ("--compute.dtype float16", "one of float32, bfloat16"),
         ("--data.template a photo", "a text"),
         ("--data.tokenizer", "a text"),
-        ("--data.crop-scale 0.5", "a number and a number"),
-        ("--data.crop-scale 0.5 0.6 0.7", "a number and a number"),
+        ("--data.crop-scale 0.5", "a number, 2 times"),
+        ("--data.crop-scale 0.5 0.6 0.7", "a number, 2 times"),
         ("--optimizer.groups image", "a text and a number, any number of times"),
         ("--optimizer.groups image x", "a text and a number, any number of times"),
     ],
@@ -225,7 +266,8 @@ class Whole:
     part: Part | None = None
     parts: tuple[Part, ...] = ()
     names: tuple[str, ...] | None = None
-    amount: int | float = 1  # of something
+    amount: int | float = 1
+    """How much there is."""
     make: Callable[[], None] | None = None
 
 

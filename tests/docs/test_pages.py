@@ -19,7 +19,7 @@ from PIL import Image
 
 from biomedclip_jax.cli.main import _parser, main
 from biomedclip_jax.config import Stage
-from biomedclip_jax.config.load import load_config
+from biomedclip_jax.config.files import load_config
 from biomedclip_jax.config.overrides import override
 from biomedclip_jax.train.main import train
 

@@ -7,8 +7,9 @@ import pytest
 from helpers import tiny
 
 from biomedclip_jax.config import ComputeConfig, DataConfig, PreprocessConfig, Stage, TrainConfig
+from biomedclip_jax.planning.compiling import Compiled
 from biomedclip_jax.planning.estimate import Estimate, estimate, loss_flops, recomputed, transfer_seconds
-from biomedclip_jax.planning.hlo import Collective
+from biomedclip_jax.planning.hlo import Collective, Program
 from biomedclip_jax.planning.topology import Chip, Topology, parse_topology
 from biomedclip_jax.train.flops import Work, flops_per_pair
 
@@ -55,7 +56,8 @@ def test_bounds_of_a_stage() -> None:
     )
     topology = Topology("g:2x4", GPU, (2, 4))
     moves = dataclasses.replace(along([list(range(8))]), times=3)
-    found = estimate(config, 0, topology, (), arguments=1000, peak=1500, collectives=[moves])
+    compiled = Compiled(1.0, 1000, None, 1500, True, Program((moves,), 0, 0))
+    found = estimate(config, 0, topology, (), None, compiled)
     flops = flops_per_pair(tiny.MODEL, stage)
     assert found.model_flops == found.padded_flops == flops and found.hardware_flops == pytest.approx(flops * 4 / 3)
     loss = 8 * 16 * 64 * 16 / 1e11  # 8 rows here: 16 operations for each of 64 columns and 16 numbers

@@ -1,4 +1,4 @@
-"""The verb's work: verdicts, the search for what fits, and real programs compiled for machines that are not there."""
+"""The work of the verb: verdicts, the search for what fits, and real programs compiled for machines that are not here."""
 
 import dataclasses
 import importlib.util

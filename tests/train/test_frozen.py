@@ -22,7 +22,7 @@ from biomedclip_jax.config import (
     Stage,
     TrainConfig,
 )
-from biomedclip_jax.config.load import load_config
+from biomedclip_jax.config.files import load_config
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.model import Model

@@ -93,7 +93,7 @@ class NpzArray:
 
     @property
     def values(self) -> np.ndarray:
-        """The whole array. UserError for a damaged file."""
+        """The whole array, read at the first call. UserError for a damaged file."""
         with self._lock:  # or each thread would read it
             return self._read
 
@@ -106,5 +106,5 @@ class NpzImage(LazyImage):
     index: int
 
     def load(self) -> Image.Image:
-        """Mode "L" or "RGB". UserError as of `NpzArray.values`."""
+        """The picture in mode "L" or "RGB", by its array. UserError for a damaged file."""
         return Image.fromarray(self.array.values[self.index])

@@ -23,7 +23,8 @@ from biomedclip_jax.data.tfds_read import open_build
 from biomedclip_jax.errors import UserError, first_line
 
 _FILE_SPLITS = {"train": "train", "validation": "valid", "test": "test"}
-# Neighbours share chunks: all those of 1,024 patches stay open, whatever their shape. The number of slots should be prime.
+# Neighbours share chunks: all those of 1,024 patches stay open, whatever their shape. The number of slots should be
+# prime.
 _CACHE_BYTES, _CACHE_SLOTS = 2**26, 10_007
 
 

@@ -1,8 +1,9 @@
 """The quickstart's data: real biomedical pictures that pip packages carry, with captions in our own words.
 
-From each picture come many square regions. A line cuts the picture in two, and a region lies wholly on one side of it:
-on the one side for training, on the other held out, so that no pixel is in both. A caption says what a person who knows
-the picture sees in the region. Needs pydicom, pydicom-data and scikit-image: `pip install 'biomedclip_jax[demo]'`.
+From each picture come many square regions. A line cuts the picture in two, and a region lies wholly on one side of
+it: on the one side for training, on the other held out, so that no pixel is in both. A caption says what a person
+who knows the picture sees in the region. Needs pydicom, pydicom-data and scikit-image: `pip install
+'biomedclip_jax[demo]'`.
 """
 
 import csv

@@ -1,7 +1,8 @@
 """Decoded images -> pixels for the image tower: resized, cropped, normalised; for training at random, else in one way.
 
-As open_clip makes them (open_clip/transform.py), with torchvision's transforms on PIL images, in the same order. In training
-a random crop, and mild changes besides it: flip, colour jitter, gray; random numbers come from the caller's generator.
+As open_clip makes them (open_clip/transform.py), with torchvision's transforms on PIL images, in the same order. In
+training a random crop, and mild changes besides it: flip, colour jitter, gray; random numbers come from the
+caller's generator.
 """
 
 import math

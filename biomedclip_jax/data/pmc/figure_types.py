@@ -28,7 +28,7 @@ _STRONG, _WEAK = 3, 1
 
 @dataclass(frozen=True)
 class FigureType:
-    """A type of figures. code: of the taxonomy ("DRCT"). name: what users type and records say ("CT")."""
+    """A type of figures, such as CT. code: of the taxonomy ("DRCT"). name: what users type and records say ("CT")."""
 
     code: str
     name: str

@@ -111,6 +111,7 @@ class BuildShard:
     count: int
 
     def records(self) -> Iterator[CountedRecord]:
+        """Read the records, one after the other. UserError for a shard that cannot be read."""
         import tensorflow_datasets as tfds
 
         from biomedclip_jax.data.tfds_write import read_records
@@ -136,9 +137,11 @@ class SomePairs:
 
     @property
     def count(self) -> int:
+        """The number of pairs in this part."""
         return self.stop - self.start
 
     def records(self) -> Iterator[CountedRecord]:
+        """Read the texts of the pairs, one after the other, and the sizes of their images."""
         from PIL import Image
 
         from biomedclip_jax.data.sources import open_pairs

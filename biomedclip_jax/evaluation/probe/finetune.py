@@ -1,4 +1,4 @@
-"""Fine-tuning of the whole image tower by ELEVATER's routine: the probe's classifier behind it, and everything is trained.
+"""Fine-tuning of the whole image tower by ELEVATER's routine: the tower is trained with the probe's classifier behind it.
 
 Resize and centre crop, no augmentation. BatchNorm inside an image tower stays frozen (ELEVATER trains it). All local devices
 share each batch; the result does not depend on their number.
@@ -16,26 +16,30 @@ from biomedclip_jax.evaluation.probe.head import EPOCHS, SEARCH_EPOCHS, Selectio
 from biomedclip_jax.evaluation.probe.image_tower import Tower, decoded
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.probe.search import Search, full_search, small_search
+from biomedclip_jax.evaluation.trainer import State
 from biomedclip_jax.support.terminal import progress_bar
 
-State = dict[str, Any]
 Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """pixels: uint8 [m, S, S, 3] of images, of which these are those `at`: int64 [n]. labels: int64 [n]."""
+    """Some n of m decoded images, with their labels.
+
+    pixels: uint8 [m, S, S, 3], of all. positions: int64 [n], which of them are meant. labels: int64 [n].
+    """
 
     pixels: np.ndarray
-    at: np.ndarray
+    positions: np.ndarray
     labels: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """state: after the last epoch. losses: float32, of each step. accuracies: of the scored images, after each epoch.
+    """A tower that was fine-tuned, and how it went.
 
-    best: their probabilities [n, C] after the first of the best epochs; None if none was right.
+    state: after the last epoch. losses: float32, of each step. accuracies: of the scored images, after each epoch.
+    best: their probabilities, float64 [n, C], after the first of the best epochs; None if no answer was ever right.
     """
 
     state: State
@@ -47,18 +51,20 @@ class Tuned:
 def tune(
     tower: Tower, images: Images, scored: Images | None, text: np.ndarray, pair: tuple[float, float], epochs: int, seed: int
 ) -> Tuned:
-    """Train with a (learning rate, weight decay). It ends when the loss is no longer finite: accuracies are 0 from there on.
+    """Train the tower with a (learning rate, weight decay).
 
-    scored: what is predicted after each epoch. text: zero-shot weights [C, E].
+    Training ends when the loss is no longer finite: accuracies are 0 from there on.
+    scored: images that are predicted after each epoch. text: zero-shot weights [C, E].
     """
     state = tower.start(text)
     plan = batches(len(images.labels), epochs, seed)
     losses, accuracies = [], np.zeros(epochs)
     best = None
-    with progress_bar(epochs * plan.index.shape[1], "step") as bar:
+    with progress_bar(epochs * plan.shape[1], "step") as bar:
         for epoch in range(epochs):
-            for index, used in zip(plan.index[epoch], plan.used[epoch], strict=True):
-                state, loss = tower.step(state, images.pixels[images.at[index]], images.labels[index], used, *pair)
+            for rows in plan[epoch]:
+                used = (rows >= 0).astype(np.float32)  # the others only fill up a batch
+                state, loss = tower.step(state, images.pixels[images.positions[rows]], images.labels[rows], used, *pair)
                 losses.append(loss)
                 bar.update(1)
             if losses and not np.isfinite(float(losses[-1])):
@@ -72,13 +78,14 @@ def tune(
 
 
 def predicted(tower: Tower, state: State, images: Images) -> np.ndarray:
-    """Probabilities, float64 [n, C]."""
-    return probabilities(state["head"], tower.features(state, images.pixels, images.at))
+    """Probabilities of the classes, float64 [n, C], of images by a fine-tuned tower."""
+    head = {"linear": state.params["linear"], "seen": state.statistics}
+    return probabilities(head, tower.features(state, images.pixels, images.positions))
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """The method.
+    """Fine-tuning as a method of few labels.
 
     search: "full" is ELEVATER's, about 90 trainings of ten epochs; "small" has 8 of them (`small_search`); "none" takes
         `learning_rate` and `weight_decay`.
@@ -97,21 +104,24 @@ class FineTune:
 
     @property
     def name(self) -> str:
-        """Of the task."""
+        """The task in results.json and tables: "finetune"."""
         return "finetune"
 
     def __call__(self, task: FewShot) -> Prediction:
-        """See `Method`."""
+        """Search for the settings on the validation images, train with them on all labels, and predict the test images.
+
+        Raises UserError where the final training diverged, or an image cannot be read.
+        """
         clip = task.candidate.clip
         tower = _kept(self._towers, task.candidate.fingerprint, lambda: Tower(clip, self.microbatch))
         # a part is made of the same objects as the others: each image is decoded once
         parts = (task.given.data, task.train.data, task.validation.data)
         distinct = {id(image): (image, name) for part in parts for image, name in zip(part.images, part.names, strict=True)}
-        place = {key: position for position, key in enumerate(distinct)}
+        position = {key: number for number, key in enumerate(distinct)}
         images, names = zip(*distinct.values(), strict=True)
         pixels = decoded(images, names, clip.processor.config)
         given, train, validation = (
-            Images(pixels, np.array([place[id(image)] for image in part.images]), part.labels) for part in parts
+            Images(pixels, np.array([position[id(image)] for image in part.images]), part.labels) for part in parts
         )
         data, config = task.test.data, clip.processor.config
         pixels = _kept(self._pixels, f"{data.fingerprint} {config}", lambda: decoded(data.images, data.names, config))
@@ -141,7 +151,7 @@ class FineTune:
 
 
 def _kept(known: dict[str, Kept], key: str, make: Callable[[], Kept]) -> Kept:
-    """The newest alone: what was there goes before the new one comes."""
+    """The value of the newest key alone: the one before is let go before the new one is made."""
     if key not in known:
         known.clear()
         known[key] = make()

@@ -1,59 +1,43 @@
 """The classifier that ELEVATER puts behind an image tower: BatchNorm without scale and shift, and a linear layer.
 
-Source: `evaluation/full_model_finetune.py` of Computer-Vision-in-the-Wild/Elevater_Toolkit_IC. The linear layer starts as the
-zero-shot classifier; SGD with momentum 0.9 and a constant learning rate, weight decay on everything, biases too.
+Source: `evaluation/full_model_finetune.py` of Computer-Vision-in-the-Wild/Elevater_Toolkit_IC. The linear layer starts as
+the zero-shot classifier; SGD with momentum 0.9, a constant learning rate, and weight decay on everything, biases too.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array, lax
 
-from biomedclip_jax.evaluation.probe.methods import softmax
+from biomedclip_jax.evaluation.metrics import softmax
+from biomedclip_jax.evaluation.trainer import shuffled
 
 # Which epoch of a training counts. "last": the last one, of the trainings of the search, too (ELEVATER's
 # SEARCH_RESULT_ON_LAST_EPOCH). "best_test_epoch": the one that is best on what is predicted, be it the validation images of the
 # search or the test images: what ELEVATER publishes, and too good.
 Selection = Literal["last", "best_test_epoch"]
-Tree = Any
+Head = dict[str, dict[str, Array]]  # "linear": kernel [E, C] and bias [C], trained; "seen": mean [E] and var [E], running
 
 BATCH_SIZE = 64
 SEARCH_EPOCHS, EPOCHS = 10, 50  # of each candidate in the search; of the final training
 
-_MOMENTUM = 0.9
 _EPSILON, _UPDATE = 1e-5, 0.1  # torch's BatchNorm1d: eps, momentum
 
 
-@dataclass(frozen=True, eq=False)
-class Batches:
-    """index: int32 [epochs, steps, rows], positions of images. used: float32, the same shape, 0 where a batch is filled up."""
-
-    index: np.ndarray
-    used: np.ndarray
-
-
-def batches(images: int, epochs: int, seed: int, batch_size: int = BATCH_SIZE) -> Batches:
-    """Every image once an epoch, in an order of its own each epoch.
+def batches(images: int, epochs: int, seed: int, batch_size: int = BATCH_SIZE) -> np.ndarray:
+    """Positions of images, int32 [epochs, steps, rows], -1 where a batch is filled up: every image once an epoch.
 
     The last batch is smaller; if it would have one image it is left out, as in ELEVATER: one image has no variance.
     """
-    rows = min(batch_size, images)
-    steps = max(0, -(-(images - 1) // rows))
-    index = np.zeros((epochs, steps * rows), np.int32)
-    length = min(images, steps * rows)
-    for epoch in range(epochs):
-        index[epoch, :length] = np.random.default_rng([seed, epoch]).permutation(images)[:length]
-    used = np.zeros((epochs, steps * rows), np.float32)
-    used[:, :length] = 1
-    return Batches(index.reshape(epochs, steps, rows), used.reshape(epochs, steps, rows))
+    orders = (np.random.default_rng([seed, epoch]).permutation(images) for epoch in range(epochs))
+    return shuffled(orders, min(batch_size, images), fewest=2)
 
 
-def start(text: np.ndarray) -> dict[str, dict[str, Array]]:
-    """{"linear": what is trained, "seen": running statistics}. text: zero-shot weights [C, E]."""
+def start(text: np.ndarray) -> Head:
+    """The head before any training: the zero-shot weights [C, E], behind statistics of mean 0 and variance 1."""
     classes, width = text.shape
     linear = {"kernel": jnp.asarray(text.T), "bias": jnp.zeros(classes)}
     return {"linear": linear, "seen": {"mean": jnp.zeros(width), "var": jnp.ones(width)}}
@@ -62,7 +46,7 @@ def start(text: np.ndarray) -> dict[str, dict[str, Array]]:
 def standardised(features: Array, used: Array, total: Callable[[Array], Array] = lambda x: x) -> tuple[Array, dict[str, Array]]:
     """Features [B, E] by the mean and variance of the used rows [B], and these (the variance unbiased).
 
-    total: makes a sum over this device's rows one over all.
+    total: makes a sum over this device's rows a sum over those of all devices.
     """
     count = total(used.sum())
     mean = total((used[:, None] * features).sum(axis=0)) / count
@@ -72,25 +56,18 @@ def standardised(features: Array, used: Array, total: Callable[[Array], Array] =
 
 
 def updated(seen: dict[str, Array], batch: dict[str, Array]) -> dict[str, Array]:
-    """Running statistics after one more batch."""
+    """The running statistics after one more batch."""
     return {name: (1 - _UPDATE) * seen[name] + _UPDATE * batch[name] for name in seen}
 
 
-def cross_entropy(linear: dict[str, Array], x: Array, labels: Array, used: Array) -> Array:
-    """Sum over the used rows."""
+def cross_entropy(linear: dict[str, Array], x: Array, labels: Array, weights: Array) -> Array:
+    """The sum over standardised features x [B, E] of each row's cross-entropy (nats) times its weight."""
     logits = jnp.matmul(x, linear["kernel"], precision=lax.Precision.HIGHEST) + linear["bias"]
-    own = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
-    return -(used * own).sum()
+    return (weights * optax.softmax_cross_entropy_with_integer_labels(logits, labels)).sum()
 
 
-def sgd(params: Tree, gradient: Tree, velocity: Tree, rate: Array, decay: Array) -> tuple[Tree, Tree]:
-    """torch's SGD with momentum and weight decay: (parameters, velocity) after one update."""
-    velocity = jax.tree.map(lambda v, g, p: _MOMENTUM * v + g + decay * p, velocity, gradient, params)
-    return jax.tree.map(lambda p, v: p - rate * v, params, velocity), velocity
-
-
-def scores(head: dict[str, dict[str, Array]], features: Array) -> Array:
-    """Logits [n, C] by the running statistics."""
+def scores(head: Head, features: Array) -> Array:
+    """Logits [n, C] of features [n, E] by the running statistics."""
     seen, linear = head["seen"], head["linear"]
     x = (features - seen["mean"]) * lax.rsqrt(seen["var"] + _EPSILON)
     return jnp.matmul(x, linear["kernel"], precision=lax.Precision.HIGHEST) + linear["bias"]
@@ -103,10 +80,10 @@ def accuracy(logits: Array, labels: Array) -> Array:
 
 
 def score(accuracies: np.ndarray, selection: Selection) -> np.ndarray:
-    """Of a training in the search, [...], from its accuracies after each epoch [..., epochs]."""
+    """The score [...] of trainings in the search, from their accuracies after each epoch [..., epochs]."""
     return accuracies[..., -1] if selection == "last" else accuracies.max(axis=-1)
 
 
-def probabilities(head: dict[str, dict[str, Array]], features: np.ndarray) -> np.ndarray:
-    """float64 [n, C]."""
+def probabilities(head: Head, features: np.ndarray) -> np.ndarray:
+    """Probabilities of the classes, float64 [n, C], of features [n, E] by the running statistics."""
     return softmax(np.asarray(scores(head, jnp.asarray(features))))

@@ -1,6 +1,7 @@
-"""An image tower with a classifier behind it, trained on all local devices: one compiled step.
+"""An image tower with a classifier behind it, trained on all local devices, and the decoded images that it learns from.
 
-Decoded images, ready for many epochs: 8-bit pixels in a temporary file, which the system keeps in memory where it fits.
+A step is one compiled program. Images are decoded once for many epochs, to 8-bit pixels in a temporary file, which the system
+keeps in memory where it fits.
 """
 
 import dataclasses
@@ -23,18 +24,21 @@ from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.data.images.load import ImageSource, load_image
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.probe.head import cross_entropy, sgd, standardised, start, updated
+from biomedclip_jax.evaluation.probe.head import Head, cross_entropy, standardised, start, updated
+from biomedclip_jax.evaluation.trainer import State, Tree, begin, sgd, update
 from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.sharding import AXES, as_varying, make_mesh, replicated, rows, shard_axes, sum_over_devices
 from biomedclip_jax.support.terminal import progress_bar
-
-State = dict[str, Any]  # tower: {path: array}, head: see `head.start`, velocity: of the trained leaves of both
 
 _STATISTICS = ("mean", "var")  # of BatchNorm inside a ResNet: measured, not trained
 
 
 class Tower:
-    """The image tower of a model as something to train. `state` goes into `step` and must not be used after it."""
+    """The image tower of a model as something to train, with a classifier behind it.
+
+    A `State` has as params the tower's trained leaves, {"tower": {path: array}, "linear": see `head.start`}, and as statistics
+    the head's running ones. It goes into `step` and must not be used after it.
+    """
 
     def __init__(self, clip: Pretrained, microbatch: int | None = None, devices: list[Any] | None = None):
         """microbatch: images a device at once; None: all of the batch. devices: by default those of this process."""
@@ -42,35 +46,40 @@ class Tower:
         self._microbatch = microbatch
         self._graph, state = nnx.split(clip.model)
         self._shapes = {path: _shape(leaf) for path, leaf in flatten_dict(nnx.to_pure_dict(state), sep="/").items()}
-        self._params = {path: leaf for path, leaf in flatten_dict(clip.params, sep="/").items() if path.startswith("image")}
-        self._trained = {path for path in self._params if path.rsplit("/", 1)[-1] not in _STATISTICS}
+        self._whole = whole = replicated(self._mesh)
+        image = {path: leaf for path, leaf in flatten_dict(clip.params, sep="/").items() if path.startswith("image")}
+        measured = {path for path in image if path.rsplit("/", 1)[-1] in _STATISTICS}
+        self._trained = {path: leaf for path, leaf in image.items() if path not in measured}
+        self._frozen = jax.device_put({path: image[path] for path in measured}, whole)
         config = clip.processor.config
         self._mean, self._std = jnp.array(config.mean), jnp.array(config.std)
-        whole = replicated(self._mesh)
+        self._begin = jax.jit(_begin, out_shardings=whole)
         self._step = jax.jit(self._update, donate_argnums=0, out_shardings=whole)
         self._features = jax.jit(self._encode, in_shardings=(whole, rows(self._mesh)), out_shardings=whole)
-        self._whole = whole
-        self._begin = jax.jit(self._state, out_shardings=whole)
 
     def start(self, text: np.ndarray) -> State:
-        """The pretrained tower with the zero-shot classifier. text: [C, E]."""
-        return self._begin(*jax.device_put((self._params, start(text)), self._whole))
+        """The pretrained tower with the zero-shot classifier of weights [C, E]."""
+        return self._begin(*jax.device_put((self._trained, start(text)), self._whole))
 
     def step(
         self, state: State, pixels: np.ndarray, labels: np.ndarray, used: np.ndarray, rate: float, decay: float
     ) -> tuple[State, Array]:
-        """(state, loss) after one update. pixels: uint8 [B, S, S, 3]; labels [B]; used: float32 [B], 0 leaves a row out."""
+        """The state after one update, and the loss before it.
+
+        pixels: uint8 [B, S, S, 3]. labels: int [B]. used: float32 [B], 0 leaves a row out. rate, decay: of SGD.
+        UserError where the batch takes more memory than a device has.
+        """
         devices = self._mesh.size
         each = -(-len(labels) // devices)
         at_once = min(self._microbatch or each, each)
         parts = -(-each // at_once)
-        lying = NamedSharding(self._mesh, P(None, AXES))
+        sharding = NamedSharding(self._mesh, P(None, AXES))
         batch = [
-            jax.device_put(_filled(array, parts * at_once * devices).reshape(parts, -1, *array.shape[1:]), lying)
+            jax.device_put(_filled(array, parts * at_once * devices).reshape(parts, -1, *array.shape[1:]), sharding)
             for array in (pixels, labels.astype(np.int32), used)
         ]
         try:
-            return self._step(state, *batch, jnp.float32(rate), jnp.float32(decay))
+            return self._step(state, self._frozen, batch, jnp.float32(rate), jnp.float32(decay))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -79,54 +88,49 @@ class Tower:
                 f"fine-tuning with {at_once} images a device at once takes more memory than there is: set --microbatch {less}"
             ) from error
 
-    def features(self, state: State, pixels: np.ndarray, at: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """float32 [n, E], not of unit length, of the images at these positions."""
-        size = -(-min(batch_size, len(at)) // self._mesh.size) * self._mesh.size
+    def features(self, state: State, pixels: np.ndarray, positions: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Features, float32 [n, E], not of unit length, of the images at these positions of `pixels`."""
+        size = -(-min(batch_size, len(positions)) // self._mesh.size) * self._mesh.size
+        tower = state.params["tower"] | self._frozen
         found = [
-            np.asarray(self._features(state["tower"], _filled(pixels[at[first : first + size]], size)))
-            for first in range(0, len(at), size)
+            np.asarray(self._features(tower, _filled(pixels[positions[first : first + size]], size)))
+            for first in range(0, len(positions), size)
         ]
-        return np.concatenate(found)[: len(at)]
-
-    def _state(self, tower: dict[str, Array], head: dict[str, dict[str, Array]]) -> State:
-        trained = {"tower": {path: tower[path] for path in self._trained}, "linear": head["linear"]}
-        # copies, because the state is donated to each step and the model's own arrays must live on
-        tower, head = jax.tree.map(jnp.copy, (tower, head))
-        return {"tower": tower, "head": head, "velocity": jax.tree.map(jnp.zeros_like, trained)}
+        return np.concatenate(found)[: len(positions)]
 
     def _encode(self, tower: dict[str, Array], pixels: Array) -> Array:
-        """float32 [B, E] of uint8 [B, S, S, 3]. The text tower is there in name only."""
+        """Features, float32 [B, E], of uint8 [B, S, S, 3]. The text tower takes part as shapes only."""
         model = nnx.merge(self._graph, unflatten_dict(self._shapes | tower, sep="/"))
         return model.image_features((pixels.astype(jnp.float32) / 255 - self._mean) / self._std)
 
     def _update(
-        self, state: State, pixels: Array, labels: Array, used: Array, rate: Array, decay: Array
+        self, state: State, frozen: dict[str, Array], batch: Sequence[Array], rate: Array, decay: Array
     ) -> tuple[State, Array]:
-        """pixels, labels, used [parts, rows, ...]: the second axis over the devices, the first one after another."""
-        tower, head = state["tower"], state["head"]
-        trained = {"tower": {path: tower[path] for path in self._trained}, "linear": head["linear"]}
-        frozen = {path: leaf for path, leaf in tower.items() if path not in self._trained}
+        """batch: pixels, labels and used [parts, rows, ...], the second axis over the devices, the first one after another."""
         split = P(None, AXES)
-        gradient = jax.shard_map(
+        on_devices = jax.shard_map(
             self._gradient, mesh=self._mesh, in_specs=(P(), P(), split, split, split), out_specs=(P(), P(), P())
         )
-        loss, gradients, statistics = gradient(trained, frozen, pixels, labels, used)
-        new, velocity = sgd(trained, gradients, state["velocity"], rate, decay)
-        head = {"linear": new["linear"], "seen": updated(head["seen"], statistics)}
-        return {"tower": tower | new["tower"], "head": head, "velocity": velocity}, loss
+
+        def gradient(trained: Tree, seen: dict[str, Array], batch: Sequence[Array]) -> tuple[tuple[Array, Tree], Tree]:
+            loss, gradients, statistics = on_devices(trained, frozen, *batch)
+            return (loss, updated(seen, statistics)), gradients
+
+        return update(sgd(rate, decay), gradient, state, batch)
 
     def _gradient(
-        self, trained: State, frozen: dict[str, Array], pixels: Array, labels: Array, used: Array
-    ) -> tuple[Array, State, dict[str, Array]]:
+        self, trained: Tree, frozen: dict[str, Array], pixels: Array, labels: Array, used: Array
+    ) -> tuple[Array, Tree, dict[str, Array]]:
         """On each device: loss and gradient of the whole batch, and the statistics of its features."""
         axes = shard_axes(trained, self._mesh)
 
-        def share(trained: State) -> tuple[Array, dict[str, Array]]:
+        def share(trained: Tree) -> tuple[Array, dict[str, Array]]:
             encode: Callable[[Array], Array] = lambda part: self._encode(trained["tower"] | frozen, part)  # noqa: E731
             if len(pixels) == 1:
                 features = encode(pixels[0])
             else:  # forward again in the backward pass: the memory is that of one part
-                features = lax.map(jax.checkpoint(encode), pixels).reshape(-1, self._width(trained))
+                width = trained["linear"]["kernel"].shape[0]
+                features = lax.map(jax.checkpoint(encode), pixels).reshape(-1, width)
             row_used = used.reshape(-1)
             x, statistics = standardised(features, row_used, lambda part: lax.psum(part, AXES))
             weight = row_used / lax.psum(row_used.sum(), AXES)
@@ -135,9 +139,11 @@ class Tower:
         (loss, statistics), gradients = jax.value_and_grad(share, has_aux=True)(as_varying(trained, axes))
         return *sum_over_devices(loss, gradients, axes), statistics
 
-    @staticmethod
-    def _width(trained: State) -> int:
-        return trained["linear"]["kernel"].shape[0]
+
+def _begin(tower: dict[str, Array], head: Head) -> State:
+    # copies, because the state is donated to each step and the model's own arrays must live on
+    tower, head = jax.tree.map(jnp.copy, (tower, head))
+    return begin(sgd(0.0, 0.0), {"tower": tower, "linear": head["linear"]}, head["seen"])
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -145,14 +151,15 @@ def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _filled(array: np.ndarray, length: int) -> np.ndarray:
-    """With zeros at the end."""
+    """The array with zeros at its end, `length` rows."""
     missing = length - len(array)
     return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)]) if missing else array
 
 
 def decoded(images: Sequence[ImageSource], names: Sequence[str], config: PreprocessConfig) -> np.ndarray:
-    """uint8 [n, S, S, 3]: resized and cropped as `preprocess` does it, before it normalises. The file goes with the array.
+    """Pixels of images, uint8 [n, S, S, 3], resized and cropped as `preprocess` does it before it normalises.
 
+    They are in a temporary file, which goes when the array does.
     Raises UserError where an image cannot be read, or the temporary folder (TMPDIR) has too little space.
     """
     size = config.image_size

@@ -1,7 +1,7 @@
 """ELEVATER's linear probe: a classifier on frozen features, with its learning rate and weight decay searched for.
 
-What differs from ELEVATER: the order of the images is seeded, too, but not PyTorch's; and the epoch that counts is the last,
-where ELEVATER takes the best on the test set, which is there by name (`head.Selection`).
+Two things differ from ELEVATER: the order of the images is seeded, but not as PyTorch shuffles; and the epoch that counts is
+the last, where ELEVATER takes the best on the test set, which can be asked for by name (`head.Selection`).
 """
 
 import functools
@@ -16,6 +16,7 @@ from jax import Array, lax
 from biomedclip_jax.evaluation.probe.head import (
     EPOCHS,
     SEARCH_EPOCHS,
+    Head,
     Selection,
     accuracy,
     batches,
@@ -23,22 +24,21 @@ from biomedclip_jax.evaluation.probe.head import (
     probabilities,
     score,
     scores,
-    sgd,
     standardised,
     start,
     updated,
 )
 from biomedclip_jax.evaluation.probe.methods import FewShot, Part, Prediction
 from biomedclip_jax.evaluation.probe.search import full_search
-
-Head = dict[str, dict[str, Array]]
+from biomedclip_jax.evaluation.trainer import State, begin, epoch, sgd
 
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """Of K candidates: the head after the last epoch and after the best one, and the accuracy of each epoch [K, epochs].
+    """Heads trained with K candidate settings, each after the last epoch and after the best one.
 
     The leaves of the heads have a leading axis K. Of equal epochs the first is the best.
+    accuracies: after each epoch, [K, epochs].
     """
 
     last: Head
@@ -49,9 +49,9 @@ class Trained:
 def train_heads(
     train: Part, scored: Part | None, text: np.ndarray, pairs: Sequence[tuple[float, float]], epochs: int, seed: int
 ) -> Trained:
-    """A head for each (learning rate, weight decay), all side by side in one program, on the same batches.
+    """Train a head for each (learning rate, weight decay), all side by side in one program, on the same batches.
 
-    scored: what accuracy is measured on after each epoch; None: 0 everywhere.
+    scored: images on which the accuracy is measured after each epoch; None: the accuracies are 0.
     """
     scored = scored or train.subset(np.zeros(0, np.int64))
     plan = batches(len(train), epochs, seed)
@@ -59,7 +59,7 @@ def train_heads(
     whole = 1 if len(pairs) == 1 else -(-len(pairs) // 12) * 12
     rates, decays = np.array([*pairs, *[pairs[-1]] * (whole - len(pairs))], np.float32).T
     learned_from, measured_on = ((part.features, part.labels.astype(np.int32)) for part in (train, scored))
-    given = learned_from, measured_on, (plan.index, plan.used), rates, decays
+    given = learned_from, measured_on, plan, rates, decays
     last, best, accuracies = _train(start(text), *jax.tree.map(jnp.asarray, given))
     last, best = jax.tree.map(lambda x: x[: len(pairs)], (last, best))
     return Trained(last, best, np.asarray(accuracies)[: len(pairs)])
@@ -68,53 +68,50 @@ def train_heads(
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(None, None, None, None, 0, 0))
 def _train(
-    head: Head,
-    train: tuple[Array, Array],
-    scored: tuple[Array, Array],
-    plan: tuple[Array, Array],
-    rate: Array,
-    decay: Array,
+    head: Head, train: tuple[Array, Array], scored: tuple[Array, Array], plan: Array, rate: Array, decay: Array
 ) -> tuple[Head, Head, Array]:
-    """One head. train, scored: features and labels. plan: rows of each batch, and which of them count.
+    """One head. train, scored: features and labels. plan: the positions of each batch's images, -1 for none.
 
     What does not depend on rate and decay, the batches and their statistics, `vmap` leaves the same for all candidates.
     """
     features, labels = train
+    optimizer = sgd(rate, decay)
 
-    def step(state: tuple[Head, dict[str, Array]], batch: tuple[Array, Array]) -> tuple[tuple[Head, dict[str, Array]], None]:
-        head, velocity = state
-        rows, used = batch
+    def loss(linear: dict[str, Array], seen: dict[str, Array], rows: Array) -> tuple[Array, dict[str, Array]]:
+        used = (rows >= 0).astype(jnp.float32)
         x, statistics = standardised(features[rows], used)
-        gradient = jax.grad(cross_entropy)(head["linear"], x, labels[rows], used / used.sum())
-        linear, velocity = sgd(head["linear"], gradient, velocity, rate, decay)
-        return ({"linear": linear, "seen": updated(head["seen"], statistics)}, velocity), None
+        return cross_entropy(linear, x, labels[rows], used / used.sum()), updated(seen, statistics)
 
-    def epoch(carry: tuple, plan: tuple[Array, Array]) -> tuple[tuple, Array]:
+    def one_epoch(carry: tuple[State, Head, Array], rows: Array) -> tuple[tuple[State, Head, Array], Array]:
         state, best, reached = carry
-        state, _ = lax.scan(step, state, plan)
-        now = accuracy(scores(state[0], scored[0]), scored[1])
+        state, _ = epoch(optimizer, jax.value_and_grad(loss, has_aux=True), state, rows)
+        now = accuracy(scores(_head(state), scored[0]), scored[1])
         better = now > reached
-        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state[0], best)
+        best = jax.tree.map(lambda new, old: jnp.where(better, new, old), _head(state), best)
         return (state, best, jnp.maximum(now, reached)), now
 
-    state = head, jax.tree.map(jnp.zeros_like, head["linear"])
-    (state, best, _), accuracies = lax.scan(epoch, (state, head, jnp.float32(0)), plan)
-    return state[0], best, accuracies
+    state = begin(optimizer, head["linear"], head["seen"])
+    (state, best, _), accuracies = lax.scan(one_epoch, (state, head, jnp.float32(0)), plan)
+    return _head(state), best, accuracies
+
+
+def _head(state: State) -> Head:
+    return {"linear": state.params, "seen": state.statistics}
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """The method. selection: which epoch counts, see `head.Selection`."""
+    """ELEVATER's linear probe as a method of few labels. selection: which epoch counts, see `head.Selection`."""
 
     selection: Selection = "last"
 
     @property
     def name(self) -> str:
-        """Of the task."""
+        """The task in results.json and tables: "probe"."""
         return "probe"
 
     def __call__(self, task: FewShot) -> Prediction:
-        """See `Method`."""
+        """Search for the settings on the validation images, train with them on all labels, and predict the test images."""
 
         def validated(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
             trained = train_heads(task.train, task.validation, task.text, pairs, SEARCH_EPOCHS, task.seed)

@@ -1,17 +1,52 @@
-"""What learns from few labels: the contract between the table of few-label results and the methods in it."""
+"""Tasks of few labels, and the contract between the table of their results and the methods that learn from them.
 
+`FewLabels` is what a user has: labelled images, budgets of labels and seeds. `make_tasks` embeds the images with one model
+and draws the labels; each draw is one `FewShot`, from which a `Method` makes a `Prediction`.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.prompts.templates import Prompts
+from biomedclip_jax.evaluation.probe.sampling import BUDGETS, SEEDS, Budget, Split, split
+from biomedclip_jax.prompts.templates import Prompts, class_embeddings
 
 if TYPE_CHECKING:
     from biomedclip_jax.prompts.learned import LearnedPrompts
+
+
+@dataclass(frozen=True, eq=False)
+class FewLabels:
+    """Labelled images to learn from and to be tested on, and how many labels are learned from.
+
+    prompts: sentences for each class, of the zero-shot classifier that methods start from.
+    seeds: one draw of labels each; a budget of all labels leaves nothing to draw and has the first seed alone.
+    search_shots: images of each class, at most, on which settings are chosen; None: no limit (see `sampling.split`).
+    """
+
+    train: Labelled
+    test: Labelled
+    prompts: Prompts
+    budgets: Sequence[Budget] = BUDGETS
+    seeds: Sequence[int] = SEEDS
+    search_shots: int | None = None
+
+    def check_classes(self) -> None:
+        """Raise a UserError where the classes of `train`, `test` and `prompts` differ."""
+        train, test, prompted = self.train, self.test, len(self.prompts.sentences)
+        if train.classes != test.classes:
+            raise UserError(
+                f"{train.name} has the classes {', '.join(train.classes)}, {test.name} has {', '.join(test.classes)}; "
+                "expected the same ones in the same order"
+            )
+        if prompted != len(train.classes):
+            raise UserError(f"prompts of {prompted} classes for {len(train.classes)}: expected some for each class")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +65,7 @@ class Part:
 
     @property
     def labels(self) -> np.ndarray:
-        """int64 [n]."""
+        """The class index of each image, int64 [n]."""
         return self.data.labels
 
     def subset(self, positions: np.ndarray) -> "Part":
@@ -42,11 +77,11 @@ class Part:
 class FewShot:
     """One task for a method: learn from `given`, predict `test`.
 
-    given: all labels of the budget: what the final training learns from.
+    given: all labels of the budget, which the final training learns from.
     train, validation: for choosing settings; no image is in both. `given` is both together, but with one shot per class
-        `train` alone, and where the search is limited (`few_shot.split`) more than both.
+        `train` alone, and where the search is limited (`sampling.split`) more than both.
     test: for predictions, never for choices, except by a selection that is called "best_test_epoch".
-    text: zero-shot weights, float32 [C, E]: the normalised mean of the unit embeddings of each class's sentences in `prompts`.
+    text: zero-shot weights, float32 [C, E]: for each class the normalised mean of the unit embeddings of its sentences.
     seed: of the choice of the images, and of whatever else the method draws.
     """
 
@@ -63,9 +98,10 @@ class FewShot:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """probabilities: float64 [test images, C], rows sum to 1. settings: what was chosen: learning rate, weight decay ...
+    """What a method answers for the test images of a task.
 
-    prompts: of a method that learns some, to be kept.
+    probabilities: float64 [n, C], rows sum to 1. settings: what was chosen, such as the learning rate.
+    prompts: of a method that learns some, to be kept as a file.
     """
 
     probabilities: np.ndarray
@@ -74,23 +110,70 @@ class Prediction:
 
 
 class Method(Protocol):
-    """Something that learns from few labels: usually a frozen dataclass of its options, with `__call__`.
-
-    name: the task of its rows in results.json ("probe", "finetune", "coop" ...) and its entry in the legend of the plot.
-    """
+    """Something that learns from few labels: usually a frozen dataclass of its options, with `__call__`."""
 
     @property
     def name(self) -> str:
-        """See the class."""
+        """The task of its rows in results.json ("probe", "finetune", "coop" ...) and its name in the plot's legend."""
         ...
 
     def __call__(self, task: FewShot) -> Prediction:
-        """Deterministic: the same task gives the same prediction."""
+        """Learn the task. Deterministic: the same task gives the same prediction."""
         ...
 
 
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Over the last axis, in float64."""
-    scores = scores.astype(np.float64)
-    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return scores / scores.sum(axis=-1, keepdims=True)
+@dataclass(frozen=True, eq=False)
+class Tasks:
+    """The tasks of one candidate on one data set, by budget and seed.
+
+    text: zero-shot weights, float32 [C, E]. known, test: the images that can be read. left_out: the others, and why.
+    """
+
+    candidate: Candidate
+    embeddings: Embeddings
+    prompts: Prompts
+    text: np.ndarray
+    known: Part
+    test: Part
+    left_out: list[dict[str, str]]
+    draws: dict[Budget, dict[int, Split]]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.draws.values()))
+
+    def of(self, budget: Budget) -> Iterator[FewShot]:
+        """One task for each seed, made when it is asked for: each has copies of the embeddings."""
+        for seed, drawn in self.draws[budget].items():
+            parts = (self.known.subset(drawn.given), self.known.subset(drawn.train), self.known.subset(drawn.validation))
+            yield FewShot(self.candidate, self.embeddings, self.prompts, self.text, *parts, self.test, seed)
+
+
+def make_tasks(candidate: Candidate, embeddings: Embeddings, data: FewLabels) -> Tasks:
+    """Embed the images with one model and draw the labels of each budget and seed.
+
+    Raises UserError where a budget cannot be drawn from `data.train`, and where an embedding is not finite.
+    """
+    known, unread = _readable(embeddings, candidate, data.train)
+    tested, unread_test = _readable(embeddings, candidate, data.test)
+    draws = {budget: _draws(known, budget, data) for budget in data.budgets}
+    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat), data.prompts)
+    return Tasks(candidate, embeddings, data.prompts, text, known, tested, unread + unread_test, draws)
+
+
+def _readable(embeddings: Embeddings, candidate: Candidate, data: Labelled) -> tuple[Part, list[dict[str, str]]]:
+    """The images that can be read, and those that cannot, with the reason."""
+    found = embeddings.images(candidate, data.images, data.fingerprint)
+    if not np.isfinite(found.features).all():
+        bad = data.names[int(found.kept[(~np.isfinite(found.features)).any(axis=1).argmax()])]
+        raise UserError(f"{candidate.name}: the embedding of {bad} is not finite; is the model, or the image, broken?")
+    left_out = [{"image": data.names[position], "reason": reason} for position, reason in found.errors.items()]
+    return Part(data.subset(found.kept), found.rows, found.features), left_out
+
+
+def _draws(known: Part, budget: Budget, data: FewLabels) -> dict[int, Split]:
+    """The draw of each seed."""
+    try:
+        seeds = data.seeds[:1] if budget.fraction == 1 else data.seeds
+        return {seed: split(known.labels, len(data.train.classes), budget, seed, data.search_shots) for seed in seeds}
+    except UserError as error:
+        raise UserError(f"{known.data.name}: {error}") from None

@@ -1,7 +1,7 @@
 """Which labels a method may learn from: shots per class or a share of all, and the part of them that validates.
 
 The sampling rules are those of ELEVATER (Computer-Vision-in-the-Wild/Elevater_Toolkit_IC, `evaluation/feature.py`, with
-`sample_few_shot_subset` of vision-datasets 0.2.17), to the image: the same images in the same file order give the same shots.
+`sample_few_shot_subset` of vision-datasets 0.2.17): the same images in the same file order give exactly the same shots.
 """
 
 import math
@@ -35,7 +35,7 @@ class Budget:
 
     @property
     def in_file_names(self) -> str:
-        """ "5-per-class", "10-percent"."""
+        """The budget as a part of a file name, such as "5-per-class" or "10-percent"."""
         return str(self).replace("%", "percent").replace(" ", "-")
 
     @staticmethod
@@ -49,10 +49,22 @@ class Budget:
             raise UserError(f"labels = {text!r}: expected shots per class (5), or a share of all labels (10%)") from None
 
 
+BUDGETS = (
+    Budget(shots=5),
+    Budget(shots=20),
+    Budget(shots=50),
+    Budget(fraction=0.01),
+    Budget(fraction=0.1),
+    Budget(fraction=1.0),
+)
+SEEDS = (0, 1, 2)
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Positions in the training set, int64. given: all labels of the budget. train, validation: for choosing settings.
+    """Positions of images in the training set, int64.
 
+    given: all labels of the budget. train, validation: for choosing settings.
     The final training uses `given`: `train` and `validation` together, except that one shot per class borrows a second image
     for validation, which `given` leaves out.
     """
@@ -65,9 +77,9 @@ class Split:
 def split(labels: np.ndarray, classes: int, budget: Budget, seed: int, search_shots: int | None = None) -> Split:
     """The images of a budget, drawn with `seed`, and their deterministic division into train and validation.
 
-    labels: int64 [n], in file order. search_shots: settings are chosen on so many images of each class at most (ELEVATER:
-        10,000 for PCam with all labels).
-    One shot is ELEVATER's: two images of each class are drawn, one validates, and the final training has the other alone.
+    labels: int64 [n], in file order. search_shots: images of each class, at most, on which settings are chosen (ELEVATER:
+        10,000 for PCam with all labels); None: no limit.
+    With one shot, as in ELEVATER, two images of each class are drawn: one validates, the final training has the other.
     Raises UserError where a class has no image at all, or no image remains to train on.
     """
     missing = np.setdiff1d(np.arange(classes), labels)
@@ -99,9 +111,9 @@ def shots(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def share(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """The same of a fraction of each class, rounded up, of two images at least: one must validate.
+    """Positions of a fraction of each class, rounded up, of two images at least, because one must validate.
 
-    Of one seed, smaller shares are parts of greater ones.
+    With the same seed a smaller share is a part of a greater one.
     """
     counts = np.bincount(labels)
     # without the rounding first, 0.07 * 100 = 7.000000000000001 is 8 images
@@ -113,19 +125,19 @@ def _first_in_shuffle(labels: np.ndarray, wanted: np.ndarray, seed: int) -> np.n
     order = list(range(len(labels)))
     random.Random(seed).shuffle(order)  # Python's own generator, as vision-datasets has it
     shuffled = np.array(order)
-    return shuffled[_place_in_class(labels[shuffled]) < wanted[labels[shuffled]]]
+    return shuffled[_position_in_class(labels[shuffled]) < wanted[labels[shuffled]]]
 
 
 def first_of_each_class(labels: np.ndarray, fraction: float = VALIDATION) -> np.ndarray:
-    """bool [n]: ELEVATER's validation images, the first ceil(20 %) of each class in the order given. No chance in it."""
+    """Which images validate in ELEVATER, bool [n]: the first ceil(20 %) of each class in the order given, without chance."""
     wanted = np.array([math.ceil(count * fraction) for count in np.bincount(labels)])
-    return _place_in_class(labels) < wanted[labels]
+    return _position_in_class(labels) < wanted[labels]
 
 
-def _place_in_class(labels: np.ndarray) -> np.ndarray:
+def _position_in_class(labels: np.ndarray) -> np.ndarray:
     """How many images of the same class come before each."""
     order = np.argsort(labels, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(labels))[:-1]])
-    place = np.empty(len(labels), np.int64)
-    place[order] = np.arange(len(labels)) - starts[labels[order]]
-    return place
+    position = np.empty(len(labels), np.int64)
+    position[order] = np.arange(len(labels)) - starts[labels[order]]
+    return position

@@ -2,17 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.probe.methods import FewShot, Part
+from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Part, Tasks, make_tasks
 from biomedclip_jax.evaluation.probe.sampling import Budget
-from biomedclip_jax.evaluation.probe.settings import check_classes, make_tasks
 from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
 from biomedclip_jax.evaluation.report.results import Result
 from biomedclip_jax.prompts.learned import LearnedPrompts
@@ -21,23 +18,23 @@ from biomedclip_jax.support.terminal import progress_bar
 
 
 class PromptLearner(Protocol):
-    """CoOp, CoCoOp or BiomedCoOp."""
+    """A method that learns prompts: CoOp, CoCoOp, BiomedCoOp or CLEFT's context prompts."""
 
     @property
     def name(self) -> str:
-        """See `Method`."""
+        """The method's name in results.json and tables, as in `Method`."""
         ...
 
     def learn(self, task: FewShot) -> LearnedPrompts:
-        """Prompts for the classes of the task."""
+        """Prompts for the classes of the task, learned from its images."""
         ...
 
 
 def base_to_novel(method: PromptLearner, task: FewShot) -> Result:
-    """Learn on the first half of the classes (one more if they are odd), test each half among its own classes.
+    """Learn on the first half of the classes (one more if their number is odd), test each half among its own classes.
 
-    metrics: base_accuracy, novel_accuracy, their harmonic_mean, and zero_shot_* of the data set's prompts on the same images.
-    UserError for class-specific prompts, which know no other classes, and for less than four classes.
+    metrics: base_accuracy, novel_accuracy, their harmonic_mean, and zero_shot_* of the data set's prompts on these images.
+    UserError for class-specific prompts, which fit no other classes, and for less than four classes.
     """
     classes = task.given.data.classes
     _check_count(classes)
@@ -62,40 +59,35 @@ def base_to_novel(method: PromptLearner, task: FewShot) -> Result:
     return Result(task.candidate.name, f"{method.name} base-to-novel", task.test.data.name, n, metrics, settings=settings)
 
 
-def base_to_novel_results(
-    candidates: Sequence[Candidate],
-    train: Labelled,
-    test: Labelled,
-    prompts: Prompts,
-    methods: Sequence[PromptLearner],
-    embeddings: Embeddings,
-    *,
-    dataset: str,
-    budgets: Sequence[Budget],
-    seeds: Sequence[int],
-) -> list[Result]:
-    """One result for each candidate, method and budget: means over the seeds, whose own metrics are in the details (`runs`)."""
-    check_classes(train, test, prompts)
-    _check_count(test.classes)
+def base_to_novel_results(evaluation: Evaluation, data: FewLabels, methods: Sequence[PromptLearner]) -> list[Result]:
+    """One result for each candidate, method and budget: means over the seeds, whose own metrics are in the details (`runs`).
+
+    Raises UserError as `base_to_novel` does, and where the classes of training data, test data and prompts differ.
+    """
+    data.check_classes()
+    _check_count(data.test.classes)
     results = []
-    for candidate in candidates:
-        tasks = make_tasks(candidate, train, test, prompts, embeddings, budgets=budgets, seeds=seeds)
+    for candidate in evaluation.candidates:
+        tasks = make_tasks(candidate, evaluation.embeddings, data)
         with progress_bar(len(methods) * len(tasks), f"training ({candidate.name})") as bar:
             for method in methods:
-                for budget in budgets:
+                for budget in data.budgets:
                     runs = []
                     for task in tasks.of(budget):
                         runs.append(base_to_novel(method, task))
                         bar.update(1)
-                    metrics = {name: float(np.mean([run.metrics[name] for run in runs])) for name in runs[0].metrics}
-                    about = {name: runs[0].settings[name] for name in ("base_classes", "images")}
-                    settings = about | {"budget": str(budget), "seeds": [run.settings["seed"] for run in runs]}
-                    details = {"runs": [run.settings | {"metrics": run.metrics} for run in runs]}
-                    if tasks.left_out:
-                        details["left_out"] = tasks.left_out
-                    found = dataclasses.replace(runs[0], dataset=dataset, metrics=metrics, settings=settings, details=details)
-                    results.append(found)
+                    results.append(_means(evaluation.dataset, tasks, budget, runs))
     return results
+
+
+def _means(dataset: str, tasks: Tasks, budget: Budget, runs: Sequence[Result]) -> Result:
+    metrics = {name: float(np.mean([run.metrics[name] for run in runs])) for name in runs[0].metrics}
+    about = {name: runs[0].settings[name] for name in ("base_classes", "images")}
+    settings = about | {"budget": str(budget), "seeds": [run.settings["seed"] for run in runs]}
+    details: dict[str, Any] = {"runs": [run.settings | {"metrics": run.metrics} for run in runs]}
+    if tasks.left_out:
+        details["left_out"] = tasks.left_out
+    return dataclasses.replace(runs[0], dataset=dataset, metrics=metrics, settings=settings, details=details)
 
 
 def _check_count(classes: Sequence[str]) -> None:

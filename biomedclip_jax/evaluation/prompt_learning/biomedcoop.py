@@ -32,7 +32,7 @@ def chosen_sentences(scores: Array, threshold: float) -> Array:
 
 
 @dataclass(frozen=True)
-class BiomedCoOpObjective:
+class BiomedCoOpLoss:
     """Cross-entropy + sccm · MSE + kdsp · KL.
 
     trained: "context"; frozen: "params", "tokens", "slots" and "sentences", unit embeddings [K, C, E].
@@ -48,7 +48,7 @@ class BiomedCoOpObjective:
     threshold: float
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
-        """See `training.Objective`."""
+        """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
         scale = frozen["params"]["logit_scale"]
         texts = encode_prompts(self.model, frozen["params"], layout, trained["context"])
@@ -92,8 +92,8 @@ class BiomedCoOp:
         clip, given = task.candidate.clip, task.given
         frozen, start = prepare(task, self.context)
         frozen["sentences"] = self._embed(task)
-        objective = BiomedCoOpObjective(clip.config, self.sccm, self.kdsp, self.threshold)
-        arrays, _ = fit(objective, self.recipe, start, frozen, given.unit, given.labels, task.seed)
+        loss = BiomedCoOpLoss(clip.config, self.sccm, self.kdsp, self.threshold)
+        arrays, _ = fit(loss, self.recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("biomedcoop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:

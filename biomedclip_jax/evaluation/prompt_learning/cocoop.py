@@ -15,13 +15,13 @@ from biomedclip_jax.prompts.learned import LearnedPrompts, conditioned_logits, e
 
 
 @dataclass(frozen=True)
-class CoCoOpObjective:
+class CoCoOpLoss:
     """Cross-entropy. trained: "context" and the network (`prompted.meta_net`); frozen: "params", "tokens", "slots"."""
 
     model: CLIPConfig
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
-        """See `training.Objective`."""
+        """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
         texts = encode_conditioned(self.model, frozen["params"], layout, trained, images)
         return cross_entropy(conditioned_logits(images, texts, frozen["params"]["logit_scale"]), labels, weights)
@@ -50,7 +50,7 @@ class CoCoOp:
         frozen, start = prepare(task, self.context)
         rng = np.random.default_rng([task.seed, 2])
         start |= initial_meta_net(clip.config.embed_width, clip.config.text.width, rng)
-        arrays, _ = fit(CoCoOpObjective(clip.config), self.recipe, start, frozen, given.unit, given.labels, task.seed)
+        arrays, _ = fit(CoCoOpLoss(clip.config), self.recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("cocoop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:

@@ -1,12 +1,20 @@
-"""CoOp, Context Optimization (Zhou et al., 2022, arXiv 2109.01134): the words round a class's name are learned as vectors."""
+"""CoOp, Context Optimization (Zhou et al., 2022, arXiv 2109.01134): the words round a class's name are learned as vectors.
 
+CLEFT's second stage: thirty learned vectors before the names of the classes, both towers frozen.
+
+Source: the paper (arXiv 2407.21011), which learns them by the cross-entropy of classification. Its released code calls the
+contrastive loss instead, and leaves the image tower free; neither is done here.
+"""
+
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 from jax import Array
 
 from biomedclip_jax.config import CLIPConfig
-from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction, softmax
+from biomedclip_jax.evaluation.metrics import softmax
+from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.models.clip import logits
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, initial_context
@@ -14,13 +22,13 @@ from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts, layou
 
 
 @dataclass(frozen=True)
-class CoOpObjective:
+class CoOpLoss:
     """Cross-entropy of the classes. trained: "context"; frozen: "params", "tokens", "slots"."""
 
     model: CLIPConfig
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
-        """See `training.Objective`."""
+        """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
         texts = encode_prompts(self.model, frozen["params"], layout, trained["context"])
         return cross_entropy(logits(images, texts, frozen["params"]["logit_scale"]), labels, weights)
@@ -46,7 +54,7 @@ class CoOp:
         clip, given = task.candidate.clip, task.given
         recipe = self._recipe(task)
         frozen, start = prepare(task, self.context)
-        arrays, _ = fit(CoOpObjective(clip.config), recipe, start, frozen, given.unit, given.labels, task.seed)
+        arrays, _ = fit(CoOpLoss(clip.config), recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("coop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:
@@ -83,3 +91,26 @@ def predict(learned: LearnedPrompts, task: FewShot, recipe: Recipe) -> Predictio
         "augmentation": "none",
     }
     return Prediction(softmax(learned.scores(task.candidate.clip, task.test.unit)), settings, learned)
+
+
+PHRASE = "this is a chest x ray of a patient with"
+
+
+@dataclass(frozen=True)
+class ContextPrompts(CoOp):
+    """The method, on any text tower. context: 30 vectors shared by all classes, that start from a phrase, said again and again.
+
+    recipe: None is CoOp's for the number of shots. CLEFT's, for whole training sets: SGD with momentum 0.9, rate 1e-4 falling
+    to 1e-5, weight decay 1e-3, 8,000 updates of 288 images.
+    """
+
+    context: ContextConfig = ContextConfig(start=PHRASE, vectors=30)
+
+    @property
+    def name(self) -> str:
+        """See `Method`."""
+        return "context-prompts"
+
+    def learn(self, task: FewShot) -> LearnedPrompts:
+        """As CoOp does, from another start."""
+        return dataclasses.replace(super().learn(task), method="context-prompts")

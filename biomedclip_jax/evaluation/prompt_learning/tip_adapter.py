@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.evaluation.probe.methods import FewShot, Part, Prediction, softmax
+from biomedclip_jax.evaluation.metrics import softmax
+from biomedclip_jax.evaluation.probe.methods import FewShot, Part, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 
 
@@ -44,14 +45,14 @@ _votes = jax.jit(votes, static_argnames="classes")
 
 
 @dataclass(frozen=True)
-class KeysObjective:
+class KeysLoss:
     """Cross-entropy of Tip-Adapter-F. trained: "keys" [K, E]; frozen: "text" [C, E], "scale" (), "key_labels" [K]."""
 
     alpha: float
     beta: float
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
-        """See `training.Objective`."""
+        """The loss of a batch; see `training.Loss`."""
         text = frozen["text"]
         cached = votes(cosines(images, trained["keys"]), frozen["key_labels"], len(text), self.beta)
         return cross_entropy(frozen["scale"] * cosines(images, text) + self.alpha * cached, labels, weights)
@@ -130,5 +131,5 @@ class TipAdapterF(TipAdapter):
             "scale": np.float32(task.embeddings.logit_scale(task.candidate)),
             "key_labels": _labels(part),
         }
-        objective = KeysObjective(self.alpha, self.beta)
-        return fit(objective, self.recipe, {"keys": part.unit}, frozen, part.unit, part.labels, task.seed)[0]["keys"]
+        loss = KeysLoss(self.alpha, self.beta)
+        return fit(loss, self.recipe, {"keys": part.unit}, frozen, part.unit, part.labels, task.seed)[0]["keys"]

@@ -1,4 +1,4 @@
-"""Learning a few vectors with everything else frozen: batches, learning rate, and an epoch as one compiled program."""
+"""Learning a few vectors with everything else frozen: the recipe, and an epoch as one compiled program."""
 
 import functools
 import math
@@ -9,21 +9,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.trainer import State, begin, epoch, sgd, shuffled
 
 Arrays = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. The defaults are CoOp's (`configs/trainers/CoOp/vit_b16.yaml`) with Dassl's momentum and weight decay.
+    """Optimizer, learning rate, batches and epochs of a training of prompts or keys.
 
+    The defaults are CoOp's (`configs/trainers/CoOp/vit_b16.yaml`) with Dassl's momentum and weight decay.
     "sgd": the rate is `warmup_learning_rate` for the first `warmup_epochs`, then falls by half a cosine, epoch by epoch; a
     short last batch is left out. "adamw": PyTorch's with eps 1e-4, half a cosine over all steps; a short last batch is used
-    (Tip-Adapter).
+    (Tip-Adapter). UserError for no epoch, or an empty batch.
     """
 
     epochs: int = 200
@@ -41,7 +43,7 @@ class Recipe:
                 raise UserError(f"{field} = {getattr(self, field)}: expected a whole number above 0")
 
     def make_optimizer(self, steps: int) -> optax.GradientTransformation:
-        """steps: updates in an epoch."""
+        """The optimizer, with its schedule, for epochs of so many updates."""
         if self.optimizer == "adamw":
             rate = optax.cosine_decay_schedule(self.learning_rate, self.epochs * steps)
             return optax.adamw(rate, eps=1e-4, weight_decay=self.weight_decay)
@@ -51,14 +53,14 @@ class Recipe:
             falling = 0.5 * self.learning_rate * (1 + jnp.cos(math.pi * (epoch - self.warmup_epochs) / self.epochs))
             return jnp.where(epoch < self.warmup_epochs, self.warmup_learning_rate, falling)
 
-        return optax.chain(optax.add_decayed_weights(self.weight_decay), optax.sgd(rate_of_epoch, self.momentum))
+        return sgd(rate_of_epoch, self.weight_decay, self.momentum)
 
 
-class Objective(Protocol):
+class Loss(Protocol):
     """A loss to be made small; hashable, because a compiled program is kept for each.
 
-    trained: what moves. frozen: the model's parameters and whatever else stays. images: unit embeddings [B, E]. labels: [B].
-    weights: float32 [B], 0 for rows that only fill up a batch.
+    trained: the arrays that are learned. frozen: the model's parameters and whatever else stays.
+    images: unit embeddings [B, E]. labels: int [B]. weights: float32 [B], 0 for rows that only fill up a batch.
     """
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
@@ -67,59 +69,49 @@ class Objective(Protocol):
 
 
 def mean(values: Array, weights: Array) -> Array:
-    """Of the rows that count."""
+    """The mean of values [B], weighted: rows of weight 0 do not count."""
     return (values * weights).sum() / weights.sum()
 
 
 def cross_entropy(scores: Array, labels: Array, weights: Array) -> Array:
-    """Mean over the rows that count; scores [B, C]."""
+    """The mean cross-entropy (nats) of scores [B, C] over the rows that count."""
     return mean(optax.softmax_cross_entropy_with_integer_labels(scores, labels), weights)
 
 
 def batches(count: int, recipe: Recipe, seed: int) -> np.ndarray:
     """Which images each batch has: int32 [epochs, steps, B], each epoch in an order of its own; -1 fills up a short batch."""
     size = min(recipe.batch_size, count)
-    steps = count // size if recipe.optimizer == "sgd" else -(-count // size)
     rng = np.random.default_rng(seed)
-    order = np.full((recipe.epochs, steps * size), -1, np.int32)
-    used = min(count, steps * size)
-    for row in order:
-        row[:used] = rng.permutation(count)[:used]
-    return order.reshape(recipe.epochs, steps, size)
+    orders = (rng.permutation(count) for _ in range(recipe.epochs))
+    return shuffled(orders, size, fewest=size if recipe.optimizer == "sgd" else 1)
 
 
-@functools.partial(jax.jit, static_argnames=("objective", "recipe"), donate_argnames="state")
+@functools.partial(jax.jit, static_argnames=("loss", "recipe"), donate_argnames="state")
 def _epoch(
-    objective: Objective, recipe: Recipe, state: tuple, frozen: Arrays, images: Array, labels: Array, chosen: Array
-) -> tuple[tuple, Array]:
-    optimizer = recipe.make_optimizer(len(chosen))
-
-    def step(state: tuple, rows: Array) -> tuple[tuple, Array]:
-        trained, moments = state
+    loss: Loss, recipe: Recipe, state: State, frozen: Arrays, images: Array, labels: Array, chosen: Array
+) -> tuple[State, Array]:
+    def of_batch(trained: Arrays, statistics: Arrays, rows: Array) -> tuple[Array, Arrays]:
         weights = (rows >= 0).astype(jnp.float32)
-        batch = images[rows], labels[rows], weights
-        loss, gradients = jax.value_and_grad(objective)(trained, frozen, *batch)
-        updates, moments = optimizer.update(gradients, moments, trained)
-        return (optax.apply_updates(trained, updates), moments), loss
+        return loss(trained, frozen, images[rows], labels[rows], weights), statistics
 
-    return lax.scan(step, state, chosen)
+    return epoch(recipe.make_optimizer(len(chosen)), jax.value_and_grad(of_batch, has_aux=True), state, chosen)
 
 
 def fit(
-    objective: Objective, recipe: Recipe, start: Arrays, frozen: Arrays, images: np.ndarray, labels: np.ndarray, seed: int
+    loss: Loss, recipe: Recipe, start: Arrays, frozen: Arrays, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """(trained arrays after the last epoch, losses float32 [epochs, steps]). UserError where training diverged.
+    """Trained arrays after the last epoch, and the losses float32 [epochs, steps]. UserError where training diverged.
 
     start: float32 arrays, not changed. images: unit embeddings [n, E]. labels: [n]. seed: of the order of the images.
     """
     order = batches(len(labels), recipe, seed)
     trained = {name: jnp.array(value, jnp.float32) for name, value in start.items()}
-    state = trained, recipe.make_optimizer(order.shape[1]).init(trained)
+    state = begin(recipe.make_optimizer(order.shape[1]), trained)
     frozen, rows, truth = jax.device_put((frozen, np.asarray(images), labels.astype(np.int32)))
     losses = []
     for chosen in order:  # one program an epoch: it can be interrupted, and is compiled once for all seeds
-        state, loss = _epoch(objective, recipe, state, frozen, rows, truth, chosen)
-        losses.append(np.asarray(loss))
+        state, of_epoch = _epoch(loss, recipe, state, frozen, rows, truth, chosen)
+        losses.append(np.asarray(of_epoch))
     if not np.isfinite(losses[-1]).all():
         raise UserError(f"learning_rate = {recipe.learning_rate}: training diverged (loss {losses[-1][-1]}); make it smaller")
-    return {name: np.asarray(value) for name, value in state[0].items()}, np.stack(losses)
+    return {name: np.asarray(value) for name, value in state.params.items()}, np.stack(losses)

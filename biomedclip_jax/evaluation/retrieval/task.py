@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from biomedclip_jax.data.pairs import ImageOf, Pairs
+from biomedclip_jax.data.pairs import ImageOf, Pairs, pairs_fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.evaluation import Evaluation
 from biomedclip_jax.evaluation.report.drawing import picture_file
 from biomedclip_jax.evaluation.report.results import Result
 from biomedclip_jax.evaluation.retrieval.approximate import Method, first_right, nearest, recall_against_exact
@@ -25,12 +24,12 @@ _SIDE_BY_SIDE = 4  # models in a picture
 def recall(image: np.ndarray, text: np.ndarray, caption: Sequence[str], ks: Sequence[int] = _KS) -> dict[str, float]:
     """Recall at k in both directions, as fractions: a quick look, during and after training.
 
-    image, text: unit embeddings [n, E], row i of both from pair i. caption: the n captions; pairs with the same caption are
-    the same text, so each different caption is ranked once, and any of its images is right.
+    image, text: unit embeddings [n, E], row i of both from pair i. caption: the n captions; pairs with the same caption
+    are the same text, so each different caption is ranked once, and any of its images is right.
     Keys: image_to_text_recall_at_k, text_to_image_recall_at_k.
     """
-    place: dict[str, int] = {}
-    group = np.array([place.setdefault(each, len(place)) for each in caption])
+    position: dict[str, int] = {}
+    group = np.array([position.setdefault(each, len(position)) for each in caption])
     first = np.unique(group, return_index=True)[1]
     own = np.stack([np.arange(len(image)), group], axis=1)
     found = {}
@@ -40,55 +39,47 @@ def recall(image: np.ndarray, text: np.ndarray, caption: Sequence[str], ks: Sequ
 
 
 def retrieval(
-    candidates: Sequence[Candidate],
-    pairs: Pairs,
-    fingerprint: str,
-    embeddings: Embeddings,
-    folder: Path,
-    *,
-    dataset: str,
-    approximate: Method | None = None,
-    gallery_rows: int = 6,
-    seed: int = 0,
-    resamples: int = 1_000,
+    evaluation: Evaluation, pairs: Pairs, *, approximate: Method | None = None, gallery_rows: int = 6
 ) -> list[Result]:
-    """One result for each candidate, all on the same images and captions, with galleries in `folder` (that of results.json).
+    """One result for each candidate, all on the same images and captions, with galleries in `evaluation.out`.
 
     Every caption of an image is a text of its own; the same caption under several images is one text. Any of its captions is
     right for an image, and any of its images for a caption. Metrics, each for image_to_text and text_to_image: recall_at_1,
-    recall_at_5 and recall_at_10, and of exact ranks also median_rank (1 is the best) and mean_reciprocal_rank. Intervals of the
-    recalls: 95 %, from the bootstrap over queries. Details: left_out, what one of the candidates cannot read, which counts for
-    none of them, and what was no pair at all; of an approximate search recall_against_exact, each way.
-    fingerprint: of `pairs`, as `pairs_fingerprint` gives it; images are embedded once for each.
-    approximate: see `approximate.nearest`; None is exact.
+    recall_at_5 and recall_at_10, and of exact ranks also median_rank (1 is the best) and mean_reciprocal_rank. Intervals of
+    the recalls: 95 %, from the bootstrap over queries. Details: left_out, what one of the candidates cannot read, which counts
+    for none of them, and what was no pair at all; of an approximate search recall_against_exact, each way.
+    approximate: see `approximate.nearest`; None is exact. gallery_rows: queries in each picture; 0 draws none.
     Raises UserError where nothing can be read, or an embedding is not finite.
     """
     texts = _Texts.of(pairs)
     images = [ImageOf(pairs, index) for index in range(len(pairs))]
-    of_images = [embeddings.images(candidate, images, fingerprint) for candidate in candidates]
-    errors = texts.errors | {place: reason for each in reversed(of_images) for place, reason in each.errors.items()}
+    fingerprint = pairs_fingerprint(pairs)
+    embedded = [evaluation.embeddings.images(candidate, images, fingerprint) for candidate in evaluation.candidates]
+    errors = texts.errors | {index: reason for each in reversed(embedded) for index, reason in each.errors.items()}
     asked = _Asked.without(texts.own, sorted(errors), len(images))
     if not len(asked.images):
-        raise UserError(f"{dataset}: no pair can be read by all of the models")
+        raise UserError(f"{evaluation.dataset}: no pair can be read by all of the models")
     left_out = [{"image": reject.image, "reason": reject.reason} for reject in pairs.rejects]
-    left_out += [{"image": pairs.name(place), "reason": errors[place]} for place in sorted(errors)]
+    left_out += [{"image": pairs.name(index), "reason": errors[index]} for index in sorted(errors)]
 
-    generator = np.random.default_rng(seed)
-    drawn = [generator.choice(n, min(gallery_rows, n), replace=False) for n in (len(asked.texts), len(asked.images))]
+    gallery = _Gallery.drawn(asked, images, texts.captions, gallery_rows, evaluation.seed)
     results, found = [], []
-    for candidate, each in zip(candidates, of_images, strict=True):
+    for candidate, each in zip(evaluation.candidates, embedded, strict=True):
         image = _rows(each.rows, np.searchsorted(each.kept, asked.images))
-        text = _rows(embeddings.texts(candidate, texts.captions), asked.texts)
-        sides, settings, details = _search(image, text, asked.own, approximate, seed)
-        metrics, intervals = _metrics(sides, approximate is None, resamples, seed)
-        found.append((Found.by(candidate.name, text[drawn[0]], image), Found.by(candidate.name, image[drawn[1]], text)))
-        settings |= {"images": len(image), "texts": len(text), "resamples": resamples, "seed": seed}
+        text = _rows(evaluation.embeddings.texts(candidate, texts.captions), asked.texts)
+        sides, settings, details = _search(image, text, asked.own, approximate, evaluation.seed)
+        metrics, intervals = _metrics(sides, approximate is None, evaluation.resamples, evaluation.seed)
+        by_text = Found.by(candidate.name, text[gallery.texts], image)
+        found.append((by_text, Found.by(candidate.name, image[gallery.images], text)))
+        settings |= {"images": len(image), "texts": len(text)}
+        settings |= {"resamples": evaluation.resamples, "seed": evaluation.seed}
         details |= {"left_out": left_out} if left_out else {}
-        results.append(Result(candidate.name, "retrieval", dataset, len(image), metrics, intervals, settings, details))
+        about = candidate.name, "retrieval", evaluation.dataset, len(image)
+        results.append(Result(*about, metrics, intervals, settings, details))
 
     for start in range(0, len(results), _SIDE_BY_SIDE) if gallery_rows else ():
         part = slice(start, start + _SIDE_BY_SIDE)
-        pictures = _galleries(folder, dataset, start // _SIDE_BY_SIDE, found[part], drawn, asked, images, texts.captions)
+        pictures = _galleries(evaluation, start // _SIDE_BY_SIDE, found[part], gallery)
         for result in results[part]:
             result.pictures.update(pictures)
     return results
@@ -96,7 +87,11 @@ def retrieval(
 
 @dataclass(frozen=True, eq=False)
 class _Texts:
-    """captions: the different ones, in the order in which they appear. own: int64 [P, 2], (pair, caption). errors: by pair."""
+    """The texts of some pairs, and which belong to which.
+
+    captions: the different ones, in the order in which they appear. own: int64 [P, 2], (pair, caption). errors: why the
+    captions of a pair cannot be read.
+    """
 
     captions: list[str]
     own: np.ndarray
@@ -104,7 +99,7 @@ class _Texts:
 
     @staticmethod
     def of(pairs: Pairs) -> "_Texts":
-        place: dict[str, int] = {}
+        position: dict[str, int] = {}
         own: list[tuple[int, int]] = []
         errors: dict[int, str] = {}
         for index in range(len(pairs)):
@@ -113,13 +108,16 @@ class _Texts:
             except UserError as error:
                 errors[index] = str(error)
                 continue
-            own += [(index, place.setdefault(caption, len(place))) for caption in dict.fromkeys(captions)]
-        return _Texts(list(place), np.array(own, np.int64).reshape(-1, 2), errors)
+            own += [(index, position.setdefault(caption, len(position))) for caption in dict.fromkeys(captions)]
+        return _Texts(list(position), np.array(own, np.int64).reshape(-1, 2), errors)
 
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """images, texts: int64, the positions of what is searched. own: int64 [P, 2], positions in these."""
+    """What is searched: positions of images and texts, int64, and in `own`, int64 [P, 2], which two belong together.
+
+    The numbers in `own` are positions in `images` and in `texts`.
+    """
 
     images: np.ndarray
     texts: np.ndarray
@@ -133,23 +131,23 @@ class _Asked:
         return _Asked(images, texts, np.stack([np.searchsorted(images, own[:, 0]), np.searchsorted(texts, own[:, 1])], axis=1))
 
 
-def _rows(array: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """array[places], which copies nothing where it is all of them."""
-    return array if len(places) == len(array) else array[places]
+def _rows(array: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """array[positions], without a copy where these are all rows."""
+    return array if len(positions) == len(array) else array[positions]
 
 
 def _search(
     image: np.ndarray, text: np.ndarray, own: np.ndarray, approximate: Method | None, seed: int
 ) -> tuple[tuple[np.ndarray, ...], dict[str, Any], dict[str, Any]]:
-    """Ranks each way, from 0; settings; details."""
+    """The ranks each way, 0 is the best; the settings and details of the search."""
     if approximate is None:
         return ranks(image, text, own), {"search": "exact"}, {}
     sides, measured, settings = [], {}, {}
     ways = ((image, text, own), (text, image, own[:, ::-1]))
     for direction, (queries, keys, pairs) in zip(_DIRECTIONS, ways, strict=True):
-        places, scores, settings[direction] = nearest(queries, keys, approximate)
-        sides.append(first_right(places, scores, pairs, len(keys)))
-        measured[direction] = recall_against_exact(queries, keys, places, seed=seed)
+        positions, scores, settings[direction] = nearest(queries, keys, approximate)
+        sides.append(first_right(positions, scores, pairs, len(keys)))
+        measured[direction] = recall_against_exact(queries, keys, positions, seed=seed)
     return tuple(sides), {"search": approximate} | settings, {"recall_against_exact": measured}
 
 
@@ -174,17 +172,42 @@ def _metrics(
     return metrics, intervals
 
 
-def _galleries(
-    folder: Path,
-    dataset: str,
-    number: int,
-    found: Sequence[tuple[Found, Found]],
-    drawn: Sequence[np.ndarray],
-    asked: _Asked,
-    images: Sequence[ImageOf],
-    captions: Sequence[str],
-) -> dict[str, str]:
-    """Titles by file. drawn: the texts and the images that are asked for."""
+@dataclass(frozen=True, eq=False)
+class _Gallery:
+    """Random queries to show, and what they are shown with. texts, images: int64, positions in those of `asked`."""
+
+    asked: _Asked
+    texts: np.ndarray
+    images: np.ndarray
+    all_images: Sequence[ImageOf]
+    all_captions: Sequence[str]
+
+    @staticmethod
+    def drawn(asked: _Asked, all_images: Sequence[ImageOf], all_captions: Sequence[str], rows: int, seed: int) -> "_Gallery":
+        generator = np.random.default_rng(seed)
+        texts, images = (generator.choice(n, min(rows, n), replace=False) for n in (len(asked.texts), len(asked.images)))
+        return _Gallery(asked, texts, images, all_images, all_captions)
+
+    def image(self, position: int) -> Image.Image:
+        return self.all_images[int(self.asked.images[position])].load()
+
+    def caption(self, position: int) -> str:
+        return self.all_captions[int(self.asked.texts[position])]
+
+    def right_images(self) -> list[set[int]]:
+        """For each text that is asked for, the positions of its images."""
+        own = self.asked.own
+        return [set(own[own[:, 1] == text, 0].tolist()) for text in self.texts]
+
+    def right_texts(self) -> list[set[int]]:
+        """For each image that is asked for, the positions of its texts."""
+        own = self.asked.own
+        return [set(own[own[:, 0] == image, 1].tolist()) for image in self.images]
+
+
+def _galleries(evaluation: Evaluation, number: int, found: Sequence[tuple[Found, Found]], gallery: _Gallery) -> dict[str, str]:
+    """Draw what some models found, images of captions and captions of images: the title of each file."""
+    dataset, out = evaluation.dataset, evaluation.out
     more = [str(number + 1)] if number else []
     of_captions = picture_file("retrieval", dataset, "images_of_captions", *more)
     of_images = picture_file("retrieval", dataset, "captions_of_images", *more)
@@ -192,18 +215,16 @@ def _galleries(
         of_captions: f"{dataset}: random captions, and the {SHOWN} images found first for each; the right one framed in yellow",
         of_images: f"{dataset}: random images, and the {SHOWN} captions found first for each; the right one on yellow",
     }
-
-    def partners(side: int) -> list[set[int]]:
-        return [set(asked.own[asked.own[:, side] == i, 1 - side].tolist()) for i in drawn[1 - side]]
-
-    def image(place: int) -> Any:
-        return images[int(asked.images[place])].load()
-
-    def caption(place: int) -> str:
-        return captions[int(asked.texts[place])]
-
-    wanted = [caption(int(i)) for i in drawn[0]]
-    images_of_captions(folder / of_captions, wanted, [each[0] for each in found], image, partners(1), titles[of_captions])
-    places = drawn[1].tolist()
-    captions_of_images(folder / of_images, places, [each[1] for each in found], image, caption, partners(0), titles[of_images])
+    by_text, by_image = zip(*found, strict=True)
+    captions = [gallery.caption(int(text)) for text in gallery.texts]
+    images_of_captions(out / of_captions, captions, by_text, gallery.image, gallery.right_images(), titles[of_captions])
+    captions_of_images(
+        out / of_images,
+        gallery.images.tolist(),
+        by_image,
+        gallery.image,
+        gallery.caption,
+        gallery.right_texts(),
+        titles[of_images],
+    )
     return titles

@@ -1,12 +1,14 @@
 """What a classifier does, to look at: its confusion matrix, its calibration and its most confident mistakes, as PNG."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from biomedclip_jax.data.images.load import load_image
+from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.evaluation.metrics import BINS, Calibration, confusion_counts
 from biomedclip_jax.evaluation.report.drawing import new_figure, picture_file, save, small, words
 
@@ -14,33 +16,33 @@ _MISTAKES = 12
 _WITH_NUMBERS = 20  # classes; of more the cells are too many to read
 
 
-def draw(
-    folder: Path,
-    model: str,
-    dataset: str,
-    classes: Sequence[str],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    image: Callable[[int], Image.Image],
-    names: Sequence[str],
-) -> dict[str, str]:
-    """Write the pictures of one model into `folder`; titles by file name. No picture of mistakes where there are none.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a classifier answers for labelled images. probabilities: float64 [n, C], of the n images of `data`."""
 
-    labels: int [n]. probabilities: float64 [n, C]. image, names: of each of the n images.
-    """
+    data: Labelled
+    probabilities: np.ndarray
+
+
+def draw(folder: Path, dataset: str, model: str, answers: Answers) -> dict[str, str]:
+    """Write the pictures of one model into `folder`: the title of each file. Without mistakes there is no picture of them."""
     title = f"{dataset}: {model}"
-    counts = confusion_counts(labels, probabilities.argmax(axis=1), len(classes))
+    labels, classes = answers.data.labels, answers.data.classes
+    counts = confusion_counts(labels, answers.probabilities.argmax(axis=1), len(classes))
     titles = {"confusion": "confusion matrix", "calibration": "reliability diagram", "mistakes": "most confident mistakes"}
     files = {kind: picture_file("zero-shot", dataset, model, kind) for kind in titles}
     confusion_matrix(folder / files["confusion"], counts, classes, title)
-    reliability_diagram(folder / files["calibration"], Calibration.of(labels, probabilities), title)
-    if not confident_mistakes(folder / files["mistakes"], classes, labels, probabilities, image, names, title):
+    reliability_diagram(folder / files["calibration"], Calibration.of(labels, answers.probabilities), title)
+    if not confident_mistakes(folder / files["mistakes"], answers, title):
         del titles["mistakes"]
     return {files[kind]: f"{title}, {name}" for kind, name in titles.items()}
 
 
 def confusion_matrix(path: Path, counts: np.ndarray, classes: Sequence[str], title: str) -> None:
-    """counts: int [C, C], rows are true classes. Colour, and the second number of a cell, is the share of its row."""
+    """Draw counts of answers, int [C, C], rows are true classes.
+
+    A cell's colour, and its second number, is its share of the row.
+    """
     size, many = len(classes), len(classes) > _WITH_NUMBERS
     upright = size <= 3  # names below the matrix
     cell = (0.3, 0.3) if many else (1.5, 0.8) if upright else (0.85, 0.62)
@@ -92,17 +94,10 @@ def reliability_diagram(path: Path, calibration: Calibration, title: str) -> Non
     save(figure, path)
 
 
-def confident_mistakes(
-    path: Path,
-    classes: Sequence[str],
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    image: Callable[[int], Image.Image],
-    names: Sequence[str],
-    title: str,
-) -> bool:
-    """The wrong answers of the highest probability, most confident first. False, and no file, if every answer is right."""
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+def confident_mistakes(path: Path, answers: Answers, title: str) -> bool:
+    """Draw the wrong answers of the highest probability, most confident first; False, and no file, without a wrong answer."""
+    data, labels, classes = answers.data, answers.data.labels, answers.data.classes
+    predicted, confidence = answers.probabilities.argmax(axis=1), answers.probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     if not len(wrong):
         return False
@@ -116,9 +111,9 @@ def confident_mistakes(
     for k, i in enumerate(map(int, worst)):
         row, column = divmod(k, columns)
         above, below = axes[2 * row][column], axes[2 * row + 1][column]
-        above.imshow(small(image(i)))
+        above.imshow(small(load_image(data.images[i], data.names[i])))
         above.set_anchor("S")  # on the words below, whatever its shape
-        above.set_title(_end(names[i], 34), fontsize=7, color="grey", parse_math=False)
+        above.set_title(_end(data.names[i], 34), fontsize=7, color="grey", parse_math=False)
         is_ = words(f"is {classes[int(labels[i])]}", 34, 3)
         answered = words(f"answered {classes[int(predicted[i])]}", 34, 3)
         blank = "\n" * (is_.count("\n") + 1)

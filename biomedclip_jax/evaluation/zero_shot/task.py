@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose sentences lie nearest to the image."""
+"""Zero-shot classification: an image belongs to the class whose sentences are nearest to it."""
 
 import functools
 from collections.abc import Sequence
@@ -7,49 +7,45 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.bootstrap import bootstrap, differences, intervals
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.evaluation import Evaluation
 from biomedclip_jax.evaluation.metrics import (
     classification_metrics,
     confusion_counts,
     majority_metrics,
     metrics_per_class,
     sklearn_metrics,
+    softmax,
 )
-from biomedclip_jax.evaluation.probe.methods import softmax
 from biomedclip_jax.evaluation.report.results import Result, asked_with
-from biomedclip_jax.evaluation.zero_shot.pictures import draw
+from biomedclip_jax.evaluation.zero_shot.pictures import Answers, draw
 from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts
 from biomedclip_jax.prompts.templates import Aggregation, Prompts, class_embeddings
 
 
 def zero_shot(
-    candidates: Sequence[Candidate],
+    evaluation: Evaluation,
     data: Labelled,
     prompts: Prompts,
-    embeddings: Embeddings,
-    folder: Path,
     *,
-    dataset: str,
     aggregate: Aggregation = "mean",
     learned: Path | None = None,
-    resamples: int = 1_000,
-    seed: int = 0,
 ) -> list[Result]:
-    """One result for each candidate, all on the same images, with pictures in `folder` (that of results.json).
+    """One result for each candidate, all on the same images, with pictures in `evaluation.out`.
 
     Metrics are those of `classification_metrics`, of softmax(logit scale x cosine) in float64, and of `majority_metrics`.
-    Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are true
-    classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left out when
-    the data were opened, and images that one of the candidates can't read, which count for none.
-    aggregate: see `cosines`. learned: a file of learned prompts, which stand in place of `prompts` before the data's names.
+    Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are
+    true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left out
+    when the data were opened, and images that one of the candidates can't read, which count for none.
+    aggregate: see `cosines`. learned: a file of learned prompts, used in place of `prompts` before the data's class names.
     Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an embedding
     is not finite.
     """
+    candidates, embeddings = evaluation.candidates, evaluation.embeddings
     sklearn_metrics()  # before hours of work
     _check(candidates, data, prompts)
     # before hours of work, too
@@ -58,75 +54,67 @@ def zero_shot(
     errors = {position: reason for each in reversed(images) for position, reason in each.errors.items()}
     kept = functools.reduce(np.intersect1d, [each.kept for each in images])
     if not len(kept):
-        raise UserError(f"{dataset}: no image can be read by all of the models")
-    labels, names = data.labels[kept], [data.names[int(i)] for i in kept]
+        raise UserError(f"{evaluation.dataset}: no image can be read by all of the models")
+    left_out = [{"image": reject.image, "reason": reject.reason} for reject in data.rejects]
+    left_out += [{"image": data.names[position], "reason": errors[position]} for position in sorted(errors)]
+    kept_data = data.subset(kept)
 
-    scales, probabilities = [], []
+    answers, settings = [], []
     for candidate, found, words in zip(candidates, images, own, strict=True):
         image = found.rows[np.isin(found.kept, kept)]
-        _check_finite(candidate, image, names)
-        if words is not None:
-            scales.append(embeddings.logit_scale(candidate))
-            probabilities.append(softmax(words.scores(candidate.clip, image)))
-            continue
-        text = embeddings.texts(candidate, prompts.flat)
-        _check_finite(candidate, text, prompts.flat)
-        # z-scores are no cosines: the temperature was not learned for them
-        scales.append(1.0 if aggregate == "gloria" else embeddings.logit_scale(candidate))
-        probabilities.append(softmax(scales[-1] * cosines(image, text, prompts, aggregate).astype(np.float64)))
+        _check_finite(candidate, image, kept_data.names)
+        if words is None:
+            scale, probabilities = _by_sentences(embeddings, candidate, image, prompts, aggregate)
+        else:
+            scale, probabilities = embeddings.logit_scale(candidate), softmax(words.scores(candidate.clip, image))
+        answers.append(Answers(kept_data, probabilities))
+        settings.append({"classes": list(data.classes), **_asked(prompts, aggregate, words, learned), "logit_scale": scale})
 
-    majority = majority_metrics(labels)
-    metrics = [classification_metrics(labels, each) for each in probabilities]
-    samples = bootstrap(labels, probabilities, resamples, seed)
+    samples = bootstrap(kept_data.labels, [each.probabilities for each in answers], evaluation.resamples, evaluation.seed)
+    metrics = [classification_metrics(kept_data.labels, each.probabilities) for each in answers]
+    majority = majority_metrics(kept_data.labels)
     results = []
     for i, candidate in enumerate(candidates):
-        predicted = probabilities[i].argmax(axis=1)
-        details = {
-            "per_class": metrics_per_class(labels, predicted, data.classes),
-            "confusion": confusion_counts(labels, predicted, len(data.classes)).tolist(),
-            "differences": {
-                other.name: differences(samples[i], samples[j], metrics[i], metrics[j])
-                for j, other in enumerate(candidates)
-                if j != i
-            },
-            "left_out": [{"image": reject.image, "reason": reject.reason} for reject in data.rejects]
-            + [{"image": data.names[position], "reason": errors[position]} for position in sorted(errors)],
-        }
-        settings = {
-            "classes": list(data.classes),
-            **_asked(prompts, aggregate, own[i], learned),
-            "logit_scale": scales[i],
-            "resamples": resamples,
-            "seed": seed,
-        }
-        pictures = draw(
-            folder,
-            asked_with(candidate.name, settings.get("prompts_method"), settings.get("prompts_file")),
-            dataset,
-            data.classes,
-            labels,
-            probabilities[i],
-            lambda i: load_image(data.images[int(kept[i])], names[i]),
-            names,
-        )
+        others = [(j, other) for j, other in enumerate(candidates) if j != i]
+        compared = {other.name: differences(samples[i], samples[j], metrics[i], metrics[j]) for j, other in others}
+        details = _details(answers[i]) | {"differences": compared, "left_out": left_out}
+        asked = asked_with(candidate.name, settings[i].get("prompts_method"), settings[i].get("prompts_file"))
         results.append(
             Result(
                 model=candidate.name,
                 task="zero-shot",
-                dataset=dataset,
+                dataset=evaluation.dataset,
                 n=len(kept),
                 metrics=metrics[i] | majority,
                 intervals=intervals(samples[i]),
-                settings=settings,
+                settings=settings[i] | {"resamples": evaluation.resamples, "seed": evaluation.seed},
                 details={name: value for name, value in details.items() if value},
-                pictures=pictures,
+                pictures=draw(evaluation.out, evaluation.dataset, asked, answers[i]),
             )
         )
     return results
 
 
+def _by_sentences(
+    embeddings: Embeddings, candidate: Candidate, image: np.ndarray, prompts: Prompts, aggregate: Aggregation
+) -> tuple[float, np.ndarray]:
+    """The scale of the cosines, and probabilities float64 [n, C] of images [n, E]."""
+    text = embeddings.texts(candidate, prompts.flat)
+    _check_finite(candidate, text, prompts.flat)
+    # z-scores are no cosines: the temperature was not learned for them
+    scale = 1.0 if aggregate == "gloria" else embeddings.logit_scale(candidate)
+    return scale, softmax(scale * cosines(image, text, prompts, aggregate).astype(np.float64))
+
+
+def _details(answers: Answers) -> dict[str, Any]:
+    labels, classes = answers.data.labels, answers.data.classes
+    predicted = answers.probabilities.argmax(axis=1)
+    confusion = confusion_counts(labels, predicted, len(classes)).tolist()
+    return {"per_class": metrics_per_class(labels, predicted, classes), "confusion": confusion}
+
+
 def _asked(prompts: Prompts, aggregate: Aggregation, words: LearnedPrompts | None, learned: Path | None) -> dict[str, Any]:
-    """Of the settings, those that say with what words."""
+    """The settings that say with what words the classes were described."""
     if words is None:
         return {"prompts": [list(own) for own in prompts.sentences], "aggregate": aggregate}
     return {"prompts": "learned", "prompts_method": words.method, "prompts_file": str(learned)}
@@ -136,8 +124,9 @@ def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Ag
     """float32 [n, C]: how near each image is to each class.
 
     image: unit embeddings [n, E]. text: of `prompts.flat` [sentences, E].
-    aggregate: how the sentences of a class become one number. "mean": the cosine to the mean of their unit embeddings, itself
-    made unit length (CLIP, ELEVATER, BiomedCLIP). "max": the best of their cosines. "single": the cosine to the first.
+    aggregate: how the sentences of a class become one number.
+    "mean": the cosine to the mean of their unit embeddings, itself made unit length (CLIP, ELEVATER, BiomedCLIP).
+    "max": the best of their cosines. "single": the cosine to the first.
     "gloria": the best, less its mean over the images, divided by its standard deviation over the images (GLoRIA's and
     CheXpert 5x200's rule; an answer then depends on the other images).
     """

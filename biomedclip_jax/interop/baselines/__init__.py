@@ -1,14 +1,16 @@
 """Models that are only read, to be compared with: a folder each, with its towers, its names of tensors and its reader.
 
-| folder       | models                           | what is its own                                                        |
-| ------------ | -------------------------------- | ---------------------------------------------------------------------- |
-| openai_clip  | OpenAI's CLIP, PubMedCLIP        | sizes are read off the tensors                                         |
-| unimed_clip  | UniMed-CLIP                      | CLIP's ViT beside BiomedBERT                                           |
-| pmc_clip     | PMC-CLIP, in both of its forms   | text is padded to 77 tokens, and padding is looked at                  |
-| medclip      | MedCLIP                          | Swin transformer; text from three blocks of BERT                       |
-| biovil       | BioViL, BioViL-T                 | image positions projected one by one; CXR-BERT's head                  |
-| resnet       | no model: ResNet towers of these | CLIP's with an attention pool, torchvision's; also of open_clip's RN50 |
+| folder      | models                           | what is its own                                       |
+| ----------- | -------------------------------- | ----------------------------------------------------- |
+| openai_clip | OpenAI's CLIP, PubMedCLIP        | sizes are read off the tensors                        |
+| unimed_clip | UniMed-CLIP                      | CLIP's ViT beside BiomedBERT                          |
+| pmc_clip    | PMC-CLIP, in both of its forms   | text is padded to 77 tokens, and padding is looked at |
+| medclip     | MedCLIP                          | Swin transformer; text from three blocks of BERT      |
+| biovil      | BioViL, BioViL-T                 | image positions projected one by one; CXR-BERT's head |
+| resnet      | no model: ResNet towers of these | torchvision's, and CLIP's with an attention pool      |
 
-`models` and `config` know none of them: a tower's config brings its own module (`config.OwnTower`). To add one, write its
-folder and a line in the table of `interop.detect`.
+open_clip's RN50 has CLIP's ResNet, too.
+
+`models` and `config` know none of them: a tower's config brings its own module (`config.OwnTower`). To add one,
+write its folder and a line in the table of `interop.detect`.
 """

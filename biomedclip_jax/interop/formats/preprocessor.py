@@ -1,7 +1,7 @@
 """transformers' `preprocessor_config.json` of a CLIP or ViT, read and written.
 
-What it says is what `CLIPImageProcessor` does: resize one side or both, perhaps crop the middle, normalise. UserError for
-all else: a file that is silent about a step makes other pixels, and nobody would see it.
+What it says is what `CLIPImageProcessor` does: resize one side or both, perhaps crop the middle, normalise.
+UserError for all else: a file that is silent about a step makes other pixels, and nobody would see it.
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,10 @@ def preprocessor_json(config: PreprocessConfig) -> dict[str, Any]:
 
 
 def read_preprocessor(path: Path, image_size: int) -> PreprocessConfig:
-    """What the file says; without one, what transformers does by default. UserError names a field with no counterpart here."""
+    """How a preprocessor_config.json makes pixels; without one, as transformers does by default.
+
+    UserError names a field with no counterpart here.
+    """
     given = read_json(path) if path.is_file() else {}
     for field in ("do_resize", "do_rescale", "do_normalize"):
         if given.get(field, True) is not True:

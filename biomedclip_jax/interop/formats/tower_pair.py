@@ -5,11 +5,13 @@
     text/                   BERT, GPT-2 or LLaMA: config.json, model.safetensors, tokenizer
     heads.safetensors       projections and temperature, kernels [out, in] as in PyTorch
 
-A model that open_clip has a place for (ViT and BERT) is described by `open_clip_config.json`, and its heads have open_clip's
+A model that open_clip can describe (ViT and BERT) has an `open_clip_config.json`, and its heads have open_clip's
 names: `read_pair`, `write_pair`. Any other has instead, for `read_towers`, `write_towers`:
 
-    biomedclip_config.json  our CLIPConfig and PreprocessConfig, which say what the towers' own configs do not, such as pooling
-    adapters.safetensors    only where there are some beside the weights (a prefix), under our names, one tensor a block
+    biomedclip_config.json  our CLIPConfig and PreprocessConfig, which say what the towers' own configs do not, such as
+                            pooling
+    adapters.safetensors    only where there are some beside the weights (a prefix), under our names, one tensor a
+                            block
 
 Weights may be split into several files with an index.
 """

@@ -1,6 +1,7 @@
 """Several processes, one run: they find each other, watch each other, stop together. Read `hosts.py` first.
 
-- `hosts.py`: joining the run (`start`), waiting for each other (`barrier`), leaving it (`leave`); who speaks and writes.
+- `hosts.py`: joining the run (`start`), waiting for each other (`barrier`), leaving it (`leave`); who speaks
+  and writes.
 - `rendezvous.py`: the start-up barrier, which can name who is missing.
 - `stopping.py`: SIGTERM as a wish to save and stop; a watchdog that ends a run that stands still, and names who holds it up.
 

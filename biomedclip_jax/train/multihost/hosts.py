@@ -1,13 +1,15 @@
 """Many processes, one run: how they find each other, meet, tell how far they are, and leave together.
 
 Everything here does nothing, at once, in a run of one process. The only file that uses JAX's private names for this
-(`jax._src.distributed`: the key-value store and barriers of the coordination service; `jax._src.clusters`: who we are on
-Slurm, GKE and TPU pods; tried with JAX 0.10.2 and 0.12.0).
+(`jax._src.distributed`: the key-value store and barriers of the coordination service; `jax._src.clusters`: who we
+are on Slurm, GKE and TPU pods; tried with JAX 0.10.2 and 0.12.0).
 
-Exit codes of a run: 0 finished, 143 saved after SIGTERM, 2 wrong input, 124 (`LOST`) a process is late, stalled or gone, 134
-when JAX itself noticed that first and aborted. The same command goes on from the last checkpoint after each but 2.
+Exit codes of a run: 0 finished, 143 saved after SIGTERM, 2 wrong input, 124 (`LOST`) a process is late, stalled or
+gone, 134 when JAX itself noticed that first and aborted. The same command goes on from the last checkpoint after
+each but 2.
 
-What is done once in a run is done by its first process (`is_first`, `say`); `all_agree` before all act on what one saw.
+What is done once in a run is done by its first process (`is_first`, `say`); `all_agree` before all act on what one
+saw.
 """
 
 import contextlib
@@ -58,9 +60,10 @@ _leaving = threading.Lock()  # taken for good by the first thread that ends this
 def start(timeout_seconds: float = 300, heartbeat_seconds: int = 60) -> None:
     """Join the other processes of this run, if there are any; to be called before anything touches JAX's devices.
 
-    They are found from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID where these are set, else from Slurm
-    (under srun), GKE, a TPU pod or Open MPI. Raises LostHost when not all have come within `timeout_seconds`, UserError when
-    the environment is half set. A process that is gone for `heartbeat_seconds` makes JAX end all others (exit code 134).
+    They are found from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID where these are set, else from
+    Slurm (under srun), GKE, a TPU pod or Open MPI. Raises LostHost when not all have come within `timeout_seconds`,
+    UserError when the environment is half set. A process that is gone for `heartbeat_seconds` makes JAX end all
+    others (exit code 134).
     """
     global _job
     if _job is not None or (cluster := _cluster(timeout_seconds)) is None:
@@ -152,7 +155,7 @@ def count() -> int:
 
 
 def name(number: int) -> str:
-    """For messages: "process 1 (node7)"."""
+    """What messages call a process, such as "process 1 (node7)"."""
     return f"process {number}" + (f" ({_job.hosts[number]})" if _job is not None else "")
 
 
@@ -195,8 +198,9 @@ def barrier(label: str, timeout_seconds: float) -> None:
 def leave(code: int, timeout_seconds: float = 3600) -> None:
     """The last call of a run, with its exit code; returns in a run of one process, or when all processes have ended well.
 
-    After 0 and 143 it waits, up to `timeout_seconds`, for all others to come here, too. Any other code ends this process at
-    once, and the others with the same code as soon as their watchdogs see it (a plain exit would wait for them in vain).
+    After 0 and 143 it waits, up to `timeout_seconds`, for all others to come here, too. Any other code ends this
+    process at once, and the others with the same code as soon as their watchdogs see it (a plain exit would wait
+    for them in vain).
     """
     if _job is None:
         return
@@ -213,9 +217,11 @@ def leave(code: int, timeout_seconds: float = 3600) -> None:
 
 
 def quit_now(code: int, reason: str, wait_seconds: float = 3) -> NoReturn:
-    """End this process without waiting for the others, but tell them why. Of several threads that call this the first one wins.
+    """End this process without waiting for the others, but tell them why. Of several threads that call this the
+    first one wins.
 
-    Process 0 serves the coordination service, without which all others abort: it gives them `wait_seconds` to read the reason.
+    Process 0 serves the coordination service, without which all others abort: it gives them `wait_seconds` to read
+    the reason.
     """
     if not _leaving.acquire(blocking=False):
         time.sleep(wait_seconds + 10)
@@ -284,7 +290,8 @@ def _leave_after_error(kind: type[BaseException], error: BaseException, where: T
 def _who_is_gone(job: _Job) -> tuple[int, str]:
     """An exit code and a reason, after a collective operation failed.
 
-    It fails at once for the neighbours of a lost process only: they meet here; the others' watchdogs still announce something.
+    It fails at once for the neighbours of a lost process only: they meet here; the others' watchdogs still announce
+    something.
     """
     there: set[int] = set()
     with contextlib.suppress(Exception):

@@ -1,9 +1,9 @@
 """The start-up barrier: process 0 waits for all others and, when some do not come, everyone learns who.
 
-JAX's own start-up (`jax.distributed.initialize`) aborts the process from C++ when a host is late and names nobody. So the
-processes meet here first, over plain TCP on the very port that JAX's coordination service takes afterwards: each of them sends
-its number and host name in a line of JSON, process 0 answers every second with who is not there yet, and at last with
-everybody's host names.
+JAX's own start-up (`jax.distributed.initialize`) aborts the process from C++ when a host is late and names nobody.
+So the processes meet here first, over plain TCP on the very port that JAX's coordination service takes afterwards:
+each of them sends its number and host name in a line of JSON, process 0 answers every second with who is not there
+yet, and at last with everybody's host names.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ class LostHost(Ended):
 def rendezvous(address: str, count: int, process: int, seconds: float, bind: str | None = None) -> list[str]:
     """Wait until all `count` processes are there; the host names of all, by process number.
 
-    `address` is process 0's "host:port"; `bind` what process 0 listens on where that differs. Raises LostHost after `seconds`
-    without all of them, on every process that did come.
+    `address` is process 0's "host:port"; `bind` what process 0 listens on where that differs. Raises LostHost after
+    `seconds` without all of them, on every process that did come.
     """
     until = time.monotonic() + seconds
     if process == 0:
@@ -128,7 +128,8 @@ async def _follow(address: str, count: int, process: int, seconds: float, until:
             async with asyncio.timeout(min(10, left)):
                 reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             writer.write(_line(hello))
-            # a little longer than process 0, which began later or earlier: it is the one that decides and tells who is missing
+            # a little longer than process 0, which began later or earlier: it is the one that decides and tells who
+            # is missing
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + left + _PATIENCE):
                 while text := await reader.readline():
                     answer = json.loads(text)

@@ -1,7 +1,7 @@
 """What ends a run before its time: SIGTERM, which means save and go, and a watchdog over a run that stands still.
 
-The signal only raises a flag, for which the loop asks between steps. The watchdog ends the process with exit code 124 and says
-who holds the run up, instead of waiting for ever.
+The signal only raises a flag, for which the loop asks between steps. The watchdog ends the process with exit code
+124 and says who holds the run up, instead of waiting for ever.
 """
 
 import contextlib
@@ -25,11 +25,12 @@ class Watchdog:
     """Ends this process when neither a step nor another phase has begun or ended for `limit_seconds`.
 
     The loop says where it is; each of these calls costs no more than an assignment and starts the time anew:
-    `step_begun(n)` before step n is handed to the device, `step_done(n)` when its result has been read, `busy(what)` before
-    anything else that takes long (compiling, saving, evaluation), for which the same limit holds.
+    `step_begun(n)` before step n is handed to the device, `step_done(n)` when its result has been read,
+    `busy(what)` before anything else that takes long (compiling, saving, evaluation), for which the same limit
+    holds.
 
-    With several processes, a second thread tells the others every `interval_seconds` how far this one is, and looks whether
-    one of them has left. The message then names the process that the others wait for.
+    With several processes, a second thread tells the others every `interval_seconds` how far this one is, and looks
+    whether one of them has left. The message then names the process that the others wait for.
     """
 
     def __init__(self, limit_seconds: float, interval_seconds: float = 5):
@@ -46,26 +47,27 @@ class Watchdog:
             thread.start()
 
     def step_begun(self, step: int) -> None:
-        """Step `step` is about to be handed to the devices."""
+        """Note that a step, counted from 1, is about to be handed to the device."""
         self._mark = (time.monotonic(), step, "in the step")
 
     def step_done(self, step: int) -> None:
-        """The result of step `step` has been read."""
+        """Note that the result of a step, counted from 1, has been read."""
         self._mark = (time.monotonic(), max(step, self._mark[1]), "between steps")
 
     def busy(self, what: str) -> None:
-        """Something else than a step takes long from now on: `what` is a word for it, such as "compiling" or "saving"."""
+        """Note that something other than a step begins. what: such as "compiling" or "saving", for messages."""
         self._mark = (time.monotonic(), self._mark[1], what)
 
     def close(self) -> None:
-        """Watch no longer. The other processes are not told."""
+        """End the watch of this process; the others are not told."""
         self._closed.set()
         self._threads[0].join()  # the other one may hang in a call to a process that is gone
 
     def _watch(self) -> None:
         pause = min(1, self._limit / 10)
         while not self._closed.wait(pause):
-            # if something holds Python's lock this thread cannot run, and faulthandler's own ends the process (exit code 1)
+            # if something holds Python's lock this thread cannot run, and faulthandler's own ends the process (exit
+            # code 1)
             faulthandler.dump_traceback_later(self._limit + 10, exit=True, file=_STDERR)
             since, step, phase = self._mark
             seconds = time.monotonic() - since

@@ -52,7 +52,7 @@ def test_an_image_that_cannot_be_read(candidate: TinyCandidate) -> None:
 def trained(candidate: TinyCandidate, **ways: Any) -> dict[str, np.ndarray]:
     """Parameters, statistics and losses after 3 epochs of 70 images: a whole batch of 64 and one of 6."""
     tuned = tune(Tower(candidate.clip, **ways), images_of(candidate, 70, 0), None, TEXT, PAIR, epochs=3, seed=1)
-    leaves = flatten_dict({"t": tuned.state["tower"], "h": tuned.state["head"]}, sep="/")
+    leaves = flatten_dict({"params": tuned.state.params, "statistics": tuned.state.statistics}, sep="/")
     return {name: np.asarray(x) for name, x in leaves.items()} | {"losses": tuned.losses}
 
 
@@ -95,7 +95,7 @@ def test_a_step_is_a_plain_gradient(candidate: TinyCandidate) -> None:
         params = jax.tree.map(lambda p, v: p - PAIR[0] * v, params, velocity)
         state, found = tower.step(state, images.pixels, images.labels, np.ones(20, np.float32), *PAIR)
         assert float(found) == pytest.approx(float(expected), rel=1e-5)
-    ours = state["tower"] | state["head"]["linear"]
+    ours = state.params["tower"] | state.params["linear"]
     for name, leaf in (params.pop("tower") | params).items():
         np.testing.assert_allclose(ours[name], leaf, atol=1e-5, err_msg=name)
 

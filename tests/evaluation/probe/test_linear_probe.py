@@ -21,10 +21,8 @@ def in_torch(train, text, pair, epochs, seed):
     optimizer = torch.optim.SGD(linear.parameters(), lr=pair[0], momentum=0.9, weight_decay=pair[1])
     features, labels = torch.tensor(train.features), torch.tensor(train.labels)
     plan = batches(len(train), epochs, seed)
-    for index, used in zip(
-        plan.index.reshape(-1, plan.index.shape[-1]), plan.used.reshape(-1, plan.used.shape[-1]), strict=True
-    ):
-        rows = torch.tensor(index[used > 0].astype(np.int64))
+    for batch in plan.reshape(-1, plan.shape[-1]):
+        rows = torch.tensor(batch[batch >= 0].astype(np.int64))
         norm.train()
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(linear(norm(features[rows])), labels[rows]).backward()
@@ -54,12 +52,12 @@ def test_heads_are_torchs(images: int, pair: tuple[float, float]) -> None:
 
 def test_every_image_once_an_epoch_in_another_order() -> None:
     plan = batches(150, epochs=2, seed=0)
-    assert plan.index.shape == (2, 3, 64) and plan.used.sum(axis=(1, 2)).tolist() == [150, 150]
-    first, second = (plan.index[epoch][plan.used[epoch] > 0] for epoch in (0, 1))
+    assert plan.shape == (2, 3, 64) and (plan >= 0).sum(axis=(1, 2)).tolist() == [150, 150]
+    first, second = (each[each >= 0] for each in plan)
     assert sorted(first) == sorted(second) == list(range(150)) and first.tolist() != second.tolist()
-    assert plan.index.tolist() != batches(150, 2, seed=1).index.tolist()
-    assert batches(65, 1, 0).index.shape == (1, 1, 64) and batches(64, 1, 0).index.shape == (1, 1, 64)
-    assert batches(1, 3, 0).index.shape == (3, 0, 1)
+    assert plan.tolist() != batches(150, 2, seed=1).tolist()
+    assert batches(65, 1, 0).shape == (1, 1, 64) and batches(64, 1, 0).shape == (1, 1, 64)
+    assert batches(1, 3, 0).shape == (3, 0, 1)
 
 
 def test_the_best_epoch_is_kept_beside_the_last() -> None:

@@ -10,12 +10,15 @@ from helpers.tiny_labels import CLASSES, PROMPTS, TinyCandidate, coloured, label
 from PIL import Image
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
-from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction, softmax
+from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation.metrics import softmax
+from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Prediction
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
 from biomedclip_jax.evaluation.report.drawing import Curve, draw_learning_curves
-from biomedclip_jax.evaluation.report.results import write_results
+from biomedclip_jax.evaluation.report.results import Result, write_results
 from biomedclip_jax.prompts.templates import Prompts, class_embeddings
 
 TEXT = unit(np.random.default_rng(3).normal(size=(3, 16)))
@@ -42,6 +45,13 @@ class Centres:
         return Prediction(softmax(10 * task.test.unit @ means.T), {"scale": 10, "drawn": task.seed})
 
 
+def learned(
+    candidates: list[Candidate], out: Path, embeddings: Embeddings, data: FewLabels, methods: list[Centres], dataset: str = "x"
+) -> list[Result]:
+    evaluation = Evaluation(candidates=candidates, dataset=dataset, embeddings=embeddings, out=out)
+    return few_labels(evaluation, data, methods)
+
+
 @pytest.fixture(scope="module")
 def data():
     (images, labels), (others, truth) = coloured(60, 0), coloured(30, 5)
@@ -53,7 +63,8 @@ def test_rows(data, tmp_path: Path) -> None:
     tasks: list[FewShot] = []
     candidates = [TinyCandidate("one"), TinyCandidate("two", seed=1)]
     methods = [Centres(tasks), Centres([], "other")]
-    rows = few_labels(candidates, train, test, PROMPTS, methods, Known(None), tmp_path, dataset="colours/3", budgets=BUDGETS)
+    few = FewLabels(train, test, PROMPTS, BUDGETS)
+    rows = learned(candidates, tmp_path, Known(None), few, methods, "colours/3")
     assert [(r.model, r.task, r.settings["budget"]) for r in rows] == [
         (model, method, str(budget)) for model in ("one", "two") for method in ("centres", "other") for budget in BUDGETS
     ]
@@ -92,7 +103,7 @@ def test_the_tower_sees_each_image_once(data, tmp_path: Path, monkeypatch: pytes
         candidate.clip, "encode_images", lambda images, *a, **k: seen.append(len(images)) or encode(images, *a, **k)
     )
     for _ in range(2):  # the second time everything is known
-        few_labels([candidate], train, test, PROMPTS, [Centres([])], Known(tmp_path), tmp_path, dataset="x", budgets=BUDGETS)
+        learned([candidate], tmp_path, Known(tmp_path), FewLabels(train, test, PROMPTS, BUDGETS), [Centres([])])
     assert seen == [60, 30]
 
 
@@ -101,9 +112,8 @@ def test_images_that_cannot_be_read_are_left_out_and_named(data, tmp_path: Path)
     images = [*train.images[:10], "gone.png", *train.images[10:]]
     broken = labelled(images, np.insert(train.labels, 10, 1), "broken")
     tasks: list[FewShot] = []
-    rows = few_labels(
-        [TinyCandidate()], broken, test, PROMPTS, [Centres(tasks)], Known(None), tmp_path, dataset="x", budgets=BUDGETS[2:]
-    )
+    few = FewLabels(broken, test, PROMPTS, BUDGETS[2:])
+    rows = learned([TinyCandidate()], tmp_path, Known(None), few, [Centres(tasks)])
     assert rows[0].details["left_out"] == [{"image": "image 10", "reason": "gone.png: no such file"}]
     assert rows[0].settings["labels"] == 60 and tasks[0].given.labels.tolist() == train.labels.tolist()
 
@@ -113,9 +123,8 @@ def test_what_does_not_fit_is_said_before_any_training(data, tmp_path: Path) -> 
     tasks: list[FewShot] = []
 
     def run(train=train, test=test, prompts=PROMPTS):
-        few_labels(
-            [TinyCandidate()], train, test, prompts, [Centres(tasks)], Known(None), tmp_path, dataset="x", budgets=BUDGETS
-        )
+        few = FewLabels(train, test, prompts, BUDGETS)
+        learned([TinyCandidate()], tmp_path, Known(None), few, [Centres(tasks)])
 
     other = labelled(list(test.images), test.labels, "other")
     object.__setattr__(other, "classes", ("red", "blue", "green"))
@@ -137,7 +146,7 @@ def test_an_embedding_that_is_not_finite(data, tmp_path: Path) -> None:
             return ImageEmbeddings(rows, rows, np.arange(len(images)), {})
 
     with pytest.raises(UserError, match="tiny: the embedding of image 0 is not finite"):
-        few_labels([TinyCandidate()], train, test, PROMPTS, [Centres([])], Broken(None), tmp_path, dataset="x")
+        learned([TinyCandidate()], tmp_path, Broken(None), FewLabels(train, test, PROMPTS), [Centres([])])
 
 
 def test_class_embeddings_are_means_of_unit_length() -> None:

@@ -14,7 +14,7 @@ from biomedclip_jax import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.probe.methods import FewShot
-from biomedclip_jax.evaluation.prompt_learning.cleft import ContextPrompts
+from biomedclip_jax.evaluation.prompt_learning.coop import ContextPrompts
 from biomedclip_jax.evaluation.prompt_learning.training import Recipe
 from biomedclip_jax.prompts.layout import ContextConfig, initial_context, make_layout
 from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts

@@ -9,7 +9,7 @@ from helpers.prompt_reference import unit_rows
 from helpers.tiny import MODEL
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.prompt_learning.tip_adapter import KeysObjective
+from biomedclip_jax.evaluation.prompt_learning.tip_adapter import KeysLoss
 from biomedclip_jax.evaluation.prompt_learning.training import Recipe, batches, cross_entropy, fit
 
 
@@ -60,7 +60,7 @@ def test_keys_are_tuned_as_in_torch() -> None:
     text = unit_rows(np.random.default_rng(2), 4, 8)
     recipe = Recipe(epochs=4, batch_size=4, learning_rate=0.01, optimizer="adamw", weight_decay=0.01)
     frozen = {"text": text, "scale": np.float32(9.0), "key_labels": labels.astype(np.int32)}
-    found, losses = fit(KeysObjective(1.3, 2.0), recipe, {"keys": images}, frozen, images, labels, seed=5)
+    found, losses = fit(KeysLoss(1.3, 2.0), recipe, {"keys": images}, frozen, images, labels, seed=5)
 
     adapter = torch.nn.Parameter(torch.tensor(images))
     optimizer = torch.optim.AdamW([adapter], lr=0.01, eps=1e-4)

@@ -13,10 +13,8 @@ from helpers import clip_benchmark_peer
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import published
-from biomedclip_jax.evaluation.report.clip_benchmark import write_clip_benchmark
-from biomedclip_jax.evaluation.report.page import write_results_page
-from biomedclip_jax.evaluation.report.results import Result, merged, read_results, write_results
-from biomedclip_jax.evaluation.report.tables import markdown, tables
+from biomedclip_jax.evaluation.report.results import Result, merged, read_results, write_clip_benchmark, write_results
+from biomedclip_jax.evaluation.report.tables import markdown, tables, write_results_page
 
 RETRIEVAL = Result(
     model="ours",

@@ -12,11 +12,12 @@ from helpers.reference import open_clip_model
 from PIL import Image
 
 from biomedclip_jax import from_pretrained
-from biomedclip_jax.data.pairs import ImageOf, Pairs, pairs_fingerprint
+from biomedclip_jax.data.pairs import ImageOf
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.evaluation import Evaluation
 from biomedclip_jax.evaluation.report.results import Result, read_results, write_results
 from biomedclip_jax.evaluation.retrieval.task import recall, retrieval
 
@@ -129,13 +130,18 @@ def table(folder: Path, captions: Sequence[Sequence[str]], colours: Sequence[tup
 
 
 def run(
-    pairs: Pairs | Path, out: Path, *candidates: Colours, cache: Path | None = None, dataset: str = "toy", **options: Any
+    path: Path,
+    out: Path,
+    *candidates: Colours,
+    cache: Path | None = None,
+    approximate: Any = None,
+    gallery_rows: int = 0,
+    **about: Any,
 ) -> list[Result]:
     """Without galleries, which take longer than all the rest, unless they are asked for."""
-    pairs = open_pairs(str(pairs)) if isinstance(pairs, Path) else pairs
     chosen: Any = candidates or [Colours()]
-    options = {"gallery_rows": 0} | options
-    return retrieval(chosen, pairs, pairs_fingerprint(pairs), Embeddings(cache), out, dataset=dataset, **options)
+    evaluation = Evaluation(**{"dataset": "toy"} | about, candidates=chosen, embeddings=Embeddings(cache), out=out)
+    return retrieval(evaluation, open_pairs(str(path)), approximate=approximate, gallery_rows=gallery_rows)
 
 
 RED, GREEN, BLUE, PINK = "200 0 0", "0 200 0", "0 0 200", "200 100 100"
@@ -306,7 +312,9 @@ def test_clip_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     write_retrieval(tmp_path / "peer", [images[i] for i in kept], own)
     pairs = open_pairs(str(tmp_path / "peer" / "test" / "*.tar"))
     assert [pairs.texts(i).captions for i in range(len(pairs))] == [tuple(each) for each in own]
-    (ours,) = retrieval([Candidate(str(model))], pairs, "peer", Embeddings(None), tmp_path, dataset="peer", gallery_rows=0)
+    candidates = [Candidate(str(model))]
+    evaluation = Evaluation(candidates=candidates, dataset="peer", embeddings=Embeddings(None), out=tmp_path)
+    (ours,) = retrieval(evaluation, pairs, gallery_rows=0)
     theirs = clip_benchmark(model, tmp_path / "peer", "zeroshot_retrieval", "--recall_k", "1", "5", "10")
     names = {"image_retrieval": "text_to_image", "text_retrieval": "image_to_text"}
     expected = {

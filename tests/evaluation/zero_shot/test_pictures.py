@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.evaluation.metrics import Calibration
-from biomedclip_jax.evaluation.zero_shot.pictures import confident_mistakes, confusion_matrix, draw, reliability_diagram
+from biomedclip_jax.evaluation.zero_shot.pictures import (
+    Answers,
+    confident_mistakes,
+    confusion_matrix,
+    draw,
+    reliability_diagram,
+)
 
 LONG = "lung squamous cell carcinomas of the upper lobe, poorly differentiated, with necrosis"
 DARKEST_BLUE = (8, 48, 107)  # of the colour map: a share of 1
@@ -65,8 +72,9 @@ def mistakes(path: Path, labels: list[int], sure: list[float], count: int = 4) -
     images = [Image.new("RGB", (40, 30 + i), name) for i, name in enumerate(COLOURS)]
     probabilities = np.array([[p, 1 - p, 0] for p in sure])
     names = [f"folder/{'x' * 60}{i}.png" for i in range(count)]
-    classes = ["normal", LONG, r"formula $\frac{1}{$"]
-    drawn = confident_mistakes(path, classes, np.array(labels), probabilities, lambda i: images[i % 4], names, "a set: a model")
+    classes = ("normal", LONG, r"formula $\frac{1}{$")
+    data = Labelled("a set", classes, [images[i % 4] for i in range(count)], names, np.array(labels), "")
+    drawn = confident_mistakes(path, Answers(data, probabilities), "a set: a model")
     return opened(path) if drawn else None
 
 
@@ -103,8 +111,8 @@ def test_all_pictures_of_a_model(tmp_path: Path) -> None:
     names = ["影像.png", "b\udcff.png", "c.png"]
     for labels, kinds in (([0, 1, 0], 3), ([0, 0, 1], 2)):
         folder = tmp_path / str(kinds)
-        args = np.array(labels), probabilities, images.__getitem__, names
-        titles = draw(folder, "../org/Modell Ü:1", "C:\\data | x", ["正常", "lung $x_"], *args)
+        data = Labelled("x", ("正常", "lung $x_"), images, names, np.array(labels), "")
+        titles = draw(folder, "C:\\data | x", "../org/Modell Ü:1", Answers(data, probabilities))
         assert len(titles) == kinds and titles.keys() == {path.name for path in folder.iterdir()}
         assert all("Modell Ü:1" in title for title in titles.values())
         counts = np.array([[1, 1], [1, 0]] if kinds == 3 else [[2, 0], [0, 1]])

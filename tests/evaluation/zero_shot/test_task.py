@@ -17,9 +17,10 @@ from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.metrics import classification_metrics
+from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation.metrics import classification_metrics, softmax
 from biomedclip_jax.evaluation.report.results import read_results, write_results
-from biomedclip_jax.evaluation.zero_shot.task import accuracy, cosines, softmax, zero_shot
+from biomedclip_jax.evaluation.zero_shot.task import accuracy, cosines, zero_shot
 from biomedclip_jax.prompts.templates import Prompts
 
 LABELS = ["brain", "lung", "skin"]
@@ -119,6 +120,11 @@ class Known(Candidate):
         self.name, self.fingerprint, self.clip = name, name, clip  # type: ignore[misc]
 
 
+def measured(out: Path, *candidates: Candidate, resamples: int = 1_000, embeddings: Embeddings | None = None) -> Evaluation:
+    embeddings = embeddings or Embeddings(None)
+    return Evaluation(candidates=candidates, dataset="set", embeddings=embeddings, out=out, resamples=resamples)
+
+
 COLOURS = ("red", "green", "blue")
 SAYS = Prompts.from_templates(COLOURS, ["{}", "a {} thing"])
 
@@ -135,7 +141,7 @@ def coloured(count: int = 60, *, without: Sequence[int] = ()) -> Labelled:
 
 def test_one_model(tmp_path: Path) -> None:
     data = coloured()
-    (result,) = zero_shot([Known("eye", KnownClip())], data, SAYS, Embeddings(None), tmp_path, dataset="set", resamples=50)
+    (result,) = zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=50), data, SAYS)
     pixels = np.stack([np.asarray(image)[0, 0] for image in data.images]).astype(np.float32)
     probabilities = softmax(10 * unit(pixels).astype(np.float64))
     expected = classification_metrics(data.labels, probabilities)
@@ -159,7 +165,7 @@ def test_one_model(tmp_path: Path) -> None:
 def test_models_side_by_side(tmp_path: Path) -> None:
     """One that sees no red is worse, by a difference that both results tell."""
     candidates = [Known("eye", KnownClip()), Known("colour/blind", KnownClip(red=0.2))]
-    eye, blind = zero_shot(candidates, coloured(), SAYS, Embeddings(None), tmp_path, dataset="set", resamples=100)
+    eye, blind = zero_shot(measured(tmp_path, *candidates, resamples=100), coloured(), SAYS)
     difference, low, high, better = eye.details["differences"]["colour/blind"]["accuracy"]
     assert difference == eye.metrics["accuracy"] - blind.metrics["accuracy"] > 0
     assert 0 < low < difference < high and better > 0.95
@@ -178,14 +184,14 @@ class Squeamish(KnownClip):
 def test_an_image_that_one_model_cannot_read_counts_for_none(tmp_path: Path) -> None:
     data = coloured(without=[7])
     candidates = [Known("eye", KnownClip()), Known("other", Squeamish())]
-    results = zero_shot(candidates, data, SAYS, Embeddings(None), tmp_path, dataset="set", resamples=20)
+    results = zero_shot(measured(tmp_path, *candidates, resamples=20), data, SAYS)
     for result in results:
         assert result.n == 58
         assert [each["image"] for each in result.details["left_out"]] == ["0.png", "7.png"]
         assert result.details["left_out"][0]["reason"] == "a damaged image"
     assert results[0].metrics == results[1].metrics
     rest = data.subset(np.delete(np.arange(60), [0, 7]))
-    (alone,) = zero_shot(candidates[:1], rest, SAYS, Embeddings(None), tmp_path, dataset="set", resamples=20)
+    (alone,) = zero_shot(measured(tmp_path, candidates[0], resamples=20), rest, SAYS)
     assert alone.metrics == results[0].metrics, "each image kept its own label"
 
 
@@ -194,7 +200,7 @@ def test_the_second_time_no_model_is_needed(tmp_path: Path) -> None:
     runs = []
     for clip in (KnownClip(), None):
         cache = Embeddings(tmp_path / "cache")
-        runs.append(zero_shot([Known("eye", clip)], coloured(), SAYS, cache, tmp_path, dataset="set", resamples=20))
+        runs.append(zero_shot(measured(tmp_path, Known("eye", clip), resamples=20, embeddings=cache), coloured(), SAYS))
     assert runs[0][0].row() == runs[1][0].row()
 
 
@@ -217,7 +223,7 @@ def test_what_cannot_be_evaluated(candidates: Any, classes: Any, prompts: Prompt
     data = coloured(6)
     data = Labelled(data.name, classes, data.images, data.names, data.labels, data.fingerprint)
     with pytest.raises(UserError, match=message):
-        zero_shot(candidates, data, prompts, Embeddings(None), tmp_path, dataset="set")
+        zero_shot(measured(tmp_path, *candidates), data, prompts)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -259,9 +265,7 @@ def test_clip_benchmark_gives_the_same_numbers(tmp_path: Path) -> None:
     assert len(set(scores.argmax(axis=1))) > 3
 
     data = Labelled("peer", tuple(classes), images, [f"{i}.png" for i in range(n)], labels, fingerprint(["peer"]))
-    (ours,) = zero_shot(
-        [Candidate(str(model))], data, prompts, Embeddings(None), tmp_path / "out", dataset="peer", resamples=10
-    )
+    (ours,) = zero_shot(measured(tmp_path / "out", Candidate(str(model)), resamples=10), data, prompts)
     write_classification(tmp_path / "peer", images, labels.tolist(), classes, templates)
     theirs = clip_benchmark(model, tmp_path / "peer", "zeroshot_classification")
     assert theirs == {

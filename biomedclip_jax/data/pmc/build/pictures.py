@@ -1,6 +1,7 @@
 """A figure's image file -> the picture that a build keeps: checked, upright colours, made smaller once, JPEG.
 
-Of the pictures of a whole build, `find_duplicates` tells which are the same as an earlier one: byte for byte, or to the eye.
+Of the pictures of a whole build, `find_duplicates` tells which are the same as an earlier one: byte for byte, or to
+the eye.
 """
 
 import hashlib

@@ -41,7 +41,7 @@ class References:
 
 @dataclass(frozen=True)
 class License:
-    """What the XML says. code: "CC BY", "CC0", "CC BY-NC-ND" ..., or None if no known licence is named."""
+    """The licence that the XML states. code: "CC BY", "CC0", "CC BY-NC-ND" ..., or None if no known licence is named."""
 
     code: str | None
     url: str | None
@@ -51,7 +51,7 @@ class License:
 
 @dataclass(frozen=True)
 class Figure:
-    """One <fig>. Texts follow the rule of `text.text_of`; None where the element is missing."""
+    """One <fig> of an article. Texts follow the rule of `text.text_of`; None where the element is missing."""
 
     index: int  # from 0, in document order
     id: str | None

@@ -17,8 +17,9 @@ _THUMBNAIL = re.compile(r"thumb|(?:^|[-_. ])(?:small|icon|preview)(?:$|[-_. ])",
 def resolve(href: str, names: Collection[str]) -> str | None:
     """The one of `names` (files without folders) that `href` means, or None.
 
-    First as PubMed Central names its files: the exact name, else the name with .jpg, .jpeg, .png, .webp, .tif, .tiff or .gif
-    added, in this order. Many names have dots, so nothing is ever cut off there. Only where that finds nothing:
+    First as PubMed Central names its files: the exact name, else the name with .jpg, .jpeg, .png, .webp, .tif,
+    .tiff or .gif added, in this order. Many names have dots, so nothing is ever cut off there. Only where that
+    finds nothing:
 
     1. the same for the last part of a path or address, without its query and with %20 and the like decoded
        ("figures/f1.jpg", "f1.jpg?md5=...", "info:doi/10.1371/journal.pone.0038869.g001", also without PLOS's "journal.");
@@ -54,10 +55,10 @@ def resolve(href: str, names: Collection[str]) -> str | None:
 def picture(graphics: Iterable[Graphic], names: Collection[str]) -> tuple[str, ...]:
     """The files that are a figure's picture: one as a rule, several where it has several graphics, () where there is none.
 
-    The members of one <alternatives>, and files that differ in their ending only (or by Springer's _Print and _HTML), are forms
-    of one picture. The best stays: jpg before png, webp, tif and gif, a thumbnail (by name, use or stated size) only where
-    there is nothing else.
-    A TIFF or GIF also gives way to a better form of the same name that the XML does not mention (old packages hold such pairs).
+    The members of one <alternatives>, and files that differ in their ending only (or by Springer's _Print and
+    _HTML), are forms of one picture. The best stays: jpg before png, webp, tif and gif, a thumbnail (by name, use
+    or stated size) only where there is nothing else. A TIFF or GIF also gives way to a better form of the same name
+    that the XML does not mention (old packages hold such pairs).
     """
     names = names if isinstance(names, set | frozenset | dict) else frozenset(names)
     pictures: dict[object, list[tuple[bool, int, str]]] = {}  # (thumbnail, rank of the format, name)

@@ -2,9 +2,9 @@
 
 The rule: the character data of all descendants in document order, where
 
-1. what is not running text is dropped with everything in it (what follows is kept): TeX, images, files, ids, descriptions,
-   figures and tables inside; the text of MathML is kept (a caption is worth more with its α and its p-values), but not its
-   annotations: they say the same again, as TeX for one;
+1. what is not running text is dropped with everything in it (what follows is kept): TeX, images, files, ids,
+   descriptions, figures and tables inside; the text of MathML is kept (a caption is worth more with its α and its
+   p-values), but not its annotations: they say the same again, as TeX for one;
 2. comments and processing instructions count for nothing;
 3. a block element has a space before and after it, and a dropped block leaves one; inline elements have none:
    `log<sub>2</sub>` is "log2";
@@ -51,7 +51,8 @@ def one_line(text: str) -> str:
 def caption_parts(caption: etree._Element) -> tuple[str | None, tuple[str, ...]]:
     """(title, paragraphs) of a <caption>; joined by spaces they are its whole text.
 
-    Paragraphs without text are left out; what stands outside <title> and <p> (a bare text, a list) is a paragraph of its own.
+    Paragraphs without text are left out; what stands outside <title> and <p> (a bare text, a list) is a paragraph
+    of its own.
     """
     title: str | None = None
     paragraphs: list[str] = []

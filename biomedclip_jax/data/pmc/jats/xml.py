@@ -20,7 +20,8 @@ MAX_DEPTH = 256  # of nested elements; the parser's own limit (libxml2), as are 
 MAX_ENTITY_VALUE = 64  # characters of a declared entity that is replaced; a longer one is no character's name
 
 _PREDEFINED = frozenset({"amp", "lt", "gt", "quot", "apos"})
-# ISOgrk1, plain Greek letters: the one set of the JATS DTDs that HTML did not take over; from U+0391 and from U+03B1 on
+# ISOgrk1, plain Greek letters: the one set of the JATS DTDs that HTML did not take over; from U+0391 and from
+# U+03B1 on
 # fmt: off
 _GREEK = (
     "a", "b", "g", "d", "e", "z", "ee", "th", "i", "k", "l", "m", "n", "x", "o", "p", "r", "sf", "s", "t", "u",

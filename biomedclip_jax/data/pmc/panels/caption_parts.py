@@ -25,7 +25,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """A caption, divided.
+    """A caption, divided into the parts of its panels.
 
     intro: what belongs to no panel alone, from before and behind the parts. parts: in the order of their labels, or
     ().

@@ -58,6 +58,7 @@ def split_image(image: Image.Image, count: int | None) -> list[Box]:
 
 
 def split_gray(gray: np.ndarray, count: int | None) -> list[Box]:
+    """The panels of a gray picture uint8 [H, W]: cut along its widest gutters until there are `count`, or no gutter is left."""
     height, width = gray.shape
     least = (max(16, round(_MIN_SHARE * width)), max(16, round(_MIN_SHARE * height)))
     boxes = [(0, 0, width, height)]

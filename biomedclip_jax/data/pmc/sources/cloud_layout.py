@@ -17,7 +17,8 @@ _URL = re.compile(r"s3://[^/]+/(?P<key>.+?)(?:\?md5=(?P<md5>[0-9a-fA-F]{32}))?",
 
 _LONGEST_NAME = 240  # bytes; file systems allow 255, and ".partial" comes behind it for a while
 
-# What media_urls lists besides pictures: supplements, which no figure shows. Names without a known ending may be pictures.
+# What media_urls lists besides pictures: supplements, which no figure shows. Names without a known ending may be
+# pictures.
 _NO_PICTURE = re.compile(
     r".*\.(pdf|docx?|rtf|odt|txt|tex|n?xml|html?|json|[ct]sv|xls[xm]?|ods|pptx?|zip|gz|tgz|tar|bz2|xz|7z|rar|mp4|m4v|mov|avi|mpe?g"
     r"|wmv|flv|webm|mkv|dcr|swf|mp3|wav|m4a|py|r|m|sas|do|dta|sav|fa|fasta|fastq|vcf|bed|pdb|cif|mol|sbml|nex|nwk|mat|rds|rdata"

@@ -23,7 +23,7 @@ EXPECTED = (
 
 
 class Source(Protocol):
-    """Articles. It can be pickled, and so can the ArticleFiles that it gives."""
+    """Articles, to be opened one by one by their keys. It can be pickled, and so can the ArticleFiles that it gives."""
 
     def keys(self) -> Iterator[str]:
         """What the articles are called here, sorted as strings; no article is opened.

@@ -1,6 +1,6 @@
 """BioViL and BioViL-T as released: hi-ml's image model in a `.pt` file, CXR-BERT in transformers' form beside it.
 
-A folder with all the files of the release, as they lie together on the Hugging Face hub:
+A folder with all the files of the release, as they are together on the Hugging Face hub:
 
     BioViL     microsoft/BiomedVLP-CXR-BERT-specialized:  biovil_image_resnet50_proj_size_128.pt
     BioViL-T   microsoft/BiomedVLP-BioViL-T:              biovil_t_image_model_proj_size_128.pt
@@ -8,15 +8,15 @@ A folder with all the files of the release, as they lie together on the Hugging 
 
 Sources: PyPI hi-ml-multimodal 0.2.2, `health_multimodal/image` and `text`. What follows from them:
 
-- An image is stretched to 0..255, one channel, short side 512 (bilinear), the middle 480 (BioViL-T 448) of it, values 0..1,
-  not normalised. (hi-ml stretches 16-bit files and DICOM before they are reduced to 8 bits; here they come as `load_image`
-  gives them.)
+- An image is stretched to 0..255, one channel, short side 512 (bilinear), the middle 480 (BioViL-T 448) of it,
+  values 0..1, not normalised. (hi-ml stretches 16-bit files and DICOM before they are reduced to 8 bits; here they
+  come as `load_image` gives them.)
 - Each position of the ResNet's last map is projected, the embedding is the mean (`towers.py`). BioViL-T is read for a
   single image: its part for an earlier image is left out.
-- Text: [CLS] of the last block through CXR-BERT's own head. Up to 512 tokens, where hi-ml refuses longer texts. Its engine
-  takes "!", "?" and "." off the end of a prompt; the model itself does not, nor is it done here.
-- No temperature is released; hi-ml compares cosines. It is 1 here, so probabilities of `classify` lie close together, in
-  the order of the cosines.
+- Text: [CLS] of the last block through CXR-BERT's own head. Up to 512 tokens, where hi-ml refuses longer texts. Its
+  engine takes "!", "?" and "." off the end of a prompt; the model itself does not, nor is it done here.
+- No temperature is released; hi-ml compares cosines. It is 1 here, so probabilities of `classify` are close
+  together, in the order of the cosines.
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ def read_biovil(folder: Path) -> Model:
 
 
 def preprocess_config(temporal: bool) -> PreprocessConfig:
-    """temporal: BioViL-T's."""
+    """How BioViL makes pixels of an image. temporal: as BioViL-T does, which crops to 448 instead of 480 pixels."""
     size = _CROPPED_TEMPORAL if temporal else _CROPPED
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # pixels stay between 0 and 1
     return PreprocessConfig(size, mean, std, "bilinear", resize_size=_RESIZED, gray=True, stretch=True)

@@ -37,7 +37,7 @@ class BioViLImageConfig:
 
     @property
     def image_size(self) -> int:
-        """Pixels a side."""
+        """Side of the images in pixels."""
         return self.resnet.image_size
 
     def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "BioViLImage":
@@ -48,8 +48,8 @@ class BioViLImageConfig:
 class BioViLImage(nnx.Module):
     """images [B, S, S, 3] -> [B, E]: ResNet, then dense, frozen BatchNorm, ReLU, dense at each position, then their mean.
 
-    BioViL-T is read for an image without an earlier one: each position is reduced to 256 features, and the features learned
-    for "no earlier image" are put beside them.
+    BioViL-T is read for an image without an earlier one: each position is reduced to 256 features, and the features
+    learned for "no earlier image" are put beside them.
     """
 
     def __init__(self, config: BioViLImageConfig, compute: ComputeConfig, rngs: nnx.Rngs):

@@ -2,17 +2,18 @@
 
 A folder with
 
-    pytorch_model.bin   from the zip that medclip's `MedCLIPModel.from_pretrained()` downloads (medclip-vit or medclip-resnet)
-    vocab.txt           of emilyalsentzer/Bio_ClinicalBERT on the Hugging Face hub; its config.json may lie beside it
+    pytorch_model.bin   from the zip that medclip's `MedCLIPModel.from_pretrained()` downloads (medclip-vit or
+                        medclip-resnet)
+    vocab.txt           of emilyalsentzer/Bio_ClinicalBERT on the Hugging Face hub; its config.json may be beside it
 
-Sources: RyanWangZf/MedCLIP `medclip/modeling_medclip.py`, `dataset.py`, `constants.py` (PyPI medclip 0.0.3); transformers
-`modeling_swin.py`. What follows from them, and what differs on purpose:
+Sources: RyanWangZf/MedCLIP `medclip/modeling_medclip.py`, `dataset.py`, `constants.py` (PyPI medclip 0.0.3);
+transformers `modeling_swin.py`. What follows from them, and what differs on purpose:
 
-- The text feature is the mean over tokens of the outputs of the first, second and last block, and of these three. MedCLIP
-  takes that mean over padding, too, so that there the embedding of a sentence depends on the longest one beside it. Here
-  padding is left out: each sentence has the embedding that MedCLIP gives it when it comes alone.
-- Images go as in `MedCLIPProcessor`: one channel, padded with black to a square of at least 224, bicubic to 224. (Its data
-  sets for training and zero-shot classification resize bilinearly: `PreprocessConfig.interpolation`.)
+- The text feature is the mean over tokens of the outputs of the first, second and last block, and of these three.
+  MedCLIP takes that mean over padding, too, so that there the embedding of a sentence depends on the longest one
+  beside it. Here padding is left out: each sentence has the embedding that MedCLIP gives it when it comes alone.
+- Images go as in `MedCLIPProcessor`: one channel, padded with black to a square of at least 224, bicubic to 224.
+  (Its data sets for training and zero-shot classification resize bilinearly: `PreprocessConfig.interpolation`.)
 - The temperature is clamped to [0, 4.6052] as a logarithm whenever it is used; here once, when it is read.
 """
 
@@ -111,8 +112,8 @@ def swin_entries(config: SwinConfig, prefix: str = "", path: str = "image/") -> 
 def _swin_config(tensors: TensorFile, path: Path) -> SwinConfig:
     """Sizes from the tensors; the size of images is not among them."""
     layers = f"{_IMAGE}encoder.layers."
-    places = [name.removeprefix(layers).split(".") for name in tensors if name.startswith(layers)]
-    numbers = {(int(p[0]), int(p[2])) for p in places if p[1] == "blocks"}
+    split = [name.removeprefix(layers).split(".") for name in tensors if name.startswith(layers)]
+    numbers = {(int(p[0]), int(p[2])) for p in split if p[1] == "blocks"}
     depths = tuple(sum(stage == i for stage, _ in numbers) for i in range(1 + max((s for s, _ in numbers), default=-1)))
 
     def shape(name: str) -> tuple[int, ...]:

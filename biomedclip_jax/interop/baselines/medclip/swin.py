@@ -1,8 +1,9 @@
 """The Swin image tower (version 1): attention inside windows, which move by half a window from block to block.
 
-Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A place attends to the places of its
-window only, with a learned bias for each relative position. In every second block the map is rolled by half a window
-first; places that came together only by rolling round the border are then masked from each other.
+Source: transformers `modeling_swin.py: SwinModel` and the paper (arXiv 2103.14030). A position attends to the
+positions of its window only, with a learned bias for each relative position. In every second block the map is
+rolled by half a window first; positions that came together only by rolling round the border are then masked from
+each other.
 """
 
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class SwinConfig:
 
     @property
     def width(self) -> int:
-        """Features of a place after the last stage."""
+        """Features of a position after the last stage."""
         return self.first_width << (len(self.depths) - 1)
 
     @property
@@ -75,15 +76,16 @@ class SwinConfig:
 
 
 def relative_positions(window: int) -> np.ndarray:
-    """int32 [window², window²]: for each pair of places in a window, the row of the bias table [(2·window - 1)², H]."""
-    places = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)
-    down, right = places[:, :, None] - places[:, None, :] + (window - 1)
+    """int32 [window², window²]: for each pair of positions in a window, the row of the bias table [(2·window - 1)², H]."""
+    positions = np.stack(np.meshgrid(np.arange(window), np.arange(window), indexing="ij")).reshape(2, -1)
+    down, right = positions[:, :, None] - positions[:, None, :] + (window - 1)
     return (down * (2 * window - 1) + right).astype(np.int32)
 
 
 def shifted_mask(side: int, window: int, shift: int) -> np.ndarray:
-    """float32 [windows, window², window²]: 0 where two places of a rolled window are neighbours in the image, else -100."""
-    # three strips a side: whole windows, the last window's own places, and those that were rolled in from the other border
+    """float32 [windows, window², window²]: 0 where two positions of a rolled window are neighbours in the image, else -100."""
+    # three strips a side: whole windows, the last window's own positions, and those that were rolled in from the
+    # other border
     strip = np.zeros(side, np.int32)
     strip[-window:-shift] = 1
     strip[-shift:] = 2
@@ -168,7 +170,7 @@ class SwinStage(nnx.Module):
 
 
 class PatchMerging(nnx.Module):
-    """[B, S, S, D] -> [B, S/2, S/2, 2D]: the four places of each square side by side, LayerNorm, one dense layer."""
+    """[B, S, S, D] -> [B, S/2, S/2, 2D]: the four positions of each square side by side, LayerNorm, one dense layer."""
 
     def __init__(self, width: int, eps: float, compute: ComputeConfig, rngs: nnx.Rngs):
         self.norm = layer_norm(4 * width, eps, compute, rngs)
@@ -180,7 +182,7 @@ class PatchMerging(nnx.Module):
 
 
 class Swin(nnx.Module):
-    """images [B, S, S, 3] -> pooled features [B, D]: the mean of all places after the last LayerNorm."""
+    """images [B, S, S, 3] -> pooled features [B, D]: the mean of all positions after the last LayerNorm."""
 
     def __init__(self, config: SwinConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         c = config

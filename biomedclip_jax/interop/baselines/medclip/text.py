@@ -35,7 +35,7 @@ class MedCLIPText(Bert):
     """tokens [B, N] -> [B, D]: the mean over tokens of the outputs of the first, the second and the last block."""
 
     def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
-        """The same of word embeddings float32 [B, N, D]; `tokens` only tells what is padding."""
+        """Features of word embeddings float32 [B, N, D]; `tokens` only tells what is padding."""
         mask = tokens != self.config.pad_id
         _, means = self.hidden(words, mask, keys, lambda x: mean_of_tokens(x, mask))
         return (means[0] + means[1] + means[-1]) / 3

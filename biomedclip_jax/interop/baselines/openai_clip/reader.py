@@ -1,11 +1,12 @@
-"""OpenAI's CLIP by its own files (ViT-B-32.pt, RN50.pt ...), and models that were trained on from it under the same names.
+"""OpenAI's CLIP by its own files (ViT-B-32.pt, RN50.pt ...), and models fine-tuned from it under the same names.
 
-The file is a TorchScript archive, or the state dict of one, in half precision; PubMedCLIP's `.pth` (sarahESL/PubMedCLIP:
-PubMedCLIP_ViT32, _RN50, _RN50x4) has the same names under "state_dict". All sizes are in the shapes, heads are 64 wide,
-GELU is CLIP's quick one.
+The file is a TorchScript archive, or the state dict of one, in half precision; PubMedCLIP's `.pth`
+(sarahESL/PubMedCLIP: PubMedCLIP_ViT32, _RN50, _RN50x4) has the same names under "state_dict". All sizes are in the
+shapes, heads are 64 wide, GELU is CLIP's quick one.
 
-Sources: openai/CLIP `clip/model.py: build_model`, `clip/clip.py: _transform`; sarahESL/PubMedCLIP `PubMedCLIP/main/train.py`.
-PubMedCLIP trained on images of 250 pixels with ImageNet's mean; it is published for, and here gets, CLIP's preprocessing.
+Sources: openai/CLIP `clip/model.py: build_model`, `clip/clip.py: _transform`; sarahESL/PubMedCLIP
+`PubMedCLIP/main/train.py`. PubMedCLIP trained on images of 250 pixels with ImageNet's mean; it is published for,
+and here gets, CLIP's preprocessing.
 """
 
 from pathlib import Path
@@ -54,10 +55,10 @@ def read_openai_clip(tensors: TensorFile, path: Path, tokenizer: Path) -> Model:
 def clip_vit_config(tensors: TensorFile, path: Path) -> ViTConfig:
     """CLIP's own ViT with quick GELU: sizes from the tensors `visual.*`."""
     kernel = "visual.conv1.weight"
-    places = _matrix(tensors, "visual.positional_embedding", path)[0]
+    positions = _matrix(tensors, "visual.positional_embedding", path)[0]
     width, _, patch_size, _ = tensors.shape(kernel)
     return ViTConfig(
-        image_size=patch_size * round((places - 1) ** 0.5),
+        image_size=patch_size * round((positions - 1) ** 0.5),
         patch_size=patch_size,
         width=width,
         depth=_depth(tensors, "visual.transformer.resblocks."),

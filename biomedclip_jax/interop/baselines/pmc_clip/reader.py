@@ -1,17 +1,20 @@
 """PMC-CLIP as released: CLIP's ResNet-50 beside PubMedBERT, in two forms that are not the same model.
 
-    checkpoint.pt (axiong/pmc_oa_beta, axiong/pmc_oa)      the whole training state. Read as the training code computes: 32
-                                                           heads in the attention pool, [CLS] of BERT's last block
-    image_encoder(resnet50).pth, text_encoder.pth,         the towers for use (axiong/pmc_oa). Read as their authors' notebook
-    text_projection_layer.pth                              and BiomedCoOp compute: 8 heads, BERT's tanh pooler; there is no
-                                                           temperature among them, its logarithm is BiomedCoOp's 4.4292
+    checkpoint.pt (axiong/pmc_oa_beta, axiong/pmc_oa)   the whole training state. Read as the training code computes:
+                                                        32 heads in the attention pool, [CLS] of BERT's last block
+    image_encoder(resnet50).pth, text_encoder.pth,      the towers for use (axiong/pmc_oa). Read as their authors'
+    text_projection_layer.pth                           notebook and BiomedCoOp compute: 8 heads, BERT's tanh pooler;
+                                                        there is no temperature among them, its logarithm is
+                                                        BiomedCoOp's 4.4292
 
-Beside them vocab.txt of PubMedBERT. In both forms a text has exactly 77 tokens, and its padding is looked at as if it were
-text: no mask was given in training. The fusion module and the masked-word head of the first form have no part in embeddings.
+Beside them vocab.txt of PubMedBERT. In both forms a text has exactly 77 tokens, and its padding is looked at as if it
+were text: no mask was given in training. The fusion module and the masked-word head of the first form have no part in
+embeddings.
 
 Sources: WeixiongLin/PMC-CLIP `src/pmc_clip/model/pmc_clip.py`, `blocks.py`, `config.py`, `transform.py`,
-`model_configs/RN50_fusion4.json` (b0b81e3); HealthX-Lab/BiomedCoOp `trainers/biomedcoop_pmcclip.py`, `clip/pmcclip.py`; the
-notebook as VectorInstitute/pmc-data-extraction `openpmcvl/experiment/modules/pmc_clip.py` has it.
+`model_configs/RN50_fusion4.json` (b0b81e3); HealthX-Lab/BiomedCoOp `trainers/biomedcoop_pmcclip.py`,
+`clip/pmcclip.py`; the notebook as VectorInstitute/pmc-data-extraction `openpmcvl/experiment/modules/pmc_clip.py`
+has it.
 """
 
 import dataclasses

@@ -31,7 +31,7 @@ class PmcClipText(Bert):
     """tokens [B, N] -> [B, D]. Whatever padding is missing up to `context_length` is added, so that N does not matter."""
 
     def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
-        """The same of word embeddings float32 [B, N, D]; what is padding tells pooling only."""
+        """Features of word embeddings float32 [B, N, D]; `tokens` only tells pooling what is padding."""
         pad = self.config.pad_id
         missing = self.config.context_length - tokens.shape[1]
         if missing > 0:

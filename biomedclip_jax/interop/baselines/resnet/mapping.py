@@ -1,4 +1,4 @@
-"""Names of a ResNet's tensors, which CLIP's `ModifiedResNet` and torchvision's `ResNet` share but for the stem and the pool.
+"""Names of a ResNet's tensors; CLIP's `ModifiedResNet` and torchvision's `ResNet` differ in the stem and the pool.
 
 Sources: openai/CLIP `clip/model.py`, open_clip `modified_resnet.py`, torchvision `models/resnet.py`.
 """
@@ -59,8 +59,8 @@ def clip_resnet_config(tensors: TensorFile, prefix: str, source: Path) -> ResNet
     position = f"{prefix}attnpool.positional_embedding"
     if position not in tensors:
         raise UserError(f"{source}: no tensor {position}; expected a ResNet of CLIP, with attention pooling")
-    places, width = tensors.shape(position)
-    side = round((places - 1) ** 0.5)
+    positions, width = tensors.shape(position)
+    side = round((positions - 1) ** 0.5)
     return ResNetConfig(32 * side, _blocks(tensors, prefix), width // 32, heads=width // 64)
 
 

@@ -1,9 +1,11 @@
 """ResNet image towers: CLIP's `ModifiedResNet` with its attention pool, and torchvision's plain ResNet-50.
 
-Sources: openai/CLIP `clip/model.py`, open_clip `modified_resnet.py` (the same computation), torchvision `models/resnet.py`.
+Sources: openai/CLIP `clip/model.py`, open_clip `modified_resnet.py` (the same computation), torchvision
+`models/resnet.py`.
 
-BatchNorm is always frozen: it uses the running statistics of the checkpoint, which get no gradient, and never those of a
-batch. An image's features then do not depend on the images beside it, and training on few images cannot spoil them.
+BatchNorm is always frozen: it uses the running statistics of the checkpoint, which get no gradient, and never those
+of a batch. An image's features then do not depend on the images beside it, and training on few images cannot spoil
+them.
 """
 
 from dataclasses import dataclass
@@ -53,7 +55,7 @@ class ResNetConfig:
 
     @property
     def width(self) -> int:
-        """Features of a place after the last stage."""
+        """Features of a position after the last stage."""
         return 32 * self.stem_width
 
     @property
@@ -93,9 +95,9 @@ class Convolution(nnx.Module):
         if side == 1:  # on CPU a product is faster than the convolution that it is
             x = product(x[:, :: self.stride, :: self.stride], kernel[0, 0])
         else:
-            places = ("NHWC", "HWIO", "NHWC")
+            axes = ("NHWC", "HWIO", "NHWC")
             around = [(side // 2, side // 2)] * 2
-            x = lax.conv_general_dilated(x, kernel, (self.stride, self.stride), around, dimension_numbers=places)
+            x = lax.conv_general_dilated(x, kernel, (self.stride, self.stride), around, dimension_numbers=axes)
         mean, var = lax.stop_gradient((self.mean[...], self.var[...]))
         scale = self.scale[...] * lax.rsqrt(var + 1e-5)
         return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
@@ -161,7 +163,7 @@ class ResNetStage(nnx.Module):
 
 
 class AttentionPool(nnx.Module):
-    """x [B, N, D] -> [B, D]: the mean of all places attends to itself and to them. CLIP's projection after it is the head."""
+    """x [B, N, D] -> [B, D]: the mean of all positions attends to itself and to them; CLIP's projection is the head."""
 
     def __init__(self, config: ResNetConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         d = config.width
@@ -182,7 +184,7 @@ class AttentionPool(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """images [B, S, S, 3] -> pooled features [B, D], or with pool "none" those of all places [B, S/32, S/32, D]."""
+    """images [B, S, S, 3] -> pooled features [B, D], or with pool "none" those of all positions [B, S/32, S/32, D]."""
 
     def __init__(self, config: ResNetConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         c = config

@@ -4,10 +4,11 @@
     unimed_clip_vit_l14_base_text_encoder.pt     ViT-L/14, 336 pixels, BiomedBERT-base
     unimed_clip_vit_l14_large_text_encoder.pt    ViT-L/14, 336 pixels, BiomedBERT-large
 
-Beside it vocab.txt of BiomedBERT. Text up to 256 tokens, [CLS] of the last block, Linear-GELU-Linear; CLIP's preprocessing.
+Beside it vocab.txt of BiomedBERT. Text up to 256 tokens, [CLS] of the last block, Linear-GELU-Linear; CLIP's
+preprocessing.
 
-Sources: mbzuai-oryx/UniMed-CLIP `src/open_clip/model.py: CLIP`, `hf_model.py`, `transform.py`, `app.py` (6f09177). Its demos
-leave the temperature out of the softmax; here it is in, as in its README and its training.
+Sources: mbzuai-oryx/UniMed-CLIP `src/open_clip/model.py: CLIP`, `hf_model.py`, `transform.py`, `app.py` (6f09177).
+Its demos leave the temperature out of the softmax; here it is in, as in its README and its training.
 """
 
 import dataclasses

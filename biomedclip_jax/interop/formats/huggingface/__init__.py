@@ -1,1 +1,4 @@
-"""transformers' models: BERT and ViT (`mapping.py`), GPT-2 and LLaMA (`causal.py`), DINOv2 (`dinov2.py`), CLIP (`clip.py`)."""
+"""Models as the transformers library stores them: names of tensors, configs, reading and writing.
+
+Read `mapping.py` first (BERT, ViT), then `causal.py` (GPT-2, LLaMA), `dinov2.py` and `clip.py`.
+"""

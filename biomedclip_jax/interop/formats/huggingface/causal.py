@@ -1,7 +1,7 @@
 """transformers' names and configs of GPT-2 and LLaMA, bare (`GPT2Model`, `LlamaModel`) or under a language-model head.
 
-Sources: transformers `modeling_gpt2.py`, `modeling_llama.py` (5.23) and their configuration files. GPT-2's `Conv1D` keeps its
-weights [in, out], as we do: they are not transposed.
+Sources: transformers `modeling_gpt2.py`, `modeling_llama.py` (5.23) and their configuration files. GPT-2's `Conv1D`
+keeps its weights [in, out], as we do: they are not transposed.
 """
 
 import dataclasses

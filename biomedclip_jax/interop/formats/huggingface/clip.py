@@ -1,4 +1,4 @@
-"""A CLIP in transformers' own folder: names, config, reading and writing. OpenAI's models and PubMedCLIP are published so.
+"""A CLIP in transformers' own folder: names, config, reading and writing (OpenAI's models, PubMedCLIP).
 
     config.json, model.safetensors (or pytorch_model.bin), preprocessor_config.json, tokenizer
 
@@ -116,7 +116,7 @@ def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
 
 
 def clip_entries(config: CLIPConfig) -> list[Entry]:
-    """CLIP under transformers' names."""
+    """The parameters of CLIP beside transformers' names for them."""
 
     def tower(path: str, prefix: str, depth: int) -> list[Entry]:
         layer = f"{prefix}encoder.layers.{{}}."

@@ -1,7 +1,8 @@
-"""DINOv2's names and configs, with registers and without: its own layout (facebookresearch/dinov2, CLEFT) and transformers'.
+"""DINOv2's names and configs, with registers and without: its own (facebookresearch/dinov2, CLEFT) and transformers'.
 
-Both keep a position for the class token and none for the registers (`ViTConfig.position_on_registers` = False). timm adds the
-class token's position to the class token instead when there are registers; the computation is the same.
+Both keep a position for the class token and none for the registers (`ViTConfig.position_on_registers` = False).
+timm adds the class token's position to the class token instead when there are registers; the computation is the
+same.
 
 Sources: facebookresearch/dinov2 `models/vision_transformer.py`; transformers `modeling_dinov2.py`,
 `modeling_dinov2_with_registers.py` (5.23).

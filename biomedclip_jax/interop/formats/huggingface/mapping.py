@@ -31,7 +31,7 @@ ACTIVATION_NAMES = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or UserError naming the file and the place of the mistake."""
+    """A JSON object from a file, or UserError naming the file, line and column of the mistake."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -188,7 +188,8 @@ def vit_config_json(config: ViTConfig) -> dict[str, Any]:
 def vit_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> list[Entry]:
     """A plain ViT under transformers' names; `prefix` stands before each of them.
 
-    transformers' ViT always has a bias on its patches: for a tower without, the file holds zeros that belong to no parameter.
+    transformers' ViT always has a bias on its patches: for a tower without, the file holds zeros that belong to no
+    parameter.
     """
     layer, depth = f"{prefix}encoder.layer.{{}}.", config.depth
     query_key_value = tuple(f"{layer}attention.attention.{part}" for part in ("query", "key", "value"))

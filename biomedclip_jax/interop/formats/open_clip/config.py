@@ -1,7 +1,8 @@
 """open_clip's `open_clip_config.json`, read and written.
 
-Sources: open_clip `model.py: CLIPVisionCfg, CLIPTextCfg`, `timm_model.py`, `hf_model.py`; timm `vision_transformer.py`; the
-released BiomedCLIP config in both of its spellings (`hf_proj_type`/`hf_pooler_type` and `proj`/`pooler_type`).
+Sources: open_clip `model.py: CLIPVisionCfg, CLIPTextCfg`, `timm_model.py`, `hf_model.py`; timm
+`vision_transformer.py`; the released BiomedCLIP config in both of its spellings (`hf_proj_type`/`hf_pooler_type`
+and `proj`/`pooler_type`).
 """
 
 import dataclasses

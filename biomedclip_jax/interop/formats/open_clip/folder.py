@@ -62,7 +62,8 @@ def write_open_clip(model: Model, folder: Path, destination: Path, *, pickle: bo
 
 def described(model: Model, text_folder: Path) -> dict[str, Any]:
     """The content of `open_clip_config.json`. text_folder: where BERT's config.json is going to be."""
-    # open_clip builds BERT from a hub name or a folder. Keep the hub name; a folder that is gone becomes the one written here.
+    # open_clip builds BERT from a hub name or a folder. Keep the hub name; a folder that is gone becomes the one
+    # written here.
     name = model.text_model
     own = [file for file in tokenizer_files(model) if file.name != CLIP_VOCABULARY]  # open_clip has that built in
     gone = not name or (Path(name).is_absolute() and not (Path(name) / "config.json").is_file())
@@ -85,7 +86,7 @@ def expressible_config(config: CLIPConfig) -> CLIPConfig:
 
 
 def expressible(model: Model) -> Model:
-    """The same function with parameters that open_clip has a place for.
+    """A model that computes the same and has only parameters that open_clip knows.
 
     timm has few image sizes, and CLIP's own ViT has no bias on its patches: there the bias moves into the positions.
     """

@@ -1,11 +1,35 @@
-"""Configs as JSON, for the run folder, and back."""
+"""Configs in files: the Python of `configs/` that a user writes, and the JSON that a run folder keeps."""
 
 import dataclasses
 import json
+import runpy
+import sys
+from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.config import adapters, data, losses, model, run, towers, training
+from biomedclip_jax.config.run import TrainConfig
 from biomedclip_jax.errors import UserError
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Run the file and take its `config`. It may import its neighbours. UserError for a missing or broken file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a Python file that defines `config`, see configs/")
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except UserError:
+        raise
+    except Exception as error:  # anything may go wrong in a file that somebody writes
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"{path}: expected it to define `config`, a biomedclip_jax.config.TrainConfig")
+    return config
+
 
 # every class that a saved config may name; no other one is ever made from a file
 KINDS: dict[str, type] = {

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from biomedclip_jax.config.load import load_config
+from biomedclip_jax.config.files import load_config
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.train.state import parameter_count
