@@ -35,7 +35,7 @@ class Pretrained:
 
     model: the Flax module (`biomedclip_jax.models.CLIP`) with its parameters
     processor: images to pixels, texts to token ids
-    config: sizes of the towers
+    config: sizes of the towers; adaptation: what its parameters have beside them, such as a prefix
     """
 
     def __init__(self, loaded: Model, compute: ComputeConfig, every_device: bool = False):
@@ -43,7 +43,8 @@ class Pretrained:
         self.processor = Processor(loaded.preprocess, loaded.config.text, loaded.tokenizer)
         self._mesh = make_mesh(jax.local_devices()) if every_device else None
         self.params = jax.device_put(loaded.params, replicated(self._mesh)) if self._mesh else loaded.params
-        self._graph, _ = abstract_model(loaded.config, compute)
+        self.adaptation = loaded.adaptation
+        self._graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation)
 
         def encode_image(params: dict[str, Any], images: jax.Array) -> jax.Array:
             return nnx.merge(self._graph, params).encode_image(images)
@@ -63,6 +64,15 @@ class Pretrained:
     def model(self) -> CLIP:
         """The Flax NNX module with the parameters in it."""
         return nnx.merge(self._graph, self.params)
+
+    @property
+    def graph(self) -> nnx.GraphDef[CLIP]:
+        """The model's structure in float32, whatever it computes in here, for `nnx.merge(graph, params)`."""
+        return self._float32_graph
+
+    @cached_property
+    def _float32_graph(self) -> nnx.GraphDef[CLIP]:
+        return abstract_model(self.config, adaptation=self.adaptation)[0]
 
     @property
     def logit_scale(self) -> float:

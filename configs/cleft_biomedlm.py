@@ -22,6 +22,7 @@ compiles it, a step needs 4.5 GiB of each of four A100s, 2.0 GiB of each of sixt
 """
 
 from biomedclip_jax.config import (
+    Adaptation,
     AugmentConfig,
     CLIPConfig,
     ComputeConfig,
@@ -55,8 +56,8 @@ config = TrainConfig(
         image_head_bias=True,
         text_head="linear",
         text_head_bias=True,
-        text_adapter=LoRAConfig(rank=8, alpha=32, dropout=0.1, targets=("attention/qkv",)),
     ),
+    adaptation=Adaptation(text=LoRAConfig(rank=8, alpha=32, dropout=0.1, targets=("attention/qkv",))),
     preprocess=PreprocessConfig(
         224, HALVES, HALVES, interpolation="bilinear", resize_mode="squash", gray=True, square_size=256, otsu_crop=True
     ),

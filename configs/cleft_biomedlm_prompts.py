@@ -18,13 +18,13 @@ import dataclasses
 
 from cleft_biomedlm import config as base
 
-from biomedclip_jax.config import Classification, OptimizerConfig, Stage
+from biomedclip_jax.config import Adaptation, Classification, OptimizerConfig, Stage
 
 config = dataclasses.replace(
     base,
     name="cleft_biomedlm_prompts",
     data=dataclasses.replace(base.data, label_column="label", template="this is a chest x ray of a patient with {}"),
-    model=dataclasses.replace(base.model, text_adapter=None, context=30),
+    adaptation=Adaptation(context=30),
     stages=(Stage(steps=8_000, batch_size=288, loss=Classification(), trainable=("context",)),),
     optimizer=OptimizerConfig(
         rule="sgd",

@@ -13,7 +13,7 @@ import dataclasses
 
 from quickstart import config as base
 
-from biomedclip_jax.config import Classification, CLIPConfig, GPTConfig, LoRAConfig, OptimizerConfig, Stage
+from biomedclip_jax.config import Adaptation, Classification, CLIPConfig, GPTConfig, LoRAConfig, OptimizerConfig, Stage
 
 TOWERS = ("image", "*lora*", "text/word", "*_head", "logit_scale")
 
@@ -43,9 +43,8 @@ config = dataclasses.replace(
         image_head_bias=True,
         text_head="linear",
         text_head_bias=True,
-        text_adapter=LoRAConfig(),
-        context=30,
     ),
+    adaptation=Adaptation(text=LoRAConfig(), context=30),
     stages=(
         Stage(steps=200, batch_size=128, patch_keep=0.5, trainable=TOWERS),
         Stage(steps=50, batch_size=128, trainable=TOWERS),

@@ -10,6 +10,7 @@ finished run has `model/`, a whole model like any other, and `adapter/`, a few m
 """
 
 from biomedclip_jax.config import (
+    Adaptation,
     BertConfig,
     CLIPConfig,
     ComputeConfig,
@@ -27,7 +28,8 @@ BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 config = TrainConfig(
     name="lora_biomedclip",
     data=DataConfig(train="pairs/train.csv", tokenizer=BIOMEDCLIP),
-    model=CLIPConfig(text=BertConfig(context_length=256), image_adapter=LORA, text_adapter=LORA),
+    model=CLIPConfig(text=BertConfig(context_length=256)),
+    adaptation=Adaptation(image=LORA, text=LORA),
     model_init=BIOMEDCLIP,
     stages=(Stage(epochs=10, batch_size=64, trainable=("*lora*", "*_head", "logit_scale")),),
     optimizer=OptimizerConfig(learning_rate=2e-4, weight_decay=0.01, warmup_steps=50, clip_norm=1.0),

@@ -9,12 +9,6 @@ ROOT = Path(biomedclip_jax.__file__).parent
 MOST_PARAMETERS = 7
 MOST_LINES = 350
 
-# Those above the limits. A new one is not added here but made smaller; one that was made smaller is removed.
-MANY_PARAMETERS: set[str] = {
-    "models/adapters.py: block_linear",
-}
-LONG_FILES: set[str] = set()
-
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """How many it takes, `self` and `cls` not counted."""
@@ -28,9 +22,9 @@ def test_functions_have_few_parameters() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and parameters(node) > MOST_PARAMETERS:
                 found.add(f"{path.relative_to(ROOT).as_posix()}: {node.name}")
-    assert found == MANY_PARAMETERS
+    assert found == set()
 
 
 def test_files_are_short() -> None:
     lines = {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines()) for path in ROOT.rglob("*.py")}
-    assert {name for name, count in lines.items() if count > MOST_LINES} == LONG_FILES
+    assert {name for name, count in lines.items() if count > MOST_LINES} == set()

@@ -21,10 +21,10 @@ import torch
 
 from biomedclip_jax.bench.alternate import Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, make_batch
-from biomedclip_jax.config import BertConfig, Softmax
+from biomedclip_jax.config import UNADAPTED, BertConfig, Softmax
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json
-from biomedclip_jax.interop.formats.open_clip.config import write_config
+from biomedclip_jax.interop.formats.open_clip.config import ADAPTERS_REFUSED, write_config
 from biomedclip_jax.interop.write import check_writable
 
 
@@ -52,6 +52,8 @@ def build_model(task: Task) -> Any:
     """open_clip's model of these sizes with random weights, offline. UserError if it has no such model."""
     config = task.config
     model = config.model_in(task.stage)
+    if config.adaptation != UNADAPTED:
+        raise UserError(ADAPTERS_REFUSED)
     check_writable(model)
     open_clip = import_open_clip()
     with tempfile.TemporaryDirectory() as folder:

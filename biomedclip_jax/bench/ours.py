@@ -48,7 +48,7 @@ def build_step(task: Task, mesh: Mesh) -> Built:
 def build_forward(task: Task, mesh: Mesh) -> Built:
     """(params, images, tokens) -> unit embeddings, as in evaluation: no dropout, all patches, padded captions."""
     config = task.config
-    graph, shapes = abstract_model(config.model_in(task.stage), config.compute)
+    graph, shapes = abstract_model(config.model_in(task.stage), config.compute, adaptation=config.adaptation)
 
     def forward(params: dict[str, Any], images: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graph, params)
@@ -96,15 +96,15 @@ def build(task: Task) -> Work:
     counted = Counted(
         temporary_bytes=temporary_bytes,
         captions=[[bucket.rows, bucket.length] for bucket in buckets],
-        flops_per_pair=flops_per_pair(model, task.stage, buckets),
-        padded_flops_per_pair=flops_per_pair(model, task.stage),
+        flops_per_pair=flops_per_pair(model, task.stage, buckets, adaptation=config.adaptation),
+        padded_flops_per_pair=flops_per_pair(model, task.stage, adaptation=config.adaptation),
         peak_flops=peak_flops() if config.compute.dtype == "bfloat16" else None,
     )
     facts = Facts(
         platform=platform,
         devices=f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
         versions={name: version(name) for name in ("jax", "flax", "optax")},
-        parameters=parameter_count(model),
+        parameters=parameter_count(config.model, adaptation=config.adaptation),
         compile_seconds=compile_seconds,
         counted=counted,
     )

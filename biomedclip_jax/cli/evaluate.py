@@ -26,7 +26,7 @@ _PROBES = (
 _DATA_HELP = (
     "a benchmark by name (--list shows them), where --data-root says or as NAME=FOLDER; or your own: a folder of class "
     "folders, a table (.csv, .tsv, .jsonl, .parquet) with image and caption or label columns, tars, a build and its split "
-    "(FOLDER:test), tfds:NAME:test; as NAME=PLACE, it gets that name in the tables"
+    "(FOLDER:test), tfds:NAME:test; as NAME=PATH, it gets that name in the tables"
 )
 _MODEL_HELP = (
     "a model folder, a file of weights, a run folder, hf-hub:org/name; as NAME=MODEL, named so in the tables; "

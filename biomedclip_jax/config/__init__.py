@@ -8,7 +8,9 @@ prints that. Read `run.py` first: a run from above, then `training.py` (stages, 
 """
 
 from biomedclip_jax.config.adapters import (
+    UNADAPTED,
     AdaLoRAConfig,
+    Adaptation,
     AdapterConfig,
     IA3Config,
     LoRAConfig,
@@ -72,8 +74,10 @@ __all__ = [
     "DEFAULT_TEMPLATE",
     "OPENAI_MEAN",
     "OPENAI_STD",
+    "UNADAPTED",
     "Activation",
     "AdaLoRAConfig",
+    "Adaptation",
     "AdapterConfig",
     "AugmentConfig",
     "BertConfig",

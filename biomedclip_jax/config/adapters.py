@@ -1,4 +1,4 @@
-"""Adapters: small trained parts inside the blocks of a tower whose own weights stay as they are."""
+"""What a run may add to a model: adapters (small trained parts in the blocks of a tower), and context before labels."""
 
 import fnmatch
 from collections.abc import Callable
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from biomedclip_jax.config.checks import check, check_patterns, check_positive
-from biomedclip_jax.config.towers import LlamaConfig
+from biomedclip_jax.config.model import CLIPConfig
+from biomedclip_jax.config.towers import BertConfig, GPTConfig, LlamaConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 
 Layers = tuple[str, ...]
@@ -162,3 +163,55 @@ class PrefixConfig:
 
 
 AdapterConfig = LoRAConfig | AdaLoRAConfig | IA3Config | PrefixConfig
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What is trained beside a model's own weights. By default nothing."""
+
+    image: AdapterConfig | None = None
+    """Adapter in the blocks of the image tower, which must be a vision transformer."""
+    text: AdapterConfig | None = None
+    """Adapter in the blocks of the text tower."""
+    context: int = 0
+    """Vectors that are learned to stand before a label (CLEFT's second stage, CoOp), for a loss of labels; 0: none."""
+
+    def __post_init__(self) -> None:
+        kinds = (LoRAConfig, AdaLoRAConfig, IA3Config, PrefixConfig)
+        for tower in ("image", "text"):
+            known = getattr(self, tower) is None or isinstance(getattr(self, tower), kinds)
+            check(known, self, tower, f"None or one of {', '.join(kind.__name__ for kind in kinds)}")
+        check(self.context >= 0, self, "context", "0 or more")
+
+    @property
+    def unmergeable(self) -> "Adaptation":
+        """What stays beside the weights when the rest has been merged into them: prefixes."""
+        image, text = (each if isinstance(each, PrefixConfig) else None for each in (self.image, self.text))
+        return Adaptation(image, text)
+
+    def check_fits(self, model: CLIPConfig) -> None:
+        """UserError, with field and expectation, for what a model of these sizes has no place for."""
+        vit = self.image is None or isinstance(model.image, ViTConfig)
+        check(vit, self, "image", "None: only a vision transformer (ViT) can have one")
+        for tower in ("image", "text"):
+            self._check_adapter_fits(tower, getattr(model, tower))
+        # a causal tower has them before its text, others inside it, beside a start, an end and a name
+        most = model.text.context_length - 3
+        if isinstance(model.text, GPTConfig | LlamaConfig):
+            prefix = self.text.tokens if isinstance(self.text, PrefixConfig) else 0
+            most = model.text.positions - prefix - model.text.context_length
+        check(self.context <= most, self, "context", f"at most {most}, or there is no place for a label in the text tower")
+
+    def _check_adapter_fits(self, tower: str, sizes: Any) -> None:
+        adapter = getattr(self, tower)
+        if isinstance(adapter, LoRAConfig | AdaLoRAConfig | IA3Config):
+            adapter.layers_in(block_layers(sizes))
+        if isinstance(adapter, AdaLoRAConfig):
+            fits = all(len(ranks) == sizes.depth for _, ranks in adapter.ranks)
+            check(fits, self, tower, f"ranks of {sizes.depth} numbers, one a block")
+        if isinstance(adapter, PrefixConfig) and isinstance(sizes, BertConfig | GPTConfig | LlamaConfig):
+            fits = adapter.tokens + sizes.context_length <= sizes.positions
+            check(fits, self, tower, f"tokens + context_length = {sizes.context_length} at most positions = {sizes.positions}")
+
+
+UNADAPTED = Adaptation()

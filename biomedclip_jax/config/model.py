@@ -1,17 +1,13 @@
 """A whole model, its two towers with their heads, and how an image becomes pixels for it."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Literal
 
-from biomedclip_jax.config.adapters import AdaLoRAConfig, AdapterConfig, IA3Config, LoRAConfig, PrefixConfig, block_layers
 from biomedclip_jax.config.checks import check, check_choices, check_positive
 from biomedclip_jax.config.towers import (
     BertConfig,
-    GPTConfig,
     ImageConfig,
-    LlamaConfig,
     TextConfig,
     ViTConfig,
     features,
@@ -51,12 +47,6 @@ class CLIPConfig:
     ln 100. CLIP's ln(1/0.07) is 2.659, SigLIP's ln 10 is 2.303."""
     init_logit_bias: float | None = None
     """Number added to all scores at the start, and trained; the loss Sigmoid needs one (SigLIP: -10). None: no bias."""
-    image_adapter: AdapterConfig | None = None
-    """Adapter in the blocks of the image tower, which must be a vision transformer."""
-    text_adapter: AdapterConfig | None = None
-    """Adapter in the blocks of the text tower."""
-    context: int = 0
-    """Vectors that are learned to stand before a label (CLEFT's second stage, CoOp), for a loss of labels; 0: none."""
 
     def __post_init__(self) -> None:
         check_positive(self, "embed_width")
@@ -70,22 +60,6 @@ class CLIPConfig:
                 head,
                 f"a projection, because the {tower} tower gives {width} features, not embed_width = {self.embed_width}",
             )
-        fits = self.image_adapter is None or isinstance(self.image, ViTConfig)
-        check(fits, self, "image_adapter", "None: only a vision transformer (ViT) can have one")
-        for tower in ("image", "text"):
-            _check_adapter(self, tower)
-        check(self.context >= 0, self, "context", "0 or more")
-        # a causal tower has them before its text, others inside it, beside a start, an end and a name
-        most = self.text.context_length - 3
-        if isinstance(self.text, GPTConfig | LlamaConfig):
-            prefix = self.text_adapter.tokens if isinstance(self.text_adapter, PrefixConfig) else 0
-            most = self.text.positions - prefix - self.text.context_length
-        check(self.context <= most, self, "context", f"at most {most}, or there is no place for a label in the text tower")
-
-    @property
-    def base(self) -> "CLIPConfig":
-        """This model without adapters and learned context."""
-        return dataclasses.replace(self, image_adapter=None, text_adapter=None, context=0)
 
     @property
     def vit(self) -> ViTConfig:
@@ -94,21 +68,6 @@ class CLIPConfig:
             kind = type(self.image).__name__.removesuffix("Config")
             raise UserError(f"the image tower of this model is a {kind}; only a vision transformer (ViT) can be used here")
         return self.image
-
-
-def _check_adapter(config: CLIPConfig, tower: str) -> None:
-    adapter, sizes, field = getattr(config, f"{tower}_adapter"), getattr(config, tower), f"{tower}_adapter"
-    kinds = (LoRAConfig, AdaLoRAConfig, IA3Config, PrefixConfig)
-    names = ", ".join(kind.__name__ for kind in kinds)
-    check(adapter is None or isinstance(adapter, kinds), config, field, f"None or one of {names}")
-    if isinstance(adapter, LoRAConfig | AdaLoRAConfig | IA3Config):
-        adapter.layers_in(block_layers(sizes))
-    if isinstance(adapter, AdaLoRAConfig):
-        fits = all(len(ranks) == sizes.depth for _, ranks in adapter.ranks)
-        check(fits, config, field, f"ranks of {sizes.depth} numbers, one a block")
-    if isinstance(adapter, PrefixConfig) and isinstance(sizes, BertConfig | GPTConfig | LlamaConfig):
-        fits = adapter.tokens + sizes.context_length <= sizes.positions
-        check(fits, config, field, f"tokens + context_length = {sizes.context_length} at most positions = {sizes.positions}")
 
 
 @dataclass(frozen=True)

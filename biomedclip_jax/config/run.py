@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from biomedclip_jax.config.adapters import PrefixConfig
+from biomedclip_jax.config.adapters import UNADAPTED, Adaptation
 from biomedclip_jax.config.checks import check, check_positive, operational
 from biomedclip_jax.config.data import DataConfig
 from biomedclip_jax.config.losses import MultiLabel, Sigmoid
@@ -49,6 +49,8 @@ class TrainConfig:
     """Parts of the run, one after another; on the command line they are counted from 0."""
     model: CLIPConfig = CLIPConfig()
     """Towers, heads and temperature."""
+    adaptation: Adaptation = UNADAPTED
+    """What is trained beside the model's own weights: adapters in its towers, learned context before labels."""
     preprocess: PreprocessConfig = PreprocessConfig()
     """How an image becomes pixels."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -77,7 +79,8 @@ class TrainConfig:
         if self.data.held_out is None:
             check(self.run.evaluate_every is None, self.run, "evaluate_every", "None without data.held_out")
         check(0 <= self.interpolate <= 1, self, "interpolate", "0 to 1")
-        prefix = any(isinstance(a, PrefixConfig) for a in (self.model.image_adapter, self.model.text_adapter))
+        self.adaptation.check_fits(self.model)
+        prefix = self.adaptation.unmergeable != UNADAPTED
         check(self.interpolate == 1 or not prefix, self, "interpolate", "1 with a prefix, which is no part of the weights")
         same = self.preprocess.image_size == self.model.image.image_size
         check(same, self.preprocess, "image_size", f"model.image.image_size = {self.model.image.image_size}")
@@ -93,7 +96,12 @@ class TrainConfig:
     def _check_labels(self, stage: Stage) -> None:
         data = self.data
         if stage.prompted:
-            check(self.model.context > 0, stage, "loss", "model.context above 0, the vectors to be learned before a label")
+            check(
+                self.adaptation.context > 0,
+                stage,
+                "loss",
+                "adaptation.context above 0, the vectors to be learned before a label",
+            )
             check(data.label_column is not None, data, "label_column", "a column, because a stage learns of labels")
             one = isinstance(stage.loss, MultiLabel) or data.label_separator is None
             check(one, data, "label_separator", f"None with the loss {stage.loss!r}, for which an image has one label")

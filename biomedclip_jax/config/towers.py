@@ -269,8 +269,8 @@ class OwnTower(Protocol):
         """Width of what the tower gives for one image or text."""
         ...
 
-    def build(self, compute: "ComputeConfig", rngs: Any, adapter: Any = None) -> Any:
-        """The Flax module, called as `models.vit.ViT` or `models.bert.Bert` is. rngs: `nnx.Rngs`; adapter: an AdapterConfig."""
+    def build(self, compute: "ComputeConfig", rngs: Any) -> Any:
+        """The Flax module, called as `models.vit.ViT` or `models.bert.Bert` is. rngs: `nnx.Rngs`."""
         ...
 
 

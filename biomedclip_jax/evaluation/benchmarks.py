@@ -1,7 +1,4 @@
-"""Public benchmarks: `benchmarks.yaml` as objects, and their images.
-
-What papers report, for the tables: beside each result of ours the numbers of others on the same data.
-"""
+"""Public benchmarks: `benchmarks.yaml` as objects, their images, and the numbers that papers report on them."""
 
 import difflib
 import itertools
@@ -39,7 +36,10 @@ _READERS: dict[str, Callable[..., Labelled]] = {
 
 @dataclass(frozen=True)
 class PaperValue:
-    """A published number, as a fraction. source: where it stands. setting: what else it depends on."""
+    """A number that a paper reports, as a fraction.
+
+    source: the paper, and its table or figure. setting: what else the number depends on.
+    """
 
     model: str
     task: str
@@ -52,12 +52,12 @@ class PaperValue:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A row of the table.
+    """A public data set with its classes, its prompts and what papers report on it: a row of `benchmarks.yaml`.
 
     classes: phrases, in the order of the labels. templates: with {} for the class. sentences: of each class, where the
     published prompts are no templates. prompts_source: whose words these are. metric: the published one, a name as in
     results.json. splits: images of each, None where not known. paper: published values. notes: what readers must know.
-    fetch, terms, layout: where the files come from, under which conditions, and how they lie in a folder named `folder`.
+    fetch, terms: where the files come from, and under which conditions. layout: the files expected in a folder `folder`.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Benchmark:
 
 
 def benchmark(name: str) -> Benchmark:
-    """UserError, with the nearest name, for one that is not in the table."""
+    """The benchmark of this name. UserError, which says the nearest name, if there is none."""
     table = benchmarks()
     if name not in table:
         nearest = [known for known in table if known.startswith(name)] or difflib.get_close_matches(name, table, n=1)
@@ -101,16 +101,17 @@ def benchmark(name: str) -> Benchmark:
 def load_benchmark(name: str, where: Path, split: str = "test", **options: Any) -> Labelled:
     """The images of a benchmark, decoded only when asked for.
 
-    where: its folder, or one that holds the folders of several (`Benchmark.folder`). options: in place of those of the table;
-    see the reader in data/benchmarks/. Raises UserError: for files that are not there, one that says what to fetch from where,
-    under which terms, and the layout expected; else what is wrong with which file.
+    where: its folder, or one that holds the folders of several (`Benchmark.folder`).
+    options: for the reader in data/benchmarks/, instead of those of `benchmarks.yaml`.
+    Raises UserError: for missing files one that says what to fetch from where, under which terms, and the layout expected;
+    else what is wrong with which file.
     """
     known = benchmark(name)
     inside = where / known.folder
-    place = inside if inside.is_dir() else where
+    folder = inside if inside.is_dir() else where
     check_split(name, split, tuple(known.splits))
     try:
-        return _READERS[known.reader](name, place, split, known.classes, **{**known.options, **options})
+        return _READERS[known.reader](name, folder, split, known.classes, **{**known.options, **options})
     except NotOnDisk as error:
         fetch = f"{known.title} is to be fetched by hand: {known.fetch} (terms: {known.terms})"
         raise UserError(f"{error}. {fetch}; expected in {where} or {inside}: {', '.join(known.layout)}") from None
@@ -118,7 +119,7 @@ def load_benchmark(name: str, where: Path, split: str = "test", **options: Any) 
 
 @cache
 def benchmarks() -> Mapping[str, Benchmark]:
-    """All, by name."""
+    """All benchmarks of `benchmarks.yaml` by name; one that comes in several image sizes is one for each size."""
     source = files("biomedclip_jax.evaluation") / _TABLE
     rows: dict[str, dict[str, Any]] = load_yaml(_TABLE, source.read_text(encoding="utf-8"))
     found: dict[str, Benchmark] = {}
@@ -151,7 +152,7 @@ def _row(name: str, row: dict[str, Any], size: int | None) -> Benchmark:
 
 
 def _combined(parts: Sequence[Sequence[str]], sample: int | None) -> tuple[str, ...]:
-    """Each first part with each second ..., in words; `sample` of them, drawn with seed 0."""
+    """Sentences of each first part with each second and so on; `sample` of them, drawn with seed 0."""
     whole = [" ".join(filter(None, words)) for words in itertools.product(*parts)]
     if sample is None or sample >= len(whole):
         return tuple(whole)
@@ -174,9 +175,9 @@ _RETRIEVAL = {
 
 
 def published(task: str, dataset: str) -> Sequence[tuple[str, Mapping[str, float]]]:
-    """Rows for a table: whose and where, and metrics by name as fractions.
+    """What papers report on a data set, as rows of a table: whose number it is, and metrics by name as fractions.
 
-    Of retrieval always those of the paper's own test set, which nobody else has: a smaller set is easier.
+    For retrieval these are always those on the paper's own test set, which was not published: a smaller set is easier.
     """
     if task == "retrieval":
         names = [f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]

@@ -1,7 +1,8 @@
-"""How sure a number is: the same metrics on resamples of the images, and the differences of models on the same resamples.
+"""How sure a number is: the metrics on resamples of the images, and the differences of models on the same resamples.
 
-A resample draws n of the n images with replacement (not class by class: how many images a class has is chance too). It is a
-whole-number weight of each image, and every metric here is a function of weighted counts: no image is scored twice.
+A resample draws n of the n images with replacement (not class by class: how many images a class has is chance, too).
+It is a whole-number weight of each image, and every metric here is a function of weighted counts: no image is scored
+twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,16 +36,17 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def intervals(samples: Samples) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each metric."""
+    """The 95 % interval of each metric that has a value on some resample."""
     return {name: interval(values) for name, values in samples.items() if np.isfinite(values).any()}
 
 
 def differences(
     own: Samples, other: Samples, own_metrics: Mapping[str, float], other_metrics: Mapping[str, float]
 ) -> dict[str, list[float]]:
-    """metric -> [own less other, the low and the high end of its 95 % interval, share of resamples in which own is better].
+    """How two models differ in each metric, on the same resamples.
 
-    An equal number is no better. Smaller is better for the metrics of `LOWER_IS_BETTER`.
+    Returns metric -> [own less other, the low and the high end of its 95 % interval, share of resamples in which own is
+    better]. An equal number is no better. Smaller is better for the metrics of `LOWER_IS_BETTER`.
     """
     found = {}
     for name in own.keys() & other.keys() & own_metrics.keys() & other_metrics.keys():
@@ -82,12 +84,12 @@ class _Counted:
             columns.append(np.full(n, self._width))
             values.append(in_top_5(labels, probabilities).astype(np.float64))
             self._width += 1
-        place = (np.concatenate(columns), np.tile(np.arange(n), len(columns)))
-        self._sums = csr_array((np.concatenate(values), place), shape=(self._width, n))
+        cells = (np.concatenate(columns), np.tile(np.arange(n), len(columns)))
+        self._sums = csr_array((np.concatenate(values), cells), shape=(self._width, n))
         self._rankings = [_Ranking(labels == c, probabilities[:, c]) for c in scored_classes(labels, self._classes)]
 
     def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Each [r], of weights [n, r]."""
+        """Each metric, [r], for weights [n, r]."""
         n, cells = len(weights), self._classes**2
         sums = self._sums @ weights
         confusion = sums[:cells].reshape(self._classes, self._classes, -1)
@@ -117,7 +119,7 @@ class _Ranking:
         self._starts = np.flatnonzero(np.diff(scores[self._order], prepend=-np.inf))  # of images with equal scores
 
     def metrics(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """AUROC and average precision, each [r], of weights [n, r]; NaN without a positive or without a negative image."""
+        """AUROC and average precision, each [r], for weights [n, r]; NaN without a positive or without a negative image."""
         weights = weights[self._order]
         positive = weights * self._positive
         negative = weights - positive

@@ -19,10 +19,10 @@ class Candidate:
     """`clip` is loaded on first use: an evaluation whose embeddings are all known never loads it."""
 
     def __init__(self, source: str, name: str | None = None, adapter: str | None = None):
-        """source, adapter: what `from_pretrained` takes. name: what tables call it; by default the last part of the source,
-        and of an adapter's folder, or of the run whose `adapter/` it is.
+        """source, adapter: what `from_pretrained` takes; not read yet, but a UserError if either does not exist.
 
-        UserError if one is not there.
+        name: what tables call the model; by default the last part of the source, and of the adapter's folder or of the run
+        whose `adapter/` it is.
         """
         self.source = source
         self.name = name or _name(source, adapter)
@@ -36,8 +36,8 @@ class Candidate:
 
     @cached_property
     def clip(self) -> Pretrained:
-        """The model."""
-        # a processor is one device, unless it plays several: then they have no more cores together
+        """The model itself, loaded when it is first asked for."""
+        # emulated CPU devices have no more cores together than one has
         return from_pretrained(self._folder, adapter=self._adapter, every_device=jax.default_backend() != "cpu")
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Embeddings, made once: kept on disk by what they depend on, the model, its preprocessing and the data.
+"""Embeddings, made once: kept on disk under a hash of what they depend on, the model, its preprocessing and the data.
 
 They are read memory-mapped: 725,739 pairs of 512 numbers are 1.5 GB a side, for each model.
 """
@@ -26,26 +26,27 @@ _AT_ONCE = 65_536
 
 @dataclass(frozen=True)
 class ImageEmbeddings:
-    """rows: unit length, float32 [m, E], of the images that could be read. kept: int64 [m], their positions among all.
+    """Embeddings of the m images that could be read.
 
-    features: the same before they are made unit length, which is what probes learn from.
+    rows: unit length, float32 [m, E]. features: the same before they are made unit length, which probes learn from.
+    kept: int64 [m], the positions of these images among all. errors: position -> why an image could not be read.
     """
 
     rows: np.ndarray
     features: np.ndarray
     kept: np.ndarray
-    errors: dict[int, str]  # position -> why it could not be read
+    errors: dict[int, str]
 
 
 class Embeddings:
-    """The embeddings of models, from the folder `cache` where they are known; None keeps nothing."""
+    """Makes the embeddings of models, or reads them from the folder `cache`, where it keeps them; None keeps nothing."""
 
     def __init__(self, cache: Path | None, batch_size: int = 32):
         self._cache = cache
         self._batch_size = batch_size
 
     def images(self, candidate: Candidate, images: Sequence[ImageSource], data_fingerprint: str) -> ImageEmbeddings:
-        """Of `images`, which `data_fingerprint` stands for. What cannot be read is in `errors`; UserError if nothing can."""
+        """Embeddings of images, which are kept under `data_fingerprint`. UserError if none of them can be read."""
         folder = self._folder("image", candidate, data_fingerprint)
         if folder is not None and folder.is_dir():
             return _read_images(folder, len(images))
@@ -69,7 +70,7 @@ class Embeddings:
         return _read_images(folder, len(images))
 
     def texts(self, candidate: Candidate, texts: Sequence[str]) -> np.ndarray:
-        """float32 [n, E], unit length."""
+        """Embeddings of texts, float32 [n, E], unit length."""
         folder = self._folder("text", candidate, fingerprint(texts)) if texts else None
         if folder is not None and folder.is_dir():
             return np.load(folder / _ROWS, mmap_mode="r")
@@ -81,7 +82,7 @@ class Embeddings:
         return np.load(folder / _ROWS, mmap_mode="r")
 
     def logit_scale(self, candidate: Candidate) -> float:
-        """exp of the learned temperature; kept too, or the model would be loaded for this one number."""
+        """What the model multiplies cosines with; kept, too, or it would have to be loaded for this one number."""
         folder = self._folder("logit_scale", candidate, "")
         if folder is not None and folder.is_dir():
             return json.loads((folder / _VALUE).read_text())

@@ -1,11 +1,13 @@
-"""What every task of an evaluation is given beside its data: the models, their embeddings, where results go, and a seed."""
+"""What every task of an evaluation is given beside its data, and how tasks leave out what a model cannot read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from biomedclip_jax.data.images.load import ImageSource
+from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,3 +25,22 @@ class Evaluation:
     out: Path
     resamples: int = 1_000
     seed: int = 0
+
+    def embed(self, images: Sequence[ImageSource], fingerprint: str) -> tuple[list[ImageEmbeddings], dict[int, str]]:
+        """The images' embeddings by each candidate, and why some images cannot be read, by position.
+
+        An image that one candidate cannot read counts for none of them; the first such candidate gives the reason.
+        fingerprint: of the images, see `Embeddings.images`. UserError if a candidate can read none of them.
+        """
+        found = [self.embeddings.images(candidate, images, fingerprint) for candidate in self.candidates]
+        return found, {position: reason for each in reversed(found) for position, reason in each.errors.items()}
+
+
+def left_out(rejects: Sequence[Reject], errors: dict[int, str], name: Callable[[int], str]) -> list[dict[str, str]]:
+    """The details of a result that say what was not measured: `image` and `reason` of each.
+
+    rejects: what was left out when the data were opened. errors: why an image cannot be read, by position, and `name` what
+    it is called.
+    """
+    opened = [{"image": reject.image, "reason": reject.reason} for reject in rejects]
+    return opened + [{"image": name(position), "reason": errors[position]} for position in sorted(errors)]

@@ -18,12 +18,12 @@ _TOP = 5
 
 
 def classification_metrics(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n C"]) -> dict[str, float]:
-    """All fractions, by scikit-learn's functions and defaults. probabilities: float64, rows sum to 1.
+    """How good answers are, as fractions, by scikit-learn's functions and defaults. probabilities: float64, rows sum to 1.
 
     accuracy; balanced_accuracy: mean recall of the classes that occur in `labels`; macro_f1: mean F1 of the classes that
-    occur in `labels` or are answered; auroc and average_precision: of the last class if there are two, else the mean over the
-    classes that occur of each against the rest; top_5_accuracy: of six classes or more; expected_calibration_error: see
-    `Calibration`. What has no value is left out: auroc and average_precision where all labels are the same.
+    occur in `labels` or are answered; auroc and average_precision: of the last class if there are two, else the mean over
+    the classes that occur of each against the rest; top_5_accuracy: of six classes or more; expected_calibration_error:
+    see `Calibration`. What has no value is left out: auroc and average_precision where all labels are the same.
     Raises UserError for no images, for numbers that are not finite, and where scikit-learn is not installed.
     """
     _check(labels, probabilities)
@@ -60,7 +60,10 @@ def majority_metrics(labels: Int[np.ndarray, " n"]) -> dict[str, float]:
 def metrics_per_class(
     labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
-    """By class: n, precision (None if it is never answered), recall (None if it does not occur) and f1 (None if neither)."""
+    """How well each class is recognised: n (its images), precision, recall and f1, by class.
+
+    Precision is None if the class is never answered, recall if it does not occur, f1 if neither.
+    """
     confusion = confusion_counts(labels, predicted, len(classes))
     found: dict[str, dict[str, float | None]] = {}
     for c, name in enumerate(classes):
@@ -75,7 +78,7 @@ def metrics_per_class(
 
 
 def confusion_counts(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], classes: int) -> Int[np.ndarray, "C C"]:
-    """Counts: rows are true classes, columns what was answered."""
+    """How often each class was given each answer: rows are true classes, columns what was answered."""
     return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
@@ -83,8 +86,8 @@ def confusion_counts(labels: Int[np.ndarray, " n"], predicted: Int[np.ndarray, "
 class Calibration:
     """Confidence, the probability of the answer, against how often the answer is right, in `BINS` bins of equal width.
 
-    Bin b holds confidences in (b / BINS, (b + 1) / BINS]. counts: int64 [BINS]. confidence, accuracy: means, float64 [BINS],
-    NaN in an empty bin. Guo et al. 2017, "On Calibration of Modern Neural Networks".
+    Bin b holds confidences in (b / BINS, (b + 1) / BINS]. counts: int64 [BINS]. confidence, accuracy: means,
+    float64 [BINS], NaN in an empty bin. Guo et al. 2017, "On Calibration of Modern Neural Networks".
     """
 
     counts: np.ndarray
@@ -93,7 +96,7 @@ class Calibration:
 
     @staticmethod
     def of(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n C"]) -> "Calibration":
-        """The calibration of these answers."""
+        """The calibration of answers, by their probabilities and the true class indices."""
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         bins = calibration_bins(confidence)
         counts = np.bincount(bins, minlength=BINS)
@@ -113,7 +116,7 @@ class Calibration:
 
 
 def calibration_bins(confidence: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """The bin of each confidence."""
+    """The bin of each confidence, from 0 to BINS - 1."""
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
@@ -142,7 +145,7 @@ def in_top_5(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n 
 
 
 def sklearn_metrics() -> ModuleType:
-    """sklearn.metrics. UserError if it is not installed."""
+    """The module `sklearn.metrics`, imported only when something is measured. UserError if it is not installed."""
     try:
         import sklearn.metrics
     except ImportError as error:
@@ -160,7 +163,7 @@ def _check(labels: np.ndarray, probabilities: np.ndarray) -> None:
 
 @contextmanager
 def _no_word_of_absent_classes() -> Iterator[None]:
-    """scikit-learn warns where a class does not occur; what it then does is in the docstring above."""
+    """Silence scikit-learn's warnings of classes that do not occur; `classification_metrics` says what counts then."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
         warnings.filterwarnings("ignore", message="A single label was found")

@@ -38,7 +38,8 @@ _HEADLINES = (
 class Options:
     """What the user chose for the tasks of an evaluation.
 
-    aggregate, prompts: of "zero-shot"; how sentences become a class's score (see `cosines`), and a file of learned prompts.
+    aggregate, prompts: of "zero-shot"; how sentences become a class's score (see `cosines`), and a file of learned
+    prompts.
     approximate: of "retrieval"; None is the exact search. resamples, seed: see `Evaluation`.
     probes: the methods of "probe". finetune: the method of "finetune". learners: the methods of "base-to-novel".
     budgets, seeds: of these three; see `FewLabels`.
@@ -68,8 +69,8 @@ def evaluate(
 
     Written are results.json, results.md, report.html, pictures and, under clip_benchmark/, CLIP_benchmark's JSON. Rows of
     earlier evaluations in that folder are kept.
-    Returns the new results. A data set that cannot be read, or that a task cannot use, is named on stderr and the others go
-    on; at the end a UserError names those for which the one task asked for, or all of several tasks, failed.
+    Returns the new results. A data set that cannot be read, or that a task cannot use, is named on stderr and the others
+    go on; at the end a UserError names those for which the one task asked for, or all of several tasks, failed.
     """
     found = read_results(out)
     new: list[Result] = []

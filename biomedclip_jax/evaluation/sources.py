@@ -14,7 +14,7 @@ from biomedclip_jax.prompts.templates import Prompts, read_prompts
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Columns of a table; of builds and TFDS data sets, features."""
+    """Names of the columns of a table, or of the features of builds and TFDS data sets."""
 
     image: str = "image"
     caption: str = "caption"
@@ -23,9 +23,10 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """name: what tables call it. where: a path, or what `open_pairs` and `open_labelled` take.
+    """Data to evaluate on, as the user named them.
 
-    train: labels to learn from, where they lie elsewhere. prompts_file: see `read_prompts`.
+    name: what tables call them. where: a path, or what `open_pairs` and `open_labelled` take. known: the benchmark, if it
+    is one. train: labelled images to learn from, where they are not part of `where`. prompts_file: see `read_prompts`.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Source:
     prompts_file: Path | None = None
 
     def pairs(self) -> Pairs:
-        """Images with captions. UserError if there are no captions."""
+        """The images with their captions. UserError if the data have no captions."""
         if self.known is not None:
             raise UserError(f"{self.name}: labelled images, no captions; retrieval needs pairs, such as a table with both")
         if Path(self.where).is_dir() and not (Path(self.where) / "features.json").is_file():
@@ -60,7 +61,7 @@ class Source:
             raise UserError(f"nothing to learn from ({error}); expected labelled images apart from these as --train") from None
 
     def prompts(self, classes: Sequence[str]) -> Prompts:
-        """Sentences for each class: of the file, else those that were published with the benchmark, else general ones."""
+        """Sentences for each class: from `prompts_file`, else those published with the benchmark, else general ones."""
         if self.prompts_file is not None:
             return read_prompts(self.prompts_file, classes)
         if self.known is not None:
@@ -71,25 +72,27 @@ class Source:
 def parse_source(
     text: str, root: Path | None = None, train: str | None = None, columns: Columns | None = None, prompts: Path | None = None
 ) -> Source:
-    """NAME (a benchmark, in root/its folder), NAME=PLACE (a benchmark there; or data of one's own, under this name) or PLACE.
+    """What the user means by NAME, NAME=PATH or PATH.
 
-    UserError for a name that is neither a benchmark nor anything on this machine.
+    NAME is a benchmark in its folder below `root`; NAME=PATH a benchmark at this path, or own data to be called NAME.
+    train, columns, prompts: of own data, see `Source`. UserError for a name that is neither a benchmark nor a file or
+    folder.
     """
-    name, named, place = text.partition("=")
+    name, named, where = text.partition("=")
     if (known := benchmarks().get(name)) is not None:
         if not named:
             if root is None:
                 raise UserError(f"{name}: where is it? Say --data {name}=FOLDER, or --data-root DIR with {known.folder}/ in it")
-            place = str(root)
-        return Source(name=name, where=place, known=known, prompts_file=prompts)
+            where = str(root)
+        return Source(name=name, where=where, known=known, prompts_file=prompts)
     if not named:
         if not set(text) & set("/.:") and not Path(text).exists():
             benchmark(text)  # raises, with the nearest name
-        name, place = _name_of(text), text
-    return Source(name=name, where=place, train=train, columns=columns or Columns(), prompts_file=prompts)
+        name, where = _name_of(text), text
+    return Source(name=name, where=where, train=train, columns=columns or Columns(), prompts_file=prompts)
 
 
-def _name_of(place: str) -> str:
-    """Of data/held_out.csv "held_out"; of pmc:test "pmc:test"."""
-    path = Path(place)
+def _name_of(where: str) -> str:
+    """The name in tables: "held_out" for data/held_out.csv, "pmc:test" for pmc:test."""
+    path = Path(where)
     return path.name if path.is_dir() or ":" in path.name else path.stem

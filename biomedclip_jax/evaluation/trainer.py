@@ -1,7 +1,7 @@
-"""The small trainer of probes, learned prompts and fine-tuning: shuffled batches, an update by optax, an epoch of updates.
+"""The small trainer of probes, learned prompts and fine-tuning: shuffled batches and updates by optax.
 
-A method says what its loss is, which optax optimizer makes it smaller, and in which order images are seen. The trainer of
-whole models, with its checkpoints and sharded optimizer, is `biomedclip_jax.train`.
+A method says what its loss is, which optax optimizer makes it smaller, and in which order images are seen. The trainer
+of whole models, with its checkpoints and sharded optimizer, is `biomedclip_jax.train`.
 """
 
 import functools
@@ -19,10 +19,10 @@ Gradient = Callable[[Tree, Tree, Any], tuple[tuple[Array, Tree], Tree]]
 
 
 class State(NamedTuple):
-    """What training changes.
+    """What training changes: parameters, the optimizer's state, and statistics.
 
-    params: trained by gradients. moments: the optimizer's own state. statistics: measured, not trained, such as the running
-    mean of a BatchNorm; an empty dictionary where there are none.
+    params: trained by gradients. moments: the optimizer's own state. statistics: measured, not trained, such as the
+    running mean of a BatchNorm; an empty dictionary where there are none.
     """
 
     params: Tree

@@ -12,7 +12,16 @@ from typing import Any
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTConfig, LlamaConfig, TextConfig, ViTConfig
+from biomedclip_jax.config import (
+    UNADAPTED,
+    BertConfig,
+    CLIPConfig,
+    ClipTextConfig,
+    GPTConfig,
+    LlamaConfig,
+    TextConfig,
+    ViTConfig,
+)
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_entries
@@ -107,7 +116,14 @@ def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None =
 
 
 def whole_model(model: Model, source: str, config: CLIPConfig) -> Params:
-    """Parameters of a whole model, which was read from `source`; positions are resized if the image size differs."""
+    """Parameters of a whole model, which was read from `source`; positions are resized if the image size differs.
+
+    UserError, with the differing fields, for another model than `config`, and for one with adapters beside its weights.
+    """
+    if model.adaptation != UNADAPTED:
+        raise UserError(
+            f"{source}: has adapters beside its weights, which a run cannot start from; give the model without them"
+        )
     size = config.image.image_size
     found = dataclasses.replace(model.config, image=dataclasses.replace(model.config.image, image_size=size))
     # what a trained model brings along does not change how its parameters are shaped

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.config import CLIPConfig, PreprocessConfig
+from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, PreprocessConfig
 from biomedclip_jax.interop.mapping import Report
 
 Params = dict[str, Any]  # a nested dict of arrays, of the structure that `models.abstract_model` gives
@@ -22,3 +22,4 @@ class Model:
     report: Report = dataclasses.field(default_factory=Report)
     text_model: str = ""  # what open_clip calls BERT: a hub name, or a folder; "" where there is none
     custom_text: bool = False  # CLIP's own text tower, but under open_clip's "text." prefix
+    adaptation: Adaptation = UNADAPTED  # what `params` have beside the model's own weights, such as a prefix

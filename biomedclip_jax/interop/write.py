@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from biomedclip_jax.config import CLIPConfig, ClipTextConfig, PreprocessConfig
+from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, ClipTextConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats import tower_pair
@@ -36,7 +36,7 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
     if format in ("open_clip", "open_clip-bin"):
         model = expressible(model)
     write, adapters = _writer(model, destination, format)
-    if model.config != model.config.base and not adapters:
+    if model.adaptation != UNADAPTED and not adapters:
         raise UserError(f"{destination}: {ADAPTERS_REFUSED}")
     names: list[str] = []
     write_folder(destination, lambda folder: names.extend(write(folder)), replace=replace)
@@ -46,13 +46,13 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
 def _writer(model: Model, destination: Path, format: Format) -> tuple[Callable[[Path], list[str]], bool]:
     """What writes the files into a folder, and whether that form has a place for adapters beside the weights."""
     if format == "cleft":
-        cleft.check_form(model.config, model.preprocess, destination)
+        cleft.check_form(model, destination)
         return lambda folder: cleft.write_cleft_folder(model, folder), True
     if format != "huggingface":
         return lambda folder: write_open_clip(model, folder, destination, pickle=format == "open_clip-bin"), False
     if isinstance(model.config.text, ClipTextConfig):
         return lambda folder: write_clip(model, folder), False
-    if export_format(model.config, model.preprocess) == "open_clip":
+    if export_format(model.config, model.preprocess, model.adaptation) == "open_clip":
         return lambda folder: tower_pair.write_pair(model, folder, destination), False
     return lambda folder: tower_pair.write_towers(model, folder), True
 
@@ -62,13 +62,15 @@ def check_writable(config: CLIPConfig, preprocess: PreprocessConfig | None = Non
     write_config(expressible_config(config), preprocess or PreprocessConfig(), "", "")
 
 
-def export_format(config: CLIPConfig, preprocess: PreprocessConfig | None = None) -> Format:
+def export_format(config: CLIPConfig, preprocess: PreprocessConfig | None = None, adaptation: Adaptation = UNADAPTED) -> Format:
     """The format that a trained model is written in: open_clip's, or "huggingface" if only that has a place for it.
 
-    preprocess: how its images are made; None: in a way that every format can say. UserError if neither has: better
-    before a training run than after it.
+    preprocess: how its images are made; None: in a way that every format can say. adaptation: what stays beside its
+    weights. UserError if neither has: better before a training run than after it.
     """
     try:
+        if adaptation != UNADAPTED:
+            raise UserError(ADAPTERS_REFUSED)
         check_writable(config, preprocess)
     except UserError as error:
         try:

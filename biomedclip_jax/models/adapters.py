@@ -1,11 +1,11 @@
 """LoRA, AdaLoRA's final form, (IA)³ and prefix tuning in the blocks of a tower, and their merging into the weights.
 
-The parameters of an adapter are siblings of the layer's own: `text/blocks/attention/qkv/lora_a` beside `.../kernel`, or
-`query_lora_a` where only the queries of the fused layer are adapted. So `Stage.trainable = ("*lora*",)` means them and nothing
-else. The sizes are those of PEFT, transposed: a [in, A], b [A, out] for rank A.
+The parameters of an adapter are siblings of the layer's own: `text/blocks/attention/qkv/lora_a` beside
+`.../kernel`, or `query_lora_a` where only the queries of the fused layer are adapted. So `Stage.trainable =
+("*lora*",)` means them and nothing else. `with_adapters` puts other layers in the place of a tower's own; the
+towers know nothing of them. The sizes are those of PEFT, transposed: a [in, A], b [A, out] for rank A.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -15,10 +15,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from biomedclip_jax.config import AdaLoRAConfig, AdapterConfig, CLIPConfig, ComputeConfig, IA3Config, LoRAConfig, PrefixConfig
-from biomedclip_jax.config.adapters import LAYERS, PARTS, Layers, block_layers
-from biomedclip_jax.models.layers import dropout, linear, product
+from biomedclip_jax.config import AdaLoRAConfig, Adaptation, AdapterConfig, CLIPConfig, IA3Config, LoRAConfig, PrefixConfig
+from biomedclip_jax.config.adapters import PARTS, Layers, block_layers
+from biomedclip_jax.models.layers import dropout, product
 from biomedclip_jax.models.shapes import Index, Keys
+from biomedclip_jax.models.transformer import BlockLinear
 
 LowRankConfig = LoRAConfig | AdaLoRAConfig
 
@@ -40,41 +41,88 @@ def adapted_parts(layer: str, names: tuple[str, ...]) -> dict[str, int | None]:
     return {f"{part.rpartition('/')[2]}_": third for part, third in thirds.items() if part in names}
 
 
-class BlockLinear(nnx.Linear):
-    """A dense layer of a block. Its adapter, where it has one, looks at the example's keys and the block's index, too."""
+def with_adapters(clip: Any, adaptation: Adaptation, rngs: nnx.Rngs) -> None:
+    """Add what is to be trained to a `CLIP` module, in place: its other parameters keep their paths and values.
 
-    def __call__(  # pyright: ignore
-        self, x: Float[Array, "B *n D"], keys: Keys | None = None, index: Index | int = 0
-    ) -> Float[Array, "B *n F"]:
-        return super().__call__(x)
+    UserError for what a model of these sizes has no place for.
+    """
+    adaptation.check_fits(clip.config)
+    for tower in ("image", "text"):
+        adapter, sizes = getattr(adaptation, tower), getattr(clip.config, tower)
+        if adapter is not None:
+            _adapt_blocks(getattr(clip, tower).blocks, adapter, block_layers(sizes), rngs)
+    if adaptation.context:  # CoOp's random start; a run may start it from words (`train/prompt_stage.py`)
+        clip.context = nnx.Param(0.02 * jax.random.normal(rngs.params(), (adaptation.context, clip.config.text.width)))
 
 
-class LowRankLinear(BlockLinear):
+def _adapt_blocks(blocks: Any, adapter: AdapterConfig, layers: Layers, rngs: nnx.Rngs) -> None:
+    """blocks: those of a tower, stacked; layers: all dense layers of one, by name."""
+    if isinstance(adapter, PrefixConfig):
+        keys = blocks.attention.key if "attention/key" in layers else blocks.attention.out  # G heads in a LLaMA, else H
+        blocks.attention.prefix = Prefix(adapter, len(keys.kernel), keys.out_features, rngs)
+        return
+    for site, name in enumerate(layers, start=_FIRST_SITE):
+        group, attribute = name.split("/")
+        owner = getattr(blocks, group)
+        setattr(owner, attribute, _adapted(name, getattr(owner, attribute), adapter, layers, site, rngs))
+
+
+def _adapted(name: str, layer: BlockLinear, adapter: AdapterConfig, layers: Layers, site: int, rngs: nnx.Rngs) -> BlockLinear:
+    """The dense layer, of stacked blocks, with what the adapter has for it: itself, if that is nothing."""
+    if isinstance(adapter, LoRAConfig | AdaLoRAConfig) and (parts := adapted_parts(name, adapter.layers_in(layers))):
+        return LowRankLinear(
+            layer, {prefix: (part, _ranks_of(adapter, name, prefix)) for prefix, part in parts.items()}, adapter, site, rngs
+        )
+    if isinstance(adapter, IA3Config):
+        outputs, inputs = adapter.layers_in(layers)
+        parts, before = adapted_parts(name, outputs), name in inputs
+        if parts or before:
+            return ScaledLinear(layer, parts or {"": None}, before, rngs)
+    return layer
+
+
+class _Around(BlockLinear):
+    """A dense layer in the place of another, whose kernel and bias it takes over, of one block or of stacked ones."""
+
+    def __init__(self, layer: BlockLinear, rngs: nnx.Rngs):
+        zeros = nnx.initializers.zeros_init()
+        sizes, bias = (layer.in_features, layer.out_features), layer.bias is not None
+        super().__init__(*sizes, use_bias=bias, dtype=layer.dtype, kernel_init=zeros, dot_general=layer.dot_general, rngs=rngs)
+        self.kernel, self.bias = layer.kernel, layer.bias
+
+
+class LowRankLinear(_Around):
     """x·W + b + scale · dropout(x)·A·B, or ·A·diag(e)·B. Never a matrix of W's size; one mask for all parts of a layer."""
 
-    def adapt(self, layer: str, parts: dict[str, int | None], adapter: LowRankConfig, site: int, rngs: nnx.Rngs) -> None:
-        """Add the parameters. As in PEFT: LoRA's A is uniform within ±1/sqrt(in), B zero; AdaLoRA's normal, its e zero.
+    def __init__(
+        self,
+        layer: BlockLinear,
+        parts: dict[str, tuple[int | None, tuple[int, ...] | None]],
+        adapter: LowRankConfig,
+        site: int,
+        rngs: nnx.Rngs,
+    ):
+        """layer: of stacked blocks. parts: {prefix of parameters: (third of the output, AdaLoRA's rank in each block)}.
 
-        site: of dropout.
+        As in PEFT, LoRA's A is uniform within ±1/sqrt(in) and B zero; AdaLoRA's are normal, its e zero. site: of dropout.
         """
-        self.parts = tuple(parts.items())
+        super().__init__(layer, rngs)
+        self.parts = tuple((prefix, part) for prefix, (part, _) in parts.items())
+        self.ranks = {prefix: ranks for prefix, (_, ranks) in parts.items() if ranks is not None}
         self.site = site
         self.rate = adapter.dropout
         self.scale = scale_of(adapter)
-        self.ranks: dict[str, tuple[int, ...]] = {}
-        for prefix, part in parts.items():
+        depth, d_in = layer.kernel.shape[0], self.in_features
+        for prefix, (part, ranks) in parts.items():
             d_out = self.out_features if part is None else self.out_features // 3
             if isinstance(adapter, LoRAConfig):
-                bound = self.in_features**-0.5
-                a = jax.random.uniform(rngs.params(), (self.in_features, adapter.rank), minval=-bound, maxval=bound)
-                b = jnp.zeros((adapter.rank, d_out))
+                a = jax.random.uniform(rngs.params(), (depth, d_in, adapter.rank), minval=-(d_in**-0.5), maxval=d_in**-0.5)
+                b = jnp.zeros((depth, adapter.rank, d_out))
             else:
-                ranks = adapter.ranks_of(_part_name(layer, prefix))
                 rank = adapter.rank if ranks is None else max(1, *ranks)
-                a, b = (0.02 * jax.random.normal(rngs.params(), s) for s in ((self.in_features, rank), (rank, d_out)))
-                setattr(self, f"{prefix}lora_e", nnx.Param(jnp.zeros(rank)))
-                if ranks is not None:
-                    self.ranks = self.ranks | {prefix: ranks}
+                shapes = ((depth, d_in, rank), (depth, rank, d_out))
+                a, b = (0.02 * jax.random.normal(rngs.params(), shape) for shape in shapes)
+                setattr(self, f"{prefix}lora_e", nnx.Param(jnp.zeros((depth, rank))))
             setattr(self, f"{prefix}lora_a", nnx.Param(a))
             setattr(self, f"{prefix}lora_b", nnx.Param(b))
 
@@ -91,16 +139,17 @@ class LowRankLinear(BlockLinear):
         return y + _whole(added, jnp.zeros_like) * jnp.asarray(self.scale, y.dtype)
 
 
-class ScaledLinear(BlockLinear):
+class ScaledLinear(_Around):
     """(x·in)·W·out with one trained vector, of ones at first, either before or after."""
 
-    def adapt(self, parts: dict[str, int | None], before: bool) -> None:
-        """Add the parameters; before: of the input."""
+    def __init__(self, layer: BlockLinear, parts: dict[str, int | None], before: bool, rngs: nnx.Rngs):
+        """layer: of stacked blocks; parts: {prefix of parameters: third of the output}; before: the vector is the input's."""
+        super().__init__(layer, rngs)
         self.parts = tuple(parts.items())
         self.before = before
         for prefix, part in parts.items():
             width = self.in_features if before else self.out_features if part is None else self.out_features // 3
-            setattr(self, f"{prefix}ia3", nnx.Param(jnp.ones(width)))
+            setattr(self, f"{prefix}ia3", nnx.Param(jnp.ones((layer.kernel.shape[0], width))))
 
     def __call__(self, x: Float[Array, "B *n D"], keys: Keys | None = None, index: Index | int = 0) -> Float[Array, "B *n F"]:
         factors = {part: getattr(self, f"{prefix}ia3")[...] for prefix, part in self.parts}
@@ -112,11 +161,11 @@ class ScaledLinear(BlockLinear):
 
 
 class Prefix(nnx.Module):
-    """Trained keys and values [T, D] before those of the tokens; PEFT begins with N(0, 1), too."""
+    """Trained keys and values [L, T, D] before those of the tokens; PEFT begins with N(0, 1), too."""
 
-    def __init__(self, config: PrefixConfig, width: int, rngs: nnx.Rngs):
-        self.virtual_keys = nnx.Param(jax.random.normal(rngs.params(), (config.tokens, width)))
-        self.virtual_values = nnx.Param(jax.random.normal(rngs.params(), (config.tokens, width)))
+    def __init__(self, config: PrefixConfig, depth: int, width: int, rngs: nnx.Rngs):
+        shape = (depth, config.tokens, width)
+        self.virtual_keys, self.virtual_values = (nnx.Param(jax.random.normal(rngs.params(), shape)) for _ in range(2))
 
     def __call__(
         self, keys: Float[Array, "B H N K"], values: Float[Array, "B H N K"], mask: Array | np.ndarray | None
@@ -133,44 +182,14 @@ class Prefix(nnx.Module):
         return extended(keys, self.virtual_keys[...]), extended(values, self.virtual_values[...]), mask
 
 
-def block_linear(
-    layer: str,
-    d_in: int,
-    d_out: int,
-    adapter: AdapterConfig | None,
-    compute: ComputeConfig,
-    rngs: nnx.Rngs,
-    *,
-    block: Layers = LAYERS,
-    bias: bool = True,
-) -> BlockLinear:
-    """The dense layer `layer` of a block, with what `adapter` has for it. block: all of its layers (`config.adapters`)."""
-    if isinstance(adapter, LoRAConfig | AdaLoRAConfig) and (parts := adapted_parts(layer, adapter.layers_in(block))):
-        low_rank = linear(d_in, d_out, compute, rngs, bias=bias, kind=LowRankLinear)
-        low_rank.adapt(layer, parts, adapter, _FIRST_SITE + block.index(layer), rngs)
-        return low_rank
-    if isinstance(adapter, IA3Config):
-        outputs, inputs = adapter.layers_in(block)
-        parts, before = adapted_parts(layer, outputs), layer in inputs
-        if parts or before:
-            scaled = linear(d_in, d_out, compute, rngs, bias=bias, kind=ScaledLinear)
-            scaled.adapt(parts or {"": None}, before)
-            return scaled
-    return linear(d_in, d_out, compute, rngs, bias=bias, kind=BlockLinear)
-
-
 def scale_of(adapter: LowRankConfig) -> float:
     """What the product of A and B is multiplied by."""
     return adapter.alpha / (adapter.rank if isinstance(adapter, LoRAConfig) else adapter.rank + 1e-5)  # PEFT's epsilon
 
 
-def prefix_tokens(adapter: AdapterConfig | None) -> int:
-    """Trained keys before those of the tokens."""
-    return adapter.tokens if isinstance(adapter, PrefixConfig) else 0
-
-
-def _part_name(layer: str, prefix: str) -> str:
-    return f"attention/{prefix[:-1]}" if prefix else layer
+def _ranks_of(adapter: LowRankConfig, layer: str, prefix: str) -> tuple[int, ...] | None:
+    """AdaLoRA's rank in each block, of the part of a layer whose parameters have this prefix; None: the same in all."""
+    return adapter.ranks_of(f"attention/{prefix[:-1]}" if prefix else layer) if isinstance(adapter, AdaLoRAConfig) else None
 
 
 def _kept(e: Array, ranks: tuple[int, ...] | None, index: Array | int) -> Array:
@@ -192,16 +211,15 @@ def _whole(parts: dict[int | None, Array], other: Any) -> Array:
 # --- merging --------------------------------------------------------------------------------------------------------
 
 
-def merged(config: CLIPConfig, params: dict[str, Any]) -> tuple[CLIPConfig, dict[str, Any]]:
-    """The same function with LoRA, AdaLoRA and (IA)³ in the weights, float32, and the config without them.
+def merged(config: CLIPConfig, adaptation: Adaptation, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of the same function with LoRA, AdaLoRA and (IA)³ in the weights, float32.
 
-    W + scale·A·B, or W and b times the vector. A prefix cannot be merged and stays; learned context, which plain texts do
-    not use, is left out. Pure: it can be jitted.
+    W + scale·A·B, or W and b times the vector. A prefix cannot be merged and stays (`Adaptation.unmergeable`); learned
+    context, which plain texts do not use, is left out. Pure: it can be jitted.
     """
     params = {name: leaf for name, leaf in params.items() if name != CONTEXT}
-    without = merged_config(config)
     for tower in ("image", "text"):
-        adapter = getattr(config, f"{tower}_adapter")
+        adapter = getattr(adaptation, tower)
         if adapter is None or isinstance(adapter, PrefixConfig):
             continue
         blocks = dict(params[tower]["blocks"])
@@ -210,14 +228,7 @@ def merged(config: CLIPConfig, params: dict[str, Any]) -> tuple[CLIPConfig, dict
             group, name = layer.split("/")
             blocks[group] = blocks[group] | {name: _merged_layer(layer, blocks[group][name], adapter, layers)}
         params[tower] = params[tower] | {"blocks": blocks}
-    return without, params
-
-
-def merged_config(config: CLIPConfig) -> CLIPConfig:
-    """The config of a model after `merged`: without adapters, except prefixes."""
-    left = {f"{t}_adapter": getattr(config, f"{t}_adapter") for t in ("image", "text")}
-    kept = {name: a if isinstance(a, PrefixConfig) else None for name, a in left.items()}
-    return dataclasses.replace(config, context=0, **kept)
+    return params
 
 
 def _merged_layer(layer: str, leaves: dict[str, Array], adapter: AdapterConfig, block: Layers) -> dict[str, Array]:
@@ -238,7 +249,6 @@ def _merged_layer(layer: str, leaves: dict[str, Array], adapter: AdapterConfig, 
     for prefix, part in adapted_parts(layer, adapter.layers_in(block)).items():
         a, b = leaves[f"{prefix}lora_a"], leaves[f"{prefix}lora_b"]
         if isinstance(adapter, AdaLoRAConfig):
-            ranks = adapter.ranks_of(_part_name(layer, prefix))
-            a = a * _kept(leaves[f"{prefix}lora_e"], ranks, jnp.arange(len(a)))[:, None]
+            a = a * _kept(leaves[f"{prefix}lora_e"], _ranks_of(adapter, layer, prefix), jnp.arange(len(a)))[:, None]
         added[part] = jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
     return own | {"kernel": kernel + jnp.float32(scale_of(adapter)) * _whole(added, jnp.zeros_like)}

@@ -9,11 +9,10 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool
 
-from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
-from biomedclip_jax.models.adapters import prefix_tokens
+from biomedclip_jax.config import BertConfig, ComputeConfig
 from biomedclip_jax.models.layers import EMBEDDING_SITE, dropout, linear
 from biomedclip_jax.models.shapes import Features, Hidden, Keys, Tokens, Words
-from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, read_blocks, stack_blocks
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, prefix_length, read_blocks, stack_blocks
 
 
 class Bert(nnx.Module):
@@ -25,21 +24,17 @@ class Bert(nnx.Module):
         compute: ComputeConfig,
         rngs: nnx.Rngs,
         gather: Gather | None = None,
-        adapter: AdapterConfig | None = None,
     ):
         c = config
         self.config = c
         self.compute = compute
         self.gather = gather
-        self.first_position = prefix_tokens(adapter)  # row of the position table
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
         self.token_type = nnx.Param(normal(rngs.params(), (c.token_types, c.width)))
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
-        shape = block_shape(
-            c, pre_norm=False, adapter=adapter, dropout=c.dropout, attention_dropout=c.attention_dropout, longest=c.positions
-        )
+        shape = block_shape(c, pre_norm=False, dropout=c.dropout, attention_dropout=c.attention_dropout, longest=c.positions)
         self.blocks = stack_blocks(shape, compute, rngs)
         if c.pool == "cls_pooler":
             self.pooler = linear(c.width, c.width, compute, rngs)
@@ -64,7 +59,8 @@ class Bert(nnx.Module):
 
         words: float32 [B, N, D]; mask: bool [B, N], False where no token may look; None: they look at all.
         """
-        x = words + self.position[self.first_position : self.first_position + words.shape[1]] + self.token_type[0]
+        first = prefix_length(self.blocks.attention)
+        x = words + self.position[first : first + words.shape[1]] + self.token_type[0]
         x = self.norm(x)
         x = dropout(x, self.config.dropout, keys, EMBEDDING_SITE)
         seen = None if mask is None else mask[:, None, None, :]

@@ -12,7 +12,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from biomedclip_jax.config import (
-    AdapterConfig,
+    UNADAPTED,
+    Adaptation,
     BertConfig,
     CLIPConfig,
     ClipTextConfig,
@@ -23,6 +24,7 @@ from biomedclip_jax.config import (
     ViTConfig,
 )
 from biomedclip_jax.config.towers import features
+from biomedclip_jax.models.adapters import with_adapters
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.clip_text import ClipText
 from biomedclip_jax.models.gpt import GPT
@@ -37,10 +39,10 @@ Params = dict[str, Any]
 _TOWERS: dict[type, Any] = {ViTConfig: ViT, BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}
 
 
-def _tower(config: Any, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None, adapter: AdapterConfig | None) -> Any:
+def _tower(config: Any, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None) -> Any:
     if isinstance(config, OwnTower):
-        return config.build(compute, rngs, adapter)
-    return _TOWERS[type(config)](config, compute, rngs, gather, adapter)
+        return config.build(compute, rngs)
+    return _TOWERS[type(config)](config, compute, rngs, gather)
 
 
 def unit_length(x: Float[Array | np.ndarray, "*B E"]) -> Float[Array, "*B E"]:
@@ -107,15 +109,13 @@ class CLIP(nnx.Module):
         """The gathers make the whole weights of a block from split ones (`run_blocks`)."""
         c = config
         self.config = c
-        self.image = _tower(c.image, compute, rngs, image_gather, c.image_adapter)
-        self.text = _tower(c.text, compute, rngs, text_gather, c.text_adapter)
+        self.image = _tower(c.image, compute, rngs, image_gather)
+        self.text = _tower(c.text, compute, rngs, text_gather)
         self.image_head = image_head(c, compute, rngs)
         self.text_head = text_head(c, compute, rngs)
         self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))
         if c.init_logit_bias is not None:
             self.logit_bias = nnx.Param(jnp.float32(c.init_logit_bias))
-        if c.context:  # CoOp's random start; a run may start it from words (`train/prompt_stage.py`)
-            self.context = nnx.Param(0.02 * jax.random.normal(rngs.params(), (c.context, c.text.width)))
 
     def encode_image(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Embeddings:
         """Unit embeddings of float32 images, normalised."""
@@ -139,35 +139,38 @@ def abstract_model(
     compute: ComputeConfig | None = None,
     image_gather: Gather | None = None,
     text_gather: Gather | None = None,
+    *,
+    adaptation: Adaptation = UNADAPTED,
 ) -> tuple[Any, Params]:
     """The model without its numbers: `(graph, shapes)`, for `nnx.merge(graph, params)`.
 
-    `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure. It is the
-    caller's own and may be changed.
+    adaptation: what is trained beside its weights; gathers: as in `CLIP`.
+    `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure. It is
+    the caller's own and may be changed.
     """
-    graph, shapes = _traced(config, compute or ComputeConfig(), image_gather, text_gather)
+    graph, shapes = _traced(config, compute or ComputeConfig(), adaptation, image_gather, text_gather)
     return graph, jax.tree.map(lambda leaf: leaf, shapes)
 
 
 @functools.lru_cache(maxsize=16)  # a run asks a dozen times for the same model, 0.1 s each
-def _traced(config: CLIPConfig, compute: ComputeConfig, *gathers: Gather | None) -> tuple[Any, Params]:
-    graph, state = nnx.split(nnx.eval_shape(lambda: CLIP(config, compute, nnx.Rngs(0), *gathers)))
+def _traced(config: CLIPConfig, compute: ComputeConfig, adaptation: Adaptation, *gathers: Gather | None) -> tuple[Any, Params]:
+    def make() -> CLIP:
+        rngs = nnx.Rngs(0)
+        clip = CLIP(config, compute, rngs, *gathers)
+        with_adapters(clip, adaptation, rngs)
+        return clip
+
+    graph, state = nnx.split(nnx.eval_shape(make))
     return graph, nnx.to_pure_dict(state)
 
 
-def init_params(config: CLIPConfig, seed: int) -> Params:
-    """Fresh float32 parameters. Pure: jit it with `out_shardings` to make them where they are to live.
+def init_params(config: CLIPConfig, seed: int, adaptation: Adaptation = UNADAPTED) -> Params:
+    """Fresh float32 parameters of a whole model, as nested dicts. Pure: jit it with `out_shardings` to make them
+    where they are to live.
 
-    Adapters change nothing in the other parameters.
+    An adaptation changes nothing in the other parameters, because its own are drawn after them.
     """
-
-    def fresh(config: CLIPConfig) -> Params:
-        return nnx.to_pure_dict(nnx.state(CLIP(config, ComputeConfig(), nnx.Rngs(seed))))
-
-    def joined(base: Params, adapted: Params) -> Params:
-        return {
-            name: joined(base.get(name, {}), x) if isinstance(x, dict) else base.get(name, x) for name, x in adapted.items()
-        }
-
-    base = fresh(config.base)
-    return base if config.base == config else joined(base, fresh(config))
+    rngs = nnx.Rngs(seed)
+    clip = CLIP(config, ComputeConfig(), rngs)
+    with_adapters(clip, adaptation, rngs)
+    return nnx.to_pure_dict(nnx.state(clip))

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from biomedclip_jax.config import AdapterConfig, ClipTextConfig, ComputeConfig
+from biomedclip_jax.config import ClipTextConfig, ComputeConfig
 from biomedclip_jax.models.shapes import Features, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
@@ -17,7 +17,6 @@ class ClipText(nnx.Module):
         compute: ComputeConfig,
         rngs: nnx.Rngs,
         gather: Gather | None = None,
-        adapter: AdapterConfig | None = None,
     ):
         c = config
         self.config = c
@@ -25,8 +24,7 @@ class ClipText(nnx.Module):
         self.gather = gather
         self.word = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(nnx.initializers.normal(0.01)(rngs.params(), (c.context_length, c.width)))
-        self.adapted = adapter is not None
-        shape = block_shape(c, pre_norm=True, adapter=adapter)
+        shape = block_shape(c, pre_norm=True)
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
 
@@ -39,6 +37,6 @@ class ClipText(nnx.Module):
         n = tokens.shape[1]
         x = jnp.asarray(words + self.position[:n]).astype(self.compute.dtype)
         causal = jnp.tril(jnp.ones((n, n), bool))
-        x = run_blocks(self.blocks, x, causal, keys if self.adapted else None, self.compute, self.gather)
+        x = run_blocks(self.blocks, x, causal, keys, self.compute, self.gather)
         end = tokens.argmax(axis=-1)[:, None, None]
         return self.norm(jnp.take_along_axis(x, end, axis=1)[:, 0])

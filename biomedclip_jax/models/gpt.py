@@ -11,11 +11,10 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Int
 
-from biomedclip_jax.config import AdapterConfig, ComputeConfig, GPTConfig, LlamaConfig
-from biomedclip_jax.models.adapters import prefix_tokens
+from biomedclip_jax.config import ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.models.layers import EMBEDDING_SITE, dropout
 from biomedclip_jax.models.shapes import Features, Keys, Tokens, Words
-from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
+from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, prefix_length, run_blocks, stack_blocks
 
 
 class GPT(nnx.Module):
@@ -27,20 +26,17 @@ class GPT(nnx.Module):
         compute: ComputeConfig,
         rngs: nnx.Rngs,
         gather: Gather | None = None,
-        adapter: AdapterConfig | None = None,
     ):
         c = config
         self.config = c
         self.compute = compute
         self.gather = gather
-        self.first_position = prefix_tokens(adapter)  # row of the position table
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
         shape = block_shape(
             c,
             pre_norm=True,
-            adapter=adapter,
             dropout=c.dropout,
             attention_dropout=c.attention_dropout,
             longest=c.positions,
@@ -60,7 +56,8 @@ class GPT(nnx.Module):
         With pool "first_eos" a text that fills all N columns counts as cut: `with_end` before, if it is not.
         """
         n = tokens.shape[1]
-        positions = self.position[self.first_position : self.first_position + n]
+        first = prefix_length(self.blocks.attention)
+        positions = self.position[first : first + n]
         x = dropout(jnp.asarray(words + positions), self.config.embedding_dropout, keys, EMBEDDING_SITE)
         lengths = text_lengths(tokens, self.config.pad_id)
         x = run_blocks(self.blocks, x.astype(self.compute.dtype), seen(lengths, n), keys, self.compute, self.gather)

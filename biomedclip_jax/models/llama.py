@@ -3,18 +3,19 @@
 There is no dropout but that of an adapter.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from biomedclip_jax.config import AdapterConfig, ComputeConfig, LlamaConfig, PrefixConfig
-from biomedclip_jax.config.adapters import LLAMA_LAYERS
-from biomedclip_jax.models.adapters import BlockLinear, Prefix, block_linear, prefix_tokens
+from biomedclip_jax.config import ComputeConfig, LlamaConfig
 from biomedclip_jax.models.gpt import pooled, seen, text_lengths, with_end
+from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.shapes import Features, Hidden, Index, Keys, Tokens, Words
-from biomedclip_jax.models.transformer import Gather, run_blocks, stacked
+from biomedclip_jax.models.transformer import BlockLinear, Gather, prefix_length, run_blocks, stacked
 
 
 def rms_norm(config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs) -> nnx.RMSNorm:
@@ -34,25 +35,22 @@ def rotate(x: Float[Array, "B *H N K"], theta: float, first: int = 0) -> Float[A
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
 
 
-def _dense(
-    layer: str, d_in: int, d_out: int, adapter: AdapterConfig | None, compute: ComputeConfig, rngs: nnx.Rngs
-) -> BlockLinear:
-    return block_linear(layer, d_in, d_out, adapter, compute, rngs, block=LLAMA_LAYERS, bias=False)
+def _dense(d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs) -> BlockLinear:
+    return linear(d_in, d_out, compute, rngs, bias=False, kind=BlockLinear)
 
 
 class GroupedAttention(nnx.Module):
     """Self-attention in which groups of H / G neighbouring query heads share one head of keys and values."""
 
-    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
+    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         c = config
         self.config = c
         narrow = c.width // c.heads * c.key_value_heads
-        self.query = _dense("attention/query", c.width, c.width, adapter, compute, rngs)
-        self.key = _dense("attention/key", c.width, narrow, adapter, compute, rngs)
-        self.value = _dense("attention/value", c.width, narrow, adapter, compute, rngs)
-        self.out = _dense("attention/out", c.width, c.width, adapter, compute, rngs)
-        self.prefix = Prefix(adapter, narrow, rngs) if isinstance(adapter, PrefixConfig) else None
-        self.first_position = prefix_tokens(adapter)
+        self.query = _dense(c.width, c.width, compute, rngs)
+        self.key = _dense(c.width, narrow, compute, rngs)
+        self.value = _dense(c.width, narrow, compute, rngs)
+        self.out = _dense(c.width, c.width, compute, rngs)
+        self.prefix: Any = nnx.data(None)  # or `adapters.Prefix`
 
     def __call__(self, x: Hidden, mask: Bool[Array, "B 1 N N"], keys: Keys | None, index: Index) -> Hidden:
         """mask is True where a token may be looked at; keys and index are for adapters."""
@@ -61,7 +59,7 @@ class GroupedAttention(nnx.Module):
         query = self.query(x, keys, index).reshape(b, n, groups, c.heads // groups, k).transpose(0, 2, 3, 1, 4)
         narrow = (layer(x, keys, index) for layer in (self.key, self.value))
         key, value = (each.reshape(b, n, groups, k).transpose(0, 2, 1, 3) for each in narrow)
-        query, key = (rotate(each, c.rope_theta, self.first_position) for each in (query, key))
+        query, key = (rotate(each, c.rope_theta, prefix_length(self)) for each in (query, key))
         if self.prefix is not None:  # its keys are not turned: transformers keeps past keys as they were used
             key, value, mask = self.prefix(key, value, mask)  # type: ignore[assignment]
         scores = jnp.einsum("bgrnk,bgmk->bgrnm", query, key, preferred_element_type=jnp.float32) * k**-0.5
@@ -74,11 +72,11 @@ class GroupedAttention(nnx.Module):
 class GatedMLP(nnx.Module):
     """LLaMA's MLP (SwiGLU): down(silu(gate(x)) · up(x)), three dense layers without biases."""
 
-    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
+    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         c = config
-        self.gate = _dense("mlp/gate", c.width, c.mlp_width, adapter, compute, rngs)
-        self.up = _dense("mlp/up", c.width, c.mlp_width, adapter, compute, rngs)
-        self.down = _dense("mlp/down", c.mlp_width, c.width, adapter, compute, rngs)
+        self.gate = _dense(c.width, c.mlp_width, compute, rngs)
+        self.up = _dense(c.width, c.mlp_width, compute, rngs)
+        self.down = _dense(c.mlp_width, c.width, compute, rngs)
 
     def __call__(self, x: Hidden, keys: Keys | None, index: Index) -> Hidden:
         """keys and index, of the block, are for adapters."""
@@ -88,11 +86,11 @@ class GatedMLP(nnx.Module):
 class LlamaBlock(nnx.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None):
+    def __init__(self, config: LlamaConfig, compute: ComputeConfig, rngs: nnx.Rngs):
         self.norm1 = rms_norm(config, compute, rngs)
-        self.attention = GroupedAttention(config, compute, rngs, adapter)
+        self.attention = GroupedAttention(config, compute, rngs)
         self.norm2 = rms_norm(config, compute, rngs)
-        self.mlp = GatedMLP(config, compute, rngs, adapter)
+        self.mlp = GatedMLP(config, compute, rngs)
 
     def __call__(self, x: Hidden, mask: Bool[Array, "B 1 N N"], keys: Keys | None, index: Index) -> Hidden:
         x = x + self.attention(self.norm1(x), mask, keys, index)
@@ -108,14 +106,13 @@ class Llama(nnx.Module):
         compute: ComputeConfig,
         rngs: nnx.Rngs,
         gather: Gather | None = None,
-        adapter: AdapterConfig | None = None,
     ):
         c = config
         self.config = c
         self.compute = compute
         self.gather = gather
         self.word = nnx.Param(nnx.initializers.normal(0.02)(rngs.params(), (c.vocab_size, c.width)))
-        self.blocks = stacked(lambda rngs: LlamaBlock(c, compute, rngs, adapter), c.depth, rngs)
+        self.blocks = stacked(lambda rngs: LlamaBlock(c, compute, rngs), c.depth, rngs)
         self.norm = rms_norm(c, compute, rngs)
 
     def __call__(self, tokens: Tokens, keys: Keys | None = None) -> Features:

@@ -14,9 +14,8 @@ from flax import nnx
 from jax import Array, lax
 from jaxtyping import Float
 
-from biomedclip_jax.config import Activation, AdapterConfig, ComputeConfig, PrefixConfig
-from biomedclip_jax.models.adapters import Prefix, block_linear
-from biomedclip_jax.models.layers import attention_dropout, dropout
+from biomedclip_jax.config import Activation, ComputeConfig
+from biomedclip_jax.models.layers import attention_dropout, dropout, linear
 from biomedclip_jax.models.shapes import Hidden, Index, Keys, Mask
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
@@ -38,14 +37,13 @@ class BlockShape:
     attention_dropout: float = 0.0
     longest: int = 0  # tokens of the longest sequence; needed with attention_dropout
     inverse_layer_scale: bool = False  # scores of block i, counted from 1, are divided by i (BioMedLM)
-    adapter: AdapterConfig | None = None
 
 
-def block_shape(config: Any, *, pre_norm: bool, adapter: AdapterConfig | None, **more: Any) -> BlockShape:
+def block_shape(config: Any, *, pre_norm: bool, **more: Any) -> BlockShape:
     """The shape of a tower's blocks: sizes from its config, which every one has; more: other fields of `BlockShape`."""
     c = config
     sizes = (c.width, c.heads, c.mlp_width, c.depth, c.activation, c.layer_norm_eps)
-    return BlockShape(*sizes, pre_norm=pre_norm, adapter=adapter, **more)
+    return BlockShape(*sizes, pre_norm=pre_norm, **more)
 
 
 @jax.custom_jvp
@@ -75,17 +73,29 @@ def layer_norm(width: int, eps: float, compute: ComputeConfig, rngs: nnx.Rngs) -
     return nnx.LayerNorm(width, epsilon=eps, dtype=jnp.dtype(compute.dtype), use_fast_variance=False, rngs=rngs)
 
 
+class BlockLinear(nnx.Linear):
+    """A dense layer of a block, x·W + b.
+
+    It is called with the example's keys and the block's index, too, for the layers that adapters put in its place
+    (`adapters.py`).
+    """
+
+    def __call__(  # pyright: ignore
+        self, x: Float[Array, "B *n D"], keys: Keys | None = None, index: Index | int = 0
+    ) -> Float[Array, "B *n F"]:
+        return super().__call__(x)
+
+
 class Attention(nnx.Module):
     """Multi-head self-attention; queries, keys and values from one fused kernel [D, 3D], in this order."""
 
     def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
-        adapter = shape.adapter
-        self.qkv = block_linear("attention/qkv", shape.width, 3 * shape.width, adapter, compute, rngs)
-        self.out = block_linear("attention/out", shape.width, shape.width, adapter, compute, rngs)
-        self.prefix = Prefix(adapter, shape.width, rngs) if isinstance(adapter, PrefixConfig) else None
+        self.qkv = linear(shape.width, 3 * shape.width, compute, rngs, kind=BlockLinear)
+        self.out = linear(shape.width, shape.width, compute, rngs, kind=BlockLinear)
+        self.prefix: Any = nnx.data(None)  # or `adapters.Prefix`
         self.heads = shape.heads
         self.dropout = shape.attention_dropout
-        self.longest = shape.longest + (adapter.tokens if isinstance(adapter, PrefixConfig) else 0)
+        self.longest = shape.longest
         self.inverse_layer_scale = shape.inverse_layer_scale
 
     def __call__(self, x: Hidden, mask: Mask | None, keys: Keys | None, index: Index) -> Hidden:
@@ -102,17 +112,25 @@ class Attention(nnx.Module):
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1)
-        weights = attention_dropout(weights, self.dropout, keys, self.longest).astype(x.dtype)
+        weights = attention_dropout(weights, self.dropout, keys, self.longest + prefix_length(self)).astype(x.dtype)
         y = jnp.einsum("bhnm,bhmk->bhnk", weights, v)  # turned afterwards: as one einsum, CPU multiplies it transposed
         return self.out(y.transpose(0, 2, 1, 3).reshape(b, n, d), keys, index)
+
+
+def prefix_length(attention: Any) -> int:
+    """How many trained keys stand before those of the tokens, in one attention or in those of stacked blocks.
+
+    Positions of tokens are counted on from them, as transformers does with past keys.
+    """
+    return 0 if attention.prefix is None else attention.prefix.virtual_keys.shape[-2]
 
 
 class MLP(nnx.Module):
     """Two dense layers with an activation between."""
 
     def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
-        self.fc1 = block_linear("mlp/fc1", shape.width, shape.mlp_width, shape.adapter, compute, rngs)
-        self.fc2 = block_linear("mlp/fc2", shape.mlp_width, shape.width, shape.adapter, compute, rngs)
+        self.fc1 = linear(shape.width, shape.mlp_width, compute, rngs, kind=BlockLinear)
+        self.fc2 = linear(shape.mlp_width, shape.width, compute, rngs, kind=BlockLinear)
         self.activation: Activation = shape.activation
 
     def __call__(self, x: Float[Array, "B *n D"], keys: Keys | None = None, index: Index | int = 0) -> Float[Array, "B *n D"]:

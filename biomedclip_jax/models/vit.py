@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from biomedclip_jax.config import AdapterConfig, ComputeConfig, ViTConfig
+from biomedclip_jax.config import ComputeConfig, ViTConfig
 from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
@@ -50,13 +50,11 @@ class ViT(nnx.Module):
         compute: ComputeConfig,
         rngs: nnx.Rngs,
         gather: Gather | None = None,
-        adapter: AdapterConfig | None = None,
     ):
         c = config
         self.config = c
         self.compute = compute
         self.gather = gather
-        self.adapted = adapter is not None
         normal = nnx.initializers.truncated_normal(0.02)
         self.patch = linear(c.patch_size**2 * 3, c.width, compute, rngs, bias=c.patch_bias)
         if c.class_token:
@@ -67,7 +65,7 @@ class ViT(nnx.Module):
         self.position = nnx.Param(normal(rngs.params(), (rows, c.width)))
         if c.norm_pre:
             self.norm_pre = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
-        shape = block_shape(c, pre_norm=True, adapter=adapter, layer_scale=c.layer_scale)
+        shape = block_shape(c, pre_norm=True, layer_scale=c.layer_scale)
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
 
@@ -76,9 +74,7 @@ class ViT(nnx.Module):
         x = self._embed(images, keys, patch_keep)
         if self.config.norm_pre:
             x = self.norm_pre(x)
-        if not self.adapted:
-            keys = None
-        elif keys is not None:  # for an adapter's dropout; a caption's masks are drawn from the keys themselves
+        if keys is not None:  # for an adapter's dropout; a caption's masks are drawn from the keys themselves
             keys = jax.vmap(lambda key: jax.random.fold_in(key, _ADAPTER_DRAW))(keys)
         x = run_blocks(self.blocks, x, None, keys, self.compute, self.gather)
         return self._pool(x)

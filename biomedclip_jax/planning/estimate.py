@@ -84,14 +84,14 @@ def estimate(
     assert compiled.program is not None and compiled.arguments is not None
     stage, chip = config.stages[number], topology.chip
     model = config.model_in(stage)
-    work = tower_work(model, stage, buckets, prompts).values()
+    work = tower_work(model, stage, buckets, prompts, config.adaptation).values()
     flops = sum(w.forward + w.backward for w in work)
     hardware = flops + recomputed(work, stage, config.compute)
     here = stage.batch_size / topology.devices
     loss = here * loss_flops(stage.batch_size, model.embed_width) / chip.float32_flops
     return Estimate(
         model_flops=flops,
-        padded_flops=flops_per_pair(model, stage, prompts=prompts),
+        padded_flops=flops_per_pair(model, stage, prompts=prompts, adaptation=config.adaptation),
         hardware_flops=hardware,
         compute=here * hardware / chip.flops + loss,
         # the state is read and written; what else is alive at the peak is written and read, in every turn of an

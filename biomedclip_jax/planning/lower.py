@@ -45,7 +45,7 @@ def assumed_prompts(config: TrainConfig, number: int) -> Layout | None:
     """
     if not config.stages[number].prompted:
         return None
-    vectors, length = config.model.context, config.model.text.context_length
+    vectors, length = config.adaptation.context, config.model.text.context_length
     if isinstance(config.model.text, GPTConfig | LlamaConfig):
         length += vectors
     slots = np.where(np.arange(length) < vectors, np.arange(length), -1)

@@ -73,7 +73,7 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
         f"image {config.image_size(stage)}, {stage.patch_keep:.0%} of the patches, remat {config.compute.remat}, "
         f"fsdp {config.sharding.fsdp}",
     )
-    trained, numbers = trained_groups(config, plan.number), parameter_count(config.model)
+    trained, numbers = trained_groups(config, plan.number), parameter_count(config.model, adaptation=config.adaptation)
     if sum(trained.values()) < numbers:
         row("trained numbers", f"{sum(trained.values()):,} of {numbers:,}")
         row("", ", ".join(f"{name} {count:,}" for name, count in trained.items()))

@@ -24,9 +24,10 @@ from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
 from biomedclip_jax.interop.formats.cleft.checkpoint import read_context
 from biomedclip_jax.interop.tensor_files import write_safetensors
-from biomedclip_jax.models import abstract_model
-from biomedclip_jax.models.clip import Params, logits
+from biomedclip_jax.models.clip import CLIP, Params, logits
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, make_layout, prompt_words
+
+Graph = nnx.GraphDef[CLIP]
 
 _HEADER = "biomedclip_prompts"
 
@@ -39,6 +40,11 @@ class TrainedClip(Protocol):
     config: CLIPConfig
     params: Params
     processor: Processor
+
+    @property
+    def graph(self) -> Graph:
+        """The model's structure in float32, for `nnx.merge(graph, params)`."""
+        ...
 
     @property
     def fingerprint(self) -> str:
@@ -63,12 +69,12 @@ class LearnedPrompts:
         """Logits float32 [n, C] of unit image embeddings [n, E]: exp(logit_scale) times the cosine similarities."""
         layout = layout_for(clip, self.classes, self.context)
         if self.method != "cocoop":
-            return np.asarray(_scores(clip.config, clip.params, layout, self.arrays, np.asarray(images)))
+            return np.asarray(_scores(clip.graph, clip.params, layout, self.arrays, np.asarray(images)))
         # each image has prompts of its own: as many images at a time as keep the tower busy
         images, size = np.asarray(images), max(1, TOKENS_AT_ONCE // layout.tokens.size)
         parts = np.split(images, range(size, len(images), size))
         filled = [np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)]) for part in parts]
-        found = [np.asarray(_conditioned_scores(clip.config, clip.params, layout, self.arrays, part)) for part in filled]
+        found = [np.asarray(_conditioned_scores(clip.graph, clip.params, layout, self.arrays, part)) for part in filled]
         return np.concatenate(found)[: len(images)]
 
     def text_embeddings(self, clip: TrainedClip) -> np.ndarray:
@@ -76,7 +82,7 @@ class LearnedPrompts:
         if self.method == "cocoop":
             raise UserError("prompts of CoCoOp are another for each image; they have scores, but no text embeddings")
         layout = layout_for(clip, self.classes, self.context)
-        return np.asarray(_encode(clip.config, clip.params, layout, self.arrays))
+        return np.asarray(_encode(clip.graph, clip.params, layout, self.arrays))
 
     def with_classes(self, classes: Sequence[str]) -> "LearnedPrompts":
         """These learned vectors before other names, or some of the same names in another order.
@@ -158,19 +164,19 @@ def layout_of(text: TextConfig, tokenizer: Tokenizer, classes: Sequence[str], co
     return layout
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _encode(config: CLIPConfig, params: Params, layout: Layout, arrays: Params) -> Array:
-    return encode_prompts(config, params, layout, arrays["context"])
+@functools.partial(jax.jit, static_argnames="graph")
+def _encode(graph: Graph, params: Params, layout: Layout, arrays: Params) -> Array:
+    return encode_prompts(graph, params, layout, arrays["context"])
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _scores(config: CLIPConfig, params: Params, layout: Layout, arrays: Params, images: Array) -> Array:
-    return logits(images, encode_prompts(config, params, layout, arrays["context"]), params["logit_scale"])
+@functools.partial(jax.jit, static_argnames="graph")
+def _scores(graph: Graph, params: Params, layout: Layout, arrays: Params, images: Array) -> Array:
+    return logits(images, encode_prompts(graph, params, layout, arrays["context"]), params["logit_scale"])
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _conditioned_scores(config: CLIPConfig, params: Params, layout: Layout, arrays: Params, images: Array) -> Array:
-    texts = encode_conditioned(config, params, layout, arrays, images)
+@functools.partial(jax.jit, static_argnames="graph")
+def _conditioned_scores(graph: Graph, params: Params, layout: Layout, arrays: Params, images: Array) -> Array:
+    texts = encode_conditioned(graph, params, layout, arrays, images)
     return conditioned_logits(images, texts, params["logit_scale"])
 
 
@@ -183,15 +189,7 @@ def conditioned_logits(images: Array, texts: Array, logit_scale: Array) -> Array
 TOKENS_AT_ONCE = 1_024
 
 
-@functools.cache
-def graph_of(config: CLIPConfig) -> Any:
-    """The model's structure in float32, for `nnx.merge`."""
-    return abstract_model(config)[0]
-
-
-def encode_prompts(
-    config: CLIPConfig, params: Params, layout: Layout, context: Array, tokens_at_once: int = TOKENS_AT_ONCE
-) -> Array:
+def encode_prompts(graph: Graph, params: Params, layout: Layout, context: Array, tokens_at_once: int = TOKENS_AT_ONCE) -> Array:
     """Unit embeddings float32 [C, E] of the prompts. context: learned vectors [n, D], or [C, n, D] for each prompt its own.
 
     With more than `tokens_at_once` tokens, prompts go through the tower in groups whose activations are computed
@@ -199,7 +197,7 @@ def encode_prompts(
     """
 
     def encode(tokens: Array, slots: Array, context: Array) -> Array:
-        clip = nnx.merge(graph_of(config), params)
+        clip = nnx.merge(graph, params)
         return clip.encode_words(prompt_words(tokens, slots, context, clip.text.word[...]), tokens)
 
     tokens, slots = jnp.asarray(layout.tokens), jnp.asarray(layout.slots)
@@ -224,10 +222,10 @@ def meta_net(trained: Params, images: Array) -> Array:
     return precise(hidden, trained["out_kernel"]) + trained["out_bias"]
 
 
-def encode_conditioned(config: CLIPConfig, params: Params, layout: Layout, trained: Params, images: Array) -> Array:
+def encode_conditioned(graph: Graph, params: Params, layout: Layout, trained: Params, images: Array) -> Array:
     """Unit embeddings float32 [B, C, E]: of each class, as seen by each image (CoCoOp). images: unit embeddings [B, E]."""
     count = len(images)
     context = trained["context"][None] + meta_net(trained, images)[:, None]  # [B, n, D]
     tokens, slots = (jnp.tile(jnp.asarray(part), (count, 1)) for part in layout)
     each = jnp.repeat(context, layout.tokens.shape[0], axis=0)
-    return encode_prompts(config, params, Layout(tokens, slots), each).reshape(count, layout.tokens.shape[0], -1)  # type: ignore[arg-type]
+    return encode_prompts(graph, params, Layout(tokens, slots), each).reshape(count, layout.tokens.shape[0], -1)  # type: ignore[arg-type]

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import jax
 
-from biomedclip_jax.config import TrainConfig, from_json
+from biomedclip_jax.config import UNADAPTED, TrainConfig, from_json
 from biomedclip_jax.data.demo.sources import demo_path
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
-from biomedclip_jax.models.adapters import CONTEXT, merged_config
+from biomedclip_jax.models.adapters import CONTEXT
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
 from biomedclip_jax.train.frozen import sources
@@ -35,7 +35,8 @@ def model_of(state: TrainState, config: TrainConfig, workdir: Path, image_size: 
     """The model in a state, ready to be written as a folder."""
     preprocess = dataclasses.replace(config.preprocess, image_size=image_size)
     params = exported_params(state, config, image_size)
-    return Model(merged_config(config.model_at(image_size)), preprocess, params, tokenizer_folder(config, workdir))
+    tokenizer, left = tokenizer_folder(config, workdir), config.adaptation.unmergeable
+    return Model(config.model_at(image_size), preprocess, params, tokenizer, adaptation=left)
 
 
 def adapter_of(state: TrainState, config: TrainConfig, workdir: Path, image_size: int) -> Adapter | None:
@@ -43,8 +44,8 @@ def adapter_of(state: TrainState, config: TrainConfig, workdir: Path, image_size
 
     None where the model has none, where there is no base to put them on, and where `interpolate` mixes the weights.
     """
-    adapted = dataclasses.replace(config.model, context=0)
-    if adapted == config.model.base or not sources(config):
+    adaptation = dataclasses.replace(config.adaptation, context=0)
+    if adaptation == UNADAPTED or not sources(config):
         return None
     if config.interpolate < 1:
         say(f"interpolate = {config.interpolate}: the model is a mixture with its start, so there is no adapter/ folder")
@@ -54,8 +55,8 @@ def adapter_of(state: TrainState, config: TrainConfig, workdir: Path, image_size
     tokenizer = _lasting(in_workdir(config.data.tokenizer, workdir))
     begun_from = {beginning: _lasting(source) for beginning, source in sources(config).items()}
     learned.pop(CONTEXT, None)  # is in a file of its own
-    model = dataclasses.replace(config.model_at(image_size), context=0)
-    return Adapter(model, preprocess, learned, base, config.compute.frozen_dtype, begun_from, tokenizer)
+    model = config.model_at(image_size)
+    return Adapter(model, adaptation, preprocess, learned, base, config.compute.frozen_dtype, begun_from, tokenizer)
 
 
 def _lasting(source: str) -> str:

@@ -119,7 +119,7 @@ def _gallery(
     right = [set(positions[caption]) for caption in captions]
     own = [positions[caption][0] for caption in captions]
     found = Found.by("", text[own], image)
-    succeeded = [not mine.isdisjoint(shown) for mine, shown in zip(right, found.places.tolist(), strict=True)]
+    succeeded = [not mine.isdisjoint(shown) for mine, shown in zip(right, found.positions.tolist(), strict=True)]
     rows = choose(succeeded, [texts[i].label or "" for i in own], _GALLERY_ROWS, seed)
     good = sum(succeeded[row] for row in rows)
     title = (
@@ -128,7 +128,7 @@ def _gallery(
         f"Of all {len(images)} pairs, an image of the caption comes first for {rates['text_to_image_recall_at_1']:.0%}, "
         f"among the first five for {rates['text_to_image_recall_at_5']:.0%}."
     )
-    shown = Found("", found.places[rows], found.scores[rows])
+    shown = Found("", found.positions[rows], found.scores[rows])
     images_of_captions(
         path, [captions[row] for row in rows], [shown], lambda i: images[i].load(), [right[row] for row in rows], title
     )

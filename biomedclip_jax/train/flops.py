@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import jax
 from flax.traverse_util import flatten_dict
 
-from biomedclip_jax.config import BertConfig, Classification, CLIPConfig, MultiLabel, Stage
+from biomedclip_jax.config import UNADAPTED, Adaptation, BertConfig, Classification, CLIPConfig, MultiLabel, PrefixConfig, Stage
 from biomedclip_jax.models import abstract_model
-from biomedclip_jax.models.adapters import CONTEXT, prefix_tokens
+from biomedclip_jax.models.adapters import CONTEXT
 from biomedclip_jax.models.vit import kept_patches
 from biomedclip_jax.train.optimizer import trained_by
 from biomedclip_jax.train.text_buckets import Buckets
@@ -36,15 +36,27 @@ class Work(NamedTuple):
     backward: float
 
 
-def flops_per_pair(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: Prompts | None = None) -> float:
+def flops_per_pair(
+    model: CLIPConfig,
+    stage: Stage,
+    buckets: Buckets = (),
+    prompts: Prompts | None = None,
+    adaptation: Adaptation = UNADAPTED,
+) -> float:
     """Floating-point operations to train on one pair: `tower_work`, with nothing for recomputation.
 
     3 x the forward matrix products where everything is trained.
     """
-    return sum(work.forward + work.backward for work in tower_work(model, stage, buckets, prompts).values())
+    return sum(work.forward + work.backward for work in tower_work(model, stage, buckets, prompts, adaptation).values())
 
 
-def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: Prompts | None = None) -> dict[str, Work]:
+def tower_work(
+    model: CLIPConfig,
+    stage: Stage,
+    buckets: Buckets = (),
+    prompts: Prompts | None = None,
+    adaptation: Adaptation = UNADAPTED,
+) -> dict[str, Work]:
     """The matrix products of each tower that a stage needs for one pair; heads and loss are left out.
 
     Forward, L blocks on N tokens: 2·N for each number of their matrices, and 4·N²·D·L in the attention. Backward:
@@ -58,7 +70,7 @@ def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: 
     `prompts` tells: a pair has its share of all classes, counted once a step, or one of them; without `prompts`
     text does not count.
     """
-    shapes: dict[str, Any] = flatten_dict(abstract_model(model)[1], sep="/")
+    shapes: dict[str, Any] = flatten_dict(abstract_model(model, adaptation=adaptation)[1], sep="/")
     trained = set(trained_by(stage, shapes))
     vit, kept = model.vit, kept_patches(model.vit.patches, stage.patch_keep)
     lengths = [(b.rows, b.length) for b in buckets] or [(1, model.text.context_length)]
@@ -70,14 +82,15 @@ def tower_work(model: CLIPConfig, stage: Stage, buckets: Buckets = (), prompts: 
 
     def blocks(tower: str, lengths: Sequence[tuple[int, int]], pairs: int) -> Work:
         """The work of a tower's blocks a pair. lengths: (how many, tokens) of the sequences of so many pairs."""
-        config: Any = getattr(model, tower)
-        prefix = prefix_tokens(getattr(model, f"{tower}_adapter"))
+        sizes: Any = getattr(model, tower)
+        adapter = getattr(adaptation, tower)
+        prefix = adapter.tokens if isinstance(adapter, PrefixConfig) else 0
         tokens = sum(rows * n for rows, n in lengths) / pairs
-        attention = 4 * sum(rows * n * (n + prefix) for rows, n in lengths) / pairs * config.width * config.depth
+        attention = 4 * sum(rows * n * (n + prefix) for rows, n in lengths) / pairs * sizes.width * sizes.depth
         numbers = {p: x.size for p, x in shapes.items() if p.startswith(f"{tower}/blocks/") and p.endswith(_MATRICES)}
         matrices = 2 * tokens * sum(numbers.values())
         weights = 2 * tokens * sum(size for path, size in numbers.items() if path in trained)
-        last = f"{tower}/{'pooler' if isinstance(config, BertConfig) else 'norm'}/"  # comes after the blocks
+        last = f"{tower}/{'pooler' if isinstance(sizes, BertConfig) else 'norm'}/"  # comes after the blocks
         reached = any(path.startswith(f"{tower}/") and not path.startswith(last) for path in trained)
         reached |= tower == "text" and CONTEXT in trained
         return Work(matrices + attention, (matrices + 2 * attention) * reached + weights)

@@ -64,7 +64,7 @@ def loss_and_gradient(
     """
     assert stage.prompted == (prompts is not None)
     model = config.model_in(stage)
-    shapes = abstract_model(model)[1]
+    shapes = abstract_model(model, adaptation=config.adaptation)[1]
     axes, flat_shapes = shard_axes(shapes, mesh), flatten_dict(shapes, sep="/")
     split = {tower: any(axis >= 0 for axis in jax.tree.leaves(axes[tower]["blocks"])) for tower in _TOWERS}
     by_block = tuple(tower for tower in _TOWERS if split[tower] and config.sharding.gather == "layer")
@@ -72,7 +72,7 @@ def loss_and_gradient(
         partial(gather_leaves, axes=axes[tower]["blocks"], first=1, dtype=config.compute.dtype) if tower in by_block else None
         for tower in _TOWERS
     ]
-    graph, _ = abstract_model(model, config.compute, *gathers)
+    graph, _ = abstract_model(model, config.compute, *gathers, adaptation=config.adaptation)
     trained = tuple(trained_by(stage, flat_shapes))
     context = StepContext(config.seed, stage, graph, axes, by_block, trained, model.text.pad_id, buckets, prompts)
     specs = shard_specs(shapes, axes)

@@ -93,7 +93,7 @@ class HeldOut:
     def _prepare(self, number: int) -> _StageEncoder:
         config, stage = self._config, self._config.stages[number]
         processor = Processor(config.preprocess_in(stage), config.model.text, self._tokenizer)
-        graph, _ = abstract_model(config.model_in(stage), config.compute)
+        graph, _ = abstract_model(config.model_in(stage), config.compute, adaptation=config.adaptation)
         layout = class_prompts(config, self._classes, processor.tokenizer) if stage.prompted else None
         whole = replicated(self._mesh)
 

@@ -106,7 +106,7 @@ class Run:
         """The state before the first update."""
         self.image_size = self.config.image_size(self.config.stages[0])
         state = new_state(self.config, self.image_size, self.optimizer, self.mesh)
-        self.state = with_context(state, self.config, self.loader.tokenizer) if self.config.model.context else state
+        self.state = with_context(state, self.config, self.loader.tokenizer) if self.config.adaptation.context else state
         self.frozen = frozen_fingerprint(self.state.params, self.config, self.optimizer)
 
     def _restore(self) -> bool:
@@ -159,7 +159,8 @@ class Run:
         buckets = self._buckets(stage)
         prompts = self.prompts if stage.prompted else None
         update = make_step(config, number, self.mesh, self.optimizer, self.rate, buckets, prompts)
-        flops = flops_per_pair(config.model_in(stage), stage, buckets, prompts and prompts.tokens.shape)
+        shape = prompts and prompts.tokens.shape
+        flops = flops_per_pair(config.model_in(stage), stage, buckets, shape, config.adaptation)
         clock = Clock(flops * stage.batch_size, stage.batch_size)
         loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted)
         position = self._samples(self.step)

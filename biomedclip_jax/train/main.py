@@ -20,7 +20,6 @@ from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
 from biomedclip_jax.interop.write import export_format, write_model
-from biomedclip_jax.models.adapters import merged_config
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
 from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
@@ -114,7 +113,7 @@ def _check(config: TrainConfig) -> None:
     optimizer_for(config)
     for stage in config.stages:
         check_stage(stage, jax.device_count())
-        export_format(merged_config(config.model_in(stage)), config.preprocess_in(stage))
+        export_format(config.model_in(stage), config.preprocess_in(stage), config.adaptation.unmergeable)
 
 
 def _open_data(config: TrainConfig, workdir: Path) -> _Data:
@@ -149,7 +148,7 @@ def _source(source: str | Mix, workdir: Path) -> str | Mix:
 def _announce(config: TrainConfig, data: _Data) -> None:
     """Say what is trained, on how many pairs and on which devices."""
     trained = trained_groups(config)
-    total, learning = parameter_count(config.model), sum(trained.values())
+    total, learning = parameter_count(config.model, adaptation=config.adaptation), sum(trained.values())
     say(
         f"{config.name}: {len(data.pairs)} pairs ({len(data.pairs.rejects)} rejected), {total:,} parameters"
         f"{'' if total == learning else f', of which {learning:,} are trained'}, "
@@ -183,7 +182,8 @@ def _export(run: Run, data: _Data, start: float) -> None:
     if is_first():
         if adapter is not None:
             write_adapter(adapter, workdir / "adapter", replace=True)
-        write_model(trained, workdir / "model", export_format(trained.config, trained.preprocess), replace=True)
+        form = export_format(trained.config, trained.preprocess, trained.adaptation)
+        write_model(trained, workdir / "model", form, replace=True)
         results = evaluate(config, workdir, data.held_out, run.metrics.lines, learned)
         seconds = run.seconds_before + time.perf_counter() - start
         results = dataclasses.replace(results, seconds=round(seconds, 1))

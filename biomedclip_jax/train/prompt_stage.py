@@ -1,4 +1,4 @@
-"""Stages that learn of labels (CLEFT's second): where the learned context starts, and what the text tower makes of a class."""
+"""Stages that learn from labels (CLEFT's second): where the learned context starts, and what stands for a class."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def context_of(config: TrainConfig) -> ContextConfig:
     Where the template begins with the label, they are drawn from N(0, 0.02²).
     """
     words = config.data.template.partition("{}")[0].strip()
-    count = config.model.context
+    count = config.adaptation.context
     return ContextConfig(start=words, vectors=count) if words else ContextConfig(start=count)
 
 

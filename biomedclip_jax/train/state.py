@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import CLIPConfig, TrainConfig
+from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, TrainConfig
 from biomedclip_jax.interop import initial
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.fingerprint import fingerprint
@@ -54,7 +54,7 @@ def initial_state(params: dict[str, Any], config: TrainConfig, optimizer: Optimi
 
 def abstract_state(config: TrainConfig, image_size: int, optimizer: Optimizer, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state in a stage with this image size."""
-    shapes = abstract_model(config.model_at(image_size))[1]
+    shapes = abstract_model(config.model_at(image_size), adaptation=config.adaptation)[1]
     state = jax.eval_shape(lambda params: initial_state(stored(params, config, optimizer), config, optimizer), shapes)
     return placed(state, mesh)
 
@@ -77,7 +77,7 @@ def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) 
     # first: what does not fit is said before anything is compiled
     if config.model_init is not None:
         given = flatten_dict(
-            initial.whole_model(read_model(local_folder(config.model_init)), config.model_init, model.base), sep="/"
+            initial.whole_model(read_model(local_folder(config.model_init)), config.model_init, model), sep="/"
         )
     else:
         given = flatten_dict(_pretrained_towers(config, model, like), sep="/")
@@ -86,7 +86,7 @@ def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) 
     rest = {path: sharding for path, sharding in shardings.items() if path not in given}
 
     def fresh() -> Flat:
-        params = flatten_dict(init_params(model, config.seed), sep="/")
+        params = flatten_dict(init_params(model, config.seed, config.adaptation), sep="/")
         return {path: params[path] for path in rest}
 
     made = jax.jit(fresh, out_shardings=rest)() if rest else {}
@@ -125,18 +125,19 @@ def at_image_size(state: TrainState, config: TrainConfig, image_size: int) -> Tr
 
 
 def exported_params(state: TrainState, config: TrainConfig, image_size: int) -> dict[str, Any]:
-    """The parameters that a run hands over, float32: the moving average where there is one, else the weights, with adapters
-    merged into them; with `TrainConfig.interpolate` below 1 mixed with the starting weights.
+    """The parameters that a run exports, float32: the moving average where there is one, else the weights.
 
-    `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones. They are split as in
-    training, because one device may not hold all of them; on several hosts they come as numpy arrays.
+    Adapters are merged into them; with `TrainConfig.interpolate` below 1 they are mixed with the starting weights.
+
+    `interpolate` is WiSE-FT's alpha (arXiv 2109.01903): 1 gives the trained weights, 0 the starting ones. They are
+    split as in training, because one device may not hold all of them; on several hosts they come as numpy arrays.
     """
     params = state.averaged_params
     mesh = state.mesh
     share = config.interpolate
 
     def plain(params: dict[str, Any]) -> dict[str, Any]:
-        return jax.tree.map(lambda x: x.astype(jnp.float32), merged(config.model, params)[1])
+        return jax.tree.map(lambda x: x.astype(jnp.float32), merged(config.model, config.adaptation, params))
 
     shardings = state_shardings(jax.eval_shape(plain, params), mesh)
     if share == 1:
@@ -170,19 +171,24 @@ def learned_params(state: TrainState, config: TrainConfig, optimizer: Optimizer)
 
 def optimizer_for(config: TrainConfig) -> Optimizer:
     """The optimizer of a run. UserError for a pattern in the config that means no parameter."""
-    return make_optimizer(config.optimizer, config.stages, list(flatten_dict(abstract_model(config.model)[1], sep="/")))
+    return make_optimizer(config.optimizer, config.stages, list(abstract_leaves(config.model, config.adaptation)))
 
 
-def parameter_count(model: CLIPConfig, paths: Sequence[str] | None = None) -> int:
-    """Numbers in the parameters of a model, or in those at `paths`."""
-    leaves: Flat = flatten_dict(abstract_model(model)[1], sep="/")
+def abstract_leaves(model: CLIPConfig, adaptation: Adaptation = UNADAPTED) -> Flat:
+    """The shapes of all parameters of a model, with what is added to it, {path: `jax.ShapeDtypeStruct`}."""
+    return flatten_dict(abstract_model(model, adaptation=adaptation)[1], sep="/")
+
+
+def parameter_count(model: CLIPConfig, paths: Sequence[str] | None = None, adaptation: Adaptation = UNADAPTED) -> int:
+    """How many numbers the parameters of a model have, with what is added to it, or those at `paths`."""
+    leaves = abstract_leaves(model, adaptation)
     return sum(leaves[path].size for path in (leaves if paths is None else paths))
 
 
 def trained_groups(config: TrainConfig, stage: int | None = None) -> dict[str, int]:
     """Numbers that a stage trains, or any stage, by group: {"text adapter": 2621440, "text_head": 1311232, ...}."""
     optimizer = optimizer_for(config)
-    leaves: Flat = flatten_dict(abstract_model(config.model)[1], sep="/")
+    leaves = abstract_leaves(config.model, config.adaptation)
     groups: dict[str, int] = {}
     for path in optimizer.all_trained() if stage is None else optimizer.trained(stage):
         tower, below, _ = path.partition("/")

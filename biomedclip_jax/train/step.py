@@ -77,7 +77,7 @@ def make_step(
         ema = averaged(state.ema, new, config.optimizer.ema) if config.optimizer.ema is not None else state.ema
         return TrainState(unflatten_dict(params | new, sep="/"), opt, state.step + 1, ema), metrics
 
-    shapes = abstract_model(config.model_in(stage))[1]
+    shapes = abstract_model(config.model_in(stage), adaptation=config.adaptation)[1]
     shardings = state_shardings(jax.eval_shape(lambda params: initial_state(params, config, optimizer), shapes), mesh)
     # libtpu 0.0.42 overflows its stack when it fuses the products around attention dropout
     on_tpu = mesh.devices.flat[0].platform == "tpu"

@@ -9,7 +9,7 @@ from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench.ours import build, build_step, text_buckets
 from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
-from biomedclip_jax.config import Classification, Stage
+from biomedclip_jax.config import Adaptation, Classification, Stage
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.sharding import make_mesh
 
@@ -67,10 +67,9 @@ def test_real_captions_are_sorted_into_buckets_and_full_ones_are_not() -> None:
 
 def test_a_stage_of_labels_is_refused() -> None:
     config = exact_biomedclip(8)
-    model = dataclasses.replace(config.model, context=4)
     stage = Stage(8, steps=1, loss=Classification(), trainable=("context",))
     config = dataclasses.replace(
-        config, model=model, stages=(stage,), data=dataclasses.replace(config.data, label_column="label")
+        config, adaptation=Adaptation(context=4), stages=(stage,), data=dataclasses.replace(config.data, label_column="label")
     )
     with pytest.raises(UserError, match="--stage 0: learns of labels"):
         task_config(config, 0)

@@ -58,7 +58,7 @@ def test_every_config_describes_a_model(path: Path) -> None:
     assert f"biomedclip train configs/{path.name}" in path.read_text(encoding="utf-8"), "its header has the command"
     for size in {stage.image_size or config.model.image.image_size for stage in config.stages}:
         model = config.model_at(size)
-        _, shapes = abstract_model(model, config.compute)
+        _, shapes = abstract_model(model, config.compute, adaptation=config.adaptation)
         rows = (size // model.image.patch_size) ** 2 + model.vit.prefix_positions
         assert shapes["image"]["position"].shape == (rows, model.image.width)
 

@@ -1,12 +1,11 @@
 """An adapter folder as a run writes it, for a model folder, without a run."""
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from biomedclip_jax.config import LoRAConfig
+from biomedclip_jax.config import Adaptation, LoRAConfig
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.adapter_folder import Adapter, write_adapter
@@ -18,9 +17,10 @@ def make_adapter(base: Path, folder: Path, seed: int = 0) -> Path:
     """LoRA on the image tower of `base`, with random weights that change what it sees."""
     model = read_model(base)
     lora = LoRAConfig(rank=2, targets=("attention/query", "attention/value"))
-    config = dataclasses.replace(model.config, image_adapter=lora)
+    adaptation = Adaptation(image=lora)
     rng = np.random.default_rng(seed)
-    leaves = flatten_dict(init_params(config, seed), sep="/")
+    leaves = flatten_dict(init_params(model.config, seed, adaptation), sep="/")
     own = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in leaves.items() if is_adapter(path)}
-    write_adapter(Adapter(config, model.preprocess, own, fingerprint(flatten_dict(model.params, sep="/"))), folder)
+    base = fingerprint(flatten_dict(model.params, sep="/"))
+    write_adapter(Adapter(model.config, adaptation, model.preprocess, own, base), folder)
     return folder

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from biomedclip_jax.config import (
+    UNADAPTED,
+    Adaptation,
     CLIPConfig,
     ComputeConfig,
     DataConfig,
@@ -53,12 +55,13 @@ class Way:
     loss: Loss = Softmax()
     trainable: tuple[str, ...] = ("*",)
     model: CLIPConfig = tiny.MODEL
+    adaptation: Adaptation = UNADAPTED
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
 
     @property
     def plain(self) -> "Way":
         """The same loss on one device, with nothing split, sorted or frozen."""
-        return Way(devices=1, loss=self.loss, model=self.model)
+        return Way(devices=1, loss=self.loss, model=self.model, adaptation=self.adaptation)
 
     def stage(self) -> Stage:
         microbatch = ROWS // self.microbatches
@@ -77,6 +80,7 @@ class Way:
             data=DataConfig(train="train.csv", label_column="label"),
             stages=(self.stage(),),
             model=self.model,
+            adaptation=self.adaptation,
             preprocess=PreprocessConfig(image_size=self.model.image.image_size),
             optimizer=OptimizerConfig(**optimizer),
             compute=ComputeConfig(remat=self.remat, frozen_dtype=self.frozen_dtype),
@@ -88,22 +92,23 @@ class Way:
 
 
 @functools.cache
-def parameters(model: CLIPConfig = tiny.MODEL) -> dict[str, Any]:
+def parameters(model: CLIPConfig = tiny.MODEL, adaptation: Adaptation = UNADAPTED) -> dict[str, Any]:
     """Random everywhere: biases and norms start at 0 and 1, where a mistake with them would not show."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: np.asarray(x + 0.05 * rng.normal(size=x.shape), np.float32), init_params(model, 0))
+    fresh = init_params(model, 0, adaptation)
+    return jax.tree.map(lambda x: np.asarray(x + 0.05 * rng.normal(size=x.shape), np.float32), fresh)
 
 
 @functools.cache
 def program(way: Way) -> Any:
     """(params, batch) -> (loss, {path: gradient}), compiled."""
-    prompts = prompts_of(way.model) if way.stage().prompted else None
+    prompts = prompts_of(way.model, way.adaptation.context) if way.stage().prompted else None
     return compiled(loss_and_gradient(way.config(), way.stage(), way.mesh(), way.buckets, prompts), way)
 
 
 def compiled(run: Callable[..., Any], way: Way) -> Any:
     """`run` of parameters and batch, for the devices of this way."""
-    lowered = jax.jit(run).lower(kept(way, parameters(way.model)), put_batch(batch_of(way), way.mesh()))
+    lowered = jax.jit(run).lower(kept(way, parameters(way.model, way.adaptation)), put_batch(batch_of(way), way.mesh()))
     return lowered.compile(QUICKLY)
 
 
@@ -117,9 +122,9 @@ def batch_of(way: Way) -> dict[str, np.ndarray]:
     return batch
 
 
-def prompts_of(model: CLIPConfig) -> Layout:
-    """Learned context and then names of one to four tokens: inside a start and an end, or before a causal text."""
-    causal, n = isinstance(model.text, GPTConfig), model.context
+def prompts_of(model: CLIPConfig, n: int) -> Layout:
+    """n vectors of learned context and then names of one to four tokens: inside a start and an end, or before a causal text."""
+    causal = isinstance(model.text, GPTConfig)
     names = np.random.default_rng(3).integers(5, 50, (CLASSES, 4))
     names[np.arange(4) >= np.array([[1], [2], [3], [4], [4]])] = model.text.pad_id
     before, slots = [np.full((CLASSES, n), 4)], [np.tile(np.arange(n), (CLASSES, 1))]
@@ -139,7 +144,7 @@ def kept(way: Way, params: dict[str, Any]) -> dict[str, Any]:
 def result(way: Way, batch: dict[str, np.ndarray] | None = None, params: dict[str, Any] | None = None) -> Result:
     """Loss and gradients of a batch of `ROWS` pairs; of the same one and the same parameters where these are not given."""
     run = program(way)
-    placed = jax.device_put(kept(way, params or parameters(way.model)), run.input_shardings[0][0])
+    placed = jax.device_put(kept(way, params or parameters(way.model, way.adaptation)), run.input_shardings[0][0])
     loss, gradients = run(placed, put_batch(batch or batch_of(way), way.mesh()))
     return float(loss), {path: np.asarray(leaf) for path, leaf in gradients.items()}
 

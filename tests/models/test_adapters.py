@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers import tiny
 
 from biomedclip_jax.config import (
+    UNADAPTED,
     AdaLoRAConfig,
+    Adaptation,
     AdapterConfig,
     CLIPConfig,
     ClipTextConfig,
-    ComputeConfig,
     GPTConfig,
     IA3Config,
     LlamaConfig,
@@ -56,16 +57,37 @@ OF_LLAMA: dict[AdapterConfig, AdapterConfig] = {
 }
 
 
-def model(adapter: AdapterConfig, text: str = "BERT") -> CLIPConfig:
+class Adapted(NamedTuple):
+    """A model's config and what is added to it."""
+
+    config: CLIPConfig
+    adaptation: Adaptation = UNADAPTED
+
+
+def model(adapter: AdapterConfig, text: str = "BERT") -> Adapted:
     of_text = OF_LLAMA.get(adapter, adapter) if text == "LLaMA" else adapter
-    return dataclasses.replace(tiny.MODEL, text=TEXTS[text], image_adapter=adapter, text_adapter=of_text)
+    adapted = Adapted(dataclasses.replace(tiny.MODEL, text=TEXTS[text]), Adaptation(adapter, of_text))
+    adapted.adaptation.check_fits(adapted.config)
+    return adapted
+
+
+def init(adapted: Adapted) -> dict[str, Any]:
+    return init_params(adapted.config, 0, adapted.adaptation)
+
+
+def graph_of(adapted: Adapted) -> Any:
+    return abstract_model(adapted.config, adaptation=adapted.adaptation)[0]
+
+
+def abstract_leaves(adapted: Adapted) -> dict[str, Any]:
+    return flatten_dict(abstract_model(adapted.config, adaptation=adapted.adaptation)[1], sep="/")
 
 
 @functools.cache
-def moved(config: CLIPConfig) -> dict[str, Any]:
+def moved(adapted: Adapted) -> dict[str, Any]:
     """Parameters as training leaves them: nothing is still 0 or 1."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), init_params(config, 0))
+    return jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), init(adapted))
 
 
 def run(function: Any, *arguments: Any) -> Any:
@@ -73,8 +95,8 @@ def run(function: Any, *arguments: Any) -> Any:
     return jax.jit(function).lower(*arguments).compile({"xla_backend_optimization_level": 0})(*arguments)
 
 
-def embeddings(config: CLIPConfig, params: dict[str, Any], keys: jax.Array | None = None) -> tuple[np.ndarray, np.ndarray]:
-    graph, _ = abstract_model(config)
+def embeddings(adapted: Adapted, params: dict[str, Any], keys: jax.Array | None = None) -> tuple[np.ndarray, np.ndarray]:
+    graph = graph_of(adapted)
     batch = tiny.batch(4)
 
     def encode(params: dict[str, Any]) -> Any:
@@ -91,16 +113,17 @@ def difference(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_adapters_begin_as_nothing_and_change_nothing_else(text: str) -> None:
-    plain = init_params(model(LORA, text).base, 0)
-    expected = embeddings(model(LORA, text).base, plain)
+    base = Adapted(model(LORA, text).config)
+    plain = init(base)
+    expected = embeddings(base, plain)
     for name in ("LoRA", "AdaLoRA", "IA3"):
         config = model(ADAPTERS[name], text)
-        params = init_params(config, 0)
+        params = init(config)
         flat, own = flatten_dict(params, sep="/"), flatten_dict(plain, sep="/")
         assert {path for path in flat if not is_adapter(path)} == own.keys()
         assert all(np.array_equal(flat[path], leaf) for path, leaf in own.items()), "fresh weights do not depend on adapters"
         assert difference(embeddings(config, params), expected) == [0.0, 0.0], name
-    prefixed = embeddings(model(ADAPTERS["prefix"], text), init_params(model(ADAPTERS["prefix"], text), 0))
+    prefixed = embeddings(model(ADAPTERS["prefix"], text), init(model(ADAPTERS["prefix"], text)))
     assert min(difference(prefixed, expected)) > 1e-3, "a prefix is never nothing"
 
 
@@ -112,8 +135,9 @@ MERGED += [(name, "LLaMA") for name in ("LoRA", "AdaLoRA", "IA3")]
 def test_merged_weights_are_the_same_function(name: str, text: str) -> None:
     config = model(ADAPTERS[name], text)
     params = moved(config)
-    plain, weights = merged(config, params)
-    assert plain == config.base and jax.tree.structure(weights) == jax.tree.structure(init_params(config.base, 0))
+    plain, weights = Adapted(config.config), merged(*config, params)
+    assert config.adaptation.unmergeable == UNADAPTED
+    assert jax.tree.structure(weights) == jax.tree.structure(init(plain))
     found, expected = embeddings(plain, weights), embeddings(config, params)
     assert max(difference(found, expected)) <= 1e-6
     base = unflatten_dict({path: leaf for path, leaf in flatten_dict(params, sep="/").items() if not is_adapter(path)}, sep="/")
@@ -123,7 +147,7 @@ def test_merged_weights_are_the_same_function(name: str, text: str) -> None:
 def test_merging_is_the_sum_to_the_last_bit() -> None:
     config = model(LORA)
     params = moved(config)
-    found = flatten_dict(merged(config, params)[1], sep="/")
+    found = flatten_dict(merged(*config, params), sep="/")
     flat = flatten_dict(params, sep="/")
     for path, kernel in found.items():
         layer, _, name = path.rpartition("/")
@@ -138,10 +162,10 @@ def test_merging_is_the_sum_to_the_last_bit() -> None:
 
 
 def test_a_prefix_stays() -> None:
-    config = dataclasses.replace(model(ADAPTERS["prefix"]), image_adapter=LORA)
+    config = Adapted(model(LORA).config, Adaptation(LORA, ADAPTERS["prefix"]))
     params = moved(config)
-    plain, weights = merged(config, params)
-    assert (plain.image_adapter, plain.text_adapter) == (None, config.text_adapter)
+    plain, weights = Adapted(config.config, config.adaptation.unmergeable), merged(*config, params)
+    assert plain.adaptation == Adaptation(text=config.adaptation.text)
     assert {p for p in flatten_dict(weights, sep="/") if is_adapter(p)} == {
         f"text/blocks/attention/prefix/virtual_{x}" for x in ("keys", "values")
     }
@@ -156,7 +180,7 @@ def test_ranks_that_were_removed_do_nothing_and_learn_nothing() -> None:
     assert [flat[name].shape for name in names] == [(2, 32, 3), (2, 3), (2, 3, 32)]
     changed = flat | {names[1]: flat[names[1]] + np.array([[0, 0, 0], [5, 5, 5]], np.float32)}
     assert difference(embeddings(config, unflatten_dict(changed, sep="/")), embeddings(config, params)) == [0.0, 0.0]
-    graph, _ = abstract_model(config)
+    graph = graph_of(config)
 
     def total(leaves: dict[str, Any]) -> jax.Array:
         return jnp.sum(nnx.merge(graph, unflatten_dict(flat | leaves, sep="/")).encode_text(tiny.batch(4)["tokens"]) ** 3)
@@ -170,7 +194,7 @@ def test_ranks_that_were_removed_do_nothing_and_learn_nothing() -> None:
 def test_dropout_of_an_adapter_is_keyed_by_example(text: str) -> None:
     still = {"dropout": 0.0, "attention_dropout": 0.0} | ({"embedding_dropout": 0.0} if text == "GPT" else {})
     quiet = TEXTS[text] if text in ("CLIP", "LLaMA") else dataclasses.replace(TEXTS[text], **still)
-    config = dataclasses.replace(model(LORA, text), text=quiet)
+    config = Adapted(dataclasses.replace(tiny.MODEL, text=quiet), model(LORA, text).adaptation)
     params, keys = moved(config), jax.vmap(jax.random.key)(jnp.arange(4))
     found = embeddings(config, params, keys)
     assert min(difference(found, embeddings(config, params))) > 1e-3, "without keys there is none"
@@ -184,7 +208,7 @@ def test_captions_may_be_padded_with_a_prefix_too() -> None:
     tokens[:, 5:] = 0
     for text in ("BERT", "GPT", "LLaMA"):
         config = model(ADAPTERS["prefix"], text)
-        graph, _ = abstract_model(config)
+        graph = graph_of(config)
         keys = jax.vmap(jax.random.key)(jnp.arange(4))
 
         def encode(params: dict[str, Any], graph: Any = graph, keys: jax.Array = keys) -> Any:
@@ -197,9 +221,9 @@ def test_captions_may_be_padded_with_a_prefix_too() -> None:
 
 def test_no_matrix_of_a_frozen_weight_is_made_for_training() -> None:
     """In the compiled gradient of the adapters nothing has a kernel's size but kernels that are read."""
-    config = dataclasses.replace(model(LoRAConfig(rank=4, dropout=0.0)), image_adapter=None)
-    graph, _ = abstract_model(config, ComputeConfig())
-    flat = flatten_dict(init_params(config, 0), sep="/")
+    config = Adapted(model(LORA).config, Adaptation(text=LoRAConfig(rank=4, dropout=0.0)))
+    graph = graph_of(config)
+    flat = flatten_dict(init(config), sep="/")
 
     def loss(moving: dict[str, Any], rest: dict[str, Any], tokens: Any) -> jax.Array:
         return nnx.merge(graph, unflatten_dict(rest | moving, sep="/")).encode_text(tokens).sum()
@@ -228,16 +252,15 @@ def test_no_matrix_of_a_frozen_weight_is_made_for_training() -> None:
 )
 def test_clefts_counts(adapter: AdapterConfig, count: int) -> None:
     """On BioMedLM, as PEFT 0.6.2 counts them, measured with that release."""
-    config = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True, text_adapter=adapter)
-    leaves = flatten_dict(abstract_model(config)[1], sep="/")
+    config = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True)
+    leaves = abstract_leaves(Adapted(config, Adaptation(text=adapter)))
     assert sum(leaf.size for path, leaf in leaves.items() if is_adapter(path)) == count
     assert sum(leaf.size for path, leaf in leaves.items() if path.startswith("text/") and not is_adapter(path)) == 2_594_247_680
     assert sum(leaf.size for path, leaf in leaves.items() if path.startswith("text_head")) == 1_311_232
 
 
 def test_ordinary_models_are_as_they_were() -> None:
-    config = CLIPConfig()
-    assert config.base == config and not any(map(is_adapter, flatten_dict(abstract_model(config)[1], sep="/")))
+    assert not any(map(is_adapter, abstract_leaves(Adapted(CLIPConfig()))))
 
 
 # --- configs --------------------------------------------------------------------------------------------------------
@@ -245,7 +268,8 @@ def test_ordinary_models_are_as_they_were() -> None:
 
 @pytest.mark.parametrize("adapter", ADAPTERS.values(), ids=ADAPTERS)
 def test_a_config_comes_back_from_json(adapter: AdapterConfig) -> None:
-    assert from_json(to_json(model(adapter))) == model(adapter)
+    adaptation = model(adapter).adaptation
+    assert from_json(to_json(adaptation)) == adaptation
 
 
 def test_what_cannot_work_is_said() -> None:
@@ -259,18 +283,18 @@ def test_what_cannot_work_is_said() -> None:
         model(AdaLoRAConfig(ranks=(("attention/qkv", (3, 1, 1)),)))
     with pytest.raises(UserError, match=r"IA3Config\.inputs.*not in outputs"):
         IA3Config(outputs=("mlp/fc2",))
-    with pytest.raises(UserError, match=r"text_adapter.*tokens \+ context_length = 8 at most positions = 16"):
+    with pytest.raises(UserError, match=r"Adaptation\.text.*tokens \+ context_length = 8 at most positions = 16"):
         model(PrefixConfig(tokens=9))
     with pytest.raises(UserError, match="only a vision transformer"):
-        CLIPConfig(image=ResNetConfig(), image_adapter=LoRAConfig(), embed_width=2048, image_head="none")
+        Adaptation(LoRAConfig()).check_fits(CLIPConfig(image=ResNetConfig(), embed_width=2048, image_head="none"))
 
 
 def test_layers_that_this_tower_does_not_have_are_named() -> None:
     with pytest.raises(UserError, match=r"targets = \('attention/qkv',\): expected patterns of the layers of a LLaMA"):
-        CLIPConfig(text=LlamaConfig(), text_adapter=LoRAConfig())
+        Adaptation(text=LoRAConfig()).check_fits(CLIPConfig(text=LlamaConfig()))
     gated = LoRAConfig(targets=("mlp/gate",))
     with pytest.raises(UserError, match=r"targets = \('mlp/gate',\): expected patterns of attention/qkv"):
-        CLIPConfig(text=GPTConfig(), text_adapter=gated)
+        Adaptation(text=gated).check_fits(CLIPConfig(text=GPTConfig()))
     with pytest.raises(UserError, match=r"LoRAConfig\.targets = \('mlp/gate', 'mlp/fc1'\)"):
         LoRAConfig(targets=("mlp/gate", "mlp/fc1"))
     with pytest.raises(UserError, match=r"AdaLoRAConfig\.ranks.*numbers for attention/query only"):
@@ -278,7 +302,7 @@ def test_layers_that_this_tower_does_not_have_are_named() -> None:
     found = LoRAConfig(targets=("attention/*",))
     assert found.layers_in(LAYERS) == ("attention/qkv", "attention/out")
     assert found.layers_in(LLAMA_LAYERS) == ("attention/query", "attention/key", "attention/value", "attention/out")
-    with pytest.raises(UserError, match=r"text_adapter.*at most positions = 16"):
+    with pytest.raises(UserError, match=r"Adaptation\.text.*at most positions = 16"):
         model(PrefixConfig(tokens=9), "LLaMA")
 
 
@@ -292,5 +316,5 @@ def test_counts_of_a_llama() -> None:
         PrefixConfig(): 32 * 20 * 2 * narrow,
     }
     for adapter, count in expected.items():
-        leaves = flatten_dict(abstract_model(CLIPConfig(text=text, text_adapter=adapter))[1], sep="/")
+        leaves = abstract_leaves(Adapted(CLIPConfig(text=text), Adaptation(text=adapter)))
         assert sum(leaf.size for path, leaf in leaves.items() if is_adapter(path)) == count

@@ -14,6 +14,7 @@ from helpers import tiny
 from jax.experimental.compilation_cache import compilation_cache
 
 from biomedclip_jax.config import (
+    Adaptation,
     Classification,
     ComputeConfig,
     DataConfig,
@@ -129,10 +130,10 @@ def test_what_is_trained_and_learned_of_labels_is_told(compiler, tmp_path: Path)
         Stage(64, steps=1, trainable=("text_head", "logit_scale")),
         Stage(64, steps=1, loss=Classification(), trainable=("context",)),
     )
-    prompted = config(*stages, model=dataclasses.replace(MODEL, context=2))
+    prompted = config(*stages, adaptation=Adaptation(context=2))
     planned = planning.plan(prompted, "v5e:2x2", say=lines.append, json_file=tmp_path / "plan.json")
     found = "\n".join(lines)
-    head, numbers = 32 * 24 + 24 * 16, parameter_count(prompted.model)
+    head, numbers = 32 * 24 + 24 * 16, parameter_count(MODEL, adaptation=prompted.adaptation)
     assert f"{head + 1:,} of {numbers:,}\n" in found and f"logit_scale 1, text_head {head:,}\n" in found
     assert f"{2 * 32} of {numbers:,}\n" in found and "of 14 classes, 8 tokens each (assumed)" in found
     record = json.loads((tmp_path / "plan.json").read_text())["stages"]
@@ -249,10 +250,11 @@ def test_sharded_parameters_are_gathered_in_the_loops(fast_compiler: None) -> No
 def test_a_frozen_tower_is_stored_once_and_rounded(fast_compiler: None) -> None:
     """As CLEFT's language model: one copy in bfloat16 for four devices, of which a step puts one block at a time together."""
     text = GPTConfig(vocab_size=50, context_length=8, positions=8, width=256, depth=8, heads=4, mlp_width=1024, pad_id=0)
-    model = dataclasses.replace(MODEL, text=text, text_head="linear", text_adapter=LoRAConfig())
+    model = dataclasses.replace(MODEL, text=text, text_head="linear")
     frozen = config(
         Stage(16, steps=1, trainable=("image", "*lora*", "*_head", "logit_scale")),
         model=model,
+        adaptation=Adaptation(text=LoRAConfig()),
         compute=ComputeConfig(dtype="bfloat16", frozen_dtype="bfloat16", remat="full"),
         sharding=ShardingConfig(fsdp=4),
     )

@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from biomedclip_jax.config import (
+    Adaptation,
     BertConfig,
     Classification,
     CLIPConfig,
@@ -73,8 +74,8 @@ SMALL = CLIPConfig(
     ),
     embed_width=16,
     text_head="linear",
-    text_adapter=LoRAConfig(rank=4, dropout=0.0),
 )
+WITH_LORA = Adaptation(text=LoRAConfig(rank=4, dropout=0.0))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,7 @@ def test_work_is_what_the_compiled_gradient_does(trainable: tuple[str, ...]) -> 
         data=DataConfig(train="x"),
         stages=(stage,),
         model=SMALL,
+        adaptation=WITH_LORA,
         preprocess=PreprocessConfig(48),
         compute=ComputeConfig(unroll=2),
     )
@@ -105,33 +107,33 @@ def test_work_is_what_the_compiled_gradient_does(trainable: tuple[str, ...]) -> 
     }
     gradient = jax.jit(loss_and_gradient(config, stage, make_mesh(jax.devices()[:1])))
     quickly: Any = {"xla_backend_optimization_level": 0}
-    counted: Any = gradient.lower(abstract_model(SMALL)[1], batch).compile(quickly).cost_analysis()
+    counted: Any = gradient.lower(abstract_model(SMALL, adaptation=WITH_LORA)[1], batch).compile(quickly).cost_analysis()
     done = counted["flops"] / 8
-    assert 1 <= done / flops_per_pair(SMALL, stage) < 1.1
+    assert 1 <= done / flops_per_pair(SMALL, stage, adaptation=WITH_LORA) < 1.1
 
 
 def test_work_of_frozen_towers_by_hand() -> None:
     """CLEFT's first stage: an image tower that learns whole, and a language model that passes gradients on to its LoRA."""
-    model = CLIPConfig(text=GPTConfig(), text_head="linear", text_adapter=LoRAConfig(rank=8))
-    work = tower_work(model, Stage(8, steps=1, trainable=("image", "*lora*")))
+    model, lora_only = CLIPConfig(text=GPTConfig(), text_head="linear"), Adaptation(text=LoRAConfig(rank=8))
+    work = tower_work(model, Stage(8, steps=1, trainable=("image", "*lora*")), adaptation=lora_only)
     assert work["image"].backward == pytest.approx(2 * work["image"].forward)
     matrices, lora = 2 * 64 * 32 * 12 * 2560**2, 2 * 64 * 32 * (2560 * 8 + 8 * 7680)
     attention = 4 * 64**2 * 2560 * 32
     assert work["text"].forward == pytest.approx(matrices + lora + attention)
     assert work["text"].backward == pytest.approx(matrices + 2 * lora + 2 * attention)
-    still = tower_work(model, Stage(8, steps=1, trainable=("*_head", "logit_scale")))
+    still = tower_work(model, Stage(8, steps=1, trainable=("*_head", "logit_scale")), adaptation=lora_only)
     assert [w.backward for w in still.values()] == [0, 0] and still["text"].forward == work["text"].forward
     buckets = Bucket(rows=3, length=32, microbatches=1), Bucket(rows=1, length=64, microbatches=1)
-    shorter = tower_work(model, Stage(8, steps=1, trainable=("*lora*",)), buckets)["text"].forward
+    shorter = tower_work(model, Stage(8, steps=1, trainable=("*lora*",)), buckets, adaptation=lora_only)["text"].forward
     assert shorter == pytest.approx((matrices + lora) * 5 / 8 + attention * 7 / 16)
     # learned context stands below the blocks; all classes once a step, or the class of each image
     prompted = Stage(8, steps=1, loss=Softmax(text="label"), trainable=("context",))
-    learned = dataclasses.replace(model, context=30)
-    each = tower_work(learned, prompted, prompts=(4, 64))["text"]
+    learned = Adaptation(text=LoRAConfig(rank=8), context=30)
+    each = tower_work(model, prompted, prompts=(4, 64), adaptation=learned)["text"]
     assert each.forward == work["text"].forward and each.backward == pytest.approx(matrices + lora + 2 * attention)
-    all_four = tower_work(learned, dataclasses.replace(prompted, loss=Classification()), prompts=(4, 64))["text"]
+    all_four = tower_work(model, dataclasses.replace(prompted, loss=Classification()), (), (4, 64), learned)["text"]
     assert all_four == pytest.approx((each.forward / 2, each.backward / 2))
-    assert tower_work(learned, prompted)["text"] == (0, 0)
+    assert tower_work(model, prompted, adaptation=learned)["text"] == (0, 0)
     # BERT's `norm` is that of its embeddings: what is trained there needs the gradient of every block
     bert = tower_work(CLIPConfig(), Stage(8, steps=1, trainable=("text/norm",)))["text"]
     assert bert.forward < bert.backward < 1.1 * bert.forward

@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.tiny_run import TOTAL, config, final_state, make_data, read_lines
 
 from biomedclip_jax.config import (
+    Adaptation,
     CLIPConfig,
     GPTConfig,
     IA3Config,
@@ -61,11 +62,12 @@ def learning(data: Path, base: Path, **changes: Any) -> TrainConfig:
     """LoRA in the image tower, IA3 in the text tower, through three stages and two image sizes."""
     given = config(data)
     lora = LoRAConfig(rank=4, targets=("attention/query", "attention/value"))
-    model = dataclasses.replace(read_model(base).config, image_adapter=lora, text_adapter=IA3Config())
+    model = read_model(base).config
     model = dataclasses.replace(model, text=dataclasses.replace(model.text, dropout=0.1, attention_dropout=0.1))
     stages = tuple(dataclasses.replace(stage, trainable=LEARNING) for stage in given.stages)
     optimizer = OptimizerConfig(learning_rate=1e-2, warmup_steps=2, ema=0.5)
-    return config(data, model=model, model_init=str(base), stages=stages, optimizer=optimizer, **changes)
+    adaptation = Adaptation(lora, IA3Config())
+    return config(data, model=model, adaptation=adaptation, model_init=str(base), stages=stages, optimizer=optimizer, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -175,14 +177,15 @@ def test_a_prefix_on_a_rounded_base(data: Path, base: Path, tmp_path: Path) -> N
     text = dataclasses.replace(run.model.text, context_length=6)
     run = dataclasses.replace(
         run,
-        model=dataclasses.replace(run.model, text=text, image_adapter=None, text_adapter=PrefixConfig(tokens=2)),
+        model=dataclasses.replace(run.model, text=text),
+        adaptation=Adaptation(text=PrefixConfig(tokens=2)),
         stages=(Stage(16, steps=2, trainable=("*prefix*", "*_head")),),
         compute=dataclasses.replace(run.compute, frozen_dtype="bfloat16"),
     )
     assert loop.train(run, tmp_path, max_steps=1) is None
     assert loop.train(run, tmp_path) is not None
     clip = from_pretrained(tmp_path)
-    assert clip.config.text_adapter == PrefixConfig(tokens=2)
+    assert clip.adaptation == Adaptation(text=PrefixConfig(tokens=2))
     kernel = np.asarray(clip.params["text"]["blocks"]["mlp"]["fc1"]["kernel"])
     original = read_model(base).params["text"]["blocks"]["mlp"]["fc1"]["kernel"]
     assert np.array_equal(kernel, np.asarray(original.astype("bfloat16"), np.float32)) and not np.array_equal(kernel, original)
@@ -201,11 +204,11 @@ def test_trained_groups(data: Path, base: Path, capsys: pytest.CaptureFixture[st
         "text adapter": lora,
         "text_head": 768 * 640 + 640 * 512,
     }
-    assert parameter_count(run.model.base) == 195_902_721 and sum(groups.values()) == 1_802_241
+    assert parameter_count(run.model) == 195_902_721 and sum(groups.values()) == 1_802_241
     # CLEFT's: 3.93 million numbers of the language model's side are trained: LoRA and the text projection
-    cleft = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True, text_adapter=LoRAConfig())
+    cleft = CLIPConfig(text=GPTConfig(), text_head="linear", text_head_bias=True)
     stages = (Stage(64, steps=1, trainable=("*lora*", "text_head")), Stage(64, steps=1, trainable=("text_head",)))
-    both = dataclasses.replace(run, model=cleft, stages=stages)
+    both = dataclasses.replace(run, model=cleft, adaptation=Adaptation(text=LoRAConfig()), stages=stages)
     assert trained_groups(both) == trained_groups(both, 0) == {"text adapter": 2_621_440, "text_head": 1_311_232}
     assert trained_groups(both, 1) == {"text_head": 1_311_232}
     loop.train(learning(data, base), tmp_path, max_steps=1)

@@ -10,7 +10,16 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.tiny_run import config, final_state, make_data, read_lines
 
-from biomedclip_jax.config import Classification, MultiLabel, OptimizerConfig, Softmax, Stage, TrainConfig
+from biomedclip_jax.config import (
+    UNADAPTED,
+    Adaptation,
+    Classification,
+    MultiLabel,
+    OptimizerConfig,
+    Softmax,
+    Stage,
+    TrainConfig,
+)
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import read_model
@@ -30,7 +39,7 @@ def two_stages(data: Path, **second: Any) -> TrainConfig:
     given = config(data, evaluate_every=2)
     return dataclasses.replace(
         given,
-        model=dataclasses.replace(given.model, context=3),
+        adaptation=Adaptation(context=3),
         stages=(Stage(16, steps=FIRST, patch_keep=0.5), Stage(16, steps=TOTAL - FIRST, **settings)),
     )
 
@@ -65,7 +74,7 @@ def final_word_table(data: Path) -> dict[str, Any]:
     from biomedclip_jax.models import init_params
 
     given = two_stages(data)
-    return init_params(given.model, given.seed)
+    return init_params(given.model, given.seed, given.adaptation)
 
 
 def test_going_on_is_not_having_stopped(stopped: Any, data: Path, tmp_path: Path) -> None:
@@ -78,7 +87,7 @@ def test_what_it_leaves(stopped: Any, data: Path) -> None:
     workdir, _, after = stopped
     results = json.loads((workdir / "results.json").read_text())
     assert 0 <= results["learned_prompt_accuracy"] <= 1 and "zero_shot_accuracy" in results
-    assert read_model(workdir / "model").config.context == 0 and not (workdir / "adapter").exists()
+    assert read_model(workdir / "model").adaptation == UNADAPTED and not (workdir / "adapter").exists()
     clip = from_pretrained(workdir / "model")
     learned = load_prompts(workdir / "prompts.safetensors", clip)
     assert (workdir / "prompts.safetensors").stat().st_mode == (workdir / "results.json").stat().st_mode
@@ -97,7 +106,8 @@ def test_the_file_gives_what_the_run_computed(stopped: Any, data: Path) -> None:
     given = two_stages(data)
     clip = from_pretrained(workdir / "model")
     layout = class_prompts(given, CLASSES, clip.processor.tokenizer)
-    ours = prompt_embeddings(nnx.merge(abstract_model(given.model)[0], unflatten_dict(after, sep="/")), *layout)
+    graph, _ = abstract_model(given.model, adaptation=given.adaptation)
+    ours = prompt_embeddings(nnx.merge(graph, unflatten_dict(after, sep="/")), *layout)
     theirs = load_prompts(workdir / "prompts.safetensors", clip).text_embeddings(clip)
     assert np.abs(np.asarray(ours) - theirs).max() <= 1e-6
 

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers import tiny
 from helpers.tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, kept, parameters, program, result
 
-from biomedclip_jax.config import ClipTextConfig, IA3Config, LoRAConfig, PrefixConfig, Sigmoid, Stage, TrainConfig
+from biomedclip_jax.config import Adaptation, ClipTextConfig, IA3Config, LoRAConfig, PrefixConfig, Sigmoid, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.sharding import as_varying, put_batch
@@ -82,13 +82,13 @@ def test_the_gradient_of_some_parameters_is_that_of_all() -> None:
 # --- adapters on a frozen base ---------------------------------------------------------------------------------------
 
 LOW_RANK = LoRAConfig(rank=40, targets=("attention/qkv", "mlp/*"))  # no array of it has the size of a kernel
-WITH_LORA = dataclasses.replace(tiny.MODEL, image_adapter=LOW_RANK, text_adapter=LOW_RANK)
-WITH_OTHERS = dataclasses.replace(tiny.MODEL, image_adapter=PrefixConfig(tokens=3), text_adapter=IA3Config())
+WITH_LORA = Adaptation(LOW_RANK, LOW_RANK)
+WITH_OTHERS = Adaptation(PrefixConfig(tokens=3), IA3Config())
 LEARNING = ("*lora*", "*prefix*", "*ia3", "*_head", "logit_scale")
 LORA_WAYS = {
-    "microbatches": Way(microbatches=4, model=WITH_LORA, trainable=(LEARNING[0], *LEARNING[3:])),
-    "split by layer": Way(fsdp=2, microbatches=2, remat="dots", model=WITH_LORA, trainable=(LEARNING[0], *LEARNING[3:])),
-    "gathered once, other kinds": Way(fsdp=4, gather="step", model=WITH_OTHERS, trainable=LEARNING[1:]),
+    "microbatches": Way(microbatches=4, adaptation=WITH_LORA, trainable=(LEARNING[0], *LEARNING[3:])),
+    "split by layer": Way(fsdp=2, microbatches=2, remat="dots", adaptation=WITH_LORA, trainable=(LEARNING[0], *LEARNING[3:])),
+    "gathered once, other kinds": Way(fsdp=4, gather="step", adaptation=WITH_OTHERS, trainable=LEARNING[1:]),
 }
 
 
@@ -100,7 +100,7 @@ def test_adapters_learn_the_same_however_the_work_is_split(way: Way) -> None:
 
 
 def parameter_paths(way: Way) -> list[str]:
-    return list(flatten_dict(parameters(way.model), sep="/"))
+    return list(flatten_dict(parameters(way.model, way.adaptation), sep="/"))
 
 
 def test_frozen_matrices_are_gathered_but_have_no_gradient() -> None:
@@ -113,7 +113,7 @@ def test_frozen_matrices_are_gathered_but_have_no_gradient() -> None:
 
 def test_a_frozen_base_in_bfloat16_is_the_rounded_base() -> None:
     way = dataclasses.replace(LORA_WAYS["split by layer"], frozen_dtype="bfloat16")
-    halves = flatten_dict(kept(way, parameters(way.model)), sep="/")
+    halves = flatten_dict(kept(way, parameters(way.model, way.adaptation)), sep="/")
     assert {path.rpartition("/")[2] for path, x in halves.items() if x.dtype == jnp.bfloat16} == {"kernel", "word"}
     assert all(x.dtype == jnp.float32 for path, x in halves.items() if path in result(way)[1])
     same = unflatten_dict({path: np.asarray(x, np.float32) for path, x in halves.items()}, sep="/")

@@ -7,22 +7,27 @@ import pytest
 from helpers import tiny
 from helpers.tiny_step import ROWS, Way, assert_same, batch_of, parameters, prompts_of, result
 
-from biomedclip_jax.config import Classification, GPTConfig, MultiLabel, Softmax, Stage
+from biomedclip_jax.config import Adaptation, Classification, GPTConfig, MultiLabel, Softmax, Stage
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train.step import check_stage
 
-BERT = dataclasses.replace(tiny.MODEL, context=3)
+BERT = tiny.MODEL
+THREE = Adaptation(context=3)
 SIZES = {"vocab_size": 50, "context_length": 8, "positions": 16, "width": 32, "depth": 2, "heads": 4, "mlp_width": 64}
 GPT = dataclasses.replace(BERT, text=GPTConfig(**SIZES, pad_id=0, pool="first_eos"), text_head="linear")
 CONTEXT = ("context", "logit_scale")
 WAYS = {
-    "classes, GPT, split over 4": Way(loss=Classification(), model=GPT, trainable=CONTEXT, fsdp=4, microbatches=2),
-    "classes, BERT, the image tower as well": Way(loss=Classification(), model=BERT, trainable=("context", "image")),
-    "several labels": Way(loss=MultiLabel(), model=GPT, trainable=CONTEXT),
-    "pairs of an image and its label": Way(
-        loss=Softmax("sum", 8, "label"), model=GPT, trainable=("context", "image"), microbatches=2
+    "classes, GPT, split over 4": Way(
+        loss=Classification(), model=GPT, adaptation=THREE, trainable=CONTEXT, fsdp=4, microbatches=2
     ),
-    "pairs in the whole batch, BERT": Way(loss=Softmax(text="label"), model=BERT, trainable=CONTEXT),
+    "classes, BERT, the image tower as well": Way(
+        loss=Classification(), model=BERT, adaptation=THREE, trainable=("context", "image")
+    ),
+    "several labels": Way(loss=MultiLabel(), model=GPT, adaptation=THREE, trainable=CONTEXT),
+    "pairs of an image and its label": Way(
+        loss=Softmax("sum", 8, "label"), model=GPT, adaptation=THREE, trainable=("context", "image"), microbatches=2
+    ),
+    "pairs in the whole batch, BERT": Way(loss=Softmax(text="label"), model=BERT, adaptation=THREE, trainable=CONTEXT),
 }
 
 
@@ -37,7 +42,7 @@ def test_eight_devices_are_one(name: str) -> None:
 
 def test_captions_in_groups_without_exchange() -> None:
     """CLEFT's first stage, also where a device has several groups."""
-    way = Way(loss=Softmax("sum", 8), devices=4, model=GPT, microbatches=2)
+    way = Way(loss=Softmax("sum", 8), devices=4, model=GPT, adaptation=THREE, microbatches=2)
     both, alone = result(way), result(way.plain)
     assert_same(both, alone)
     assert "context" not in both[1], "captions do not meet it"
@@ -47,7 +52,7 @@ def test_the_gradient_of_the_context_is_that_of_finite_differences() -> None:
     way = WAYS["classes, BERT, the image tower as well"].plain
     _, gradients = result(way)
     direction = np.random.default_rng(0).normal(size=gradients["context"].shape).astype(np.float32)
-    base = parameters(BERT)
+    base = parameters(BERT, THREE)
     sides = [result(way, params=base | {"context": base["context"] + sign * 0.005 * direction})[0] for sign in (1, -1)]
     measured = (sides[0] - sides[1]) / 0.01
     assert abs(measured - float(np.sum(gradients["context"] * direction))) <= 1e-2 * abs(measured)
@@ -70,5 +75,5 @@ def test_groups_and_devices_must_fit_each_other() -> None:
 
 def test_the_layouts_of_the_tests_have_every_vector_once() -> None:
     for model in (BERT, GPT):
-        slots = prompts_of(model).slots
-        assert all(sorted(row[row >= 0]) == [0, 1, 2] for row in slots) and "context" in parameters(model)
+        slots = prompts_of(model, 3).slots
+        assert all(sorted(row[row >= 0]) == [0, 1, 2] for row in slots) and "context" in parameters(model, THREE)

@@ -1,7 +1,7 @@
-"""Fine-tuning of the whole image tower by ELEVATER's routine: the tower is trained with the probe's classifier behind it.
+"""Fine-tuning of a whole image tower by ELEVATER's routine, with the probe's classifier behind it.
 
-Resize and centre crop, no augmentation. BatchNorm inside an image tower stays frozen (ELEVATER trains it). All local devices
-share each batch; the result does not depend on their number.
+Resize and centre crop, no augmentation. BatchNorm inside an image tower stays frozen (ELEVATER trains it). All local
+devices share each batch; the result does not depend on their number.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,7 +1,8 @@
 """The classifier that ELEVATER puts behind an image tower: BatchNorm without scale and shift, and a linear layer.
 
-Source: `evaluation/full_model_finetune.py` of Computer-Vision-in-the-Wild/Elevater_Toolkit_IC. The linear layer starts as
-the zero-shot classifier; SGD with momentum 0.9, a constant learning rate, and weight decay on everything, biases too.
+Source: `evaluation/full_model_finetune.py` of Computer-Vision-in-the-Wild/Elevater_Toolkit_IC. The linear layer starts
+as the zero-shot classifier; SGD with momentum 0.9, a constant learning rate, and weight decay on everything, biases
+too.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """An image tower with a classifier behind it, trained on all local devices, and the decoded images that it learns from.
 
-A step is one compiled program. Images are decoded once for many epochs, to 8-bit pixels in a temporary file, which the system
-keeps in memory where it fits.
+A step is one compiled program. Images are decoded once for many epochs, to 8-bit pixels in a temporary file, which the
+system keeps in memory where it fits.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ _STATISTICS = ("mean", "var")  # of BatchNorm inside a ResNet: measured, not tra
 class Tower:
     """The image tower of a model as something to train, with a classifier behind it.
 
-    A `State` has as params the tower's trained leaves, {"tower": {path: array}, "linear": see `head.start`}, and as statistics
-    the head's running ones. It goes into `step` and must not be used after it.
+    A `State` has as params the tower's trained leaves, {"tower": {path: array}, "linear": see `head.start`}, and as
+    statistics the head's running ones. It goes into `step` and must not be used after it.
     """
 
     def __init__(self, clip: Pretrained, microbatch: int | None = None, devices: list[Any] | None = None):

@@ -1,7 +1,7 @@
 """ELEVATER's linear probe: a classifier on frozen features, with its learning rate and weight decay searched for.
 
-Two things differ from ELEVATER: the order of the images is seeded, but not as PyTorch shuffles; and the epoch that counts is
-the last, where ELEVATER takes the best on the test set, which can be asked for by name (`head.Selection`).
+Two things differ from ELEVATER: the order of the images is seeded, but not as PyTorch shuffles; and the epoch that
+counts is the last, where ELEVATER takes the best on the test set, which can be asked for by name (`head.Selection`).
 """
 
 import functools

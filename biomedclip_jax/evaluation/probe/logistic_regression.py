@@ -1,8 +1,9 @@
 """CLIP's own linear probe: logistic regression by L-BFGS on frozen features (Radford et al. 2021, appendix A.3).
 
-At most 1,000 iterations of scikit-learn's solver; the regularisation is the best on the validation images among 97 strengths,
-eight a decade from 1e-6 to 1e6: seven first, then by halving the distance around the best. Features as CLIP's README has them,
-behind the projection and not made unit length (the paper takes its ViTs' in front of the projection).
+At most 1,000 iterations of scikit-learn's solver; the regularisation is the best on the validation images among 97
+strengths, eight a decade from 1e-6 to 1e6: seven first, then by halving the distance around the best. Features are
+taken as in CLIP's README, behind the projection and not made unit length (the paper takes its ViTs' in front of the
+projection).
 """
 
 import warnings
@@ -21,9 +22,9 @@ _ITERATIONS = 1_000
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """One thread a fit, and no word of the thousandth iteration, where the paper stops, too.
+    """One thread a fit, and no warning at the thousandth iteration, where the paper stops, too.
 
-    A matrix product over all cores is slow where they are few or busy (measured: 40 times).
+    A matrix product over all cores is slow where they are few or busy (measured: 40 times slower).
     """
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits  # comes with scikit-learn
@@ -36,7 +37,7 @@ def quietly() -> Iterator[None]:
 def fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float, classes: int) -> np.ndarray:
     """Probabilities float64 [n, classes] of `test` [n, E], learned from `train` [m, E] with C = `strength`.
 
-    0 for a class without training images. Inside `quietly`, which is for all threads and so not entered here.
+    They are 0 for a class without training images. To be called inside `quietly`, which is entered once for all threads.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -48,15 +49,15 @@ def fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strengt
 
 @dataclass(frozen=True)
 class LogisticRegressionProbe:
-    """The method."""
+    """CLIP's linear probe as a method of few labels."""
 
     @property
     def name(self) -> str:
-        """Of the task."""
+        """The task in results.json and tables: "logistic-regression"."""
         return "logistic-regression"
 
     def __call__(self, task: FewShot) -> Prediction:
-        """See `Method`."""
+        """Choose the strength on the validation images, fit on all labels, and predict the test images."""
         classes = len(task.text)
         parts = task.given, task.train, task.validation, task.test
         given, train, validation, test = (part.features.astype(np.float64) for part in parts)

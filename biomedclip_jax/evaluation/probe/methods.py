@@ -1,7 +1,7 @@
 """Tasks of few labels, and the contract between the table of their results and the methods that learn from them.
 
-`FewLabels` is what a user has: labelled images, budgets of labels and seeds. `make_tasks` embeds the images with one model
-and draws the labels; each draw is one `FewShot`, from which a `Method` makes a `Prediction`.
+`FewLabels` is what a user has: labelled images, budgets of labels and seeds. `make_tasks` embeds the images with one
+model and draws the labels; each draw is one `FewShot`, from which a `Method` makes a `Prediction`.
 """
 
 from collections.abc import Iterator, Sequence

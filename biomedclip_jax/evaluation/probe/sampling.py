@@ -1,7 +1,8 @@
 """Which labels a method may learn from: shots per class or a share of all, and the part of them that validates.
 
-The sampling rules are those of ELEVATER (Computer-Vision-in-the-Wild/Elevater_Toolkit_IC, `evaluation/feature.py`, with
-`sample_few_shot_subset` of vision-datasets 0.2.17): the same images in the same file order give exactly the same shots.
+The sampling rules are those of ELEVATER (Computer-Vision-in-the-Wild/Elevater_Toolkit_IC, `evaluation/feature.py`,
+with `sample_few_shot_subset` of vision-datasets 0.2.17): the same images in the same file order give exactly the same
+shots.
 """
 
 import math
@@ -65,8 +66,8 @@ class Split:
     """Positions of images in the training set, int64.
 
     given: all labels of the budget. train, validation: for choosing settings.
-    The final training uses `given`: `train` and `validation` together, except that one shot per class borrows a second image
-    for validation, which `given` leaves out.
+    The final training uses `given`: `train` and `validation` together, except that one shot per class borrows a second
+    image for validation, which `given` leaves out.
     """
 
     given: np.ndarray

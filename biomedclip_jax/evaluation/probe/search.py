@@ -1,6 +1,7 @@
-"""Which learning rate and weight decay: ELEVATER's automatic search, and smaller ones.
+"""Which learning rate and weight decay: ELEVATER's automatic search, and a smaller one.
 
-Candidates are proposed in rounds that do not depend on each other's results, so that a caller may train a whole round at once.
+Pairs are proposed in rounds; those of a round do not depend on each other's scores, so that all can be trained at
+once.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ _COARSE = range(0, 97, 16)
 
 @dataclass(frozen=True)
 class Found:
-    """The best pair, its score, and how many pairs were tried."""
+    """The best pair of settings, its score on the validation images, and how many pairs were tried."""
 
     learning_rate: float
     weight_decay: float
@@ -27,16 +28,17 @@ class Found:
     tried: int
 
     def settings(self) -> dict[str, float]:
-        """As a result records it."""
+        """The settings as they are recorded in a result."""
         names = ("learning_rate", "weight_decay", "validation_accuracy", "tried")
         return dict(zip(names, (self.learning_rate, self.weight_decay, self.score, self.tried), strict=True))
 
 
 def full_search(score: Score, learning_rates: Sequence[float] = LEARNING_RATES) -> Found:
-    """ELEVATER's (`full_model_finetune.py`), and with one learning rate that of CLIP's paper (A.3) for its regularisation.
+    """ELEVATER's search (`full_model_finetune.py`); with one learning rate, that of CLIP's paper (A.3) for its strength.
 
-    For each learning rate: seven weight decays from 1e-6 to 1e6, then left and right of the best at a distance of 8, 4, 2 and 1
-    of the 97 steps. The learning rates are searched side by side, each with its own best. Of equal scores the first counts.
+    For each learning rate: seven weight decays from 1e-6 to 1e6, then left and right of the best at a distance of 8, 4, 2
+    and 1 of the 97 steps. The learning rates are searched side by side, each with its own best. Of equal scores the first
+    counts.
     """
     rates = range(len(learning_rates))
     known: dict[tuple[int, int], float] = {}
@@ -61,7 +63,10 @@ def full_search(score: Score, learning_rates: Sequence[float] = LEARNING_RATES) 
 
 
 def small_search(score: Score) -> Found:
-    """For what takes long to train: the six learning rates at the least weight decay, then two more decays at the best one."""
+    """A search of eight pairs, for what takes long to train.
+
+    The six learning rates are tried with the least weight decay, then two more decays with the best of them.
+    """
     pairs = [(rate, STRENGTHS[0]) for rate in LEARNING_RATES]
     scores = np.nan_to_num(score(pairs), nan=0.0)
     best = int(scores.argmax())
@@ -72,6 +77,6 @@ def small_search(score: Score) -> Found:
 
 
 def _better(pairs: Sequence[tuple[int, int]], known: dict[tuple[int, int], float]) -> tuple[int, int] | None:
-    """The first of the best; None where none scores above 0."""
+    """The first of the best pairs; None where none scores above 0."""
     best = max(pairs, key=lambda pair: known[pair])  # max takes the first of equals
     return best if known[best] > 0 else None

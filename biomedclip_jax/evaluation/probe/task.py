@@ -18,8 +18,8 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
     """One result for each candidate, method and budget, and one picture of them all.
 
     metrics: means over the seeds, of `classification_metrics` on all of `data.test`; `majority_*` beside them.
-    details: `spread`, the standard deviation over the seeds (n - 1), where there are several; `runs`, one object a seed, with
-        its metrics, what the method chose and, where it learned prompts, their file, relative to `evaluation.out`;
+    details: `spread`, the standard deviation over the seeds (n - 1), where there are several; `runs`, one object a seed,
+        with its metrics, what the method chose and, where it learned prompts, their file, relative to `evaluation.out`;
         `zero_shot`, the same model's metrics without labels.
     metric: the one that the picture shows.
     Raises UserError, before the first training, where the classes of training data, test data and prompts differ, or a

@@ -1,7 +1,8 @@
-"""Few-label methods on frozen towers: learned prompts (CoOp, CoCoOp, BiomedCoOp) and a cache of examples (Tip-Adapter).
+"""Few-label methods on frozen towers: learned prompts (CoOp and its kin) and a cache of examples (Tip-Adapter).
 
-Each is a `Method` of `evaluation.methods`: CoOp, CoCoOp, BiomedCoOp, TipAdapter, TipAdapterF. They learn from embeddings that
-are made once; the published recipes cut and flip images at random in each epoch (random_resized_crop, random_flip).
+In comes a `FewShot` task of the room `probe`, out comes a `Prediction`: each class here is a `probe.methods.Method`.
+All learn from embeddings that are made once; the published recipes cut and flip images at random in each epoch
+(random_resized_crop, random_flip). Read `coop.py` first, then `training.py`, which all that train share.
 """
 
 from biomedclip_jax.evaluation.prompt_learning.base_to_novel import base_to_novel

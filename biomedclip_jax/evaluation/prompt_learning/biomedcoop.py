@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.config import CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
@@ -16,15 +15,15 @@ from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, c
 from biomedclip_jax.models import unit_length
 from biomedclip_jax.models.clip import logits
 from biomedclip_jax.prompts.layout import ContextConfig, Layout
-from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts
+from biomedclip_jax.prompts.learned import Graph, LearnedPrompts, encode_prompts
 from biomedclip_jax.prompts.templates import read_prompts
 
 
 def chosen_sentences(scores: Array, threshold: float) -> Array:
     """bool [K]: sentences whose score is within `threshold` standard deviations (of a sample) of the mean score.
 
-    The published z = (score - median) / median absolute deviation is standardised once more before the comparison, in which
-    median and deviation cancel; this is what is left, and it needs no deviation above 0. All if all scores are equal.
+    The published z = (score - median) / median absolute deviation is standardised once more before the comparison, so that
+    median and deviation cancel; this is what remains, and it needs no deviation above 0. Equal scores are all chosen.
     """
     difference = scores - scores.mean()
     deviation = jnp.sqrt((difference**2).sum() / max(1, len(scores) - 1))
@@ -33,16 +32,17 @@ def chosen_sentences(scores: Array, threshold: float) -> Array:
 
 @dataclass(frozen=True)
 class BiomedCoOpLoss:
-    """Cross-entropy + sccm · MSE + kdsp · KL.
+    """BiomedCoOp's loss: cross-entropy + sccm · MSE + kdsp · KL.
 
     trained: "context"; frozen: "params", "tokens", "slots" and "sentences", unit embeddings [K, C, E].
-    SCCM: squared distance, mean over all numbers, of the class embeddings and the normalised mean of each class's sentences.
-    KDSP: KL divergence, divided by the number of logits, of the prediction from that of a zero-shot teacher, whose weights are
-    the normalised means of the chosen sentences. Sentence k of all classes together is scored by the batch: the mean of the
-    highest logit of each image.
+    SCCM: squared distance, mean over all numbers, between the class embeddings and the normalised mean of each class's
+    sentences.
+    KDSP: KL divergence, divided by the number of logits, of the prediction from that of a zero-shot teacher, whose weights
+    are the normalised means of the chosen sentences. Sentence k of all classes together is scored by the batch: the mean
+    of the highest logit of each image.
     """
 
-    model: CLIPConfig
+    graph: Graph
     sccm: float
     kdsp: float
     threshold: float
@@ -51,7 +51,7 @@ class BiomedCoOpLoss:
         """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
         scale = frozen["params"]["logit_scale"]
-        texts = encode_prompts(self.model, frozen["params"], layout, trained["context"])
+        texts = encode_prompts(self.graph, frozen["params"], layout, trained["context"])
         student = logits(images, texts, scale)
         sentences = frozen["sentences"]
         nearest = unit_length(sentences.mean(axis=0))
@@ -67,12 +67,12 @@ class BiomedCoOpLoss:
 
 @dataclass(frozen=True)
 class BiomedCoOp:
-    """Vectors from "a photo of a", SGD 2.5e-3, batch 4, 100 epochs; the weights of the terms are those of BTMRI.
+    """BiomedCoOp as a method of few labels: by default 100 epochs of SGD, with the weights of its terms for BTMRI.
 
-    The authors chose sccm, kdsp and threshold by data set: BTMRI 0.5, 0.25, 1.5; LC25000 0.5, 0.5, 1.5; DermaMNIST 5, 20, 1.5;
-    others between (`configs/trainers/BiomedCoOp/few_shot`).
-    sentences: a file as `read_prompts` takes it, equally many for each class; None: the prompts of the task. The authors have
-    50 a class from GPT-4, in their repository (`trainers/prompt_templates.py`).
+    The authors chose sccm, kdsp and threshold by data set: BTMRI 0.5, 0.25, 1.5; LC25000 0.5, 0.5, 1.5;
+    DermaMNIST 5, 20, 1.5; others between (`configs/trainers/BiomedCoOp/few_shot`).
+    sentences: a file as `read_prompts` takes it, equally many for each class; None: the prompts of the task. The authors
+    have 50 a class from GPT-4, in their repository (`trainers/prompt_templates.py`).
     """
 
     sentences: Path | None = None
@@ -84,20 +84,23 @@ class BiomedCoOp:
 
     @property
     def name(self) -> str:
-        """See `Method`."""
+        """The task in results.json and tables: "biomedcoop"."""
         return "biomedcoop"
 
     def learn(self, task: FewShot) -> LearnedPrompts:
-        """From all images of `task.given`, with the settings of the last epoch."""
+        """Learn prompts from all images of `task.given`; those of the last epoch count.
+
+        Raises UserError where training diverged, or the classes have different numbers of sentences.
+        """
         clip, given = task.candidate.clip, task.given
         frozen, start = prepare(task, self.context)
         frozen["sentences"] = self._embed(task)
-        loss = BiomedCoOpLoss(clip.config, self.sccm, self.kdsp, self.threshold)
+        loss = BiomedCoOpLoss(clip.graph, self.sccm, self.kdsp, self.threshold)
         arrays, _ = fit(loss, self.recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("biomedcoop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:
-        """See `Method`."""
+        """Learn prompts, and predict the test images with them."""
         prediction = predict(self.learn(task), task, self.recipe)
         prediction.settings.update(
             sccm=self.sccm,

@@ -1,35 +1,37 @@
-"""CoCoOp, conditional context optimization (Zhou et al., 2022, arXiv 2203.05557): the learned vectors move with the image."""
+"""CoCoOp, conditional context optimization (Zhou et al., 2022, arXiv 2203.05557): learned vectors that follow the image."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jax import Array
 
-from biomedclip_jax.config import CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.prompts.layout import ContextConfig, Layout
-from biomedclip_jax.prompts.learned import LearnedPrompts, conditioned_logits, encode_conditioned
+from biomedclip_jax.prompts.learned import Graph, LearnedPrompts, conditioned_logits, encode_conditioned
 
 
 @dataclass(frozen=True)
 class CoCoOpLoss:
-    """Cross-entropy. trained: "context" and the network (`prompted.meta_net`); frozen: "params", "tokens", "slots"."""
+    """CoCoOp's loss: cross-entropy of the classes.
 
-    model: CLIPConfig
+    trained: "context" and the small network (`initial_meta_net`); frozen: "params", "tokens", "slots".
+    """
+
+    graph: Graph
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
         """The loss of a batch; see `training.Loss`."""
         layout = Layout(frozen["tokens"], frozen["slots"])
-        texts = encode_conditioned(self.model, frozen["params"], layout, trained, images)
+        texts = encode_conditioned(self.graph, frozen["params"], layout, trained, images)
         return cross_entropy(conditioned_logits(images, texts, frozen["params"]["logit_scale"]), labels, weights)
 
 
 @dataclass(frozen=True)
 class CoCoOp:
-    """Vectors from "a photo of a", plus what a small network makes of the image; SGD 2e-3, batch 1, 10 epochs.
+    """CoCoOp as a method of few labels: vectors from "a photo of a", plus what a small network makes of each image.
 
     Each image has prompts of its own, so that a test set of n images costs n x classes passes through the text tower.
     """
@@ -39,27 +41,33 @@ class CoCoOp:
 
     @property
     def name(self) -> str:
-        """See `Method`."""
+        """The task in results.json and tables: "cocoop"."""
         return "cocoop"
 
     def learn(self, task: FewShot) -> LearnedPrompts:
-        """From all images of `task.given`, with the settings of the last epoch."""
+        """Learn prompts from all images of `task.given`; those of the last epoch count.
+
+        Raises UserError for a context of class-specific vectors, and where training diverged.
+        """
         if self.context.class_specific:
             raise UserError("context class_specific = True: CoCoOp's vectors are shared by all classes; leave it out")
         clip, given = task.candidate.clip, task.given
         frozen, start = prepare(task, self.context)
         rng = np.random.default_rng([task.seed, 2])
         start |= initial_meta_net(clip.config.embed_width, clip.config.text.width, rng)
-        arrays, _ = fit(CoCoOpLoss(clip.config), self.recipe, start, frozen, given.unit, given.labels, task.seed)
+        arrays, _ = fit(CoCoOpLoss(clip.graph), self.recipe, start, frozen, given.unit, given.labels, task.seed)
         return LearnedPrompts("cocoop", given.data.classes, self.context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:
-        """See `Method`."""
+        """Learn prompts, and predict the test images with them."""
         return predict(self.learn(task), task, self.recipe)
 
 
 def initial_meta_net(embed_width: int, word_width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Linear(E, E/16), ReLU, Linear(E/16, D), drawn as PyTorch does: uniform within 1 / sqrt(inputs), biases too."""
+    """First weights of Linear(E, E/16), ReLU, Linear(E/16, D), from image embedding to word vector.
+
+    They are drawn as in PyTorch: uniform within 1 / sqrt(inputs), biases, too.
+    """
     hidden = max(1, embed_width // 16)
 
     def draw(inputs: int, *shape: int) -> np.ndarray:

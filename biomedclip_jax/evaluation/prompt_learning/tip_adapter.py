@@ -14,9 +14,9 @@ from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, c
 
 @dataclass(frozen=True)
 class Search:
-    """Which alpha (weight of the votes) and beta (their sharpness) are tried: so many values from 0.1 up to `most`.
+    """Which alpha (weight of the votes) and beta (their sharpness) are tried: a number of values from 0.1 up to `most_...`.
 
-    The defaults are the authors' for ImageNet; most is 50 in the comparison of BiomedCoOp's authors.
+    The defaults are the authors' for ImageNet; BiomedCoOp's authors compare with 50 as the most of both.
     """
 
     most_alpha: float = 3.0
@@ -25,18 +25,21 @@ class Search:
     betas: int = 200
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """(alphas, betas)."""
+        """All values of alpha, and all of beta, float64."""
         alphas = 0.1 + np.arange(self.alphas) * (self.most_alpha - 0.1) / self.alphas
         return alphas, 0.1 + np.arange(self.betas) * (self.most_beta - 0.1) / self.betas
 
 
 def cosines(images: Array, keys: Array) -> Array:
-    """[B, K] of unit embeddings [B, E] and keys [K, E]."""
+    """The cosines [B, K] of unit embeddings [B, E] and keys [K, E], in full float32."""
     return jnp.matmul(images, keys.T, precision=lax.Precision.HIGHEST)
 
 
 def votes(near: Array, key_labels: Array, classes: int, beta: float | Array) -> Array:
-    """exp(-beta (1 - cosine)), summed over the keys of each class: [B, C]. near: cosines [B, K]; key_labels: int [K]."""
+    """The votes of the keys for each class, [B, C]: the sum of exp(-beta (1 - cosine)) over its keys.
+
+    near: cosines [B, K]. key_labels: the class index of each key, int [K].
+    """
     values = jax.nn.one_hot(key_labels, classes)
     return jnp.matmul(jnp.exp(-beta * (1 - near)), values, precision=lax.Precision.HIGHEST)
 
@@ -46,7 +49,10 @@ _votes = jax.jit(votes, static_argnames="classes")
 
 @dataclass(frozen=True)
 class KeysLoss:
-    """Cross-entropy of Tip-Adapter-F. trained: "keys" [K, E]; frozen: "text" [C, E], "scale" (), "key_labels" [K]."""
+    """The loss of Tip-Adapter-F: cross-entropy of the classes, zero-shot logits and votes together.
+
+    trained: "keys" [K, E]; frozen: "text" [C, E], "scale" (), "key_labels" [K].
+    """
 
     alpha: float
     beta: float
@@ -60,8 +66,9 @@ class KeysLoss:
 
 @dataclass(frozen=True)
 class TipAdapter:
-    """Nothing is trained. alpha and beta are searched on `task.validation`; the first ones stand where there is none.
+    """Tip-Adapter as a method of few labels: nothing is trained, alpha and beta are chosen on the validation images.
 
+    alpha, beta: used where a task has no validation images. search: the pairs that are tried where it has.
     Zero-shot logits are those of the model's own temperature (the authors fix 100, which is that of OpenAI's CLIP).
     Differs from the authors' code: keys are embeddings of the images as they are, not means over ten random crops.
     """
@@ -72,15 +79,15 @@ class TipAdapter:
 
     @property
     def name(self) -> str:
-        """See `Method`."""
+        """The task in results.json and tables: "tip-adapter"."""
         return "tip-adapter"
 
     def keys(self, task: FewShot, part: Part) -> np.ndarray:
-        """What votes for the labels of `part`: float32 [n, E]."""
+        """The keys that vote for the labels of `part`, float32 [n, E]."""
         return part.unit
 
     def __call__(self, task: FewShot) -> Prediction:
-        """See `Method`."""
+        """Choose alpha and beta, and predict the test images."""
         alpha, beta = self._choose(task)
         near = task.test.unit @ self.keys(task, task.given).T
         scores = _zero_shot(task, task.test) + alpha * np.asarray(_votes(near, _labels(task.given), len(task.text), beta))
@@ -112,7 +119,7 @@ def _labels(part: Part) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TipAdapterF(TipAdapter):
-    """The keys are trained: AdamW 1e-3, batch 256, 20 epochs, cosine; those of the last epoch count.
+    """Tip-Adapter with trained keys, by default AdamW 1e-3, batch 256, 20 epochs, cosine; the last epoch's count.
 
     The authors keep the epoch that is best on the test set; that is a choice by the test set, and not offered.
     """
@@ -121,11 +128,11 @@ class TipAdapterF(TipAdapter):
 
     @property
     def name(self) -> str:
-        """See `Method`."""
+        """The task in results.json and tables: "tip-adapter-f"."""
         return "tip-adapter-f"
 
     def keys(self, task: FewShot, part: Part) -> np.ndarray:
-        """See `TipAdapter.keys`."""
+        """The keys that vote for the labels of `part`, float32 [n, E], after training on these labels."""
         frozen = {
             "text": task.text,
             "scale": np.float32(task.embeddings.logit_scale(task.candidate)),

@@ -24,8 +24,8 @@ class Recipe:
 
     The defaults are CoOp's (`configs/trainers/CoOp/vit_b16.yaml`) with Dassl's momentum and weight decay.
     "sgd": the rate is `warmup_learning_rate` for the first `warmup_epochs`, then falls by half a cosine, epoch by epoch; a
-    short last batch is left out. "adamw": PyTorch's with eps 1e-4, half a cosine over all steps; a short last batch is used
-    (Tip-Adapter). UserError for no epoch, or an empty batch.
+    short last batch is left out. "adamw": PyTorch's with eps 1e-4, half a cosine over all steps; a short last batch is
+    used (Tip-Adapter). UserError for no epoch, or an empty batch.
     """
 
     epochs: int = 200
@@ -64,7 +64,7 @@ class Loss(Protocol):
     """
 
     def __call__(self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array) -> Array:
-        """The loss of a batch."""
+        """The loss of a batch, a scalar."""
         ...
 
 

@@ -1,8 +1,6 @@
-"""What every picture of results needs: a figure without a display, words that fit, photographs small enough, a file name.
+"""Pictures of results: what all of them need, the loss of a run, and learning curves over the number of labels.
 
-The picture of a run: its loss over the steps, as PNG.
-
-The picture of learning from few labels: a metric over the number of labels, with the zero-shot line.
+All need a figure without a display, words that fit, photographs that are small enough, and a file name.
 """
 
 import hashlib
@@ -30,20 +28,20 @@ def new_figure(width: float, height: float, **options: Any) -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """As PNG, whole or not at all."""
+    """Write a figure as a PNG file, whole or not at all."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # captions in scripts that the font lacks: a box
         write_file(path, lambda partial: figure.savefig(partial, dpi=110, format="png"))
 
 
 def words(text: str, width: int, lines: int) -> str:
-    """In lines of at most `width` letters; "..." where there would be more than `lines` of them. Draw with parse_math=False."""
+    """A text in lines of at most `width` letters, cut with "..." after `lines` lines; to be drawn with parse_math=False."""
     printable = "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode())
     return "\n".join(textwrap.wrap(printable, width, max_lines=lines, placeholder=" ..."))
 
 
 def small(image: Image.Image) -> np.ndarray:
-    """uint8 [H, W, 3]; the caller's image stays as it is."""
+    """An image of at most 320 pixels a side, uint8 [H, W, 3]; the caller's image stays as it is."""
     image = image.copy()
     image.info.pop("transparency", None)  # Pillow warns of it on conversion
     image = image.convert("RGB")
@@ -52,12 +50,12 @@ def small(image: Image.Image) -> np.ndarray:
 
 
 def picture_file(*parts: str) -> str:
-    """The name of a PNG file: `file_stem`."""
+    """The name of a PNG file, made of the parts as `file_stem` does."""
     return f"{file_stem(*parts)}.png"
 
 
 def file_stem(*parts: str) -> str:
-    """A file name, without its end, that any file system takes; another one for other parts."""
+    """A file name without its suffix that any file system takes; different parts give different names."""
     readable = [re.sub(r"[^A-Za-z0-9._-]+", "_", part).strip("._-")[:60] for part in parts]
     name = ".".join(filter(None, readable))
     if readable != list(parts):
@@ -66,7 +64,7 @@ def file_stem(*parts: str) -> str:
 
 
 def loss_curve(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
-    """Loss over steps, with the stages told apart, from the lines of `metrics.jsonl`."""
+    """Draw the loss over the steps, a curve for each stage, from the lines of `metrics.jsonl`."""
     figure = new_figure(8, 4.5, layout="constrained")
     axis = figure.subplots()
     for stage in sorted({line["stage"] for line in metrics}):
@@ -83,13 +81,16 @@ def loss_curve(path: Path, metrics: Sequence[dict[str, Any]]) -> None:
 
 
 _STYLES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)), (0, (1, 1)))
-_BESIDE = 1.015  # curves stand a little beside each other, or their error bars would lie on one another
+_BESIDE = 1.015  # curves are a little beside each other, or their error bars would cover one another
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 @dataclass(frozen=True)
 class Curve:
-    """points: (labels, mean, standard deviation over the seeds), by labels. zero_shot: of the model without labels."""
+    """What a model reaches with a method, by the number of labels.
+
+    points: (labels, mean, standard deviation over the seeds), by labels. zero_shot: of the model without labels.
+    """
 
     model: str
     method: str
@@ -98,7 +99,7 @@ class Curve:
 
 
 def draw_learning_curves(path: Path, dataset: str, metric: str, curves: Sequence[Curve], constant: float | None = None) -> None:
-    """A colour for each model, a line style for each method; a dotted line is zero-shot, with no label at all.
+    """Draw a metric over the number of labels: a colour for each model, a line style for each method, zero-shot dotted.
 
     constant: what always answering the most frequent class reaches: in the legend, and a grey line where it is in sight.
     """
@@ -128,10 +129,10 @@ def draw_learning_curves(path: Path, dataset: str, metric: str, curves: Sequence
         sight = axis.get_ylim()  # with many classes, a line far below would press all curves together
         axis.axhline(constant, color="0.6", linewidth=1, label=f"always the most frequent class: {constant:.3f}")
         axis.set_ylim(sight)
-    places = sorted({point[0] for curve in curves for point in curve.points})
+    counts = sorted({point[0] for curve in curves for point in curve.points})
     axis.set_xscale("log")
-    axis.set_xlim(places[0] / 1.3, places[-1] * 1.3)
-    axis.set_xticks(places, [f"{place:,}" for place in places], rotation=45 if len(places) > 6 else 0)
+    axis.set_xlim(counts[0] / 1.3, counts[-1] * 1.3)
+    axis.set_xticks(counts, [f"{count:,}" for count in counts], rotation=45 if len(counts) > 6 else 0)
     axis.set_xticks([], minor=True)
     axis.set_xlabel("labelled images (mean and standard deviation over seeds)")
     axis.set_ylabel(metric.replace("_", " "))

@@ -1,8 +1,7 @@
-"""One row of a results table, and `results.json`: a list of rows.
+"""Results, and their JSON: `results.json`, a list of rows, and one file for each as CLIP_benchmark writes them.
 
-Results as CLIP_benchmark writes them: one JSON file a run, which `clip_benchmark build` joins into a CSV.
-
-Source: LAION-AI/CLIP_benchmark, `cli.py: run` (the object) and `metrics/` (names and meaning of the numbers).
+`clip_benchmark build` joins the latter into a CSV. Source: LAION-AI/CLIP_benchmark, `cli.py: run` (the object) and
+`metrics/` (names and meaning of the numbers).
 """
 
 import json
@@ -23,11 +22,11 @@ class Result:
     """What one model reached in one task on one data set.
 
     task: "retrieval", "zero-shot", "probe", "finetune", ... n: images (or pairs) measured.
-    metrics: fractions, under names such as accuracy, balanced_accuracy, macro_f1, auroc, image_to_text_recall_at_1; of what is
-        no fraction (median_rank) the number itself.
+    metrics: fractions, under names such as accuracy, balanced_accuracy, macro_f1, auroc, image_to_text_recall_at_1; of
+        what is no fraction (median_rank) the number itself.
     intervals: of some metrics, the 95 % interval.
     settings: what else the numbers depend on: prompts, aggregation, shots, seed, selection.
-    details: what does not fit in a table: recall of each class, the search of a learning rate, differences to other models.
+    details: what does not fit in a table, such as the recall of each class, or differences to other models.
     pictures: {file: title} of PNG files; the file is relative to the folder of results.json.
     """
 
@@ -54,7 +53,7 @@ class Result:
 
     @staticmethod
     def of_row(row: dict[str, Any]) -> "Result":
-        """The result that `row` was made of."""
+        """The result whose `row()` this is."""
         names = [each.name for each in fields(Result)]
         own = {name: value for name, value in row.items() if name in names}
         own["intervals"] = {name: tuple(interval) for name, interval in row.get("intervals", {}).items()}
@@ -62,12 +61,12 @@ class Result:
 
 
 def asked_with(model: str, method: str | None, file: str | None) -> str:
-    """A model's name with that of learned prompts, where it is asked with such."""
+    """A model's name, followed by the method and file of learned prompts where it is asked with such."""
     return model if file is None else f"{model}, {method} prompts ({file.removesuffix('.safetensors')})"
 
 
 def read_results(folder: Path) -> list[Result]:
-    """The rows of `results.json` in `folder`; none if there is none. UserError if it is not one of ours."""
+    """The rows of `results.json` in `folder`; none without this file. UserError if it is not a table of results."""
     path = folder / RESULTS
     try:
         return [Result.of_row(row) for row in json.loads(path.read_text(encoding="utf-8"))]
@@ -78,7 +77,10 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def merged(old: Sequence[Result], new: Sequence[Result]) -> list[Result]:
-    """The rows of both; of one model, task, data set, search, budget of labels and file of prompts only the new one."""
+    """Old and new rows together; a new one replaces an old one of the same model, task, data set and settings.
+
+    Of the settings, search, budget of labels and file of prompts tell rows apart.
+    """
 
     def what(row: Result) -> tuple[str, ...]:
         settings = (str(row.settings.get(name)) for name in ("search", "budget", "prompts_file"))
@@ -89,17 +91,17 @@ def merged(old: Sequence[Result], new: Sequence[Result]) -> list[Result]:
 
 
 def write_results(folder: Path, results: Sequence[Result]) -> None:
-    """`results.json` in `folder`."""
+    """Write all results as `results.json` into `folder`."""
     write_text(folder / RESULTS, json.dumps([result.row() for result in results], indent=2) + "\n")
 
 
-# Theirs speak of what is retrieved, ours of the query first.
+# their names say what is retrieved; ours say the query first
 _RETRIEVAL = {"text_retrieval": "image_to_text_recall_at_", "image_retrieval": "text_to_image_recall_at_"}
 _CLASSIFICATION = {"acc1": "accuracy", "acc5": "top_5_accuracy", "mean_per_class_recall": "balanced_accuracy"}
 
 
 def clip_benchmark_object(result: Result) -> dict[str, Any] | None:
-    """The object of a retrieval or a zero-shot result; None for tasks that CLIP_benchmark has not."""
+    """A retrieval or zero-shot result as CLIP_benchmark's JSON object; None for tasks that it does not know."""
     if result.task == "retrieval":
         names = {f"{theirs}_recall@{k}": f"{ours}{k}" for theirs, ours in _RETRIEVAL.items() for k in (1, 5, 10)}
         task = "zeroshot_retrieval"
@@ -113,7 +115,7 @@ def clip_benchmark_object(result: Result) -> dict[str, Any] | None:
 
 
 def write_clip_benchmark(folder: Path, results: Sequence[Result]) -> None:
-    """One file a result, named as theirs are: {dataset}_{pretrained}_{model}_{language}_{task}.json."""
+    """Write a file for each result, named as theirs are: {dataset}_{pretrained}_{model}_{language}_{task}.json."""
     for result in results:
         content = clip_benchmark_object(result)
         if content is not None:

@@ -1,7 +1,4 @@
-"""Results as tables to read: what the Markdown file and the HTML report show.
-
-The report of an evaluation: one HTML page with every table and picture, which needs nothing else.
-"""
+"""Results as tables to read, in a Markdown file and in one HTML page that holds every table and picture."""
 
 import importlib.metadata
 import json
@@ -31,7 +28,7 @@ _ZERO_SHOT = {
 
 @dataclass(frozen=True)
 class Table:
-    """head and rows have the same number of cells; the first of each row names it."""
+    """A table of text: head and rows have the same number of cells, and the first of each row names it."""
 
     title: str
     head: tuple[str, ...]
@@ -40,13 +37,13 @@ class Table:
 
 
 def tables(results: Sequence[Result], published: Published) -> list[Table]:
-    """All that fit the results. published: the rows of papers for a task and a data set."""
+    """All tables that fit the results. published: gives the rows of papers for a task and a data set."""
     found = [*_retrieval(results, published), *_zero_shot(results, published), *_differences(results)]
     return [*found, *_few_labels(results, published), *_base_to_novel(results)]
 
 
 def markdown(tables: Sequence[Table]) -> str:
-    """The tables in GitHub's Markdown."""
+    """The tables as one text in GitHub's Markdown, each with its title and note."""
     lines: list[str] = []
     for table in tables:
         lines += [f"## {table.title}", "", _line(table.head), _line(["---"] + ["---:"] * (len(table.head) - 1))]
@@ -65,7 +62,7 @@ def _percent(value: float | None) -> str:
 
 
 def _cell(result: Result, metric: str) -> str:
-    """In percent, with the 95 % interval where there is one."""
+    """A metric in percent, with the 95 % interval where there is one."""
     text = _percent(result.metrics.get(metric))
     if metric in result.intervals and text != "-":
         low, high = result.intervals[metric]
@@ -185,11 +182,12 @@ def _base_to_novel(results: Sequence[Result]) -> list[Table]:
 
 
 _LIBRARIES = ("biomedclip_jax", "jax", "flax", "numpy", "scikit-learn", "pillow")
-_SHOWN = ("left_out", "differences", "per_class", "approximate")  # of the details, what a reader wants to see beside the tables
+# the details that a reader wants to see beside the tables
+_SHOWN = ("left_out", "differences", "per_class", "approximate")
 
 
 def write_results_page(folder: Path, results: Sequence[Result], tables: Sequence[Table]) -> None:
-    """`report.html` in `folder`, with the pictures that the results name, which lie there too."""
+    """Write `report.html` into `folder`, with the pictures that the results name, which are files in this folder."""
     parts = [html_page.paragraph(f"Made with {_versions()}.")]
     for table in tables:
         parts += [html_page.heading(table.title), html_page.table(table.head, table.rows)]

@@ -24,25 +24,29 @@ _ANSWER = 0.46  # one of them
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a model finds first. places, scores: [queries, 4 or less] positions of keys and their cosines, the best first."""
+    """What a model finds first for each query.
+
+    positions, scores: [queries, 4 or fewer], positions of keys and their cosines, the best first.
+    """
 
     model: str
-    places: np.ndarray
+    positions: np.ndarray
     scores: np.ndarray
 
     @staticmethod
     def by(model: str, queries: np.ndarray, keys: np.ndarray) -> "Found":
-        """queries: unit embeddings [q, E], few. keys: [n, E]."""
+        """Search all keys, unit embeddings [n, E], for a few queries, unit embeddings [q, E]."""
         scores = queries @ keys.T
-        places = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]
-        return Found(model, places, np.take_along_axis(scores, places, axis=1))
+        positions = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]
+        return Found(model, positions, np.take_along_axis(scores, positions, axis=1))
 
 
 def choose(succeeded: Sequence[bool], kinds: Sequence[str], rows: int, seed: int) -> list[int]:
-    """Queries that show both what a model can do and what it cannot: half of them succeeded, half did not, of many kinds.
+    """Choose queries that show both what a model can do and what it cannot: half succeeded, half did not, of many kinds.
 
-    Drawn by chance, the same for the same seed; the ones that succeeded come first. Within each half a kind appears again only
-    when all others have appeared as often. Where one half has too few queries, the other fills the rows.
+    Returns their positions, drawn by chance, the same for the same seed; those that succeeded come first. Within each half
+    a kind appears again only when all others have appeared as often. Where one half has too few queries, the other fills
+    the rows.
     """
     order = np.random.default_rng(seed).permutation(len(succeeded)).tolist()
     shown = {kind: 0 for kind in kinds}
@@ -68,7 +72,7 @@ def images_of_captions(
     right: Sequence[set[int]],
     title: str = "",
 ) -> None:
-    """For each caption the images that each model finds first, side by side; a right one is framed in yellow.
+    """Draw for each caption the images that each model finds first, side by side; a right one is framed in yellow.
 
     image: gives the picture at a position. right[i]: positions of the images that belong to caption i.
     """
@@ -79,9 +83,9 @@ def images_of_captions(
         axis.axis("off")
         axis.text(0, 0.5, words(caption, 34, 8), va="center", fontsize=9, parse_math=False)
         for number, model in enumerate(found):
-            for column, (place, score) in enumerate(zip(model.places[i].tolist(), model.scores[i].tolist(), strict=True)):
+            for column, (position, score) in enumerate(zip(model.positions[i].tolist(), model.scores[i].tolist(), strict=True)):
                 left = _CAPTION + number * block + column * (_SIDE + _GAP)
-                _photograph(page.axes(i, left, _UNDER, _SIDE, _SIDE), image, place, place in right[i])
+                _photograph(page.axes(i, left, _UNDER, _SIDE, _SIDE), image, position, position in right[i])
                 page.number(i, left + _SIDE / 2, _UNDER - 0.08, score)
     page.save(path)
 
@@ -95,20 +99,21 @@ def captions_of_images(
     right: Sequence[set[int]],
     title: str = "",
 ) -> None:
-    """For each image the captions that each model finds first, side by side; a right one lies on yellow.
+    """Draw for each image the captions that each model finds first, side by side; a right one has a yellow background.
 
-    images: their positions. caption: gives the text at a position. right[i]: positions of the texts that belong to images[i].
+    images: their positions. image, caption: give the picture and the text at a position.
+    right[i]: positions of the texts that belong to images[i].
     """
     block, high = _ANSWERS + 2 * _GAP, SHOWN * _ANSWER
     page = _Page(len(images), high + 2 * _GAP, high + 2 * _GAP, block, found, title)
-    for i, place in enumerate(images):
-        _photograph(page.axes(i, 0, _GAP, high, high), image, place, framed=False)
+    for i, position in enumerate(images):
+        _photograph(page.axes(i, 0, _GAP, high, high), image, position, framed=False)
         for number, model in enumerate(found):
             axis = page.axes(i, high + 2 * _GAP + number * block, _GAP, _ANSWERS, high)
             axis.set_xlim(0, 1)
             axis.set_ylim(SHOWN, 0)
             axis.axis("off")
-            for row, (text, score) in enumerate(zip(model.places[i].tolist(), model.scores[i].tolist(), strict=True)):
+            for row, (text, score) in enumerate(zip(model.positions[i].tolist(), model.scores[i].tolist(), strict=True)):
                 if text in right[i]:
                     axis.axhspan(row + 0.04, row + 0.96, color=_RIGHT, lw=0)
                 axis.text(0.01, row + 0.5, f"{score:.3f}", va="center", fontsize=8, color="dimgrey")
@@ -117,7 +122,7 @@ def captions_of_images(
 
 
 class _Page:
-    """Rows of queries and a column for each model, placed by inches."""
+    """A figure with rows of queries and a column for each model, laid out in inches."""
 
     def __init__(self, rows: int, row: float, first: float, column: float, found: Sequence[Found], title: str):
         self._width = 2 * _MARGIN + first + column * len(found)
@@ -133,24 +138,24 @@ class _Page:
         self._figure.text(left / self._width, 1 - top / self._height, text, parse_math=False, **style)
 
     def axes(self, row: int, left: float, bottom: float, width: float, height: float) -> Any:
-        """Axes in a row; inches from its left and bottom."""
+        """Axes in a row; left and bottom are inches from those of the row."""
         below = self._height - _TOP - (row + 1) * self._row + bottom
         corner = (_MARGIN + left) / self._width, below / self._height
         return self._figure.add_axes((*corner, width / self._width, height / self._height))
 
     def number(self, row: int, left: float, bottom: float, value: float) -> None:
-        """A score, centred below a point."""
+        """Write a score, centred below a point of the row."""
         above = _TOP + (row + 1) * self._row - bottom
         self._write(_MARGIN + left, above, f"{value:.3f}", fontsize=8, ha="center", va="top")
 
     def save(self, path: Path) -> None:
-        """As PNG."""
+        """Write the figure as a PNG file."""
         save(self._figure, path)
 
 
-def _photograph(axis: Any, image: Callable[[int], Image.Image], place: int, framed: bool) -> None:
+def _photograph(axis: Any, image: Callable[[int], Image.Image], position: int, framed: bool) -> None:
     try:
-        axis.imshow(small(image(place)))
+        axis.imshow(small(image(position)))
     except UserError as error:  # it could be read when it was embedded
         axis.text(0.5, 0.5, words(str(error), 22, 6), ha="center", va="center", fontsize=7, color="red", parse_math=False)
         axis.set_aspect("equal")

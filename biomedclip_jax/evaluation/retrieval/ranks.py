@@ -1,4 +1,4 @@
-"""Exact ranks of the right keys among all, without the matrix of all scores: by tiles, the queries split over the devices."""
+"""Exact ranks of the right keys among all, by tiles of scores and not their whole matrix, queries split over devices."""
 
 import functools
 
@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.sharding import AXES, BATCH, make_mesh, replicated, rows
 
-_TEXTS = 2**17  # that lie on the devices at a time: 256 MiB at width 512
+_TEXTS = 2**17  # on the devices at a time: 256 MiB at width 512
 
 
 def ranks(
@@ -22,16 +22,16 @@ def ranks(
     own: Int[np.ndarray, "pairs 2"],
     block: int | None = None,
 ) -> tuple[Int[np.ndarray, " images"], Int[np.ndarray, " texts"]]:
-    """How many texts score better than the best right one, for each image; and the same of images, for each text.
+    """How many texts score better than the best right one, for each image; and how many images do, for each text.
 
-    image, text: unit embeddings, float32. own: the pairs (image, text) that belong together; an image may have several texts
-    and a text several images. Of equal scores the wrong ones count as better: a constant model gets no credit. Returns int32;
-    0 is the best, and the number of texts or images where nothing belongs to a row.
-    block: rows and columns of a tile; by default what suits the device.
+    image, text: unit embeddings, float32. own: the pairs (image, text) that belong together; an image may have several
+    texts and a text several images. Of equal scores the wrong ones count as better: a constant model gets no credit.
+    Returns int32; 0 is the best, and the number of texts or images where nothing belongs to a row.
+    block: rows and columns of a tile; None: what suits the device.
     Raises UserError where an embedding is not finite: no score is better than NaN, and all would seem found.
-    Both directions come from one pass, 2 · images · texts · E operations, on the devices of this process. The embeddings may
-    be memory-mapped; beside them this takes little. It is quick where the texts are in the order of their images: the scores
-    of `own` come first, from their tiles.
+    Both directions come from one pass, 2 · images · texts · E operations, on the devices of this process. The embeddings
+    may be memory-mapped; beside them this takes little. It is quick where the texts are in the order of their images: the
+    scores of `own` come first, from their tiles.
     """
     _check_finite(image, text)
     mesh = make_mesh(jax.local_devices())
@@ -67,7 +67,7 @@ def _check_finite(image: np.ndarray, text: np.ndarray) -> None:
 
 
 def _block_of(mesh: Mesh) -> int:
-    """A processor's cache should hold a tile of scores, 4 MiB; other devices want larger products."""
+    """Rows of a tile: a processor's cache should hold its scores, 4 MiB; other devices want larger products."""
     return 1_024 if mesh.devices.flat[0].platform == "cpu" else 4_096
 
 
@@ -77,7 +77,7 @@ def _size(count: int, devices: int, most: int) -> int:
 
 
 def _filled(array: np.ndarray, size: int) -> np.ndarray:
-    """[n, ...] to [size, ...], filled up with zeros."""
+    """The array [n, ...] as [size, ...], filled up with zeros."""
     if len(array) == size:
         return array
     padded = np.zeros((size, *array.shape[1:]), array.dtype)
@@ -93,7 +93,7 @@ def _counts(
     wide: int,
     size: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How many of these texts reach the best score of each image, int64 [I], and of all images that of each of these texts.
+    """How many of these texts reach the best score of each image, int64 [I]; how many images reach that of each text.
 
     images, texts: embeddings and best scores. high, wide: rows and columns of a tile. size: texts, once filled up.
     """
@@ -136,7 +136,7 @@ def _some_of_tile(queries: Array, keys: Array, row: Array, column: Array) -> Arr
 
 
 def _own_scores(image: np.ndarray, text: np.ndarray, own: np.ndarray, high: int, wide: int) -> np.ndarray:
-    """float32 [P]. From tiles of the shape that all others have: a product of another shape may round differently."""
+    """The scores of `own`, float32 [P], from tiles of the usual shape: a product of another shape may round differently."""
     tile = own[:, 0] // high * (len(text) // wide + 1) + own[:, 1] // wide
     order = np.argsort(tile, kind="stable")
     starts = np.flatnonzero(np.diff(tile[order], prepend=-1))
@@ -146,16 +146,16 @@ def _own_scores(image: np.ndarray, text: np.ndarray, own: np.ndarray, high: int,
         if not len(group):
             continue
         top, left = own[group[0], 0] // high * high, own[group[0], 1] // wide * wide
-        place = np.zeros((2, most), np.int32)
-        place[:, : len(group)] = own[group].T - [[top], [left]]
+        cells = np.zeros((2, most), np.int32)
+        cells[:, : len(group)] = own[group].T - [[top], [left]]
         queries, keys = _filled(image[top : top + high], high), _filled(text[left : left + wide], wide)
-        scores[group] = np.asarray(_some_of_tile(queries, keys, place[0], place[1]))[: len(group)]
+        scores[group] = np.asarray(_some_of_tile(queries, keys, cells[0], cells[1]))[: len(group)]
     return scores
 
 
 @functools.lru_cache(maxsize=8)
 def _counter(mesh: Mesh):
-    """jit of (queries [Q, E], best [Q], tiles [n, C, E], best of tiles [n, C]) -> counts int32 [Q], [n, C]."""
+    """The compiled count: (queries [Q, E], best [Q], tiles [n, C, E], best of tiles [n, C]) -> int32 [Q], [n, C]."""
 
     def count(queries: Array, best: Array, tiles: Array, best_tiles: Array) -> tuple[Array, Array]:
         def over(total: Array, tile: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from biomedclip_jax.data.pairs import ImageOf, Pairs, pairs_fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation.evaluation import Evaluation, left_out
 from biomedclip_jax.evaluation.report.drawing import picture_file
 from biomedclip_jax.evaluation.report.results import Result
 from biomedclip_jax.evaluation.retrieval.approximate import Method, first_right, nearest, recall_against_exact
@@ -43,24 +43,22 @@ def retrieval(
 ) -> list[Result]:
     """One result for each candidate, all on the same images and captions, with galleries in `evaluation.out`.
 
-    Every caption of an image is a text of its own; the same caption under several images is one text. Any of its captions is
-    right for an image, and any of its images for a caption. Metrics, each for image_to_text and text_to_image: recall_at_1,
-    recall_at_5 and recall_at_10, and of exact ranks also median_rank (1 is the best) and mean_reciprocal_rank. Intervals of
-    the recalls: 95 %, from the bootstrap over queries. Details: left_out, what one of the candidates cannot read, which counts
-    for none of them, and what was no pair at all; of an approximate search recall_against_exact, each way.
+    Every caption of an image is a text of its own; the same caption under several images is one text. Any of its captions
+    is right for an image, and any of its images for a caption. Metrics, each for image_to_text and text_to_image:
+    recall_at_1, recall_at_5 and recall_at_10, and of exact ranks also median_rank (1 is the best) and
+    mean_reciprocal_rank. Intervals of the recalls: 95 %, from the bootstrap over queries. Details: left_out, what one of
+    the candidates cannot read, which counts for none of them, and what was no pair at all; of an approximate search
+    recall_against_exact, each way.
     approximate: see `approximate.nearest`; None is exact. gallery_rows: queries in each picture; 0 draws none.
     Raises UserError where nothing can be read, or an embedding is not finite.
     """
     texts = _Texts.of(pairs)
     images = [ImageOf(pairs, index) for index in range(len(pairs))]
-    fingerprint = pairs_fingerprint(pairs)
-    embedded = [evaluation.embeddings.images(candidate, images, fingerprint) for candidate in evaluation.candidates]
-    errors = texts.errors | {index: reason for each in reversed(embedded) for index, reason in each.errors.items()}
+    embedded, errors = evaluation.embed(images, pairs_fingerprint(pairs))
+    errors = texts.errors | errors
     asked = _Asked.without(texts.own, sorted(errors), len(images))
     if not len(asked.images):
         raise UserError(f"{evaluation.dataset}: no pair can be read by all of the models")
-    left_out = [{"image": reject.image, "reason": reject.reason} for reject in pairs.rejects]
-    left_out += [{"image": pairs.name(index), "reason": errors[index]} for index in sorted(errors)]
 
     gallery = _Gallery.drawn(asked, images, texts.captions, gallery_rows, evaluation.seed)
     results, found = [], []
@@ -73,7 +71,8 @@ def retrieval(
         found.append((by_text, Found.by(candidate.name, image[gallery.images], text)))
         settings |= {"images": len(image), "texts": len(text)}
         settings |= {"resamples": evaluation.resamples, "seed": evaluation.seed}
-        details |= {"left_out": left_out} if left_out else {}
+        if missing := left_out(pairs.rejects, errors, pairs.name):
+            details["left_out"] = missing
         about = candidate.name, "retrieval", evaluation.dataset, len(image)
         results.append(Result(*about, metrics, intervals, settings, details))
 

@@ -18,7 +18,7 @@ _WITH_NUMBERS = 20  # classes; of more the cells are too many to read
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a classifier answers for labelled images. probabilities: float64 [n, C], of the n images of `data`."""
+    """What a classifier answers for the n images of `data`: probabilities, float64 [n, C], whose rows sum to 1."""
 
     data: Labelled
     probabilities: np.ndarray
@@ -71,7 +71,7 @@ def confusion_matrix(path: Path, counts: np.ndarray, classes: Sequence[str], tit
 
 
 def reliability_diagram(path: Path, calibration: Calibration, title: str) -> None:
-    """Accuracy over confidence, in bins of equal width, above the share of the images in each bin."""
+    """Draw accuracy over confidence, in bins of equal width, above the share of the images in each bin."""
     figure = new_figure(6, 6.8, layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     used = calibration.counts > 0

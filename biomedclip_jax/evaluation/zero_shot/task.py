@@ -1,6 +1,5 @@
 """Zero-shot classification: an image belongs to the class whose sentences are nearest to it."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.bootstrap import bootstrap, differences, intervals
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation.evaluation import Evaluation, left_out
 from biomedclip_jax.evaluation.metrics import (
     classification_metrics,
     confusion_counts,
@@ -39,24 +38,21 @@ def zero_shot(
 
     Metrics are those of `classification_metrics`, of softmax(logit scale x cosine) in float64, and of `majority_metrics`.
     Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are
-    true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left out
-    when the data were opened, and images that one of the candidates can't read, which count for none.
-    aggregate: see `cosines`. learned: a file of learned prompts, used in place of `prompts` before the data's class names.
-    Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an embedding
-    is not finite.
+    true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left
+    out when the data were opened, and images that one of the candidates can't read, which count for none.
+    aggregate: see `cosines`. learned: a file of learned prompts, used instead of `prompts` with the data's class names.
+    Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an
+    embedding is not finite.
     """
     candidates, embeddings = evaluation.candidates, evaluation.embeddings
-    sklearn_metrics()  # before hours of work
+    # before hours of work
+    sklearn_metrics()
     _check(candidates, data, prompts)
-    # before hours of work, too
     own = [None if learned is None else load_prompts(learned, each.clip).with_classes(data.classes) for each in candidates]
-    images = [embeddings.images(candidate, data.images, data.fingerprint) for candidate in candidates]
-    errors = {position: reason for each in reversed(images) for position, reason in each.errors.items()}
-    kept = functools.reduce(np.intersect1d, [each.kept for each in images])
+    images, errors = evaluation.embed(data.images, data.fingerprint)
+    kept = np.setdiff1d(np.arange(len(data)), list(errors))
     if not len(kept):
         raise UserError(f"{evaluation.dataset}: no image can be read by all of the models")
-    left_out = [{"image": reject.image, "reason": reject.reason} for reject in data.rejects]
-    left_out += [{"image": data.names[position], "reason": errors[position]} for position in sorted(errors)]
     kept_data = data.subset(kept)
 
     answers, settings = [], []
@@ -77,7 +73,8 @@ def zero_shot(
     for i, candidate in enumerate(candidates):
         others = [(j, other) for j, other in enumerate(candidates) if j != i]
         compared = {other.name: differences(samples[i], samples[j], metrics[i], metrics[j]) for j, other in others}
-        details = _details(answers[i]) | {"differences": compared, "left_out": left_out}
+        details = _details(answers[i]) | {"differences": compared}
+        details["left_out"] = left_out(data.rejects, errors, data.names.__getitem__)
         asked = asked_with(candidate.name, settings[i].get("prompts_method"), settings[i].get("prompts_file"))
         results.append(
             Result(
@@ -121,7 +118,7 @@ def _asked(prompts: Prompts, aggregate: Aggregation, words: LearnedPrompts | Non
 
 
 def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Aggregation = "mean") -> np.ndarray:
-    """float32 [n, C]: how near each image is to each class.
+    """How near each image is to each class, float32 [n, C].
 
     image: unit embeddings [n, E]. text: of `prompts.flat` [sentences, E].
     aggregate: how the sentences of a class become one number.
@@ -140,7 +137,7 @@ def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Ag
 
 
 def accuracy(image: np.ndarray, prompt: np.ndarray, labels: Sequence[str], truth: Sequence[str]) -> dict[str, float]:
-    """Share of images whose nearest prompt is that of their own label, and what guessing gives: a quick look after training.
+    """The share of images whose nearest prompt is that of their own label, and of a constant guess, as a quick look.
 
     image: unit embeddings [n, E]; prompt: [labels, E], row j for labels[j]; truth: n labels.
     Keys: zero_shot_accuracy; chance (the share of the most frequent label: what the best constant answer gets).

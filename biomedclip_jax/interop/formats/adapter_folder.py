@@ -1,7 +1,8 @@
 """What a run with adapters has learned, in a small folder of its own, and the model that it makes of its base.
 
-    biomedclip_adapter.json         the model's config with its adapters, and which base they belong to, by fingerprint
-    biomedclip_adapter.safetensors  every parameter that is not the base's, under our names: adapters, heads, temperature
+    biomedclip_adapter.json         the configs of base and adapters, and which base they belong to, by fingerprint
+    biomedclip_adapter.safetensors  every parameter that is not the base's, under our names: adapters, heads,
+                                    temperature
 
 The base is a model folder, or the pretrained towers that the run began with. PEFT's own folders: `peft.py`.
 """
@@ -16,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from biomedclip_jax.config import CLIPConfig, PreprocessConfig, to_json
+from biomedclip_jax.config import Adaptation, CLIPConfig, PreprocessConfig, to_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop import initial
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json
-from biomedclip_jax.interop.formats.tower_pair import saved_config
+from biomedclip_jax.interop.formats.tower_pair import saved_adaptation, saved_config
 from biomedclip_jax.interop.mapping import Report
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
@@ -44,13 +45,15 @@ def rounded(leaves: Mapping[str, Any], dtype: str) -> Flat:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a run has learned. config: of the model with its adapters; parameters: float32 {path: array}.
+    """What a run has learned beside its base model.
 
-    base: fingerprint of the other parameters, which a run may have rounded to `frozen_dtype`. sources: where they come from,
-    {beginning of a path: folder or hub address}; tokenizer: the same of the tokenizer.
+    config: of the base. adaptation: what was added to it. parameters: float32 {path: array}.
+    base: fingerprint of the other parameters, which a run may have rounded to `frozen_dtype`. sources: where they come
+    from, {beginning of a path: folder or hub address}. tokenizer: where the tokenizer comes from.
     """
 
     config: CLIPConfig
+    adaptation: Adaptation
     preprocess: PreprocessConfig
     parameters: Flat
     base: str
@@ -61,7 +64,7 @@ class Adapter:
 
 def write_adapter(adapter: Adapter, folder: Path, *, replace: bool = False) -> None:
     """Write the folder, whole or not at all. UserError if it is there already (unless `replace`)."""
-    content = {name: json.loads(to_json(getattr(adapter, name))) for name in ("config", "preprocess")}
+    content = {name: json.loads(to_json(getattr(adapter, name))) for name in ("config", "adaptation", "preprocess")}
     content |= {name: getattr(adapter, name) for name in ("base", "frozen_dtype", "sources", "tokenizer")}
     content["parameters"] = {path: list(leaf.shape) for path, leaf in adapter.parameters.items()}
 
@@ -78,12 +81,13 @@ def read_adapter(folder: Path) -> Adapter:
     content = read_json(path)
     try:
         config, preprocess = (saved_config(content[name]) for name in ("config", "preprocess"))
+        adaptation = saved_adaptation(content, "config")
         rest = {name: content[name] for name in ("base", "frozen_dtype", "sources", "tokenizer")}
         wanted = content["parameters"].items()
     except (KeyError, TypeError, StopIteration, AttributeError) as error:
         raise UserError(f"{path}: not an adapter as biomedclip writes it ({error}); write the folder again") from error
     tensors = read_weights(folder / _WEIGHTS)
-    shapes: dict[str, Any] = flatten_dict(abstract_model(config)[1], sep="/")
+    shapes: dict[str, Any] = flatten_dict(abstract_model(config, adaptation=adaptation)[1], sep="/")
     for name, shape in wanted:
         if (
             name not in tensors
@@ -92,7 +96,7 @@ def read_adapter(folder: Path) -> Adapter:
             or shapes[name].shape != tuple(shape)
         ):
             raise UserError(f"{folder / _WEIGHTS}: {name} is missing or has another shape; {path} asks for {tuple(shape)}")
-    return Adapter(config, preprocess, {name: jnp.asarray(tensors[name]) for name, _ in wanted}, **rest)
+    return Adapter(config, adaptation, preprocess, {name: jnp.asarray(tensors[name]) for name, _ in wanted}, **rest)
 
 
 def with_adapter(base: Model, adapter: Adapter, source: object) -> Model:
@@ -124,7 +128,7 @@ def read_adapted(folder: Path, read_model: Callable[[Path], Model]) -> Model:
 
 
 def _joined(leaves: Flat, adapter: Adapter, tokenizer: Path, text_model: str, report: Report, source: object) -> Model:
-    paths = flatten_dict(abstract_model(adapter.config)[1], sep="/")
+    paths = flatten_dict(abstract_model(adapter.config, adaptation=adapter.adaptation)[1], sep="/")
     missing = [path for path in paths if path not in adapter.parameters and path not in leaves]
     still = {path: leaves[path] for path in paths if path not in adapter.parameters and path in leaves}
     still = rounded(still, adapter.frozen_dtype)
@@ -134,5 +138,6 @@ def _joined(leaves: Flat, adapter: Adapter, tokenizer: Path, text_model: str, re
             f"{source}: not the base that this adapter was trained on ({why}); give the one it names, or train again"
         )
     leaves = {path: jnp.asarray(adapter.parameters.get(path, still.get(path)), jnp.float32) for path in paths}
-    config, params = merged(adapter.config, unflatten_dict(leaves, sep="/"))
-    return Model(config, adapter.preprocess, params, tokenizer, report, text_model)
+    params = merged(adapter.config, adapter.adaptation, unflatten_dict(leaves, sep="/"))
+    left = adapter.adaptation.unmergeable
+    return Model(adapter.config, adapter.preprocess, params, tokenizer, report, text_model, adaptation=left)

@@ -8,8 +8,8 @@
 A model that open_clip can describe (ViT and BERT) has an `open_clip_config.json`, and its heads have open_clip's
 names: `read_pair`, `write_pair`. Any other has instead, for `read_towers`, `write_towers`:
 
-    biomedclip_config.json  our CLIPConfig and PreprocessConfig, which say what the towers' own configs do not, such as
-                            pooling
+    biomedclip_config.json  our CLIPConfig, Adaptation and PreprocessConfig, which say what the towers' own configs do
+                            not, such as pooling
     adapters.safetensors    only where there are some beside the weights (a prefix), under our names, one tensor a
                             block
 
@@ -25,6 +25,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from biomedclip_jax.config import (
+    UNADAPTED,
+    Adaptation,
     BertConfig,
     CLIPConfig,
     GPTConfig,
@@ -63,9 +65,23 @@ def saved_config(content: Any) -> Any:
     def known_today(fields: dict[str, Any]) -> dict[str, Any]:
         if fields.get("kind") == "BertConfig":
             fields.pop("attend_padding", None)  # false wherever such a folder could be written
+        if fields.get("kind") == "CLIPConfig":
+            for name in ("image_adapter", "text_adapter", "context"):  # see `saved_adaptation`
+                fields.pop(name, None)
         return fields
 
     return from_json(json.dumps(json.loads(json.dumps(content), object_hook=known_today)))
+
+
+def saved_adaptation(content: Any, model: str) -> Adaptation:
+    """The adaptation in the JSON of a folder of ours, `content["adaptation"]`; earlier versions had it in `content[model]`.
+
+    Errors as of `saved_config`.
+    """
+    if "adaptation" in content:
+        return saved_config(content["adaptation"])
+    fields = {"image": content[model].get("image_adapter"), "text": content[model].get("text_adapter")}
+    return saved_config({"kind": "Adaptation", "context": content[model].get("context", 0)} | fields)
 
 
 def check_form(config: CLIPConfig) -> None:
@@ -86,7 +102,7 @@ def _text_json(config: CLIPConfig) -> dict[str, Any]:
     raise UserError("this model has no form in transformers: CLIP's own text tower has one only inside a whole CLIPModel")
 
 
-def _entries(config: CLIPConfig) -> list[Entry]:
+def _entries(config: CLIPConfig, adaptation: Adaptation) -> list[Entry]:
     image, text = config.vit, config.text
     vision = dinov2.transformers_entries if image.layer_scale else huggingface.vit_entries
     if isinstance(text, BertConfig):
@@ -94,7 +110,7 @@ def _entries(config: CLIPConfig) -> list[Entry]:
     else:
         assert isinstance(text, GPTConfig | LlamaConfig)
         texts = causal.entries(text, "text.")
-    paths = list(flatten_dict(abstract_model(config)[1], sep="/"))
+    paths = list(flatten_dict(abstract_model(config, adaptation=adaptation)[1], sep="/"))
     rest = [path for path in paths if not path.startswith(("image/", "text/"))]
     depths = {"image": image.depth, "text": text.depth}
     adapters = [stacked(p, depths[p.partition("/")[0]], f"adapters.{p}/{{}}") for p in paths if is_adapter(p)]
@@ -121,6 +137,7 @@ def read_towers(folder: Path) -> Model:
     content = huggingface.read_json(path)
     try:
         config, preprocess = [saved_config(content[part]) for part in ("model", "preprocess")]
+        adaptation = saved_adaptation(content, "model")
         fits = isinstance(config, CLIPConfig) and isinstance(preprocess, PreprocessConfig)
     except (KeyError, TypeError, AttributeError, UserError) as error:
         raise UserError(f"{path}: not a model's config as biomedclip writes it ({error}); write the folder again") from error
@@ -128,21 +145,22 @@ def read_towers(folder: Path) -> Model:
         raise UserError(f"{path}: expected a CLIPConfig under model and a PreprocessConfig under preprocess")
     check_form(config)
     files = {part: find_weights(folder / part) for part in _TOWERS} | {"heads": folder / HEADS}
-    if config != config.base:
+    if adaptation != UNADAPTED:
         files["adapters"] = folder / ADAPTERS
     tensors = Parts({part: read_weights(file) for part, file in files.items()})
     ignored = dict.fromkeys(_zeros(config.vit), "no parameter of this tower, but transformers asks for it")
     ignored["*.pooler.*"] = "pooler: this model reads the last hidden state"
     ignored |= {f"text.{pattern}": why for pattern, why in causal.IGNORED.items()}
-    params, report = to_params(tensors, _entries(config), abstract_model(config)[1], ignored, folder)
-    return Model(config, preprocess, params, folder / "text", report)
+    shapes = abstract_model(config, adaptation=adaptation)[1]
+    params, report = to_params(tensors, _entries(config, adaptation), shapes, ignored, folder)
+    return Model(config, preprocess, params, folder / "text", report, adaptation=adaptation)
 
 
 def write_towers(model: Model, folder: Path) -> list[str]:
     """Configs and weights into `folder`; returns the names of the tensors written. UserError if the model has no such form."""
     config = model.config
     contents = {"vision/config.json": _vision_json(config), "text/config.json": _text_json(config)}
-    own_configs = {"model": config, "preprocess": model.preprocess}
+    own_configs = {"model": config, "adaptation": model.adaptation, "preprocess": model.preprocess}
     contents[CONFIG_FILE] = {name: json.loads(to_json(part)) for name, part in own_configs.items()}
     for part in _TOWERS:
         (folder / part).mkdir()
@@ -150,7 +168,7 @@ def write_towers(model: Model, folder: Path) -> list[str]:
         huggingface.write_json(folder / file, content)
     _write_preprocessor(model.preprocess, folder / "vision")
     copy_tokenizer(model, folder / "text")
-    tensors = _zeros(config.vit) | from_params(model.params, _entries(config))
+    tensors = _zeros(config.vit) | from_params(model.params, _entries(config, model.adaptation))
     _write_parts(folder, tensors)
     return list(tensors)
 

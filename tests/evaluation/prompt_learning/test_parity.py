@@ -65,7 +65,7 @@ def test_coop(case: Case, position: Any, own: bool) -> None:
 
     context = ContextConfig(3, class_specific=own, position=position)
     vectors = drawn(4, 3, 64) if own else drawn(3, 64)
-    loss, gradient = ours(CoOpLoss(case.clip.config), {"context": vectors}, frozen(case, context), case)
+    loss, gradient = ours(CoOpLoss(case.clip.graph), {"context": vectors}, frozen(case, context), case)
 
     torch_prompts = TorchPrompts(case.reference, case.folder, NAMES, position)
     theirs = torch.tensor(vectors, requires_grad=True)
@@ -84,7 +84,7 @@ def test_cocoop(case: Case) -> None:
 
     arrays = {"context": drawn(3, 64), **initial_meta_net(32, 64, np.random.default_rng(2))}
     assert arrays["hidden_kernel"].shape == (32, 2) and arrays["out_kernel"].shape == (2, 64)
-    loss, gradient = ours(CoCoOpLoss(case.clip.config), arrays, frozen(case, CONTEXT), case)
+    loss, gradient = ours(CoCoOpLoss(case.clip.graph), arrays, frozen(case, CONTEXT), case)
 
     torch_prompts = TorchPrompts(case.reference, case.folder, NAMES)
     net = torch.nn.Sequential(torch.nn.Linear(32, 2), torch.nn.ReLU(), torch.nn.Linear(2, 64))
@@ -126,7 +126,7 @@ def test_biomedcoop(case: Case) -> None:
     import torch.nn.functional as F
 
     vectors, sentences = drawn(3, 64), unit_rows(np.random.default_rng(3), 9, 4, 32)
-    objective = BiomedCoOpLoss(case.clip.config, sccm=0.7, kdsp=0.4, threshold=1.2)
+    objective = BiomedCoOpLoss(case.clip.graph, sccm=0.7, kdsp=0.4, threshold=1.2)
     loss, gradient = ours(objective, {"context": vectors}, frozen(case, CONTEXT) | {"sentences": sentences}, case)
 
     torch_prompts = TorchPrompts(case.reference, case.folder, NAMES)
@@ -163,7 +163,7 @@ def test_sentences_are_chosen_as_published() -> None:
 def test_rows_that_fill_up_a_batch_change_nothing(case: Case) -> None:
     sentences = unit_rows(np.random.default_rng(3), 9, 4, 32)
     known, trained = frozen(case, CONTEXT) | {"sentences": sentences}, {"context": drawn(3, 64)}
-    objective = jax.jit(BiomedCoOpLoss(case.clip.config, sccm=0.7, kdsp=0.4, threshold=1.2))
+    objective = jax.jit(BiomedCoOpLoss(case.clip.graph, sccm=0.7, kdsp=0.4, threshold=1.2))
     weights = np.array([1, 1, 1, 1, 0, 0], np.float32)
     filled = objective(trained, known, case.images, case.labels, weights)
     assert abs(filled - objective(trained, known, case.images[:4], case.labels[:4], weights[:4])) <= 1e-5
@@ -178,7 +178,7 @@ def test_classes_in_groups_give_the_same(case: Case, own: bool) -> None:
     target = unit_rows(np.random.default_rng(5), 44, 32)
 
     def loss(vectors, params, tokens_at_once: int):
-        texts = encode_prompts(case.clip.config, params, Layout(*layout), vectors, tokens_at_once)
+        texts = encode_prompts(case.clip.graph, params, Layout(*layout), vectors, tokens_at_once)
         return (texts * target).sum(), texts
 
     def run(tokens_at_once: int):

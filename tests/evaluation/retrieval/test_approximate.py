@@ -31,13 +31,13 @@ def diagonal(count: int) -> np.ndarray:
 def test_few_keys_are_searched_exactly(method: Any) -> None:
     """FAISS takes all keys below 1,000, and on a CPU approx_max_k sorts: the ranks are the exact ones."""
     image, text = pairs(700, noise=0.35)
-    places, scores, settings = nearest(image, text, method)
-    assert places.shape == scores.shape == (700, FETCHED) and settings["search"] == method
+    positions, scores, settings = nearest(image, text, method)
+    assert positions.shape == scores.shape == (700, FETCHED) and settings["search"] == method
     exact = np.argsort(-(image @ text.T), axis=1, kind="stable")[:, :FETCHED]
-    assert places.tolist() == exact.tolist()
+    assert positions.tolist() == exact.tolist()
     assert scores == pytest.approx(np.take_along_axis(image @ text.T, exact, axis=1), abs=1e-6)
-    assert recall_against_exact(image, text, places) == {"queries": 700, "recall_at_1": 1, "recall_at_10": 1}
-    found, expected = first_right(places, scores, diagonal(700), 700), ranks(image, text, diagonal(700))[0]
+    assert recall_against_exact(image, text, positions) == {"queries": 700, "recall_at_1": 1, "recall_at_10": 1}
+    found, expected = first_right(positions, scores, diagonal(700), 700), ranks(image, text, diagonal(700))[0]
     seen = expected < FETCHED
     assert found[seen].tolist() == expected[seen].tolist() and (found[~seen] == 700).all()
     assert 0.2 < (expected < 1).mean() < 0.95 and (~seen).sum() > 0, "the case has good and bad ranks"
@@ -59,9 +59,9 @@ def test_approx_max_k_by_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("count", "index"), [(900, "Flat"), (2_000, "HNSW32"), (10_000, "IVF512,Flat")])
 def test_faiss_index_by_size(count: int, index: str, capfd: pytest.CaptureFixture[str]) -> None:
     image, text = pairs(count, noise=0.1)  # without clusters: harder for lists than real data
-    places, _, settings = nearest(image[:500], text, "faiss")
+    positions, _, settings = nearest(image[:500], text, "faiss")
     assert settings["index"] == index
-    measured = recall_against_exact(image[:500], text, places)
+    measured = recall_against_exact(image[:500], text, positions)
     assert measured["recall_at_1"] > 0.9 and measured["queries"] == 500
     assert capfd.readouterr() == ("", ""), "a library's warnings are not for users"
 
@@ -69,24 +69,24 @@ def test_faiss_index_by_size(count: int, index: str, capfd: pytest.CaptureFixtur
 def test_fewer_keys_than_fetched() -> None:
     image, text = pairs(5)
     for method in ("faiss", "approx_max_k"):
-        places, _, _ = nearest(image, text, method)
-        assert np.sort(places, axis=1).tolist() == [[0, 1, 2, 3, 4]] * 5
-        assert recall_against_exact(image, text, places)["recall_at_10"] == 1
+        positions, _, _ = nearest(image, text, method)
+        assert np.sort(positions, axis=1).tolist() == [[0, 1, 2, 3, 4]] * 5
+        assert recall_against_exact(image, text, positions)["recall_at_10"] == 1
 
 
 def test_several_right_ones_and_ties() -> None:
     """The best right one counts, and wrong ones that score as well stand before it."""
-    places = np.array([[3, 1, 0, 2], [0, 1, 2, 3], [2, 3, -1, -1], [1, 0, 2, 3]])
+    positions = np.array([[3, 1, 0, 2], [0, 1, 2, 3], [2, 3, -1, -1], [1, 0, 2, 3]])
     scores = np.array([[0.9, 0.8, 0.7, 0.6], [0.9, 0.9, 0.9, 0.1], [0.5, 0.4, -np.inf, -np.inf], [0.5] * 4], np.float32)
     own = np.array([[0, 1], [0, 2], [1, 0], [2, 1], [3, 0], [3, 2]])
-    assert first_right(places, scores, own, 4).tolist() == [1, 2, 4, 2]
+    assert first_right(positions, scores, own, 4).tolist() == [1, 2, 4, 2]
 
 
 @pytest.mark.parametrize("method", ["faiss", "approx_max_k"])
 def test_a_constant_model_gets_no_credit(method: Any) -> None:
     same = np.tile(unit(np.ones((1, 8))), (60, 1))
-    places, scores, _ = nearest(same, same, method)
-    assert first_right(places, scores, diagonal(60), 60).min() >= 10
+    positions, scores, _ = nearest(same, same, method)
+    assert first_right(positions, scores, diagonal(60), 60).min() >= 10
 
 
 def test_recall_against_exact_is_what_is_missed() -> None:

@@ -82,7 +82,7 @@ def test_words_are_drawn_whatever_is_in_them(tmp_path: Path) -> None:
 def test_fewer_than_four(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     best = Found.by("", rng.normal(size=(2, 8)), rng.normal(size=(3, 8)))
-    assert best.places.shape == (2, 3) and sorted(best.places[0].tolist()) == [0, 1, 2]
+    assert best.positions.shape == (2, 3) and sorted(best.positions[0].tolist()) == [0, 1, 2]
     assert gold_of_images(tmp_path / "a.png", [best], [{0}, {1}]) > 0
     captions_of_images(tmp_path / "b.png", [0, 1], [best], picture, STRANGE.__getitem__, [{0}, {1}])
     assert share(tmp_path / "b.png", GOLD) > 0
@@ -91,7 +91,7 @@ def test_fewer_than_four(tmp_path: Path) -> None:
 def test_best_are_those_of_the_highest_scores() -> None:
     keys = np.eye(6, dtype=np.float32)
     best = Found.by("", np.array([[0.1, 0.5, 0.2, 0.4, 0.3, 0.0]], np.float32), keys)
-    assert best.places.tolist() == [[1, 3, 4, 2]] and best.scores.tolist() == [pytest.approx([0.5, 0.4, 0.3, 0.2])]
+    assert best.positions.tolist() == [[1, 3, 4, 2]] and best.scores.tolist() == [pytest.approx([0.5, 0.4, 0.3, 0.2])]
 
 
 def test_an_image_that_has_gone(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_as_from_the_whole_matrix(images: int, texts: int, pairs: int, block: in
 
 
 def test_equal_scores_count_against_us() -> None:
-    """A constant model, whose scores come from tiles of other places, is last everywhere; copies of a text rank above it."""
+    """A constant model, whose scores come from tiles of other positions, is last everywhere; copies of a text rank above it."""
     rng = np.random.default_rng(0)
     same = np.tile(unit(rng.normal(size=(1, 40))), (100, 1))
     own = np.repeat(np.arange(100)[:, None], 2, axis=1)

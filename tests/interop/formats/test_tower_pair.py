@@ -14,6 +14,8 @@ from helpers.reference import load_open_clip, write_vocabulary
 
 import biomedclip_jax as bc
 from biomedclip_jax.config import (
+    UNADAPTED,
+    Adaptation,
     AdapterConfig,
     BertConfig,
     CLIPConfig,
@@ -63,16 +65,17 @@ def write_byte_pairs(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def model_of(config: CLIPConfig, tokenizer: Path) -> Model:
+def model_of(config: CLIPConfig, tokenizer: Path, adaptation: Adaptation = UNADAPTED) -> Model:
     rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), init_params(config, 0))
+    fresh = init_params(config, 0, adaptation)
+    params = jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), fresh)
     pre = PreprocessConfig(image_size=config.image.image_size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), resize_mode="squash")
     if isinstance(config.text, BertConfig):
         tokenizer.mkdir(exist_ok=True)
         write_vocabulary(tokenizer)
     else:
         write_byte_pairs(tokenizer)
-    return Model(config, pre, params, tokenizer)
+    return Model(config, pre, params, tokenizer, adaptation=adaptation)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -106,14 +109,21 @@ def test_a_folder_written_before_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("adapter", [PrefixConfig(3), LoRAConfig(4, targets=LLAMA_LAYERS)], ids=["prefix", "LoRA"])
 def test_adapters_of_a_llama_stay_beside_its_weights(tmp_path: Path, adapter: AdapterConfig) -> None:
-    model = model_of(dataclasses.replace(MODELS["ViT and LLaMA"], text_adapter=adapter), tmp_path / "tokenizer")
+    model = model_of(MODELS["ViT and LLaMA"], tmp_path / "tokenizer", Adaptation(text=adapter))
     write_model(model, tmp_path / "model", "huggingface")
     back = read_model(tmp_path / "model")
-    assert back.config == model.config
+    assert (back.config, back.adaptation) == (model.config, model.adaptation)
     before, after = flatten_dict(model.params, sep="/"), flatten_dict(back.params, sep="/")
     assert before.keys() == after.keys() and all(np.array_equal(before[path], after[path]) for path in before)
     with pytest.raises(UserError, match="merge them first"):
         write_model(model, tmp_path / "other")
+    # earlier versions had the adapter in the model's config
+    path = tmp_path / "model" / "biomedclip_config.json"
+    content = json.loads(path.read_text())
+    content["model"] |= {"image_adapter": None, "text_adapter": content.pop("adaptation")["text"], "context": 0}
+    path.write_text(json.dumps(content))
+    again = read_model(tmp_path / "model")
+    assert (again.config, again.adaptation) == (model.config, model.adaptation)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
+from biomedclip_jax.config import BertConfig, ComputeConfig
 from biomedclip_jax.config.checks import check, check_positive
 from biomedclip_jax.interop.baselines.resnet.tower import Convolution, ResNet, ResNetConfig
 from biomedclip_jax.models.bert import Bert
@@ -40,8 +40,8 @@ class BioViLImageConfig:
         """Side of the images in pixels."""
         return self.resnet.image_size
 
-    def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "BioViLImage":
-        """The tower with fresh parameters. It takes no adapter."""
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "BioViLImage":
+        """The tower with fresh parameters."""
         return BioViLImage(self, compute, rngs)
 
 
@@ -82,9 +82,9 @@ class CxrBertConfig(BertConfig):
     features: int = 128
     quirk: ClassVar[str] = "open_clip does not have CXR-BERT's head"
 
-    def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "CxrBert":
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "CxrBert":
         """The tower with fresh parameters."""
-        return CxrBert(self, compute, rngs, adapter=adapter)
+        return CxrBert(self, compute, rngs)
 
 
 class CxrBert(Bert):

@@ -16,7 +16,7 @@ from einops import rearrange
 from flax import nnx
 from jax import Array, lax
 
-from biomedclip_jax.config import Activation, AdapterConfig, ComputeConfig
+from biomedclip_jax.config import Activation, ComputeConfig
 from biomedclip_jax.config.checks import check, check_choices, check_positive
 from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.transformer import MLP, BlockShape, layer_norm, remat, stacked
@@ -70,8 +70,8 @@ class SwinConfig:
         """Width of what the tower gives."""
         return self.width
 
-    def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "Swin":
-        """The tower with fresh parameters. It takes no adapter."""
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "Swin":
+        """The tower with fresh parameters."""
         return Swin(self, compute, rngs)
 
 

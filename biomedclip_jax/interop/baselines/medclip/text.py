@@ -6,7 +6,7 @@ from typing import ClassVar
 from flax import nnx
 from jax import Array
 
-from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
+from biomedclip_jax.config import BertConfig, ComputeConfig
 from biomedclip_jax.config.checks import check
 from biomedclip_jax.models.bert import Bert, mean_of_tokens
 
@@ -26,9 +26,9 @@ class MedCLIPTextConfig(BertConfig):
         """Width of what the tower gives."""
         return self.width
 
-    def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "MedCLIPText":
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "MedCLIPText":
         """The tower with fresh parameters."""
-        return MedCLIPText(self, compute, rngs, adapter=adapter)
+        return MedCLIPText(self, compute, rngs)
 
 
 class MedCLIPText(Bert):

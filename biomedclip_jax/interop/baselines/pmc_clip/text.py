@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from biomedclip_jax.config import AdapterConfig, BertConfig, ComputeConfig
+from biomedclip_jax.config import BertConfig, ComputeConfig
 from biomedclip_jax.models.bert import Bert
 
 
@@ -22,9 +22,9 @@ class PmcClipTextConfig(BertConfig):
         """Width of what the tower gives."""
         return self.width
 
-    def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "PmcClipText":
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "PmcClipText":
         """The tower with fresh parameters."""
-        return PmcClipText(self, compute, rngs, adapter=adapter)
+        return PmcClipText(self, compute, rngs)
 
 
 class PmcClipText(Bert):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 
-from biomedclip_jax.config import AdapterConfig, ComputeConfig
+from biomedclip_jax.config import ComputeConfig
 from biomedclip_jax.config.checks import check, check_choices, check_heads, check_positive
 from biomedclip_jax.models.layers import linear, product
 from biomedclip_jax.models.transformer import remat, stacked
@@ -68,8 +68,8 @@ class ResNetConfig:
         """Width of what the tower gives."""
         return self.width
 
-    def build(self, compute: ComputeConfig, rngs: nnx.Rngs, adapter: AdapterConfig | None = None) -> "ResNet":
-        """The tower with fresh parameters. It takes no adapter."""
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "ResNet":
+        """The tower with fresh parameters."""
         return ResNet(self, compute, rngs)
 
 

@@ -1,3 +1,5 @@
-"""CLEFT's Lightning checkpoints. `checkpoint.py` reads and writes them, with the names in `mapping.py`; `lightning.py` opens a
-file that pickles classes of others, without importing or running them.
+"""Lightning checkpoints of CLEFT. Read `checkpoint.py` first: it reads and writes them.
+
+The names of their tensors are in `mapping.py`; `lightning.py` opens a file that pickles classes of others, without
+importing or running them.
 """

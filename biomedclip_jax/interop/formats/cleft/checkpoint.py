@@ -2,16 +2,16 @@
 
 A Lightning `.ckpt` of its first stage, or of its second one, which has learned context vectors besides. In its folder:
 
-    tokenizer.json   or vocab.json and merges.txt, of stanford-crfm/BioMedLM (Hugging Face hub); with `--llm_type llama`
-                     that of epfl-llm/meditron-7b
+    tokenizer.json   or vocab.json and merges.txt, of stanford-crfm/BioMedLM (Hugging Face hub); with
+                     `--llm_type llama` that of epfl-llm/meditron-7b
     config.json      of the language model; not needed where it is BioMedLM or one of OpenAI's GPT-2s
 
-Sources: XYPB/CLEFT `model_cleft.py`, `backbones/encoder_cleft.py`, `train.py`, `datasets/transforms.py`; PEFT 0.6.2, which
-CLEFT pins, and newer ones, whose names have "base_layer" in them. What follows from them:
+Sources: XYPB/CLEFT `model_cleft.py`, `backbones/encoder_cleft.py`, `train.py`, `datasets/transforms.py`; PEFT
+0.6.2, which CLEFT pins, and newer ones, whose names have "base_layer" in them. What follows from them:
 
 - Text is pooled as `GPTConfig.pool` = "first_eos" describes; alpha of LoRA, 32, is only in the code.
-- Images are pooled over all tokens before the last norm, which the file holds and nobody uses, if "pool_feat" is among the
-  file's hyper-parameters, or if there are none: every published command has it.
+- Images are pooled over all tokens before the last norm, which the file holds and nobody uses, if "pool_feat" is
+  among the file's hyper-parameters, or if there are none: every published command has it.
 - The file's positions are those of 518 pixels, resized to 224 whenever the model runs; here once, when it is read.
 """
 
@@ -27,6 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from biomedclip_jax.config import (
+    Adaptation,
+    AdapterConfig,
     CLIPConfig,
     GPTConfig,
     IA3Config,
@@ -48,6 +50,7 @@ from biomedclip_jax.interop.formats.cleft.mapping import (
     VIT,
     VIT_HEAD_WIDTH,
     Named,
+    adapter_of,
     config_of,
     entries,
     words_of,
@@ -107,12 +110,15 @@ def read_cleft(path: Path) -> Model:
         if name.endswith(_COPY) and not np.array_equal(tensors[name], tensors[tensors.words]):
             raise UserError(f"{path}: {name} differs from the token embeddings, of which it is a copy; the file is damaged")
     stored = _with_grid(config, _grid(tensors.shape(_POSITIONS)[1]))
-    params, report = to_params(found, entries(stored), abstract_model(stored)[1], ignored, path)
+    adaptation = Adaptation(text=adapter_of(tensors, config.text))
+    shapes = abstract_model(stored, adaptation=adaptation)[1]
+    params, report = to_params(found, entries(stored, adaptation.text), shapes, ignored, path)
     params["image"]["position"] = _resized(params["image"]["position"], config)
     used = [table if name.startswith(PREFIX) else tensors.names[name] for name in report.used]
     report.used = list(dict.fromkeys(name for name in used if name is not None))
     report.ignored = {tensors.names[name]: why for name, why in report.ignored.items() if name != table}
-    return Model(config, dataclasses.replace(PREPROCESS, image_size=config.vit.image_size), params, path.parent, report)
+    preprocess = dataclasses.replace(PREPROCESS, image_size=config.vit.image_size)
+    return Model(config, preprocess, params, path.parent, report, adaptation=adaptation)
 
 
 def read_context(path: Path) -> np.ndarray:
@@ -151,24 +157,25 @@ def _resized(positions: Any, config: CLIPConfig) -> Any:
 def write_cleft(model: Model, path: Path, like: Path | None = None) -> list[str]:
     """Write `model` as a first-stage checkpoint of CLEFT; returns the names of the tensors in it.
 
-    like: the checkpoint that the model came from. What the model does not hold is taken from it (heads for local features,
-    hyper-parameters, positions of 518 pixels), and its names and precision; without it, such heads are zeros, names are those
-    of PEFT 0.6.2, and numbers float32. Positions of 518 pixels are the ones nearest to the old that, resized, give the model's.
-    UserError if CLEFT's code computes another function, or `like` is another model.
+    like: the checkpoint that the model came from. What the model does not hold is taken from it (heads for local
+    features, hyper-parameters, positions of 518 pixels), and its names and precision; without it, such heads are
+    zeros, names are those of PEFT 0.6.2, and numbers float32. Positions of 518 pixels are the ones nearest to the
+    old that, resized, give the model's. UserError if CLEFT's code computes another function, or `like` is another
+    model.
     """
     config = model.config
-    adapter = config.text_adapter
-    check_form(config, model.preprocess, path)
+    adapter = model.adaptation.text
+    check_form(model, path)
     old = None if like is None else Named(like)
     table = np.asarray(model.params["image"]["position"], np.float32)
     params = {**model.params, "image": {**model.params["image"], "position": _spread(table, config, old)}}
-    tensors = from_params(params, entries(_with_grid(config, _grid(len(params["image"]["position"])))))
+    tensors = from_params(params, entries(_with_grid(config, _grid(len(params["image"]["position"]))), adapter))
     if isinstance(adapter, PrefixConfig):
         parts = [tensors.pop(f"{PREFIX}{i}.{part}") for i in range(config.text.depth) for part in ("keys", "values")]
         tensors[f"{TEXT}model.prompt_encoder.default.embedding.weight"] = np.concatenate(parts, axis=1)
         tensors[f"{TEXT}model{_COPY}"] = tensors[words_of(type(config.text))]
     if old is None:
-        state, hyper_parameters = _by_release(tensors, config), _hyper_parameters(config)
+        state, hyper_parameters = _by_release(tensors, config, adapter), _hyper_parameters(config, adapter)
     else:
         state, hyper_parameters = _as_in(old, tensors), old.file.hyper_parameters
     write_lightning(path, state, hyper_parameters)
@@ -184,9 +191,9 @@ def write_cleft_folder(model: Model, folder: Path) -> list[str]:
     return names
 
 
-def check_form(config: CLIPConfig, preprocess: PreprocessConfig, path: Path) -> None:
+def check_form(model: Model, path: Path) -> None:
     """UserError if CLEFT's code computes another function of an image file or a text; path: what was to be written."""
-    adapter = config.text_adapter
+    config, adapter, preprocess = model.config, model.adaptation.text, model.preprocess
     image = config.vit
     free = ("image_size", "patch_size", "width", "depth", "heads", "mlp_width", "registers", "pool")
     plain = dataclasses.replace(VIT, **{field: getattr(image, field) for field in free})
@@ -204,8 +211,8 @@ def check_form(config: CLIPConfig, preprocess: PreprocessConfig, path: Path) -> 
         and image.pool != "mean"
         and image.width == VIT_HEAD_WIDTH * image.heads,
         "text": isinstance(config.text, GPTConfig | LlamaConfig) and config.text.pool == "first_eos",
-        "image_adapter": config.image_adapter is None,
-        "text_adapter": whole,
+        "adaptation.image": model.adaptation.image is None,
+        "adaptation.text": whole,
         "heads": heads,
         "preprocess": preprocess == dataclasses.replace(PREPROCESS, image_size=image.image_size),
         "init_logit_bias": config.init_logit_bias is None,
@@ -248,9 +255,9 @@ def _as_in(old: Named, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return state | {old.names[name]: state[old.names[old.words]] for name in old if name.endswith(_COPY)}
 
 
-def _by_release(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[str, np.ndarray]:
+def _by_release(tensors: Mapping[str, np.ndarray], config: CLIPConfig, adapter: AdapterConfig | None) -> dict[str, np.ndarray]:
     """Under the names of PEFT 0.6.2, with zeros for what CLEFT makes and never uses, so that it loads strictly."""
-    adapter, text, state = config.text_adapter, config.text, {}
+    text, state = config.text, {}
     usual = LANGUAGE_MODELS[type(text)]
     bare = usual.removeprefix(f"{TEXT}model.base_model.model.")
     nested = {PrefixConfig: f"base_model.{bare}", type(None): bare}.get(type(adapter))
@@ -270,12 +277,12 @@ def _by_release(tensors: Mapping[str, np.ndarray], config: CLIPConfig) -> dict[s
     return state
 
 
-def _hyper_parameters(config: CLIPConfig) -> dict[str, Any]:
+def _hyper_parameters(config: CLIPConfig, adapter: AdapterConfig | None) -> dict[str, Any]:
     kinds = {LoRAConfig: "lora", IA3Config: "ia3", PrefixConfig: "prefix"}
     return {
         "img_encoder": "dinov2_vitb14_reg",
         "llm_type": "gpt" if isinstance(config.text, GPTConfig) else "llama",
-        "peft": kinds.get(type(config.text_adapter)),
+        "peft": kinds.get(type(adapter)),
         "emb_dim": config.embed_width,
         "linear_proj": True,
         "pool_feat": config.vit.pool == "mean_prenorm",

@@ -80,6 +80,7 @@ class Named(Mapping[str, np.ndarray]):
         return len(self.names)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        """Sizes of the axes of the tensor with this name, without reading it."""
         if name not in self.names:
             raise UserError(f"{self.path}: no tensor {name}; expected a checkpoint of CLEFT with DINOv2 and GPT-2 or LLaMA")
         return self.file.shape(self.names[name])
@@ -100,9 +101,9 @@ def _unnested(name: str) -> str:
     return name
 
 
-def entries(config: CLIPConfig) -> list[Entry]:
-    """Every parameter under CLEFT's names, those of the language model as LoRA nests them."""
-    text, adapter = config.text, config.text_adapter
+def entries(config: CLIPConfig, adapter: AdapterConfig | None) -> list[Entry]:
+    """Every parameter under CLEFT's names, those of the language model, with this adapter, as LoRA nests them."""
+    text = config.text
     assert isinstance(text, GPTConfig | LlamaConfig)
     prefix, names = LANGUAGE_MODELS[type(text)], NAMES[type(text)][0]
     found = [
@@ -168,7 +169,6 @@ def config_of(tensors: Named) -> CLIPConfig:
         image_head_bias=True,
         text_head="linear",
         text_head_bias=True,
-        text_adapter=_adapter(tensors, text),
     )
 
 
@@ -202,7 +202,8 @@ def _depth(tensors: Named, prefix: str = "") -> int:
     return len({name[len(prefix) :].partition(".")[0] for name in tensors if name.startswith(prefix)})
 
 
-def _adapter(tensors: Named, text: causal.CausalConfig) -> AdapterConfig | None:
+def adapter_of(tensors: Named, text: causal.CausalConfig) -> AdapterConfig | None:
+    """The adapter of the language model, from the names and shapes of its tensors. UserError for AdaLoRA."""
     table = tensors.table(2 * text.depth * key_width(text))
     if table is not None:
         return PrefixConfig(tensors.shape(table)[0])

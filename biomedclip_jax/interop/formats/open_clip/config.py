@@ -240,8 +240,6 @@ def write_config(config: CLIPConfig, preprocess: PreprocessConfig, text_model: s
 
 
 def _check_expressible(config: CLIPConfig, preprocess: PreprocessConfig) -> None:
-    if config != config.base:
-        raise UserError(ADAPTERS_REFUSED)
     if not isinstance(config.text, BertConfig | ClipTextConfig):
         kind = type(config.text).__name__.removesuffix("Config")
         raise UserError(f"this text tower ({kind}) has no open_clip form: write the model in the huggingface format")

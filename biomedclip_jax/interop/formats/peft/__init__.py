@@ -1,1 +1,4 @@
-"""PEFT's adapters. `folders.py` puts those of both towers on a model; `adapters.py` reads and writes those of one tower."""
+"""Adapters in PEFT's own folders. Read `folders.py` first: it puts those of both towers on a model.
+
+`adapters.py` reads and writes those of one tower.
+"""

@@ -1,11 +1,12 @@
-"""PEFT's adapter folders: LoRA, AdaLoRA, (IA)³ and prefixes on transformers' GPT-2, LLaMA, BERT and ViT, read and written.
+"""PEFT's adapter folders: LoRA, AdaLoRA, (IA)³ and prefixes on transformers' GPT-2, LLaMA, BERT and ViT, read and
+written.
 
     adapter_config.json        kind, rank, targets
-    adapter_model.safetensors  or adapter_model.bin, as PEFT before 0.7 wrote it; the names in it have not changed since
+    adapter_model.safetensors  or adapter_model.bin, as PEFT before 0.7 wrote it, with the same names in it
 
-PEFT's A is [R, in] and B [out, R], ours are the transposes. BERT and ViT have queries, keys and values in three layers: an
-adapter of our whole attention/qkv is written as one of each, with the same A, which is the same function; read again it is an
-adapter of three parts. GPT-2 has them in one layer, LLaMA in three as we do.
+PEFT's A is [R, in] and B [out, R], ours are the transposes. BERT and ViT have queries, keys and values in three
+layers: an adapter of our whole attention/qkv is written as one of each, with the same A, which is the same
+function; read again it is an adapter of three parts. GPT-2 has them in one layer, LLaMA in three as we do.
 """
 
 import json
@@ -166,7 +167,8 @@ def _path(layer: str, leaf: str, block: Layers) -> str:
 def write_peft(config: TowerConfig, adapter: AdapterConfig, parameters: Flat, folder: Path, base_model: str = "") -> None:
     """Write the adapter of a tower as PEFT does. base_model: what PEFT is to load it on, a hub name or a folder.
 
-    UserError for what PEFT has no place for: prefixes of images, and parts of GPT-2's one layer of queries, keys and values.
+    UserError for what PEFT's folders cannot hold: prefixes of images, and parts of GPT-2's one layer of queries,
+    keys and values.
     """
     described: dict[str, Any] = {"base_model_name_or_path": base_model or None, "inference_mode": True}
     if isinstance(adapter, PrefixConfig):

@@ -27,12 +27,13 @@ def with_peft(base: Model, folder: Path) -> Model:
     PEFT does not keep which weights an adapter belongs to: a base of the same sizes is taken for the right one.
     Raises UserError where an adapter fits neither tower, or a single one fits both, and as `read_peft` does.
     """
-    config, leaves = base.config, flatten_dict(base.params, sep="/")
+    adaptation, leaves = base.adaptation, flatten_dict(base.params, sep="/")
     for tower, (adapter, own) in _read(folder, base.config).items():
-        config = dataclasses.replace(config, **{f"{tower}_adapter": adapter})
+        adaptation = dataclasses.replace(adaptation, **{tower: adapter})
         leaves |= {f"{tower}/{path}": leaf for path, leaf in own.items()}
-    config, params = merged(config, unflatten_dict(leaves, sep="/"))
-    return dataclasses.replace(base, config=config, params=params)
+    adaptation.check_fits(base.config)
+    params = merged(base.config, adaptation, unflatten_dict(leaves, sep="/"))
+    return dataclasses.replace(base, adaptation=adaptation.unmergeable, params=params)
 
 
 def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Flat]]:
@@ -56,10 +57,10 @@ def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Fl
 def write_peft_folders(adapter: Adapter, folder: Path) -> list[str]:
     """Write what a run's adapters have learned as PEFT's folders, `image/` and `text/`; the folder must not be there yet.
 
-    Returns the paths of learned parameters that PEFT has no place for: projections, temperature, word embeddings. UserError as
-    of `write_peft`, and where there is no adapter.
+    Returns the paths of learned parameters that PEFT's folders cannot hold: projections, temperature, word embeddings.
+    UserError where there is no adapter, or one that PEFT has not.
     """
-    adapters = {tower: getattr(adapter.config, f"{tower}_adapter") for tower in _TOWERS}
+    adapters = {tower: getattr(adapter.adaptation, tower) for tower in _TOWERS}
     own = {tower: found for tower, found in adapters.items() if found is not None}
     if not own:
         raise UserError("this model has no adapters; expected the adapter/ folder of a run")

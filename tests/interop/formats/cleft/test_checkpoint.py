@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from helpers.cleft_reference import LENGTHS, PAD, captions, reference_model, their_texts, with_context, write
 
 import biomedclip_jax as bc
-from biomedclip_jax.config import CLIPConfig, GPTConfig, IA3Config, LlamaConfig, LoRAConfig, PrefixConfig
+from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, GPTConfig, IA3Config, LlamaConfig, LoRAConfig, PrefixConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.cleft.checkpoint import read_cleft, read_context, write_cleft
@@ -47,7 +47,7 @@ def test_images(first_stage: tuple[Any, Path]) -> None:
         expected = [torch.nn.functional.normalize(x, dim=-1).numpy() for x in expected]
 
     def found(config: CLIPConfig) -> np.ndarray:
-        clip = nnx.merge(abstract_model(config)[0], model.params)
+        clip = nnx.merge(abstract_model(config, adaptation=model.adaptation)[0], model.params)
         return np.asarray(jax.jit(lambda x: clip.encode_image(x))(pixels))
 
     assert np.abs(found(model.config) - expected[0]).max() <= 1e-5
@@ -59,18 +59,18 @@ def test_images(first_stage: tuple[Any, Path]) -> None:
 def test_texts_end_to_end(first_stage: tuple[Any, Path]) -> None:
     theirs, path = first_stage
     clip = bc.from_pretrained(path.parent)
-    assert clip.config.text_adapter == LoRAConfig(8, 32.0, 0.1, ("attention/qkv",))
+    assert clip.adaptation.text == LoRAConfig(8, 32.0, 0.1, ("attention/qkv",))
     tokens = captions()
     texts = [" ".join(f"w{i}" for i in row[:n]) for row, n in zip(tokens, LENGTHS, strict=True)]
     expected = their_texts(theirs, tokens)
     found = clip.encode_texts(texts)
     assert np.abs(found - expected).max() <= 1e-5
-    config, params = merged(clip.config, clip.params)
-    found = nnx.merge(abstract_model(config)[0], params).encode_text(tokens)
+    params = merged(clip.config, clip.adaptation, clip.params)
+    found = nnx.merge(abstract_model(clip.config)[0], params).encode_text(tokens)
     assert np.abs(np.asarray(found) - expected).max() <= 1e-5
     still = jax.tree.map(lambda x: x, clip.params)  # the control: without what LoRA learned it is another model
     still["text"]["blocks"]["attention"]["qkv"]["lora_b"] *= 0
-    other = nnx.merge(abstract_model(clip.config)[0], still).encode_text(tokens)
+    other = nnx.merge(clip.graph, still).encode_text(tokens)
     assert np.abs(np.asarray(other) - expected).max() > 1e-2
 
 
@@ -102,8 +102,9 @@ def test_other_adapters_and_names(tmp_path: Path, llm_type: str, kind: str | Non
     theirs.float()
     model = read_model(path)
     assert isinstance(model.config.text, LlamaConfig if llm_type == "llama" else GPTConfig)
-    assert model.config.text_adapter == adapter
-    found = jax.jit(lambda x: nnx.merge(abstract_model(model.config)[0], model.params).encode_text(x))(captions())
+    assert model.adaptation == Adaptation(text=adapter)
+    graph, _ = abstract_model(model.config, adaptation=model.adaptation)
+    found = jax.jit(lambda x: nnx.merge(graph, model.params).encode_text(x))(captions())
     assert np.abs(np.asarray(found) - their_texts(theirs, captions())).max() <= 1e-5
     names = set(theirs.state_dict())
     assert set(model.report.used) | set(model.report.ignored) == names
@@ -143,7 +144,9 @@ def test_second_stage(tmp_path: Path, llm_type: str) -> None:
     assert model.report.ignored["text_encoder_q.model.prompt_encoder.default.embedding.weight"].startswith("learned context")
     assert np.array_equal(context, theirs.text_encoder_q.model.prompt_encoder.default.embedding.weight.detach().numpy())
     layout = prepended(captions(), 30, PAD)
-    found = jax.jit(lambda x: encode_prompts(model.config, model.params, layout, x))(context)
+    found = jax.jit(
+        lambda x: encode_prompts(abstract_model(model.config, adaptation=model.adaptation)[0], model.params, layout, x)
+    )(context)
     assert np.abs(np.asarray(found) - their_texts(theirs, captions())).max() <= 1e-5
     write_cleft(model, tmp_path / "again.ckpt", like=path)
     assert_same_tensors(tmp_path / "again.ckpt", path)
@@ -246,19 +249,19 @@ def test_what_cannot_be_written_is_named(first_stage: tuple[Any, Path], tmp_path
     goal = tmp_path / "new.ckpt"
 
     def refused(**changes: Any) -> str:
-        return message(
-            lambda: write_cleft(dataclasses.replace(model, config=dataclasses.replace(model.config, **changes)), goal)
-        )
+        return message(lambda: write_cleft(dataclasses.replace(model, **changes), goal))
 
     text = dataclasses.replace(model.config.text, pool="last_token")
-    assert "CLEFT has no such model (text)" in refused(text=text)
-    assert "CLEFT has no such model (text_adapter)" in refused(text_adapter=LoRAConfig(alpha=16.0))
-    assert "CLEFT has no such model (text_adapter)" in refused(text_adapter=LoRAConfig(targets=("attention/query",)))
+    assert "CLEFT has no such model (text)" in refused(config=dataclasses.replace(model.config, text=text))
+    assert "CLEFT has no such model (adaptation.text)" in refused(adaptation=Adaptation(text=LoRAConfig(alpha=16.0)))
+    assert "CLEFT has no such model (adaptation.text)" in refused(
+        adaptation=Adaptation(text=LoRAConfig(targets=("attention/query",)))
+    )
     other = dataclasses.replace(model, preprocess=dataclasses.replace(model.preprocess, otsu_crop=False))
     assert "CLEFT has no such model (preprocess)" in message(lambda: write_cleft(other, goal))
     assert "CLEFT has no such model (preprocess)" in message(lambda: write_model(other, tmp_path / "folder", "cleft"))
-    config, params = merged(model.config, model.params)
-    plain = dataclasses.replace(model, config=config, params=params)
+    params = merged(model.config, model.adaptation, model.params)
+    plain = dataclasses.replace(model, adaptation=UNADAPTED, params=params)
     assert "another model than the one to be written" in message(lambda: write_cleft(plain, goal, like=path))
     assert not list(tmp_path.iterdir())
 
@@ -271,12 +274,11 @@ def test_released_sizes() -> None:
     heads: dict[str, Any] = {"image_head_bias": True, "text_head": "linear", "text_head_bias": True}
     whole = CLIPConfig(image=VIT, text=dataclasses.replace(GPTConfig(), pool="first_eos"), **heads)
     for adapter, trained in ((LoRAConfig(), 2_621_440), (IA3Config(), 573_440), (PrefixConfig(), 3_276_800)):
-        config = dataclasses.replace(whole, text_adapter=adapter)
-        shapes = flatten_dict(abstract_model(config)[1], sep="/")
-        assert {entry.path for entry in entries(config)} == shapes.keys()
+        shapes = flatten_dict(abstract_model(whole, adaptation=Adaptation(text=adapter))[1], sep="/")
+        assert {entry.path for entry in entries(whole, adapter)} == shapes.keys()
         assert sum(leaf.size for path, leaf in shapes.items() if is_adapter(path)) == trained
         assert sum(leaf.size for path, leaf in shapes.items() if path.startswith("text_head")) == 1_311_232
-    names = {name for entry in entries(config) for row in entry.names for name in row}
+    names = {name for entry in entries(whole, adapter) for row in entry.names for name in row}
     text = "text_encoder_q.model.base_model.model.transformer."
     released = {f"{text}h.31.attn.c_attn.weight", f"{text}ln_f.bias", "img_encoder_q.model.register_tokens", "logit_scale"}
     assert released <= names

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict
 from helpers import tiny
 from helpers.reference import write_vocabulary
 
-from biomedclip_jax.config import CLIPConfig, LoRAConfig, PrefixConfig, PreprocessConfig
+from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, LoRAConfig, PrefixConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.adapter_folder import Adapter, with_adapter
@@ -26,18 +26,17 @@ def base(folder: Path, config: CLIPConfig = tiny.MODEL) -> Model:
     return Model(config, PreprocessConfig(image_size=16), init_params(config, 0), folder)
 
 
-def learned(model: Model, **adapters: object) -> Adapter:
+def learned(model: Model, adaptation: Adaptation) -> Adapter:
     """Adapters with random weights, and a projection that has learned, too."""
-    config = dataclasses.replace(model.config, **adapters)  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
-    leaves, old = flatten_dict(init_params(config, 0), sep="/"), flatten_dict(model.params, sep="/")
+    leaves, old = flatten_dict(init_params(model.config, 0, adaptation), sep="/"), flatten_dict(model.params, sep="/")
     own = {p: rng.normal(size=x.shape).astype(np.float32) for p, x in leaves.items() if is_adapter(p)}
-    return Adapter(config, model.preprocess, own, fingerprint(old))
+    return Adapter(model.config, adaptation, model.preprocess, own, fingerprint(old))
 
 
 def test_both_towers_there_and_back(tmp_path: Path) -> None:
     model = base(tmp_path)
-    adapter = learned(model, image_adapter=LORA, text_adapter=LORA)
+    adapter = learned(model, Adaptation(LORA, LORA))
     assert write_peft_folders(adapter, tmp_path / "peft") == []
     assert sorted(path.name for path in (tmp_path / "peft").iterdir()) == ["image", "text"]
     again, expected = with_peft(model, tmp_path / "peft"), with_adapter(model, adapter, "base")
@@ -51,7 +50,7 @@ def test_both_towers_there_and_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_one_folder_finds_its_tower(tower: str, tmp_path: Path) -> None:
     model = base(tmp_path)
-    adapter = learned(model, **{f"{tower}_adapter": LORA})
+    adapter = learned(model, Adaptation(**{tower: LORA}))
     write_peft_folders(adapter, tmp_path / "peft")
     again, expected = with_peft(model, tmp_path / "peft" / tower), with_adapter(model, adapter, "base")
     path = f"{tower}/blocks/attention/qkv/kernel"
@@ -60,20 +59,20 @@ def test_one_folder_finds_its_tower(tower: str, tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
     model = base(tmp_path)
-    adapter = learned(model, image_adapter=LORA)
+    adapter = learned(model, Adaptation(LORA))
     write_peft_folders(adapter, tmp_path / "peft")
     other = dataclasses.replace(tiny.MODEL, image=dataclasses.replace(tiny.MODEL.image, width=64, heads=4))
     with pytest.raises(UserError, match=r"fits neither tower of this model \(image: .* 64 -> 64"):
         with_peft(base(tmp_path, other), tmp_path / "peft" / "image")
     with pytest.raises(UserError, match="no adapters; expected the adapter/ folder of a run"):
-        write_peft_folders(learned(model), tmp_path / "none")
+        write_peft_folders(learned(model, UNADAPTED), tmp_path / "none")
     with pytest.raises(UserError, match="takes no prefix"):
-        write_peft_folders(learned(model, image_adapter=PrefixConfig(2)), tmp_path / "none")
+        write_peft_folders(learned(model, Adaptation(PrefixConfig(2))), tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
 def test_learned_projections_are_named(tmp_path: Path) -> None:
     model = base(tmp_path)
-    adapter = learned(model, text_adapter=LORA)
+    adapter = learned(model, Adaptation(text=LORA))
     more = adapter.parameters | {"logit_scale": np.float32(2)}
     assert write_peft_folders(dataclasses.replace(adapter, parameters=more), tmp_path / "peft") == ["logit_scale"]
