@@ -94,12 +94,12 @@ class _Counted:
         sums = self._sums @ weights
         confusion = sums[:cells].reshape(self._classes, self._classes, -1)
         right = np.einsum("ccr->cr", confusion)
-        there, answered = confusion.sum(axis=1), confusion.sum(axis=0)
+        present, answered = confusion.sum(axis=1), confusion.sum(axis=0)
         with np.errstate(invalid="ignore"):
             found = {
                 "accuracy": right.sum(axis=0) / n,
-                "balanced_accuracy": _mean(right / there),
-                "macro_f1": _mean(2 * right / (there + answered)),
+                "balanced_accuracy": _mean(right / present),
+                "macro_f1": _mean(2 * right / (present + answered)),
                 "expected_calibration_error": np.abs(sums[cells : cells + BINS]).sum(axis=0) / n,
             }
         if self._has_top_5:

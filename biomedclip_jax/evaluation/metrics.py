@@ -67,12 +67,12 @@ def metrics_per_class(
     confusion = confusion_counts(labels, predicted, len(classes))
     found: dict[str, dict[str, float | None]] = {}
     for c, name in enumerate(classes):
-        right, answered, there = int(confusion[c, c]), int(confusion[:, c].sum()), int(confusion[c].sum())
+        right, answered, present = int(confusion[c, c]), int(confusion[:, c].sum()), int(confusion[c].sum())
         found[name] = {
-            "n": there,
+            "n": present,
             "precision": right / answered if answered else None,
-            "recall": right / there if there else None,
-            "f1": 2 * right / (answered + there) if answered + there else None,
+            "recall": right / present if present else None,
+            "f1": 2 * right / (answered + present) if answered + present else None,
         }
     return found
 

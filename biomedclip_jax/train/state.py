@@ -15,7 +15,7 @@ from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, TrainConfig
 from biomedclip_jax.interop import initial
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.fingerprint import fingerprint
-from biomedclip_jax.interop.hub import local_folder
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions

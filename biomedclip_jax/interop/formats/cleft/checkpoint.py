@@ -60,7 +60,7 @@ from biomedclip_jax.interop.formats.huggingface.mapping import write_json
 from biomedclip_jax.interop.formats.peft.names import NAMES, key_width
 from biomedclip_jax.interop.mapping import from_params, to_params
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.tokenizer_files import copy_tokenizer
+from biomedclip_jax.interop.model_files import copy_tokenizer
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
