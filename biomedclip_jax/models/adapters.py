@@ -1,9 +1,9 @@
 """LoRA, AdaLoRA's final form, (IA)³ and prefix tuning in the blocks of a tower, and their merging into the weights.
 
-The parameters of an adapter are siblings of the layer's own: `text/blocks/attention/qkv/lora_a` beside
-`.../kernel`, or `query_lora_a` where only the queries of the fused layer are adapted. So `Stage.trainable =
-("*lora*",)` means them and nothing else. `with_adapters` puts other layers in the place of a tower's own; the
-towers know nothing of them. The sizes are those of PEFT, transposed: a [in, A], b [A, out] for rank A.
+The parameters of an adapter are siblings of the layer's own: `text/blocks/attention/qkv/lora_a` beside `.../kernel`,
+or `query_lora_a` where only the queries of the fused layer are adapted. So the pattern "*lora*" in `Stage.trainable`
+means them and nothing else. `with_adapters` puts other layers in the place of a tower's own; the towers know nothing
+of them. The sizes are those of PEFT, transposed: a [in, A], b [A, out] for rank A.
 """
 
 from typing import Any

@@ -124,7 +124,7 @@ def read_cleft(path: Path) -> Model:
 def read_context(path: Path) -> np.ndarray:
     """The context vectors that CLEFT's second stage learned, float32 [n, D], shared by all classes; released: n = 30.
 
-    They stand before the word embeddings of a text, at the first n places. UserError if the checkpoint has none.
+    They stand before the word embeddings of a text, at the first n positions. UserError if the checkpoint has none.
     """
     tensors = Named(path)
     name = tensors.table(tensors.shape(tensors.words)[1])
