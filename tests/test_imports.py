@@ -125,7 +125,7 @@ def test_no_exception_outlives_its_use() -> None:
         ("models.vit", "import biomedclip_jax.losses as o"),
         ("models.vit", "def f():\n    from biomedclip_jax.sharding import DATA"),
         ("evaluation.report", "class A:\n    def f(self):\n        import biomedclip_jax.train.main"),
-        ("interop.hub", "from biomedclip_jax.data.text import Tokenizer"),
+        ("interop.model_files", "from biomedclip_jax.data.text import Tokenizer"),
         ("train.loop", "from biomedclip_jax.cli import main"),
         ("data.pairs", "from biomedclip_jax import CLIP"),  # by way of the lazy names of the package
         ("pretrained", "from biomedclip_jax.train.export import read_run"),  # allowed inside a function only

@@ -1,8 +1,9 @@
-"""The losses that a stage can learn by, each with the choices that it really has; the formulas are in `losses.py`.
+"""The losses that a stage can learn by, with the choices that each really has; the formulas are in `losses.py`.
 
 Every loss says, as a field or as a class variable where there is no choice: `prompted`, whether texts are labels that
-stand after the learned context; `negatives`, the size of the groups within which pairs are compared, None for the whole
-batch; and a loss of pairs `directions`, what is made of its sums over images and over texts, None where the first is all.
+stand after the learned context; `negatives`, the size of the groups within which pairs are compared, None for the
+whole batch; and a loss of pairs `directions`, what is made of its sums over images and over texts, None where the
+first is all.
 """
 
 from dataclasses import dataclass

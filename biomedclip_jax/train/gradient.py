@@ -2,8 +2,7 @@
 
 The towers run inside `jax.shard_map`, each device on its rows of the batch. Parameters are made device-varying before
 they are differentiated: then no gradient is summed inside a loop, and one `psum` at the end is the only reduction.
-(Differentiating with respect to replicated parameters instead leaves an all-reduce in every scan body; seen in the
-compiled text on 8 devices.)
+(With replicated parameters there is an all-reduce in every scan body: seen in the compiled text for 8 devices.)
 
 Exact large batches: the towers encode one microbatch after another and the loss sees all embeddings at once. The
 backward pass encodes each microbatch again (`jax.checkpoint`), so memory holds the activations of one microbatch
@@ -32,8 +31,8 @@ from biomedclip_jax.sharding import BATCH, as_varying, device_count, gather_leav
 from biomedclip_jax.train.optimizer import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
 
-# images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the example's position in the run; where a stage learns by
-# labels, labels bool [B, C]
+# images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the example's position in the run; and labels
+# bool [B, C] where a stage learns by them
 Batch = dict[str, Array]
 
 _TOWERS = ("image", "text")

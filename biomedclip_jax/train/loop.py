@@ -25,8 +25,7 @@ from biomedclip_jax.train.frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train.held_out import HeldOut
 from biomedclip_jax.train.metrics import Clock, HeldOutLine, MetricsFile, Progress, StepLine
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
-from biomedclip_jax.train.multihost.signals import StopListener
-from biomedclip_jax.train.multihost.watchdog import Watchdog
+from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
 from biomedclip_jax.train.optimizer import learning_rate, samples_before, stage_steps
 from biomedclip_jax.train.prompt_stage import class_prompts, with_context
 from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for

@@ -29,7 +29,7 @@ from biomedclip_jax.train.loop import Run
 from biomedclip_jax.train.metrics import Rejects
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
-from biomedclip_jax.train.multihost.signals import StopListener
+from biomedclip_jax.train.multihost.stopping import StopListener
 from biomedclip_jax.train.prompt_stage import learned_prompts
 from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
 from biomedclip_jax.train.step import check_stage

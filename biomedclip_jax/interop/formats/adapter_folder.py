@@ -24,9 +24,9 @@ from biomedclip_jax.interop import initial
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json
 from biomedclip_jax.interop.formats.tower_pair import saved_adaptation, saved_config
-from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.mapping import Report
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.interop.tensor_files import read_weights, write_safetensors
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import merged

@@ -45,8 +45,8 @@ from biomedclip_jax.interop.formats.open_clip.folder import described
 from biomedclip_jax.interop.formats.open_clip.mapping import head_entries
 from biomedclip_jax.interop.mapping import Entry, from_params, one, stacked, to_params
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import copy_tokenizer
 from biomedclip_jax.interop.tensor_files import Parts, find_weights, read_weights, write_safetensors
-from biomedclip_jax.interop.tokenizer_files import copy_tokenizer
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import is_adapter
 

@@ -20,8 +20,8 @@ from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE, read_co
 from biomedclip_jax.interop.formats.open_clip.timm import timm_name
 from biomedclip_jax.interop.mapping import from_params, to_params
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors, write_torch
-from biomedclip_jax.interop.tokenizer_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files
 from biomedclip_jax.models import abstract_model
 
 

@@ -67,5 +67,7 @@ def timm_name(config: ImageConfig) -> str | None:
     """The timm name of this tower, if it has one."""
     if not isinstance(config, ViTConfig) or config.pool == "mean_prenorm":
         return None
+    sizes = (config.width, config.depth, config.heads, config.mlp_width)
+    size = next((size for size, known in _WIDTHS.items() if known == sizes), None)
     cls = dataclasses.replace(config, pool="cls", norm_after_pool=False) if config.class_token else config
-    return next((name for name in _TIMM_NAMES if vit_from_timm(name) == cls), None)
+    return next((name for name in _TIMM_NAMES if name.startswith(f"vit_{size}_") and vit_from_timm(name) == cls), None)

@@ -152,7 +152,7 @@ def _read_prefix(
     if list(tensors) != [_PROMPT] or tensors[_PROMPT].shape != shape:
         raise UserError(f"{path}: expected one tensor, {_PROMPT} of shape {shape}, for a prefix of this model")
     table = np.asarray(tensors[_PROMPT], np.float32).reshape(count, config.depth, 2, -1)
-    leaves = {_PREFIXES[place]: jnp.asarray(table[:, :, place].transpose(1, 0, 2)) for place in (0, 1)}
+    leaves = {_PREFIXES[i]: jnp.asarray(table[:, :, i].transpose(1, 0, 2)) for i in (0, 1)}
     return PrefixConfig(tokens=count), leaves
 
 
@@ -228,7 +228,7 @@ def _split(layer: str, leaves: dict[str, np.ndarray], fused: bool) -> dict[str, 
         return {layer: leaves}
     wide = [name for name in ("lora_b", "ia3") if name in leaves]
     thirds = {name: np.split(leaves[name], 3, axis=-1) for name in wide}
-    return {part: leaves | {name: thirds[name][place] for name in wide} for part, place in PARTS.items()}
+    return {part: leaves | {name: thirds[name][third] for name in wide} for part, third in PARTS.items()}
 
 
 def _tensors(
@@ -253,7 +253,7 @@ def _tensors(
                 tensors |= {f"{key}.lora_A": own["lora_a"].T[:rank], f"{key}.lora_B": own["lora_b"].T[:, :rank]}
                 tensors[f"{key}.lora_E"] = own["lora_e"][:rank, None]
                 if adapter.ranks:
-                    pattern[f"{module}.lora_E"] = [place < rank for place in range(adapter.rank)]
+                    pattern[f"{module}.lora_E"] = [i < rank for i in range(adapter.rank)]
     return tensors, pattern
 
 

@@ -38,9 +38,9 @@ def with_peft(base: Model, folder: Path) -> Model:
 
 def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Flat]]:
     """What is in the folders of the towers, or of the one tower that a folder without them fits."""
-    places = {tower: folder / tower for tower in _TOWERS if (folder / tower / CONFIG_FILE).is_file()}
-    if places:
-        return {tower: read_peft(place, getattr(config, tower)) for tower, place in places.items()}
+    folders = {tower: folder / tower for tower in _TOWERS if (folder / tower / CONFIG_FILE).is_file()}
+    if folders:
+        return {tower: read_peft(own, getattr(config, tower)) for tower, own in folders.items()}
     fitting, reasons = {}, []
     for tower in _TOWERS:
         try:

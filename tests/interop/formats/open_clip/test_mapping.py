@@ -127,7 +127,8 @@ def ours(case: Case) -> Computed:
     def loss(params: dict[str, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         clip = nnx.merge(graph, params)
         image, text = clip.encode_image(case.images), clip.encode_text(case.tokens)
-        return pair_loss(Sigmoid() if sigmoid else Softmax(), image, text, params), (image, text)
+        numbers = {name: params[name] for name in ("logit_scale", "logit_bias") if name in params}
+        return pair_loss(Sigmoid() if sigmoid else Softmax(), image, text, numbers), (image, text)
 
     (value, (image, text)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(case.model.params)
     return Computed(image, text, value, gradient)

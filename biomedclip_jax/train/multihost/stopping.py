@@ -1,14 +1,23 @@
-"""A run that stands still ends with exit code 124 and says who holds it up, instead of waiting for ever."""
+"""What ends a run before its time: SIGTERM, which means save and go, and a watchdog over a run that stands still.
 
+The signal only raises a flag, for which the loop asks between steps. The watchdog ends the process with exit code
+124 and says who holds the run up, instead of waiting for ever.
+"""
+
+import contextlib
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
-from typing import NamedTuple
+from types import FrameType
+from typing import NamedTuple, Self
 
 from biomedclip_jax.train.multihost import hosts
 
+# what schedulers send before they end a job; SIGUSR1 for sites whose own scripts send that
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _STDERR = 2  # the descriptor: progress bars and tests replace the object
 
 
@@ -156,3 +165,33 @@ class _Peers:
             if steps[number] == first
         ]
         return f"the others wait for {', '.join(behind)}"
+
+
+class StopListener:
+    """While it is open, SIGTERM and SIGUSR1 set `requested`, however often they come, instead of ending the process.
+
+    Python delivers signals to its main thread: opened in another, it hears nothing and changes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._hear) for number in _SIGNALS}
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    def close(self) -> None:
+        """Put back the handlers that were there before."""
+        for number, handler in self._before.items():
+            with contextlib.suppress(ValueError):  # closed in another thread, at the end of the process
+                # None: a handler that was not installed from Python cannot be put back
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

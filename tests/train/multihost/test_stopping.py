@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from helpers.processes import Processes
 
-from biomedclip_jax.train.multihost.watchdog import Watchdog
+from biomedclip_jax.train.multihost.stopping import Watchdog
 
 PROGRAM = str(Path(__file__).parents[2] / "helpers" / "hosts_program.py")
 HERE = socket.gethostname()
 
 
 def alone(body: str, seconds: float = 30) -> subprocess.CompletedProcess[str]:
-    code = f"import time\nfrom biomedclip_jax.train.multihost.watchdog import Watchdog\n{body}"
+    code = f"import time\nfrom biomedclip_jax.train.multihost.stopping import Watchdog\n{body}"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=seconds)
 
 
