@@ -107,8 +107,8 @@ class LowRankLinear(_Around):
         As in PEFT, LoRA's A is uniform within ±1/sqrt(in) and B zero; AdaLoRA's are normal, its e zero. site: of dropout.
         """
         super().__init__(layer, rngs)
-        self.parts = tuple((prefix, part) for prefix, (part, _) in parts.items())
-        self.ranks = {prefix: ranks for prefix, (_, ranks) in parts.items() if ranks is not None}
+        # tuples, because programs are compiled for the model's graph, which must be hashable
+        self.parts = tuple((prefix, part, ranks) for prefix, (part, ranks) in parts.items())
         self.site = site
         self.rate = adapter.dropout
         self.scale = scale_of(adapter)
@@ -130,11 +130,11 @@ class LowRankLinear(_Around):
         y = super().__call__(x)
         x = dropout(x.astype(y.dtype), self.rate, keys, self.site)
         added = {}
-        for prefix, part in self.parts:
+        for prefix, part, ranks in self.parts:
             narrow = product(x, getattr(self, f"{prefix}lora_a")[...].astype(y.dtype))
             e = getattr(self, f"{prefix}lora_e", None)
             if e is not None:
-                narrow = narrow * _kept(e[...], self.ranks.get(prefix), index).astype(y.dtype)
+                narrow = narrow * _kept(e[...], ranks, index).astype(y.dtype)
             added[part] = product(narrow, getattr(self, f"{prefix}lora_b")[...].astype(y.dtype))
         return y + _whole(added, jnp.zeros_like) * jnp.asarray(self.scale, y.dtype)
 
