@@ -1,9 +1,8 @@
 """The mesh, and how state and batch are sharded over it. No other file names an axis.
 
 Two axes: `data` and `fsdp`. The batch is split over both. Parameters and optimizer state are whole copies along
-`data`; along `fsdp` each large matrix is split, and put together again where it is used (`gather_leaves`). With
-fsdp = 1, the default, this is plain data parallelism. The split matrices are a rule of their path and shape alone
-(`shard_axes`), so a checkpoint restores onto any mesh.
+`data`; along `fsdp` each large matrix is split, and put together where it is used (`gather_leaves`). fsdp = 1 is
+plain data parallelism. `shard_axes` knows only path and shape, so a checkpoint restores onto any mesh.
 """
 
 import functools
