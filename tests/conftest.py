@@ -26,8 +26,8 @@ CHECKED = (
     "biomedclip_jax.losses",
     "biomedclip_jax.sharding",
     "biomedclip_jax.pretrained",
-    "biomedclip_jax.evaluation.retrieval.ranks",
-    "biomedclip_jax.evaluation.metrics",
+    "biomedclip_jax.evaluation.retrieval._ranks",
+    "biomedclip_jax.evaluation._metrics",
 )
 install_import_hook(CHECKED, "helpers.shapes.checked")
 

@@ -5,6 +5,6 @@ Hugging Face address. `detect` knows from one table what it is. What goes out is
 and where its tokenizer is, with a report of every foreign tensor. `write` makes a folder of it again. Each kind is
 described once, as a table of entries that `mapping` reads in both directions.
 
-Read `detect.py` first, then `mapping.py`, then one of `formats/` (read and written) or `baselines/` (only read).
+Read `detect.py` first, then `_mapping.py`, then one of `formats/` (read and written) or `baselines/` (only read).
 `initial.py` gives a training run its pretrained towers.
 """

@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import AdaLoRAConfig, Adaptation, AdapterConfig, CLIPConfig, IA3Config, LoRAConfig, PrefixConfig
 from biomedclip_jax.config.adapters import PARTS, Layers, block_layers
+from biomedclip_jax.models._shapes import Index, Keys
 from biomedclip_jax.models.layers import dropout, product
-from biomedclip_jax.models.shapes import Index, Keys
 from biomedclip_jax.models.transformer import BlockLinear
 
 LowRankConfig = LoRAConfig | AdaLoRAConfig
@@ -51,7 +51,7 @@ def with_adapters(clip: Any, adaptation: Adaptation, rngs: nnx.Rngs) -> None:
         adapter, sizes = getattr(adaptation, tower), getattr(clip.config, tower)
         if adapter is not None:
             _adapt_blocks(getattr(clip, tower).blocks, adapter, block_layers(sizes), rngs)
-    if adaptation.context:  # CoOp's random start; a run may start it from words (`train/prompt_stage.py`)
+    if adaptation.context:  # CoOp's random start; a run may start it from words (`train/_prompt_stage.py`)
         clip.context = nnx.Param(0.02 * jax.random.normal(rngs.params(), (adaptation.context, clip.config.text.width)))
 
 

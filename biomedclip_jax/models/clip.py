@@ -24,13 +24,13 @@ from biomedclip_jax.config import (
     ViTConfig,
 )
 from biomedclip_jax.config.towers import features
+from biomedclip_jax.models._clip_text import ClipText
+from biomedclip_jax.models._gpt import GPT
+from biomedclip_jax.models._llama import Llama
+from biomedclip_jax.models._shapes import Embeddings, Features, Images, Keys, Tokens, Words
 from biomedclip_jax.models.adapters import with_adapters
 from biomedclip_jax.models.bert import Bert
-from biomedclip_jax.models.clip_text import ClipText
-from biomedclip_jax.models.gpt import GPT
 from biomedclip_jax.models.layers import linear
-from biomedclip_jax.models.llama import Llama
-from biomedclip_jax.models.shapes import Embeddings, Features, Images, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, activate
 from biomedclip_jax.models.vit import ViT
 

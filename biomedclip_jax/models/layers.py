@@ -22,7 +22,7 @@ from jax.extend.random import threefry2x32_p
 from jaxtyping import Bool, Float, UInt32
 
 from biomedclip_jax.config import ComputeConfig
-from biomedclip_jax.models.shapes import Hidden, Keys
+from biomedclip_jax.models._shapes import Hidden, Keys
 
 # Far above any block index, so that the dropout of a text tower's embeddings never shares a mask with a block's.
 EMBEDDING_SITE = 1 << 20

@@ -13,8 +13,8 @@ from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models.adapters import CONTEXT
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
-from biomedclip_jax.train.frozen import sources
+from biomedclip_jax.train._checkpoint import Checkpoints, restored_state
+from biomedclip_jax.train._frozen import sources
 from biomedclip_jax.train.multihost.hosts import say
 from biomedclip_jax.train.state import TrainState, exported_params, learned_params, optimizer_for
 

@@ -20,7 +20,7 @@ from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import placed, replicated, state_shardings
-from biomedclip_jax.train.frozen import made_again, stored
+from biomedclip_jax.train._frozen import made_again, stored
 from biomedclip_jax.train.optimizer import Flat, Optimizer, make_optimizer
 
 

@@ -1,6 +1,6 @@
 """One update of a run: a pure function (state, batch) -> (state, metrics), compiled for a mesh.
 
-Loss and gradient come from `gradient.py`, where the towers run in `jax.shard_map`; the optimizer works outside it,
+Loss and gradient come from `_gradient.py`, where the towers run in `jax.shard_map`; the optimizer works outside it,
 in the same jit, on parameters, moments and gradients that are sharded alike.
 """
 
@@ -19,7 +19,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import replicated, rows, state_shardings
-from biomedclip_jax.train.gradient import Batch, loss_and_gradient
+from biomedclip_jax.train._gradient import Batch, loss_and_gradient
 from biomedclip_jax.train.optimizer import Flat, Optimizer, averaged
 from biomedclip_jax.train.state import TrainState, initial_state
 from biomedclip_jax.train.text_buckets import Buckets

@@ -9,8 +9,8 @@ from helpers import tiny
 from jaxtyping import TypeCheckError
 
 from biomedclip_jax.config import Classification, Softmax
-from biomedclip_jax.evaluation.metrics import confusion_counts
-from biomedclip_jax.evaluation.retrieval.ranks import ranks
+from biomedclip_jax.evaluation._metrics import confusion_counts
+from biomedclip_jax.evaluation.retrieval._ranks import ranks
 from biomedclip_jax.losses import class_loss, pair_loss
 from biomedclip_jax.models import abstract_model, init_params, logits, unit_length
 

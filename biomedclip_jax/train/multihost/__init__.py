@@ -2,7 +2,7 @@
 
 - `hosts.py`: joining the run (`start`), waiting for each other (`barrier`), leaving it (`leave`); who speaks
   and writes.
-- `rendezvous.py`: the start-up barrier, which can name who is missing.
+- `_rendezvous.py`: the start-up barrier, which can name who is missing.
 - `stopping.py`: SIGTERM as a wish to save and stop; a watchdog that ends a run that stands still, and says who holds
   it up.
 

@@ -29,11 +29,11 @@ from jax import Array
 from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig, PreprocessConfig
 from biomedclip_jax.config.checks import check
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.baselines.medclip.swin import SwinConfig
+from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked, to_params
+from biomedclip_jax.interop.baselines.medclip._swin import SwinConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries, torchvision_config
 from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, bert_entries
-from biomedclip_jax.interop.mapping import Entry, dense, norm, one, stacked, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import TensorFile, find_weights, read_weights
 from biomedclip_jax.models import abstract_model

@@ -28,9 +28,9 @@ from jax import Array
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import Entry, dense, one, to_params
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, clip_resnet_config, resnet_entries
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_config, bert_entries
-from biomedclip_jax.interop.mapping import Entry, dense, one, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import Parts, TensorFile, read_weights
 from biomedclip_jax.models import abstract_model

@@ -39,8 +39,9 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import block_layers
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.cleft.lightning import write_lightning
-from biomedclip_jax.interop.formats.cleft.mapping import (
+from biomedclip_jax.interop._mapping import from_params, to_params
+from biomedclip_jax.interop.formats.cleft._lightning import write_lightning
+from biomedclip_jax.interop.formats.cleft._mapping import (
     IMAGE,
     IMAGE_SIZE,
     LANGUAGE_MODELS,
@@ -58,7 +59,6 @@ from biomedclip_jax.interop.formats.cleft.mapping import (
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface.mapping import write_json
 from biomedclip_jax.interop.formats.peft.names import NAMES, key_width
-from biomedclip_jax.interop.mapping import from_params, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import copy_tokenizer
 from biomedclip_jax.models import abstract_model

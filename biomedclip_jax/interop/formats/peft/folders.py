@@ -9,7 +9,7 @@ from biomedclip_jax.config import AdapterConfig, CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
-from biomedclip_jax.interop.formats.peft.adapters import CONFIG_FILE, Flat, read_peft, write_peft
+from biomedclip_jax.interop.formats.peft._adapters import CONFIG_FILE, Flat, read_peft, write_peft
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models.adapters import is_adapter, merged
 

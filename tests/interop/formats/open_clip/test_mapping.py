@@ -14,10 +14,10 @@ from flax import nnx
 from helpers.reference import load_open_clip, open_clip_model
 
 from biomedclip_jax.config import Sigmoid, Softmax
+from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
-from biomedclip_jax.interop.formats.open_clip.timm import timm_name
-from biomedclip_jax.interop.mapping import from_params
+from biomedclip_jax.interop.formats.open_clip._timm import timm_name
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.losses import pair_loss

@@ -29,15 +29,15 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import to_params
 from biomedclip_jax.interop.formats.huggingface.causal import config_json as causal_config_json
 from biomedclip_jax.interop.formats.huggingface.causal import entries as causal_entries
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json, bert_entries, vit_config_json, vit_entries
-from biomedclip_jax.interop.formats.peft.adapters import read_peft, write_peft
-from biomedclip_jax.interop.mapping import to_params
+from biomedclip_jax.interop.formats.peft._adapters import read_peft, write_peft
+from biomedclip_jax.models._gpt import GPT
+from biomedclip_jax.models._llama import Llama
 from biomedclip_jax.models.adapters import with_adapters
 from biomedclip_jax.models.bert import Bert
-from biomedclip_jax.models.gpt import GPT
-from biomedclip_jax.models.llama import Llama
 from biomedclip_jax.models.vit import ViT
 
 STILL = {"dropout": 0.0, "attention_dropout": 0.0}

@@ -1,4 +1,4 @@
-"""The names and sizes in CLEFT's checkpoints; what is done with them is in `cleft.py`."""
+"""The names and sizes in CLEFT's checkpoints; what is done with them is in `checkpoint.py`."""
 
 import dataclasses
 import re
@@ -20,10 +20,10 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import block_layers
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.cleft.lightning import LightningFile
+from biomedclip_jax.interop._mapping import Entry, dense, one, stacked
+from biomedclip_jax.interop.formats.cleft._lightning import LightningFile
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.peft.names import NAMES, key_width
-from biomedclip_jax.interop.mapping import Entry, dense, one, stacked
 
 IMAGE = "img_encoder_q."
 TEXT = "text_encoder_q."

@@ -22,8 +22,8 @@ from biomedclip_jax.losses import class_loss, pair_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.sharding import put_batch, replicated
+from biomedclip_jax.train._prompt_stage import class_prompts
 from biomedclip_jax.train.export import in_workdir
-from biomedclip_jax.train.prompt_stage import class_prompts
 from biomedclip_jax.train.state import TrainState
 
 _ROWS = 16  # pairs a device encodes at once

@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles, Metadata
-from biomedclip_jax.data.pmc.sources.cloud_layout import best_version, metadata_key, picture_files, read_metadata, xml_file
-from biomedclip_jax.data.pmc.sources.inventory import Index, list_bucket, list_versions, read_inventory
-from biomedclip_jax.data.pmc.sources.s3 import Bucket
+from biomedclip_jax.data.pmc.sources._cloud_layout import best_version, metadata_key, picture_files, read_metadata, xml_file
+from biomedclip_jax.data.pmc.sources._inventory import Index, list_bucket, list_versions, read_inventory
+from biomedclip_jax.data.pmc.sources._s3 import Bucket
 from biomedclip_jax.data.pmc.sources.selection import check_license
 from biomedclip_jax.errors import UserError
 

@@ -17,7 +17,7 @@ from biomedclip_jax.evaluation.zero_shot.task import accuracy
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
 from biomedclip_jax.prompts.learned import LearnedPrompts
 from biomedclip_jax.prompts.templates import label_sentences
-from biomedclip_jax.train.metrics import Line
+from biomedclip_jax.train._metrics import Line
 
 PROMPTS = "prompts.safetensors"
 _GALLERY_ROWS = 6

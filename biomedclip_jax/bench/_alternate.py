@@ -139,7 +139,7 @@ class Side:
 
 
 OURS = Side("biomedclip_jax", "biomedclip_jax.bench.ours")
-OPEN_CLIP = Side("open_clip", "biomedclip_jax.bench.open_clip")
+OPEN_CLIP = Side("open_clip", "biomedclip_jax.bench._open_clip")
 
 
 class _Process:

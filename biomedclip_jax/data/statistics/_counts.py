@@ -114,7 +114,7 @@ class BuildShard:
         """Read the records, one after the other. UserError for a shard that cannot be read."""
         import tensorflow_datasets as tfds
 
-        from biomedclip_jax.data.tfds_write import read_records
+        from biomedclip_jax.data._tfds_write import read_records
 
         features: Any = tfds.features.FeaturesDict.from_config(str(self.folder))
         decoders = {name: tfds.decode.SkipDecoding() for name, one in features.items() if isinstance(one, tfds.features.Image)}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from biomedclip_jax.config import ComputeConfig, Stage, TrainConfig
-from biomedclip_jax.planning.compiling import Compiled
-from biomedclip_jax.planning.hlo import Collective
-from biomedclip_jax.planning.topology import Topology
+from biomedclip_jax.planning._compiling import Compiled
+from biomedclip_jax.planning._hlo import Collective
+from biomedclip_jax.planning._topology import Topology
 from biomedclip_jax.train.flops import Prompts, Work, flops_per_pair, tower_work
 from biomedclip_jax.train.text_buckets import Buckets
 

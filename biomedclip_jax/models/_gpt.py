@@ -12,8 +12,8 @@ from jax import Array
 from jaxtyping import Bool, Int
 
 from biomedclip_jax.config import ComputeConfig, GPTConfig, LlamaConfig
+from biomedclip_jax.models._shapes import Features, Keys, Tokens, Words
 from biomedclip_jax.models.layers import EMBEDDING_SITE, dropout
-from biomedclip_jax.models.shapes import Features, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, prefix_length, run_blocks, stack_blocks
 
 

@@ -24,8 +24,8 @@ from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.data.images.load import ImageSource, load_image
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.probe.head import Head, cross_entropy, standardised, start, updated
-from biomedclip_jax.evaluation.trainer import State, Tree, begin, sgd, update
+from biomedclip_jax.evaluation._trainer import State, Tree, begin, sgd, update
+from biomedclip_jax.evaluation.probe._head import Head, cross_entropy, standardised, start, updated
 from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.sharding import AXES, as_varying, make_mesh, replicated, rows, shard_axes, sum_over_devices
 from biomedclip_jax.support.terminal import progress_bar

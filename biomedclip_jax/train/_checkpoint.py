@@ -14,7 +14,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.train.frozen import check_frozen, frozen_fingerprint, stored, without_frozen
+from biomedclip_jax.train._frozen import check_frozen, frozen_fingerprint, stored, without_frozen
 from biomedclip_jax.train.optimizer import Optimizer
 from biomedclip_jax.train.state import TrainState, abstract_state, starting_params
 

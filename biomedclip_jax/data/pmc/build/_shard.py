@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data._tfds_write import Encoder, read_records, write_records
+from biomedclip_jax.data.pmc.build._storage import Storage, sha256_of
 from biomedclip_jax.data.pmc.build.pairs import Filters, Pair, Reject, pairs_of_article
 from biomedclip_jax.data.pmc.build.record import ShardId, record_features, shard_name
-from biomedclip_jax.data.pmc.build.storage import Storage, sha256_of
 from biomedclip_jax.data.pmc.sources.open import Source
-from biomedclip_jax.data.tfds_write import Encoder, read_records, write_records
 from biomedclip_jax.support.parallel import in_order
 
 STATE = ".build"

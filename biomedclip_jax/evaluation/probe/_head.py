@@ -13,8 +13,8 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from biomedclip_jax.evaluation.metrics import softmax
-from biomedclip_jax.evaluation.trainer import shuffled
+from biomedclip_jax.evaluation._metrics import softmax
+from biomedclip_jax.evaluation._trainer import shuffled
 
 # Which epoch of a training counts. "last": the last one, of the trainings of the search, too (ELEVATER's
 # SEARCH_RESULT_ON_LAST_EPOCH). "best_test_epoch": the one that is best on what is predicted, be it the validation images of the

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from biomedclip_jax.config import ClipTextConfig, ComputeConfig
-from biomedclip_jax.models.shapes import Features, Keys, Tokens, Words
+from biomedclip_jax.models._shapes import Features, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 

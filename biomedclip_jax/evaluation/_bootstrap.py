@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from biomedclip_jax.evaluation.metrics import BINS, LOWER_IS_BETTER, calibration_bins, in_top_5, scored_classes
+from biomedclip_jax.evaluation._metrics import BINS, LOWER_IS_BETTER, calibration_bins, in_top_5, scored_classes
 
 Samples = Mapping[str, np.ndarray]  # metric -> its value on each resample, float64 [R]; NaN where it has none
 

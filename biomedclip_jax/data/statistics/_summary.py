@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.data.pmc.figure_types import UNKNOWN, all_types
-from biomedclip_jax.data.statistics.counts import Counts
+from biomedclip_jax.data.statistics._counts import Counts
 
 LIMITS = (77, 256, 512)  # tokens: CLIP's context, BiomedCLIP's, BERT's positions
 SIDES = (224, 336, 512)  # pixels

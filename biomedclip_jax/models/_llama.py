@@ -12,9 +12,9 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from biomedclip_jax.config import ComputeConfig, LlamaConfig
-from biomedclip_jax.models.gpt import pooled, seen, text_lengths, with_end
+from biomedclip_jax.models._gpt import pooled, seen, text_lengths, with_end
+from biomedclip_jax.models._shapes import Features, Hidden, Index, Keys, Tokens, Words
 from biomedclip_jax.models.layers import linear
-from biomedclip_jax.models.shapes import Features, Hidden, Index, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import BlockLinear, Gather, prefix_length, run_blocks, stacked
 
 

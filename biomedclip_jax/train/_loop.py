@@ -19,15 +19,15 @@ from biomedclip_jax.data.loader import Batch, TrainLoader
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
-from biomedclip_jax.train.checkpoint import About, Checkpoints, restored_state
+from biomedclip_jax.train._checkpoint import About, Checkpoints, restored_state
+from biomedclip_jax.train._frozen import frozen_fingerprint, without_frozen
+from biomedclip_jax.train._held_out import HeldOut
+from biomedclip_jax.train._metrics import Clock, HeldOutLine, MetricsFile, Progress, StepLine
+from biomedclip_jax.train._prompt_stage import class_prompts, with_context
 from biomedclip_jax.train.flops import flops_per_pair
-from biomedclip_jax.train.frozen import frozen_fingerprint, without_frozen
-from biomedclip_jax.train.held_out import HeldOut
-from biomedclip_jax.train.metrics import Clock, HeldOutLine, MetricsFile, Progress, StepLine
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
 from biomedclip_jax.train.optimizer import learning_rate, samples_before, stage_steps
-from biomedclip_jax.train.prompt_stage import class_prompts, with_context
 from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, caption_lengths, plan_buckets, token_share

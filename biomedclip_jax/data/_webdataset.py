@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data._tar_index import CLASS, IMAGE, JSON, NOTHING, TEXT, Tar, cache_file, index_tar, save_index
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, first_reject
 from biomedclip_jax.data.tables import REFERENCES, text_of, texts_of
-from biomedclip_jax.data.tar_index import CLASS, IMAGE, JSON, NOTHING, TEXT, Tar, cache_file, index_tar, save_index
 from biomedclip_jax.errors import UserError
 
 _THREADS = 16  # tars that are indexed at once

@@ -15,8 +15,8 @@ from urllib.parse import unquote_plus
 
 import numpy as np
 
-from biomedclip_jax.data.pmc.sources.cloud_layout import METADATA_KEY
-from biomedclip_jax.data.pmc.sources.s3 import Bucket, NotThere
+from biomedclip_jax.data.pmc.sources._cloud_layout import METADATA_KEY
+from biomedclip_jax.data.pmc.sources._s3 import Bucket, NotThere
 from biomedclip_jax.errors import UserError, first_line
 
 INVENTORIES = "inventory-reports/pmc-oa-opendata/metadata/"

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from biomedclip_jax.bench.alternate import Facts, Work, resident_peak, serve
+from biomedclip_jax.bench._alternate import Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, make_batch
 from biomedclip_jax.config import UNADAPTED, BertConfig, Softmax
 from biomedclip_jax.errors import UserError, first_line

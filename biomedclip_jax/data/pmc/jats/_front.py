@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 from lxml import etree
 
+from biomedclip_jax.data.pmc.jats._text import local_name, one_line, text_of
 from biomedclip_jax.data.pmc.jats.article import License
 from biomedclip_jax.data.pmc.jats.licences import license_code
-from biomedclip_jax.data.pmc.jats.text import local_name, one_line, text_of
 
 STATEMENT_LENGTH = 300  # characters of a licence's statement that are kept
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.labelled.types import Labelled
-from biomedclip_jax.evaluation.metrics import BINS, Calibration, confusion_counts
+from biomedclip_jax.evaluation._metrics import BINS, Calibration, confusion_counts
 from biomedclip_jax.evaluation.report.drawing import new_figure, picture_file, save, small, words
 
 _MISTAKES = 12
