@@ -9,75 +9,78 @@ With unit embeddings u (image) and v (text), s = exp(logit_scale) and B pairs:
     Classification, MultiLabel
               cross-entropy and binary cross-entropy of images against the embeddings of all classes
 
-A device's share is its own rows against the columns of all devices. The scores exist for one block of rows at a
-time, and in the backward pass are computed again (`jax.checkpoint`): memory grows with B, not with B². No
-collective stands inside the loop over blocks: embeddings are gathered once before it, and the transpose of that
-gather brings their gradients home.
+A device's share is its own rows against the columns of all devices. The scores exist for one block of rows at a time
+and are computed again in the backward pass (`jax.checkpoint`): memory grows with B, not with B². No collective is in
+the loop over blocks: embeddings are gathered once before it, and the transpose of the gather brings gradients home.
 
 To add a loss of pairs: its fields as a class in `config/losses.py`, its formula as a function such as
-`softmax_block`, and a line in `_block_function`.
+`softmax_block`, and a line in `_BLOCK_FUNCTIONS`. Its `directions` say whether it is summed over the rows of images
+alone, like `Sigmoid`, or over those of texts, too.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jaxtyping import Bool, Float, Int
 
 from biomedclip_jax.config import Classification, ClassLoss, PairLoss, Sigmoid, Softmax
 from biomedclip_jax.sharding import all_rows, device_count, first_row
 
-Numbers = Mapping[str, Array]  # logit_scale (the logarithm of s) and, for `Sigmoid`, logit_bias: float32 scalars
+Scalar = Float[Array, ""]
+Numbers = Mapping[str, Scalar]  # logit_scale (the logarithm of s) and, for `Sigmoid`, logit_bias
+Embeddings = Float[Array, "n E"]  # of unit length
+Scores = Float[Array, "n m"]  # of n rows of a block against all m columns
 
 _BLOCK_SCORES = 1 << 24  # scores of one block of rows: 64 MiB in float32
 _MOST_ROWS = 1024
 _NOTHING = -1e30  # exp gives exactly 0; an infinity would give 0/0 in the gradient of a pair that has no others
 
-# --- the formulas: scores [b, C] of b rows against all columns, which of them are the pairs bool [b, C] -> their sum -------
+# --- the formulas: scores of a block, and which of them are of pairs -> what the block adds to the loss -------------
 
 
-def softmax_block(scores: Array, pairs: Array, numbers: Numbers) -> Array:
-    """Σ_i log Σ_j exp(s·(score_ij - score of the pair)) over the rows of a block, a float32 scalar.
+def softmax_block(scores: Scores, pairs: Bool[Array, "n m"], numbers: Numbers) -> Scalar:
+    """Σ_i log Σ_j exp(s·(score_ij - score of the pair)) over the rows of a block.
 
-    The pair's score is subtracted before the log-sum-exp, and log(1 + Σ of the others) is taken of what remains. So
-    a loss of 1e-11 and the gradient of the scale keep their digits, where log-sum-exp minus the pair's score loses
-    all of them.
+    The pair's score is subtracted first, and log(1 + Σ of the others) is taken of what remains. So a loss of 1e-11 and
+    the gradient of the scale keep their digits, where log-sum-exp minus the pair's score loses all of them.
     """
     gaps = scores - jnp.sum(scores, axis=1, where=pairs, keepdims=True)
     others = jax.nn.logsumexp(jnp.where(pairs, _NOTHING, jnp.exp(numbers["logit_scale"]) * gaps), axis=1)
     return jax.nn.softplus(others).sum()
 
 
-def sigmoid_block(scores: Array, pairs: Array, numbers: Numbers) -> Array:
-    """Σ_i Σ_j log(1 + exp(-z_ij·(s·score_ij + b))) over a block, a float32 scalar."""
+def sigmoid_block(scores: Scores, pairs: Bool[Array, "n m"], numbers: Numbers) -> Scalar:
+    """Σ_i Σ_j log(1 + exp(-z_ij·(s·score_ij + b))) over the scores of a block."""
     logits = jnp.exp(numbers["logit_scale"]) * scores + numbers["logit_bias"]
     return jax.nn.softplus(jnp.where(pairs, -logits, logits)).sum()
 
 
-def _block_function(loss: PairLoss) -> Callable[[Array, Array, Numbers], Array]:
-    return {Softmax: softmax_block, Sigmoid: sigmoid_block}[type(loss)]
+_BLOCK_FUNCTIONS: dict[type, Callable[..., Array]] = {Softmax: softmax_block, Sigmoid: sigmoid_block}
 
 
 # --- losses of pairs ------------------------------------------------------------------------------------------------
 
 
-def pair_loss(loss: PairLoss, image: Array, text: Array, numbers: Numbers) -> Array:
-    """The loss of B pairs on one device, a float32 scalar. image, text: float32 [B, E], unit length, row i of both a pair."""
+def pair_loss(loss: PairLoss, image: Embeddings, text: Embeddings, numbers: Numbers) -> Scalar:
+    """The loss of pairs on one device; row i of image and text is a pair."""
     own = jnp.arange(len(image))
     return _sum_of_rows(loss, (image, text), (image, text), (own, own), numbers) / len(image)
 
 
-def local_loss(loss: PairLoss, image: Array, text: Array, numbers: Numbers, text_rows: Array | None = None) -> Array:
+def local_loss(
+    loss: PairLoss, image: Embeddings, text: Embeddings, numbers: Numbers, text_rows: Int[Array, " n"] | None = None
+) -> Scalar:
     """This device's share of a loss over all devices, inside `jax.shard_map`: the shares add up to the whole.
 
-    image, text: float32 [B / devices, E], unit length. numbers: device-varying. text_rows: int32 [B / devices], the
-    pairs (rows of the whole batch) that the rows of `text` belong to, where they are not the device's own in order;
-    each pair of the batch must be on exactly one device. With `Softmax.negatives` pairs are compared within groups
-    of so many consecutive ones: a divisor of B / devices, where nothing is gathered, or a multiple.
+    image, text: its n = B / devices rows. numbers: device-varying. text_rows: the pairs (rows of the whole batch) that
+    the rows of `text` belong to, where they are not the device's own in order; each pair of the batch must be on
+    exactly one device. `Softmax.negatives`, a divisor or a multiple of n: pairs are compared in groups of so many.
     """
-    here, negatives = len(image), loss.negatives if isinstance(loss, Softmax) else None
+    here, negatives = len(image), loss.negatives
     if negatives is not None and here % negatives == 0:
         groups = [x.reshape(-1, negatives, x.shape[1]) for x in (image, text)]
         return jax.vmap(lambda u, v: pair_loss(loss, u, v, numbers))(*groups).mean() / device_count()
@@ -90,29 +93,25 @@ def local_loss(loss: PairLoss, image: Array, text: Array, numbers: Numbers, text
         order = all_rows(text_rows)  # pair of each gathered caption; its inverse says where the caption of a pair is
         caption_of_image = jnp.zeros_like(order).at[order].set(jnp.arange(batch))[pairs]
         image_of_caption = text_rows
-
-    def columns(x: Array) -> Array:
-        return all_rows(x) if group == batch else lax.dynamic_slice_in_dim(all_rows(x), first, group)
-
-    both = columns(image), columns(text)
-    return _sum_of_rows(loss, (image, text), both, (caption_of_image, image_of_caption), numbers) / batch
+    columns = [all_rows(x) for x in (image, text)]
+    if group < batch:
+        columns = [lax.dynamic_slice_in_dim(x, first, group) for x in columns]
+    return _sum_of_rows(loss, (image, text), columns, (caption_of_image, image_of_caption), numbers) / batch
 
 
 def _sum_of_rows(
-    loss: PairLoss, rows: tuple[Array, Array], columns: tuple[Array, Array], pairs: tuple[Array, Array], numbers: Numbers
+    loss: PairLoss, rows: Sequence[Array], columns: Sequence[Array], pairs: Sequence[Array], numbers: Numbers
 ) -> Array:
     """The loss of these rows, times B. Each argument is of images and of texts; pairs: the column that each row belongs to."""
-    streamed = partial(_streamed, _block_function(loss), numbers)
+    streamed = partial(_streamed, _BLOCK_FUNCTIONS[type(loss)], numbers)
     by_image = streamed(rows[0], columns[1], pairs[0])
-    if not isinstance(loss, Softmax):
+    if loss.directions is None:
         return by_image
     both = by_image + streamed(rows[1], columns[0], pairs[1])
     return both if loss.directions == "sum" else both / 2
 
 
-def _streamed(
-    block_function: Callable[[Array, Array, Numbers], Array], numbers: Numbers, queries: Array, keys: Array, pairs: Array
-) -> Array:
+def _streamed(block_function: Callable[..., Array], numbers: Numbers, queries: Array, keys: Array, pairs: Array) -> Array:
     """Σ of `block_function` over blocks of the rows of `queries`, of which the last may be shorter. pairs: int32 [b]."""
     size = min(_MOST_ROWS, max(8, _BLOCK_SCORES // len(keys)))
 
@@ -131,12 +130,12 @@ def _streamed(
 # --- losses of classes ----------------------------------------------------------------------------------------------
 
 
-def class_loss(loss: ClassLoss, image: Array, classes: Array, labels: Array, logit_scale: Array) -> Array:
-    """The mean loss of images against all classes, a float32 scalar; the logits are exp(logit_scale) times the cosines.
+def class_loss(
+    loss: ClassLoss, image: Float[Array, "B E"], classes: Float[Array, "C E"], labels: Bool[Array, "B C"], logit_scale: Scalar
+) -> Scalar:
+    """The mean loss of images against all classes, of unit embeddings; the logits are exp(logit_scale) times the cosines.
 
-    image: float32 [B, E] and classes: float32 [C, E], unit length. labels: bool [B, C]. `Classification`:
-    cross-entropy, of images with one label. `MultiLabel`: the mean of each class's binary cross-entropy (torch's
-    `BCEWithLogitsLoss`).
+    `Classification`: cross-entropy, one label an image. `MultiLabel`: the mean of torch's `BCEWithLogitsLoss`.
     """
     logits = jnp.exp(logit_scale) * _product(image, classes.T)
     if isinstance(loss, Classification):

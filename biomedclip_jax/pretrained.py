@@ -18,8 +18,8 @@ from biomedclip_jax.data.text import used_length
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop import fingerprint
 from biomedclip_jax.interop.detect import UNFINISHED_RUN, detect, read_adapter
-from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.prompts.learned import LearnedPrompts
 from biomedclip_jax.prompts.templates import check_labels, label_sentences

@@ -1,9 +1,8 @@
 """The mesh, and how state and batch are sharded over it. No other file names an axis.
 
 Two axes: `data` and `fsdp`. The batch is split over both. Parameters and optimizer state are whole copies along
-`data`; along `fsdp` each large matrix is split, and put together again where it is used (`gather_leaves`). With
-fsdp = 1, the default, this is plain data parallelism. The split matrices are a rule of their path and shape alone
-(`shard_axes`), so a checkpoint restores onto any mesh.
+`data`; along `fsdp` each large matrix is split, and put together where it is used (`gather_leaves`). fsdp = 1 is
+plain data parallelism. `shard_axes` knows only path and shape, so a checkpoint restores onto any mesh.
 """
 
 import functools
@@ -17,6 +16,7 @@ from jax import Array, lax
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int, Shaped
 
 from biomedclip_jax.errors import UserError
 
@@ -51,7 +51,7 @@ def rows(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This host's rows of a batch -> global arrays, split over all devices."""
+    """Global arrays, split over all devices, from this host's rows of a batch."""
     return {name: jax.make_array_from_process_local_data(rows(mesh), array) for name, array in batch.items()}
 
 
@@ -101,7 +101,7 @@ def placed(shapes: Tree, mesh: Mesh) -> Tree:
 # --- inside `jax.shard_map` over the mesh -----------------------------------------------------------------------------
 
 
-def first_row(here: int) -> Array:
+def first_row(here: int) -> Int[Array, ""]:
     """The first of this device's rows of the batch, where each device holds `here` rows."""
     return lax.axis_index(AXES) * here
 
@@ -111,8 +111,8 @@ def device_count() -> int:
     return lax.axis_size(AXES)
 
 
-def all_rows(x: Array) -> Array:
-    """[b, ...] on each device -> [B, ...] on every device. Its transpose sums and scatters the gradient back."""
+def all_rows(x: Shaped[Array, "n ..."]) -> Shaped[Array, "B ..."]:
+    """The rows of all devices, on every device. Its transpose sums and scatters the gradient back."""
     return lax.all_gather(x, AXES, tiled=True)
 
 
@@ -122,10 +122,9 @@ def as_varying(params: Tree, axes: Tree) -> Tree:
 
 
 def gather_leaves(params: Tree, axes: Tree, first: int = 0, dtype: Any = jnp.float32) -> Tree:
-    """Split parameters -> whole ones, in `dtype`, or in their own if that is narrower. `first`: leading axes that have been
-    sliced off since `axes` was made.
+    """Split parameters -> whole ones, in `dtype` or in their own if that is narrower; they travel so, gradients in float32.
 
-    They travel in that type; their gradients are summed in float32.
+    first: leading axes that have been sliced off since `axes` was made.
     """
 
     def whole(x: Array, axis: int) -> Array:
@@ -147,7 +146,7 @@ def _gather_backward(axis: int, dtype: np.dtype, _: None, gradient: Array) -> tu
 _gather.defvjp(lambda x, axis, dtype: (_gather(x, axis, dtype), None), _gather_backward)
 
 
-def sum_over_devices(loss: Array, gradients: Tree, axes: Tree) -> tuple[Array, Tree]:
+def sum_over_devices(loss: Float[Array, ""], gradients: Tree, axes: Tree) -> tuple[Float[Array, ""], Tree]:
     """The loss and gradient of the whole batch from each device's share, in one reduction a kind of leaf.
 
     The transpose of `gather_leaves` has summed the gradient of a split parameter over `fsdp` already.

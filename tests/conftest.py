@@ -23,9 +23,11 @@ from jaxtyping import install_import_hook  # noqa: E402
 # every call of their functions in a test checks the shapes and dtypes that the signatures tell
 CHECKED = (
     "biomedclip_jax.models",
+    "biomedclip_jax.losses",
+    "biomedclip_jax.sharding",
     "biomedclip_jax.pretrained",
-    "biomedclip_jax.evaluation.retrieval.ranks",
-    "biomedclip_jax.evaluation.metrics",
+    "biomedclip_jax.evaluation.retrieval._ranks",
+    "biomedclip_jax.evaluation._metrics",
 )
 install_import_hook(CHECKED, "helpers.shapes.checked")
 

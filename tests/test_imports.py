@@ -55,6 +55,9 @@ def rooms_imported(source: str, module: str) -> list[tuple[str, bool]]:
     return found
 
 
+PACKAGES = {".".join([PACKAGE, *path.parent.relative_to(ROOT).parts]) for path in ROOT.rglob("__init__.py")}
+
+
 def wrong_imports(source: str, module: str) -> list[str]:
     """What the table above forbids in `source`; `module` is its dotted name."""
     room = module.split(".")[1]
@@ -78,6 +81,33 @@ def test_every_file_keeps_the_direction() -> None:
     assert [wrong for name, source in found.items() for wrong in wrong_imports(source, name)] == []
 
 
+def importers() -> dict[str, set[str]]:
+    """For each module, the modules that import it. The `__init__` of a package has the package's name."""
+    sources = {module.removesuffix(".__init__"): source for module, source in modules().items()}
+    found: dict[str, set[str]] = {module: set() for module in sources}
+    for module, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    found.get(name if name in sources else node.module, set()).add(module)
+    return found
+
+
+def test_modules_that_only_their_room_needs_begin_with_an_underscore() -> None:
+    """Those that nobody outside their package imports; not the verbs of the command, nor what an `__init__` hands on."""
+    wrong = []
+    for module, users in importers().items():
+        package, _, name = module.rpartition(".")
+        if package in ("", PACKAGE, f"{PACKAGE}.cli") or name.startswith("__") or not users:
+            continue
+        inside = all(user.startswith(f"{package}.") for user in users)
+        handed_on = package in users and not name.startswith("_")
+        if inside != name.startswith("_") and not handed_on and module not in PACKAGES:
+            wrong.append(f"{module}: imported by {', '.join(sorted(users))}")
+    assert not wrong
+
+
 def test_the_table_has_no_cycle_and_says_what_the_design_says() -> None:
     """The files obey the table; this is about the table, in which a careless new row would allow anything."""
     reached: set[str] = set()
@@ -99,7 +129,7 @@ def test_the_table_has_no_cycle_and_says_what_the_design_says() -> None:
 
 
 # The files of evaluation that split work over the devices; all others leave that to `Pretrained`.
-ON_THE_MESH = {"evaluation.probe.image_tower", "evaluation.retrieval.approximate", "evaluation.retrieval.ranks"}
+ON_THE_MESH = {"evaluation.probe._image_tower", "evaluation.retrieval.approximate", "evaluation.retrieval._ranks"}
 
 
 def test_only_named_files_of_evaluation_know_the_mesh() -> None:
@@ -125,7 +155,7 @@ def test_no_exception_outlives_its_use() -> None:
         ("models.vit", "import biomedclip_jax.losses as o"),
         ("models.vit", "def f():\n    from biomedclip_jax.sharding import DATA"),
         ("evaluation.report", "class A:\n    def f(self):\n        import biomedclip_jax.train.main"),
-        ("interop.hub", "from biomedclip_jax.data.text import Tokenizer"),
+        ("interop.model_files", "from biomedclip_jax.data.text import Tokenizer"),
         ("train.loop", "from biomedclip_jax.cli import main"),
         ("data.pairs", "from biomedclip_jax import CLIP"),  # by way of the lazy names of the package
         ("pretrained", "from biomedclip_jax.train.export import read_run"),  # allowed inside a function only

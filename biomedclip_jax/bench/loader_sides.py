@@ -30,7 +30,7 @@ def ours(task: Task) -> Generator[int, None, None]:
 def open_clip(task: Task) -> Generator[int, None, None]:
     """Rows of the batches of open_clip's own WebDataset loader, on the same tars, shuffled and without end."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from biomedclip_jax.bench.open_clip import import_open_clip
+    from biomedclip_jax.bench._open_clip import import_open_clip
 
     library = import_open_clip()
     from open_clip.transform import AugmentationCfg

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from biomedclip_jax.bench.alternate import Counted, Facts, Work, resident_peak, serve
+from biomedclip_jax.bench._alternate import Counted, Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
 from biomedclip_jax.config import PairLoss
 from biomedclip_jax.losses import local_loss

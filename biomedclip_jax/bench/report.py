@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.bench.alternate import OPEN_CLIP, OURS, Counted, Facts, Side, Times, alternate
+from biomedclip_jax.bench._alternate import OPEN_CLIP, OURS, Counted, Facts, Side, Times, alternate
 from biomedclip_jax.bench.task import Task
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text

@@ -30,11 +30,6 @@ class AugmentConfig:
         fits = len(self.color_jitter) == 4 and all(value >= 0 for value in self.color_jitter)
         check(fits and self.color_jitter[3] <= 0.5, self, "color_jitter", "four numbers of 0 or more, the last at most 0.5")
 
-    @property
-    def is_on(self) -> bool:
-        """Whether anything is changed at all."""
-        return bool(self.color_jitter_prob or self.gray_scale_prob or self.flip_prob)
-
 
 @dataclass(frozen=True)
 class DataConfig:

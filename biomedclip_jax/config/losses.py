@@ -1,4 +1,10 @@
-"""The losses that a stage can learn by, each with the choices that it really has; the formulas are in `losses.py`."""
+"""The losses that a stage can learn by, with the choices that each really has; the formulas are in `losses.py`.
+
+Every loss says, as a field or as a class variable where there is no choice: `prompted`, whether texts are labels that
+stand after the learned context; `negatives`, the size of the groups within which pairs are compared, None for the
+whole batch; and a loss of pairs `directions`, what is made of its sums over images and over texts, None where the
+first is all.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -38,6 +44,8 @@ class Sigmoid:
     """SigLIP's loss: every image and every text are a pair or not, each decided alone. It needs `model.init_logit_bias`."""
 
     prompted: ClassVar[bool] = False
+    negatives: ClassVar[None] = None
+    directions: ClassVar[None] = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,7 @@ class Classification:
     """Cross-entropy of an image against the learned prompts of all classes, one of which is right (CLEFT's second stage)."""
 
     prompted: ClassVar[bool] = True
+    negatives: ClassVar[None] = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class MultiLabel:
     """Binary cross-entropy of an image against the learned prompt of each class, any number of which may be right."""
 
     prompted: ClassVar[bool] = True
+    negatives: ClassVar[None] = None
 
 
 PairLoss = Softmax | Sigmoid

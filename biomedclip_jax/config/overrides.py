@@ -74,7 +74,7 @@ def override(config: Config, arguments: Sequence[str], other_flags: Sequence[str
     for flag, words in _grouped(arguments):
         path = flag.removeprefix("--").replace("-", "_")
         if path not in known:
-            raise UserError(f"{flag}: {_why_unknown(path, list(known), other_flags)}")
+            raise UserError(f"{flag}: {_why_unknown(config, path, list(known), other_flags)}")
         if not _settable(known[path].kind):
             raise UserError(f"{flag}: cannot be given on the command line; set {path} in the config file")
         rest = list(words)
@@ -110,8 +110,9 @@ def describe(config: Any) -> str:
             about += f"; default: {shlex.join(_words(field.default)) or 'nothing'}"
         lines += wrapped(f"({about})", f"  {shlex.join([field.flag, *field.words]):44s}  ")
         lines += wrapped(field.text)
-    if others := [field.path for field in _walk(config, "") if not _settable(field.kind)]:
-        lines += ["", *wrapped(f"Only in the config file: {', '.join(others)}; and the kinds of losses and towers.", "", "")]
+    others = [field.path for field in _walk(config, "") if not _settable(field.kind)]
+    others.append("which kind of loss, tower or adapter it is")
+    lines += ["", *wrapped(f"Only in the config file: {', '.join(others)}.", "", "")]
     return "\n".join(lines[1:])
 
 
@@ -144,6 +145,13 @@ def _children(node: Any) -> dict[str, Any] | None:
     if isinstance(node, tuple) and node and all(map(dataclasses.is_dataclass, node)):
         return {str(number): child for number, child in enumerate(node)}
     return None
+
+
+def _node(config: Any, path: str) -> Any:
+    """What stands at a path of the config; None where nothing does."""
+    for name in path.split("."):
+        config = (_children(config) or {}).get(name)
+    return config
 
 
 def _walk(node: Any, prefix: str) -> Iterator[Field]:
@@ -279,9 +287,14 @@ def _grouped(arguments: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     yield from groups
 
 
-def _why_unknown(path: str, known: list[str], other_flags: Sequence[str]) -> str:
-    if below := [other for other in known if other.startswith(f"{path}.")]:
-        return f"has fields of its own; give one of them, such as {_flag(below[0])}"
+def _why_unknown(config: Any, path: str, known: list[str], other_flags: Sequence[str]) -> str:
+    place = path.removesuffix(".kind")  # as `config.json` calls it
+    below = [other for other in known if other.startswith(f"{place}.")]
+    fields = f"has fields of its own; give one of them, such as {_flag(below[0])}" if below else "has no fields"
+    if dataclasses.is_dataclass(node := _node(config, place)):
+        return f"is a {type(node).__name__}, which only the config file can change; it {fields}"
+    if below:
+        return fields
     if numbered := re.match(r"(.+?)\.(\d+)(\.|$)", path):
         owner, index = numbered[1], numbered[2]
         present = {found[1] for other in known if (found := re.match(rf"{re.escape(owner)}\.(\d+)\.", other))}

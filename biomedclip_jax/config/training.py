@@ -1,7 +1,7 @@
 """How a model is trained: computing, sharding, stages, optimizer."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive, operational
 from biomedclip_jax.config.losses import Loss, Softmax
@@ -142,7 +142,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         check_positive(self, "batch_size")
-        check(isinstance(self.loss, Loss), self, "loss", "Softmax(), Sigmoid(), Classification() or MultiLabel()")
+        check(isinstance(self.loss, Loss), self, "loss", f"one of {', '.join(f'{kind.__name__}()' for kind in get_args(Loss))}")
         check_patterns(self, "trainable", self.trainable)
         check(len(self.trainable) > 0, self, "trainable", "at least one parameter path")
         check((self.epochs is None) != (self.steps is None), self, "epochs", "either epochs or steps, not both or neither")
@@ -158,7 +158,7 @@ class Stage:
         if self.image_size is not None:
             check_positive(self, "image_size")
         check(self.learning_rate_scale > 0, self, "learning_rate_scale", "a number above 0")
-        if isinstance(self.loss, Softmax) and self.loss.negatives is not None:
+        if self.loss.negatives is not None:
             fits = self.batch_size % self.loss.negatives == 0
             check(fits, self.loss, "negatives", f"None or a divisor of batch_size = {self.batch_size}")
         check(self.optimizer is None or self.optimizer.ema is None, self, "optimizer", "one without ema, which is the run's")

@@ -223,7 +223,7 @@ def _write_tars(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
 
 
 def _write_build(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
-    from biomedclip_jax.data.tfds_write import BuildWriter
+    from biomedclip_jax.data._tfds_write import BuildWriter
 
     shape = _shape(pairs)
     writer = BuildWriter(folder, several=shape.several, references=shape.references, labels=shape.labels)

@@ -87,9 +87,8 @@ class ExampleMaker:
         return Batch(images, self.tokenizer(captions), index, hot), rejects
 
     def _example(self, position: int, record: int, rejects: list[Reject]) -> tuple[np.ndarray, Texts]:
-        extras = self.config.augment if self.config.augment.is_on else None
-        for attempt in range(len(self.pairs)):
-            chosen = (record + attempt) % len(self.pairs)
+        count = len(self.pairs)
+        for chosen in (*range(record, count), *range(record)):
             try:
                 pair = self.pairs[chosen]
                 image = load_image(pair.image, pair.name)
@@ -97,9 +96,9 @@ class ExampleMaker:
                 rejects.append(reject(self.pairs, chosen, error))
                 continue
             generator = np.random.default_rng((self.seed, position))
-            pixels = preprocess_train(image, self.preprocess, generator, self.config.crop_scale, extras)
+            pixels = preprocess_train(image, self.preprocess, generator, self.config.crop_scale, self.config.augment)
             return pixels, pair
-        raise UserError(f"none of the {len(self.pairs)} images of the training data can be read")
+        raise UserError(f"none of the {count} images of the training data can be read")
 
     def draw_text(self, texts: Texts, position: int) -> str:
         """One of the captions or, in `reference_share` of the cases, one of the paragraphs that mention the figure."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.config import Mix
+from biomedclip_jax.data._tfds_read import is_build, open_build, open_tfds
+from biomedclip_jax.data._webdataset import find_shards, open_shards
 from biomedclip_jax.data.labelled.readers import (
     has_class_folders,
     labelled_build,
@@ -22,8 +24,6 @@ from biomedclip_jax.data.names import matching_split, require_whole, split_of
 from biomedclip_jax.data.pairs import Mixture, Pairs
 from biomedclip_jax.data.table_rows import is_table
 from biomedclip_jax.data.tables import read_table
-from biomedclip_jax.data.tfds_read import is_build, open_build, open_tfds
-from biomedclip_jax.data.webdataset import find_shards, open_shards
 from biomedclip_jax.errors import UserError
 
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # the last are told to be unpacked

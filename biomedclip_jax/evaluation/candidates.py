@@ -9,7 +9,7 @@ import jax
 from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import UNFINISHED_RUN, check_adapter, detect
-from biomedclip_jax.interop.hub import local_folder
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
 
 _SMALL = 10_000_000  # bytes: tokenizers have less, weights more

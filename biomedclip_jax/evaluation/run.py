@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.evaluation import Evaluation
 from biomedclip_jax.evaluation.probe.methods import FewLabels, Method
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels

@@ -43,8 +43,8 @@ from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE as OPEN_
 from biomedclip_jax.interop.formats.open_clip.folder import read_open_clip
 from biomedclip_jax.interop.formats.peft.folders import is_peft, with_peft
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import bert_tokenizer, clip_tokenizer
 from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, TensorFile, find_weights, read_weights
-from biomedclip_jax.interop.tokenizer_files import bert_tokenizer, clip_tokenizer
 
 UNFINISHED_RUN = "a run that is not finished"
 

@@ -23,12 +23,12 @@ from biomedclip_jax.config import (
     ViTConfig,
 )
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import to_params
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_entries
 from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
-from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.mapping import to_params
 from biomedclip_jax.interop.model import Model, Params
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions

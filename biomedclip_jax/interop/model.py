@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, PreprocessConfig
-from biomedclip_jax.interop.mapping import Report
+from biomedclip_jax.interop._mapping import Report
 
 Params = dict[str, Any]  # a nested dict of arrays, of the structure that `models.abstract_model` gives
 

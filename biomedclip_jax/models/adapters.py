@@ -1,9 +1,9 @@
 """LoRA, AdaLoRA's final form, (IA)³ and prefix tuning in the blocks of a tower, and their merging into the weights.
 
-The parameters of an adapter are siblings of the layer's own: `text/blocks/attention/qkv/lora_a` beside
-`.../kernel`, or `query_lora_a` where only the queries of the fused layer are adapted. So `Stage.trainable =
-("*lora*",)` means them and nothing else. `with_adapters` puts other layers in the place of a tower's own; the
-towers know nothing of them. The sizes are those of PEFT, transposed: a [in, A], b [A, out] for rank A.
+The parameters of an adapter are siblings of the layer's own: `text/blocks/attention/qkv/lora_a` beside `.../kernel`,
+or `query_lora_a` where only the queries of the fused layer are adapted. So the pattern "*lora*" in `Stage.trainable`
+means them and nothing else. `with_adapters` puts other layers in the place of a tower's own; the towers know nothing
+of them. The sizes are those of PEFT, transposed: a [in, A], b [A, out] for rank A.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import AdaLoRAConfig, Adaptation, AdapterConfig, CLIPConfig, IA3Config, LoRAConfig, PrefixConfig
 from biomedclip_jax.config.adapters import PARTS, Layers, block_layers
+from biomedclip_jax.models._shapes import Index, Keys
 from biomedclip_jax.models.layers import dropout, product
-from biomedclip_jax.models.shapes import Index, Keys
 from biomedclip_jax.models.transformer import BlockLinear
 
 LowRankConfig = LoRAConfig | AdaLoRAConfig
@@ -51,7 +51,7 @@ def with_adapters(clip: Any, adaptation: Adaptation, rngs: nnx.Rngs) -> None:
         adapter, sizes = getattr(adaptation, tower), getattr(clip.config, tower)
         if adapter is not None:
             _adapt_blocks(getattr(clip, tower).blocks, adapter, block_layers(sizes), rngs)
-    if adaptation.context:  # CoOp's random start; a run may start it from words (`train/prompt_stage.py`)
+    if adaptation.context:  # CoOp's random start; a run may start it from words (`train/_prompt_stage.py`)
         clip.context = nnx.Param(0.02 * jax.random.normal(rngs.params(), (adaptation.context, clip.config.text.width)))
 
 
@@ -107,8 +107,8 @@ class LowRankLinear(_Around):
         As in PEFT, LoRA's A is uniform within ±1/sqrt(in) and B zero; AdaLoRA's are normal, its e zero. site: of dropout.
         """
         super().__init__(layer, rngs)
-        self.parts = tuple((prefix, part) for prefix, (part, _) in parts.items())
-        self.ranks = {prefix: ranks for prefix, (_, ranks) in parts.items() if ranks is not None}
+        # tuples, because programs are compiled for the model's graph, which must be hashable
+        self.parts = tuple((prefix, part, ranks) for prefix, (part, ranks) in parts.items())
         self.site = site
         self.rate = adapter.dropout
         self.scale = scale_of(adapter)
@@ -130,11 +130,11 @@ class LowRankLinear(_Around):
         y = super().__call__(x)
         x = dropout(x.astype(y.dtype), self.rate, keys, self.site)
         added = {}
-        for prefix, part in self.parts:
+        for prefix, part, ranks in self.parts:
             narrow = product(x, getattr(self, f"{prefix}lora_a")[...].astype(y.dtype))
             e = getattr(self, f"{prefix}lora_e", None)
             if e is not None:
-                narrow = narrow * _kept(e[...], self.ranks.get(prefix), index).astype(y.dtype)
+                narrow = narrow * _kept(e[...], ranks, index).astype(y.dtype)
             added[part] = product(narrow, getattr(self, f"{prefix}lora_b")[...].astype(y.dtype))
         return y + _whole(added, jnp.zeros_like) * jnp.asarray(self.scale, y.dtype)
 

@@ -10,8 +10,8 @@ from jax import Array
 from jaxtyping import Bool
 
 from biomedclip_jax.config import BertConfig, ComputeConfig
+from biomedclip_jax.models._shapes import Features, Hidden, Keys, Tokens, Words
 from biomedclip_jax.models.layers import EMBEDDING_SITE, dropout, linear
-from biomedclip_jax.models.shapes import Features, Hidden, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, prefix_length, read_blocks, stack_blocks
 
 

@@ -1,5 +1,6 @@
 """The model: an image tower, a text tower, their projections into the joint space, and the temperature."""
 
+import functools
 from typing import Any
 
 import jax
@@ -23,13 +24,13 @@ from biomedclip_jax.config import (
     ViTConfig,
 )
 from biomedclip_jax.config.towers import features
+from biomedclip_jax.models._clip_text import ClipText
+from biomedclip_jax.models._gpt import GPT
+from biomedclip_jax.models._llama import Llama
+from biomedclip_jax.models._shapes import Embeddings, Features, Images, Keys, Tokens, Words
 from biomedclip_jax.models.adapters import with_adapters
 from biomedclip_jax.models.bert import Bert
-from biomedclip_jax.models.clip_text import ClipText
-from biomedclip_jax.models.gpt import GPT
 from biomedclip_jax.models.layers import linear
-from biomedclip_jax.models.llama import Llama
-from biomedclip_jax.models.shapes import Embeddings, Features, Images, Keys, Tokens, Words
 from biomedclip_jax.models.transformer import Gather, activate
 from biomedclip_jax.models.vit import ViT
 
@@ -144,17 +145,22 @@ def abstract_model(
     """The model without its numbers: `(graph, shapes)`, for `nnx.merge(graph, params)`.
 
     adaptation: what is trained beside its weights; gathers: as in `CLIP`.
-    `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure.
+    `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure. It is
+    the caller's own and may be changed.
     """
+    graph, shapes = _traced(config, compute or ComputeConfig(), adaptation, image_gather, text_gather)
+    return graph, jax.tree.map(lambda leaf: leaf, shapes)
 
+
+@functools.lru_cache(maxsize=16)  # a run asks a dozen times for the same model, 0.1 s each
+def _traced(config: CLIPConfig, compute: ComputeConfig, adaptation: Adaptation, *gathers: Gather | None) -> tuple[Any, Params]:
     def make() -> CLIP:
         rngs = nnx.Rngs(0)
-        clip = CLIP(config, compute or ComputeConfig(), rngs, image_gather, text_gather)
+        clip = CLIP(config, compute, rngs, *gathers)
         with_adapters(clip, adaptation, rngs)
         return clip
 
-    module = nnx.eval_shape(make)
-    graph, state = nnx.split(module)
+    graph, state = nnx.split(nnx.eval_shape(make))
     return graph, nnx.to_pure_dict(state)
 
 

@@ -1,14 +1,14 @@
 """Layers that all towers share: dense ones, and dropout keyed by example.
 
-The product of a dense layer has a gradient rule of its own. JAX's makes the kernel's gradient as (gradientᵀ · x)ᵀ; XLA
-for CPU then copies the whole transposed gradient and packs both operands against the grain: an eighth of the training
-step at BiomedCLIP's size. Here the narrower of the two operands is the transposed one. The numbers are the same. On an
-A100 it costs nothing: the step compiled for one has the same copies, transposes, fusions and memory in either form.
+The product of a dense layer has a gradient rule of its own. JAX's makes the kernel's gradient as (gradientᵀ · x)ᵀ;
+XLA for CPU then copies the whole transposed gradient and packs both operands against the grain: an eighth of the
+training step at BiomedCLIP's size. Here the narrower of the two operands is the transposed one. The numbers are the same. On an
+A100 and on a TPU v5e it costs nothing: steps compiled for them have the same copies, transposes and memory either way.
 
 Dropout takes `keys`, an array of B keys, from which each site derives its own. So the mask of a caption depends
 neither on its row in a batch nor on how far it is padded: the random bits are made from counters by hand, because
-those of `jax.random.bernoulli` for attention weights change with the length. In a step compiled for an A100 this is
-one transpose more (50 MB at two blocks a tower and 64 pairs); copies and memory are the same.
+those of `jax.random.bernoulli` for attention weights change with the length. What that costs in compiled steps is in
+docs/measurements.md: nothing on an A100, 14 % more bytes on v5e.
 """
 
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ from jax.extend.random import threefry2x32_p
 from jaxtyping import Bool, Float, UInt32
 
 from biomedclip_jax.config import ComputeConfig
-from biomedclip_jax.models.shapes import Hidden, Keys
+from biomedclip_jax.models._shapes import Hidden, Keys
 
 # Far above any block index, so that the dropout of a text tower's embeddings never shares a mask with a block's.
 EMBEDDING_SITE = 1 << 20
@@ -75,8 +75,8 @@ def linear(
     return kind(d_in, d_out, use_bias=bias, dtype=dtype, kernel_init=init, dot_general=product, rngs=rngs)
 
 
-def _keeps(keys: Keys, site: int, rate: float, counters: UInt32[Array, "*n"]) -> Bool[Array, "B 4 *n"]:
-    """Which draws are kept, four for each counter, each kept with probability 1 - rate.
+def _keeps(keys: Keys, site: int, rate: float, counters: UInt32[Array, "*n"], axis: int) -> Bool[Array, "B ..."]:
+    """Which draws are kept, each with probability 1 - rate: four for each counter, one after the other along `axis`.
 
     One threefry block of 64 bits gives four draws of 16 bits; a draw is a function of key, site, counter and lane alone.
     """
@@ -85,7 +85,7 @@ def _keeps(keys: Keys, site: int, rate: float, counters: UInt32[Array, "*n"]) ->
         k1, k2 = jax.random.key_data(jax.random.fold_in(key, site))
         k1, k2, high = (jnp.broadcast_to(x, counters.shape) for x in (k1, k2, jnp.uint32(0)))
         a, b = threefry2x32_p.bind(k1, k2, high, counters)
-        return jnp.stack([a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16]) >= jnp.uint32(round(rate * (1 << 16)))
+        return jnp.concatenate([a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16], axis) >= jnp.uint32(round(rate * (1 << 16)))
 
     return jax.vmap(one)(keys)
 
@@ -102,10 +102,10 @@ def dropout(x: Hidden, rate: float, keys: Keys | None, site: int) -> Hidden:
     """
     if keys is None or rate == 0:
         return x
-    b, n, d = x.shape
+    _, n, d = x.shape
     quarter = -(-d // 4)
     counters = jnp.arange(n * quarter, dtype=jnp.uint32).reshape(n, quarter)
-    keep = _keeps(keys, site, rate, counters).transpose(0, 2, 1, 3).reshape(b, n, 4 * quarter)[..., :d]
+    keep = _keeps(keys, site, rate, counters, axis=1)[..., :d]
     return _dropped(x, keep, rate)
 
 
@@ -115,9 +115,9 @@ def attention_dropout(
     """Inverted dropout of attention weights of N queries and m keys, m at most `longest`; the mask depends on neither."""
     if keys is None or rate == 0:
         return weights
-    b, heads, n, m = weights.shape
+    _, heads, n, m = weights.shape
     quarter = -(-heads // 4)
     group, row, column = jnp.ogrid[:quarter, :n, :m]
     counters = ((group * longest + row) * longest + column).astype(jnp.uint32)
-    keep = _keeps(keys, 0, rate, counters).reshape(b, 4 * quarter, n, m)[:, :heads]
+    keep = _keeps(keys, 0, rate, counters, axis=0)[:, :heads]
     return _dropped(weights, keep, rate)

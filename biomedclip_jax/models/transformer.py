@@ -15,8 +15,8 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from biomedclip_jax.config import Activation, ComputeConfig
+from biomedclip_jax.models._shapes import Hidden, Index, Keys, Mask
 from biomedclip_jax.models.layers import attention_dropout, dropout, linear
-from biomedclip_jax.models.shapes import Hidden, Index, Keys, Mask
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -13,8 +13,8 @@ from jax import Array
 from jaxtyping import Float
 
 from biomedclip_jax.config import ComputeConfig, ViTConfig
+from biomedclip_jax.models._shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.layers import linear
-from biomedclip_jax.models.shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 # Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.planning.topology import Topology, cuda_target
+from biomedclip_jax.planning._topology import Topology, cuda_target
 from biomedclip_jax.support.terminal import quiet_stderr
 
 _TPU = {

@@ -9,12 +9,12 @@ from biomedclip_jax.config import UNADAPTED, TrainConfig, from_json
 from biomedclip_jax.data.demo.sources import demo_path
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
-from biomedclip_jax.interop.hub import local_folder
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models.adapters import CONTEXT
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
-from biomedclip_jax.train.frozen import sources
+from biomedclip_jax.train._checkpoint import Checkpoints, restored_state
+from biomedclip_jax.train._frozen import sources
 from biomedclip_jax.train.multihost.hosts import say
 from biomedclip_jax.train.state import TrainState, exported_params, learned_params, optimizer_for
 

@@ -22,15 +22,15 @@ from biomedclip_jax.interop.formats.adapter_folder import write_adapter
 from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
+from biomedclip_jax.train._final_evaluation import Results, evaluate
+from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
+from biomedclip_jax.train._loop import Run
+from biomedclip_jax.train._metrics import Rejects
+from biomedclip_jax.train._prompt_stage import learned_prompts
 from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
-from biomedclip_jax.train.final_evaluation import Results, evaluate
-from biomedclip_jax.train.held_out import HeldOut, held_out_pairs
-from biomedclip_jax.train.loop import Run
-from biomedclip_jax.train.metrics import Rejects
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
-from biomedclip_jax.train.multihost.signals import StopListener
-from biomedclip_jax.train.prompt_stage import learned_prompts
+from biomedclip_jax.train.multihost.stopping import StopListener
 from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
 from biomedclip_jax.train.step import check_stage
 

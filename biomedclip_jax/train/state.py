@@ -15,12 +15,12 @@ from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, TrainConfig
 from biomedclip_jax.interop import initial
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.fingerprint import fingerprint
-from biomedclip_jax.interop.hub import local_folder
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
 from biomedclip_jax.sharding import placed, replicated, state_shardings
-from biomedclip_jax.train.frozen import made_again, stored
+from biomedclip_jax.train._frozen import made_again, stored
 from biomedclip_jax.train.optimizer import Flat, Optimizer, make_optimizer
 
 
@@ -104,21 +104,21 @@ def _pretrained_towers(config: TrainConfig, model: CLIPConfig, like: dict[str, A
 
 
 def at_image_size(state: TrainState, config: TrainConfig, image_size: int) -> TrainState:
-    """The same state with the position table, and Adam's moments and the average of it, for another image size."""
+    """The state for another image size: the position table resized, with its moments in Adam and its average."""
     image, mesh = config.model.vit, state.mesh
 
     def resized(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        place = jax.tree_util.keystr(path, simple=True, separator="/")
-        if not place.endswith("image/position"):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if not name.endswith("image/position"):
             return leaf
 
         def resize(table: jax.Array) -> jax.Array:
             table = jnp.asarray(resize_positions(table, image.prefix_positions, image_size // image.patch_size))
             # cubic interpolation overshoots: a second moment below 0 would be a NaN
-            return jnp.maximum(table, 0) if "/nu/" in place else table
+            return jnp.maximum(table, 0) if "/nu/" in name else table
 
         # the rule may split the table of another size along another axis
-        sharding = state_shardings({place: jax.eval_shape(resize, leaf)}, mesh)[place]
+        sharding = state_shardings({name: jax.eval_shape(resize, leaf)}, mesh)[name]
         return jax.jit(resize, out_shardings=sharding)(leaf)
 
     return jax.tree_util.tree_map_with_path(resized, state)

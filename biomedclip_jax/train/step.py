@@ -1,6 +1,6 @@
 """One update of a run: a pure function (state, batch) -> (state, metrics), compiled for a mesh.
 
-Loss and gradient come from `gradient.py`, where the towers run in `jax.shard_map`; the optimizer works outside it,
+Loss and gradient come from `_gradient.py`, where the towers run in `jax.shard_map`; the optimizer works outside it,
 in the same jit, on parameters, moments and gradients that are sharded alike.
 """
 
@@ -14,12 +14,12 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import Softmax, Stage, TrainConfig
+from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import replicated, rows, state_shardings
-from biomedclip_jax.train.gradient import Batch, loss_and_gradient
+from biomedclip_jax.train._gradient import Batch, loss_and_gradient
 from biomedclip_jax.train.optimizer import Flat, Optimizer, averaged
 from biomedclip_jax.train.state import TrainState, initial_state
 from biomedclip_jax.train.text_buckets import Buckets
@@ -35,7 +35,7 @@ def check_stage(stage: Stage, devices: int) -> None:
             f"Stage.batch_size = {stage.batch_size}: expected a multiple of {devices} devices x "
             f"{stage.microbatches} microbatches = {devices * stage.microbatches}"
         )
-    here, negatives = stage.batch_size // devices, stage.loss.negatives if isinstance(stage.loss, Softmax) else None
+    here, negatives = stage.batch_size // devices, stage.loss.negatives
     if negatives is not None and here % negatives and negatives % here:
         raise UserError(
             f"Softmax.negatives = {negatives}: expected a divisor or a multiple of a device's share of the batch, "

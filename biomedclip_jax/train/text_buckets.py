@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from biomedclip_jax.config import Softmax, Stage
+from biomedclip_jax.config import Stage
 from biomedclip_jax.sharding import all_rows, device_count, first_row
 
 _DEVIATIONS = 3.0  # one step in several hundred does not fit; more room would cost every step more than these cost
@@ -50,7 +50,7 @@ def plan_buckets(
     longest: tokens that captions are padded to. count: the most groups; 1 means to pad. complete: these are the lengths of
     all captions and not of a sample, in which longer ones may be missing.
     """
-    if stage.prompted or (isinstance(stage.loss, Softmax) and stage.loss.negatives is not None):
+    if stage.prompted or stage.loss.negatives is not None:
         return ()
     here = stage.batch_size // devices
     parts = stage.microbatches

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from biomedclip_jax.bench.alternate import Side, alternate
+from biomedclip_jax.bench._alternate import Side, alternate
 from biomedclip_jax.bench.task import Task, exact_biomedclip
 from biomedclip_jax.errors import UserError
 
@@ -17,7 +17,7 @@ def side(folder: Path, name: str, platform: str, body: str = "") -> Side:
     order = folder / "order"
     source = f"""
     import os, sys
-    from biomedclip_jax.bench.alternate import Facts, Work, serve
+    from biomedclip_jax.bench._alternate import Facts, Work, serve
     from biomedclip_jax.errors import UserError
 
     def build(task):

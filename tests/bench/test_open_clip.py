@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.tiny_bench import CONFIG
 
-from biomedclip_jax.bench import open_clip as theirs
+from biomedclip_jax.bench import _open_clip as theirs
 from biomedclip_jax.bench.task import Task, exact_biomedclip, make_batch, task_config
 from biomedclip_jax.config import Stage
 from biomedclip_jax.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 from helpers.tiny_bench import CONFIG
 
 from biomedclip_jax.bench import report
-from biomedclip_jax.bench.alternate import OPEN_CLIP, OURS, Counted, Facts, Times
+from biomedclip_jax.bench._alternate import OPEN_CLIP, OURS, Counted, Facts, Times
 from biomedclip_jax.bench.report import Ratios, Result, as_json, bench, describe, ratios, summarise
 from biomedclip_jax.bench.task import Task, task_config
 from biomedclip_jax.cli import main

@@ -171,6 +171,9 @@ def test_the_list_is_ordered_by_dataclass(config: TrainConfig) -> None:
 # --- what is wrong -------------------------------------------------------------------------------------------------
 
 
+FIELDS = "has fields of its own; give one of them, such as --{}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -185,7 +188,18 @@ def test_the_list_is_ordered_by_dataclass(config: TrainConfig) -> None:
         ("--stages.3.batch-size 1", "the config has 3 stages, counted from 0"),
         ("--stages.3 1", "the config has 3 stages, counted from 0"),
         ("--stages 1", "has fields of its own; give one of them, such as --stages.0.batch-size"),
-        ("--model.text 1", "has fields of its own; give one of them, such as --model.text.vocab-size"),
+        (
+            "--model.text 1",
+            "is a BertConfig, which only the config file can change; it " + FIELDS.format("model.text.vocab-size"),
+        ),
+        (
+            "--stages.0.loss sigmoid",
+            "is a Softmax, which only the config file can change; it " + FIELDS.format("stages.0.loss.directions"),
+        ),
+        (
+            "--stages.0.loss.kind Sigmoid",
+            "is a Softmax, which only the config file can change; it " + FIELDS.format("stages.0.loss.directions"),
+        ),
         ("--seed.x 1", "no such field of the config; did you mean --seed?"),
     ],
 )

@@ -10,9 +10,9 @@ import pytest
 from helpers.clip_benchmark_peer import png
 from PIL import Image
 
+from biomedclip_jax.data._tfds_write import BuildWriter
 from biomedclip_jax.data.pairs import Pair, Pairs, Subset, pairs_fingerprint, with_readable_texts
 from biomedclip_jax.data.sources import open_pairs
-from biomedclip_jax.data.tfds_write import BuildWriter
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -8,13 +8,13 @@ import pytest
 
 tfds = pytest.importorskip("tensorflow_datasets", reason="needs: pip install 'biomedclip_jax[tfds]'")
 
-from biomedclip_jax.data.tfds_write import Encoder, file_name, read_records, write_metadata, write_records  # noqa: E402
+from biomedclip_jax.data._tfds_write import Encoder, file_name, read_records, write_metadata, write_records  # noqa: E402
 
 PROGRAM = """
 import sys
 from pathlib import Path
 import tensorflow_datasets as tfds
-from biomedclip_jax.data.tfds_write import Encoder, file_name, write_records
+from biomedclip_jax.data._tfds_write import Encoder, file_name, write_records
 text = tfds.features.Text()
 encode = Encoder(tfds.features.FeaturesDict({name: text for name in "abcdefghij"}))
 write_records(Path(sys.argv[1]), [encode({name: name * 50 for name in "abcdefghij"}) for _ in range(20)])

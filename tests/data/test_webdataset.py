@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from biomedclip_jax.data import tar_index as shard_module
+from biomedclip_jax.data import _tar_index as shard_module
+from biomedclip_jax.data._webdataset import find_shards, open_shards
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.webdataset import find_shards, open_shards
 from biomedclip_jax.errors import UserError
 
 HOST = socket.gethostname()

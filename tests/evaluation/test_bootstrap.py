@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 
-from biomedclip_jax.evaluation import bootstrap as tested
-from biomedclip_jax.evaluation.bootstrap import bootstrap, differences, interval, intervals
-from biomedclip_jax.evaluation.metrics import classification_metrics
+from biomedclip_jax.evaluation import _bootstrap as tested
+from biomedclip_jax.evaluation._bootstrap import bootstrap, differences, interval, intervals
+from biomedclip_jax.evaluation._metrics import classification_metrics
 
 
 def answers(n: int, classes: int, seed: int = 0, ties: bool = False, skill: float = 1.5) -> tuple[np.ndarray, np.ndarray]:

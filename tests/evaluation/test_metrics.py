@@ -8,7 +8,7 @@ import pytest
 import sklearn.metrics as sk
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.metrics import (
+from biomedclip_jax.evaluation._metrics import (
     BINS,
     Calibration,
     classification_metrics,

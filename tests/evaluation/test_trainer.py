@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from biomedclip_jax.evaluation.trainer import begin, epoch, sgd, shuffled
+from biomedclip_jax.evaluation._trainer import begin, epoch, sgd, shuffled
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import random
 import re
 from collections.abc import Iterable
 
-from biomedclip_jax.data.pmc.panels.caption_parts import pieces_of
+from biomedclip_jax.data.pmc.panels._caption_parts import pieces_of
 
 
 def _cut_up(caption: str, seed: int) -> str:

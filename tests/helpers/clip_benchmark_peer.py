@@ -74,7 +74,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 def _main() -> Any:
     """clip_benchmark's command line; its code is as it was released."""
-    from biomedclip_jax.bench.open_clip import import_open_clip
+    from biomedclip_jax.bench._open_clip import import_open_clip
 
     import_open_clip()
     from clip_benchmark.cli import main

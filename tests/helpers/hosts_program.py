@@ -18,8 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train.multihost import hosts
-from biomedclip_jax.train.multihost.signals import StopListener
-from biomedclip_jax.train.multihost.watchdog import Watchdog
+from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
 
 STEPS = 10
 hosts._ANSWER_SECONDS = 3  # fits the watchdogs' interval below

@@ -48,7 +48,7 @@ def offered_panels(articles: Path, truth: Mapping[str, Places]) -> tuple[int, in
 
 def distances_of_looks(paths: list[Path]) -> tuple[list[int], list[int]]:
     """Bits between the looks of pictures and of their small, strongly compressed copies: of the same picture, of all others."""
-    from biomedclip_jax.data.pmc.build.pictures import make_picture
+    from biomedclip_jax.data.pmc.build._pictures import make_picture
 
     looks, copies = [], []
     for path in paths:

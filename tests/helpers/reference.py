@@ -12,7 +12,7 @@ from typing import Any
 def load_open_clip() -> ModuleType:
     """open_clip, offline, also on a machine whose torchvision has no compiled operators."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    from biomedclip_jax.bench.open_clip import import_open_clip
+    from biomedclip_jax.bench._open_clip import import_open_clip
 
     return import_open_clip()
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from biomedclip_jax.config import DataConfig, OptimizerConfig, PreprocessConfig, RunConfig, Stage, TrainConfig
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.train.checkpoint import Checkpoints, restored_state
+from biomedclip_jax.train._checkpoint import Checkpoints, restored_state
 from biomedclip_jax.train.state import TrainState, optimizer_for
 from helpers import tiny
 from helpers.reference import write_vocabulary

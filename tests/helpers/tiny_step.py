@@ -30,8 +30,8 @@ from biomedclip_jax.config import (
 from biomedclip_jax.models import init_params
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import make_mesh, put_batch
-from biomedclip_jax.train.frozen import stored
-from biomedclip_jax.train.gradient import loss_and_gradient
+from biomedclip_jax.train._frozen import stored
+from biomedclip_jax.train._gradient import loss_and_gradient
 from biomedclip_jax.train.state import optimizer_for
 from biomedclip_jax.train.text_buckets import Buckets
 from helpers import tiny

@@ -12,8 +12,8 @@ from flax import nnx
 
 from biomedclip_jax.config import ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.models.gpt import GPT, pooled, seen, text_lengths, with_end
-from biomedclip_jax.models.llama import Llama
+from biomedclip_jax.models._gpt import GPT, pooled, seen, text_lengths, with_end
+from biomedclip_jax.models._llama import Llama
 
 PAD = 7
 SIZES = {"vocab_size": 40, "context_length": 8, "positions": 16, "width": 16, "depth": 3, "heads": 4, "mlp_width": 32}

@@ -8,8 +8,10 @@ from flax import nnx
 from helpers import tiny
 from jaxtyping import TypeCheckError
 
-from biomedclip_jax.evaluation.metrics import confusion_counts
-from biomedclip_jax.evaluation.retrieval.ranks import ranks
+from biomedclip_jax.config import Classification, Softmax
+from biomedclip_jax.evaluation._metrics import confusion_counts
+from biomedclip_jax.evaluation.retrieval._ranks import ranks
+from biomedclip_jax.losses import class_loss, pair_loss
 from biomedclip_jax.models import abstract_model, init_params, logits, unit_length
 
 
@@ -35,6 +37,15 @@ def test_it_is_caught_inside_a_compiled_function_and_a_module() -> None:
         jax.eval_shape(encode, params, batch["tokens"], keys[:3])
     with pytest.raises(TypeCheckError):
         jax.eval_shape(encode, params, batch["tokens"].astype(np.float32), keys)
+
+
+def test_it_is_caught_in_losses() -> None:
+    numbers = {"logit_scale": jnp.float32(0)}
+    assert pair_loss(Softmax(), jnp.ones((3, 8)), jnp.ones((3, 8)), numbers).shape == ()
+    with pytest.raises(TypeCheckError):
+        pair_loss(Softmax(), jnp.ones((3, 8)), jnp.ones((4, 8)), numbers)
+    with pytest.raises(TypeCheckError):
+        class_loss(Classification(), jnp.ones((3, 8)), jnp.ones((2, 8)), jnp.ones((3, 2)), numbers["logit_scale"])
 
 
 def test_it_is_caught_in_evaluation() -> None:

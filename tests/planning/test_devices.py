@@ -10,7 +10,7 @@ import pytest
 CODE = """
 from biomedclip_jax.planning.devices import describe_devices, prepare
 prepare()
-from biomedclip_jax.planning.topology import parse_topology
+from biomedclip_jax.planning._topology import parse_topology
 devices = describe_devices(parse_topology("{name}"))
 import jax
 print(len(devices), jax.default_backend())

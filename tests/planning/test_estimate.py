@@ -7,10 +7,10 @@ import pytest
 from helpers import tiny
 
 from biomedclip_jax.config import ComputeConfig, DataConfig, PreprocessConfig, Stage, TrainConfig
-from biomedclip_jax.planning.compiling import Compiled
-from biomedclip_jax.planning.estimate import Estimate, estimate, loss_flops, recomputed, transfer_seconds
-from biomedclip_jax.planning.hlo import Collective, Program
-from biomedclip_jax.planning.topology import Chip, Topology, parse_topology
+from biomedclip_jax.planning._compiling import Compiled
+from biomedclip_jax.planning._estimate import Estimate, estimate, loss_flops, recomputed, transfer_seconds
+from biomedclip_jax.planning._hlo import Collective, Program
+from biomedclip_jax.planning._topology import Chip, Topology, parse_topology
 from biomedclip_jax.train.flops import Work, flops_per_pair
 
 GPU = Chip("G", "cuda", 1e12, 1e11, 1 << 30, 1e9, 100.0, host_network=50.0)

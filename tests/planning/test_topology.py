@@ -3,7 +3,7 @@
 import pytest
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.planning.topology import CHIPS, GIB, cuda_target, parse_topology
+from biomedclip_jax.planning._topology import CHIPS, GIB, cuda_target, parse_topology
 
 
 @pytest.mark.parametrize(

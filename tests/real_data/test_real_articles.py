@@ -18,10 +18,10 @@ from biomedclip_jax.cli import main
 from biomedclip_jax.data.pmc.figure_types import figure_type
 from biomedclip_jax.data.pmc.figures_file import write_figures
 from biomedclip_jax.data.pmc.jats.parse import parse_article
-from biomedclip_jax.data.pmc.panels.caption_parts import split_caption
+from biomedclip_jax.data.pmc.panels._caption_parts import split_caption
+from biomedclip_jax.data.pmc.sources._packages import Packages
 from biomedclip_jax.data.pmc.sources.folders import CloudFolder
 from biomedclip_jax.data.pmc.sources.open import open_source
-from biomedclip_jax.data.pmc.sources.packages import Packages
 from biomedclip_jax.errors import UserError
 
 ARTICLES = real_data("pmc-articles")
@@ -128,7 +128,7 @@ def test_fetched_from_a_bucket_and_built(
 ) -> None:
     """The same figures and files as from a folder, over a network that fails now and then; and 42 pairs of them."""
     pytest.importorskip("apache_beam", reason="needs: pip install 'biomedclip_jax[beam]'")
-    from biomedclip_jax.data.pmc.sources import s3 as ours
+    from biomedclip_jax.data.pmc.sources import _s3 as ours
 
     with faulty_s3(ARTICLES / "cloud") as s3:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3.endpoint)
@@ -219,7 +219,7 @@ def test_panels() -> None:
 def test_looks_survive_size_and_compression_and_tell_pictures_apart() -> None:
     """Of 47 real figures 46 are near enough to their own small, strongly compressed copies, and none to another figure."""
     pytest.importorskip("imagehash", reason="needs: pip install 'biomedclip_jax[beam]'")
-    from biomedclip_jax.data.pmc.build.pictures import DISTANCE
+    from biomedclip_jax.data.pmc.build._pictures import DISTANCE
 
     paths = sorted(path for path in (ARTICLES / "cloud").glob("PMC*/*") if path.suffix not in (".xml", ".json"))
     assert len(paths) == 48, f"{ARTICLES} is not as expected"

@@ -8,7 +8,7 @@ import pytest
 
 from biomedclip_jax.data.pairs import Texts
 from biomedclip_jax.evaluation.retrieval.gallery import Found
-from biomedclip_jax.train import final_evaluation
+from biomedclip_jax.train import _final_evaluation as final_evaluation
 
 KINDS = ("chest", "brain", "bone")
 RESULTS = {"text_to_image_recall_at_1": 0.25, "text_to_image_recall_at_5": 0.5}

@@ -32,8 +32,8 @@ from biomedclip_jax.models import init_params
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
 from biomedclip_jax.train import main as loop
-from biomedclip_jax.train.checkpoint import About, Checkpoints
-from biomedclip_jax.train.frozen import without_frozen
+from biomedclip_jax.train._checkpoint import About, Checkpoints
+from biomedclip_jax.train._frozen import without_frozen
 from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

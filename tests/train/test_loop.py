@@ -20,11 +20,11 @@ from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.train import loop as run_module
+from biomedclip_jax.train import _loop as run_module
 from biomedclip_jax.train import main as loop
-from biomedclip_jax.train.checkpoint import Checkpoints
+from biomedclip_jax.train._checkpoint import Checkpoints
+from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train.export import read_run
-from biomedclip_jax.train.held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for
 
 

@@ -18,10 +18,10 @@ from PIL import Image
 from biomedclip_jax.config import OptimizerConfig, Stage, from_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.pretrained import from_pretrained
-from biomedclip_jax.train import loop as run_module
+from biomedclip_jax.train import _loop as run_module
 from biomedclip_jax.train import main as loop
+from biomedclip_jax.train._final_evaluation import Results
 from biomedclip_jax.train.export import read_config, read_run
-from biomedclip_jax.train.final_evaluation import Results
 from biomedclip_jax.train.state import TrainState
 
 Finished = tuple[Path, Results]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from biomedclip_jax.train._metrics import Clock, HeldOutLine, MetricsFile, Speed, StepLine
 from biomedclip_jax.train.flops import peak_flops
-from biomedclip_jax.train.metrics import Clock, HeldOutLine, MetricsFile, Speed, StepLine
 
 LINE = StepLine(
     step=1,
@@ -83,7 +83,7 @@ def test_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.step_done()
     assert clock.read() == Speed(pairs_per_second=4.0, mfu=None, data_wait_fraction=0.75, seconds_per_step=2.0)
     assert peak_flops() is None, "no MFU is guessed for a device that is not in the table"
-    monkeypatch.setattr("biomedclip_jax.train.metrics.peak_flops", lambda: 1e12)
+    monkeypatch.setattr("biomedclip_jax.train._metrics.peak_flops", lambda: 1e12)
     now[0] += 4.0
     clock.step_done()
     # read afresh: one step in 4 s, at a quarter of the peak, without waiting

@@ -12,8 +12,8 @@ from helpers import tiny
 
 from biomedclip_jax.config import OptimizerConfig, Stage
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
-from biomedclip_jax.interop.mapping import from_params
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.train.optimizer import Optimizer, averaged, decays, make_optimizer
 

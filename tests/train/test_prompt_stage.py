@@ -27,7 +27,7 @@ from biomedclip_jax.pretrained import from_pretrained
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.prompts.learned import load_prompts
 from biomedclip_jax.train import main as loop
-from biomedclip_jax.train.prompt_stage import class_prompts
+from biomedclip_jax.train._prompt_stage import class_prompts
 
 SGD = OptimizerConfig(rule="sgd", learning_rate=0.5, weight_decay=1e-3, warmup_steps=0)
 CLASSES = ("brain", "chest")

@@ -17,8 +17,8 @@ from biomedclip_jax.config import Adaptation, ClipTextConfig, IA3Config, LoRACon
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.sharding import as_varying, put_batch
-from biomedclip_jax.train import gradient
-from biomedclip_jax.train.gradient import loss_and_gradient
+from biomedclip_jax.train import _gradient as gradient
+from biomedclip_jax.train._gradient import loss_and_gradient
 from biomedclip_jax.train.optimizer import Optimizer
 from biomedclip_jax.train.state import TrainState, initial_state, optimizer_for
 from biomedclip_jax.train.step import MAX_LOGIT_SCALE, check_stage, make_step

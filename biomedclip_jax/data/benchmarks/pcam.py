@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from biomedclip_jax.data._tfds_read import open_build
 from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.readers import labelled_build
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import file_fingerprint, fingerprint
-from biomedclip_jax.data.tfds_read import open_build
 from biomedclip_jax.errors import UserError, first_line
 
 _FILE_SPLITS = {"train": "train", "validation": "valid", "test": "test"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.config import DEFAULT_TEMPLATE
-from biomedclip_jax.data.demo.quickstart import MODALITIES, make_demo
+from biomedclip_jax.data.demo._quickstart import MODALITIES, make_demo
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 

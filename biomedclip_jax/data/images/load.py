@@ -141,7 +141,7 @@ def _read(file: IO[bytes], name: str | Path) -> Image.Image:
         file.seek(0)
         if not is_dicom(Path(name), head):
             return _decode(file, name)
-        from biomedclip_jax.data.images.dicom import load_dicom
+        from biomedclip_jax.data.images._dicom import load_dicom
 
         return load_dicom(name, file)
 

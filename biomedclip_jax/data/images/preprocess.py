@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from biomedclip_jax.config import AugmentConfig, PreprocessConfig
-from biomedclip_jax.data.images.crop import in_square, otsu_cropped
+from biomedclip_jax.data.images._crop import in_square, otsu_cropped
 from biomedclip_jax.data.images.load import quiet_readers
 from biomedclip_jax.errors import UserError
 

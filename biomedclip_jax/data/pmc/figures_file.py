@@ -11,7 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import BinaryIO
 
-from biomedclip_jax.data.pmc.description import ArticleDescription, describe
+from biomedclip_jax.data.pmc._description import ArticleDescription, describe
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
 from biomedclip_jax.data.pmc.sources.open import Source
 from biomedclip_jax.data.pmc.sources.selection import ArticleReject, check_license, reject_of

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.pairs import ImageOf, Pairs
-from biomedclip_jax.data.statistics.summary import Numbers, Statistics
+from biomedclip_jax.data.statistics._summary import Numbers, Statistics
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.data.statistics.counts import count, parts_of
+from biomedclip_jax.data.statistics._counts import count, parts_of
+from biomedclip_jax.data.statistics._summary import Statistics, summarize
 from biomedclip_jax.data.statistics.pictures import draw
-from biomedclip_jax.data.statistics.summary import Statistics, summarize
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.support import html as html_page

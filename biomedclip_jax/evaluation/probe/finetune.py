@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.probe.head import EPOCHS, SEARCH_EPOCHS, Selection, batches, probabilities, score
-from biomedclip_jax.evaluation.probe.image_tower import Tower, decoded
+from biomedclip_jax.evaluation._trainer import State
+from biomedclip_jax.evaluation.probe._head import EPOCHS, SEARCH_EPOCHS, Selection, batches, probabilities, score
+from biomedclip_jax.evaluation.probe._image_tower import Tower, decoded
+from biomedclip_jax.evaluation.probe._search import Search, full_search, small_search
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
-from biomedclip_jax.evaluation.probe.search import Search, full_search, small_search
-from biomedclip_jax.evaluation.trainer import State
 from biomedclip_jax.support.terminal import progress_bar
 
 Kept = TypeVar("Kept")

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.evaluation.probe.head import (
+from biomedclip_jax.evaluation._trainer import State, begin, epoch, sgd
+from biomedclip_jax.evaluation.probe._head import (
     EPOCHS,
     SEARCH_EPOCHS,
     Head,
@@ -28,9 +29,8 @@ from biomedclip_jax.evaluation.probe.head import (
     start,
     updated,
 )
+from biomedclip_jax.evaluation.probe._search import full_search
 from biomedclip_jax.evaluation.probe.methods import FewShot, Part, Prediction
-from biomedclip_jax.evaluation.probe.search import full_search
-from biomedclip_jax.evaluation.trainer import State, begin, epoch, sgd
 
 
 @dataclass(frozen=True, eq=False)

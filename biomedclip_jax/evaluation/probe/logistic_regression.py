@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from biomedclip_jax.evaluation.probe._search import full_search
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
-from biomedclip_jax.evaluation.probe.search import full_search
 
 _ITERATIONS = 1_000
 

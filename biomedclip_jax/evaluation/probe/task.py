@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.evaluation.evaluation import Evaluation
-from biomedclip_jax.evaluation.metrics import classification_metrics, majority_metrics, sklearn_metrics, softmax
+from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._metrics import classification_metrics, majority_metrics, sklearn_metrics, softmax
 from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Method, Tasks, make_tasks
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.report.drawing import Curve, draw_learning_curves, file_stem, picture_file

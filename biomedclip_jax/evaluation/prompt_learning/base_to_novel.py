@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.evaluation import Evaluation
+from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Part, Tasks, make_tasks
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp

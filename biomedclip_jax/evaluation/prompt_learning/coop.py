@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jax import Array
 
-from biomedclip_jax.evaluation.metrics import softmax
+from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.models.clip import logits

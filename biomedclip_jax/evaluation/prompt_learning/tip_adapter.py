@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.evaluation.metrics import softmax
+from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.probe.methods import FewShot, Part, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 

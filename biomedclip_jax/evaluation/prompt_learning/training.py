@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.trainer import State, begin, epoch, sgd, shuffled
+from biomedclip_jax.evaluation._trainer import State, begin, epoch, sgd, shuffled
 
 Arrays = dict[str, Any]
 

@@ -9,12 +9,12 @@ from PIL import Image
 
 from biomedclip_jax.data.pairs import ImageOf, Pairs, pairs_fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.evaluation import Evaluation, left_out
+from biomedclip_jax.evaluation._evaluation import Evaluation, left_out
 from biomedclip_jax.evaluation.report.drawing import picture_file
 from biomedclip_jax.evaluation.report.results import Result
+from biomedclip_jax.evaluation.retrieval._ranks import ranks
 from biomedclip_jax.evaluation.retrieval.approximate import Method, first_right, nearest, recall_against_exact
 from biomedclip_jax.evaluation.retrieval.gallery import SHOWN, Found, captions_of_images, images_of_captions
-from biomedclip_jax.evaluation.retrieval.ranks import ranks
 
 _KS = (1, 5, 10)
 _DIRECTIONS = ("image_to_text", "text_to_image")

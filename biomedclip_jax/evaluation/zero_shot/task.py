@@ -8,11 +8,9 @@ import numpy as np
 
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.bootstrap import bootstrap, differences, intervals
-from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.evaluation import Evaluation, left_out
-from biomedclip_jax.evaluation.metrics import (
+from biomedclip_jax.evaluation._bootstrap import bootstrap, differences, intervals
+from biomedclip_jax.evaluation._evaluation import Evaluation, left_out
+from biomedclip_jax.evaluation._metrics import (
     classification_metrics,
     confusion_counts,
     majority_metrics,
@@ -20,8 +18,10 @@ from biomedclip_jax.evaluation.metrics import (
     sklearn_metrics,
     softmax,
 )
+from biomedclip_jax.evaluation.candidates import Candidate
+from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.report.results import Result, asked_with
-from biomedclip_jax.evaluation.zero_shot.pictures import Answers, draw
+from biomedclip_jax.evaluation.zero_shot._pictures import Answers, draw
 from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts
 from biomedclip_jax.prompts.templates import Aggregation, Prompts, class_embeddings
 

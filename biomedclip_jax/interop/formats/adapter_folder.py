@@ -4,7 +4,7 @@
     biomedclip_adapter.safetensors  every parameter that is not the base's, under our names: adapters, heads,
                                     temperature
 
-The base is a model folder, or the pretrained towers that the run began with. PEFT's own folders: `peft.py`.
+The base is a model folder, or the pretrained towers that the run began with. PEFT's own folders: `peft/`.
 """
 
 import json
@@ -21,12 +21,12 @@ from biomedclip_jax.config import Adaptation, CLIPConfig, PreprocessConfig, to_j
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop import initial
+from biomedclip_jax.interop._mapping import Report
 from biomedclip_jax.interop.fingerprint import fingerprint
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json
 from biomedclip_jax.interop.formats.tower_pair import saved_adaptation, saved_config
-from biomedclip_jax.interop.hub import local_folder
-from biomedclip_jax.interop.mapping import Report
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.interop.tensor_files import read_weights, write_safetensors
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import merged

@@ -37,16 +37,16 @@ from biomedclip_jax.config import (
     to_json,
 )
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats import preprocessor
+from biomedclip_jax.interop._mapping import Entry, from_params, one, stacked, to_params
+from biomedclip_jax.interop.formats import _preprocessor as preprocessor
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
 from biomedclip_jax.interop.formats.open_clip import config as open_clip
 from biomedclip_jax.interop.formats.open_clip.folder import described
 from biomedclip_jax.interop.formats.open_clip.mapping import head_entries
-from biomedclip_jax.interop.mapping import Entry, from_params, one, stacked, to_params
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import copy_tokenizer
 from biomedclip_jax.interop.tensor_files import Parts, find_weights, read_weights, write_safetensors
-from biomedclip_jax.interop.tokenizer_files import copy_tokenizer
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import is_adapter
 

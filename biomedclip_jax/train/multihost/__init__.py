@@ -2,9 +2,9 @@
 
 - `hosts.py`: joining the run (`start`), waiting for each other (`barrier`), leaving it (`leave`); who speaks
   and writes.
-- `rendezvous.py`: the start-up barrier, which can name who is missing.
-- `watchdog.py`: ends a run that stands still, with the name of the process that holds it up.
-- `signals.py`: SIGTERM as a wish to save and stop, which the loop asks for between steps.
+- `_rendezvous.py`: the start-up barrier, which can name who is missing.
+- `stopping.py`: SIGTERM as a wish to save and stop; a watchdog that ends a run that stands still, and says who holds
+  it up.
 
 In a run of one process all of this does nothing, but for the watchdog and the signals.
 """

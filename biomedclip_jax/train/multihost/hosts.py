@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.train.multihost.rendezvous import LostHost, describe_missing, rendezvous
+from biomedclip_jax.train.multihost._rendezvous import LostHost, describe_missing, rendezvous
 
 LOST = LostHost.code
 SAVED = 143

@@ -15,7 +15,7 @@ from helpers.reference import load_open_clip
 from PIL import Image
 
 from biomedclip_jax.config import DataConfig
-from biomedclip_jax.data.demo import quickstart as demo
+from biomedclip_jax.data.demo import _quickstart as demo
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
@@ -174,7 +174,7 @@ def test_tokenizers_agree_and_know_every_word(data: Path, rows: dict[str, list[R
 
 
 def test_another_process_writes_the_same_bytes(data: Path, tmp_path: Path) -> None:
-    command = "import sys, pathlib, biomedclip_jax.data.demo.quickstart as d; d.make_demo(pathlib.Path(sys.argv[1]))"
+    command = "import sys, pathlib, biomedclip_jax.data.demo._quickstart as d; d.make_demo(pathlib.Path(sys.argv[1]))"
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(demo.__file__).parents[3])}
     subprocess.run([sys.executable, "-W", "error", "-c", command, tmp_path], check=True, env=environment)
     assert hashes(tmp_path / "data") == hashes(data)

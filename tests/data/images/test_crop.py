@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig
-from biomedclip_jax.data.images.crop import foreground_box, in_square, otsu_cropped, otsu_threshold
+from biomedclip_jax.data.images._crop import foreground_box, in_square, otsu_cropped, otsu_threshold
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.images.preprocess import preprocess, preprocess_train
 from biomedclip_jax.errors import UserError

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.dicom import load_dicom
+from biomedclip_jax.data.images._dicom import load_dicom
 from biomedclip_jax.data.images.load import find_images, is_dicom, load_image
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError

@@ -26,7 +26,7 @@ def s3(_server: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]
     """The written articles in a bucket, at the endpoint that the environment names; what a test changes there is undone."""
     from botocore.retries.standard import ExponentialBackoff
 
-    from biomedclip_jax.data.pmc.sources import s3 as ours
+    from biomedclip_jax.data.pmc.sources import _s3 as ours
 
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", _server.endpoint)
     monkeypatch.setattr(ours, "_PAUSE", 0.01)

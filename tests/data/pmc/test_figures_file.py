@@ -9,8 +9,8 @@ import pytest
 from helpers.article_truth import compare_line, compare_packages
 from helpers.faulty_s3 import BUCKET, FaultyS3, small_article
 
-from biomedclip_jax.data.pmc import description
-from biomedclip_jax.data.pmc.description import describe
+from biomedclip_jax.data.pmc import _description as description
+from biomedclip_jax.data.pmc._description import describe
 from biomedclip_jax.data.pmc.figures_file import write_figures
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles, Metadata
 from biomedclip_jax.data.pmc.sources.open import open_source

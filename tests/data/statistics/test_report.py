@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.cli import main
-from biomedclip_jax.data.statistics import counts as statistics_counts
-from biomedclip_jax.data.statistics.counts import BuildShard, count, count_part, parts_of
+from biomedclip_jax.data.statistics import _counts as statistics_counts
+from biomedclip_jax.data.statistics._counts import BuildShard, count, count_part, parts_of
 from biomedclip_jax.data.statistics.report import write_statistics
 from biomedclip_jax.errors import UserError
 
@@ -62,8 +62,8 @@ def _record(article: int, figure: int, caption: str, **more: Any) -> dict[str, A
 @pytest.fixture(scope="module")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two splits, three shards, four articles, six figures and a panel."""
+    from biomedclip_jax.data._tfds_write import Encoder, write_metadata, write_records
     from biomedclip_jax.data.pmc.build.record import DATASET, VERSION, ShardId, record_features, shard_name
-    from biomedclip_jax.data.tfds_write import Encoder, write_metadata, write_records
 
     folder = tmp_path_factory.mktemp("statistics") / "build"
     folder.mkdir()

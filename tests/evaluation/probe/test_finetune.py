@@ -13,8 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.tiny_labels import TinyCandidate, coloured, labelled, part_of, task, unit
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.probe._image_tower import Tower, decoded
 from biomedclip_jax.evaluation.probe.finetune import FineTune, Images, tune
-from biomedclip_jax.evaluation.probe.image_tower import Tower, decoded
 from biomedclip_jax.evaluation.probe.sampling import Budget
 
 TEXT = unit(np.random.default_rng(3).normal(size=(3, 16)))

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from helpers.tiny_labels import TinyCandidate, overlapping, part_of, task, unit
 
-from biomedclip_jax.evaluation.probe.head import batches, probabilities
+from biomedclip_jax.evaluation.probe._head import batches, probabilities
+from biomedclip_jax.evaluation.probe._search import LEARNING_RATES, STRENGTHS, full_search, small_search
 from biomedclip_jax.evaluation.probe.linear_probe import LinearProbe, train_heads
 from biomedclip_jax.evaluation.probe.sampling import Budget
-from biomedclip_jax.evaluation.probe.search import LEARNING_RATES, STRENGTHS, full_search, small_search
 
 TEXT = unit(np.random.default_rng(3).normal(size=(3, 16)))
 

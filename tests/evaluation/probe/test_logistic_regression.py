@@ -7,9 +7,9 @@ import pytest
 from helpers.tiny_labels import TinyCandidate, overlapping, part_of, task, unit
 from sklearn.linear_model import LogisticRegression
 
+from biomedclip_jax.evaluation.probe._search import STRENGTHS
 from biomedclip_jax.evaluation.probe.logistic_regression import LogisticRegressionProbe, fit_predict
 from biomedclip_jax.evaluation.probe.sampling import Budget
-from biomedclip_jax.evaluation.probe.search import STRENGTHS
 
 TEXT = unit(np.random.default_rng(3).normal(size=(3, 16)))
 

@@ -10,10 +10,10 @@ from helpers.tiny_labels import CLASSES, PROMPTS, TinyCandidate, coloured, label
 from PIL import Image
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
-from biomedclip_jax.evaluation.evaluation import Evaluation
-from biomedclip_jax.evaluation.metrics import softmax
 from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Prediction
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels

@@ -9,8 +9,8 @@ import pytest
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval import approximate
+from biomedclip_jax.evaluation.retrieval._ranks import ranks
 from biomedclip_jax.evaluation.retrieval.approximate import FETCHED, first_right, nearest, recall_against_exact
-from biomedclip_jax.evaluation.retrieval.ranks import ranks
 
 
 def unit(x: np.ndarray) -> np.ndarray:

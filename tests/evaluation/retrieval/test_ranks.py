@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.retrieval.ranks import _TEXTS, _counter, ranks
+from biomedclip_jax.evaluation.retrieval._ranks import _TEXTS, _counter, ranks
 from biomedclip_jax.sharding import make_mesh
 
 
@@ -94,7 +94,7 @@ def test_texts_in_several_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     own = np.stack([rng.permutation(100)[:60], rng.permutation(90)[:60]], axis=1)
     expected = from_the_matrix(image, text, own)
     worst = from_the_matrix(image, -image[:90], np.repeat(np.arange(90)[:, None], 2, axis=1))
-    monkeypatch.setattr("biomedclip_jax.evaluation.retrieval.ranks._TEXTS", 32)
+    monkeypatch.setattr("biomedclip_jax.evaluation.retrieval._ranks._TEXTS", 32)
     assert tuple(side.tolist() for side in ranks(image, text, own, 8)) == expected
     found = ranks(image, -image[:90], np.repeat(np.arange(90)[:, None], 2, axis=1), 8)
     assert tuple(side.tolist() for side in found) == worst

@@ -15,9 +15,9 @@ from biomedclip_jax import from_pretrained
 from biomedclip_jax.data.pairs import ImageOf
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.evaluation import Evaluation
 from biomedclip_jax.evaluation.report.results import Result, read_results, write_results
 from biomedclip_jax.evaluation.retrieval.task import recall, retrieval
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.data.labelled.types import Labelled
-from biomedclip_jax.evaluation.metrics import Calibration
-from biomedclip_jax.evaluation.zero_shot.pictures import (
+from biomedclip_jax.evaluation._metrics import Calibration
+from biomedclip_jax.evaluation.zero_shot._pictures import (
     Answers,
     confident_mistakes,
     confusion_matrix,

@@ -15,10 +15,10 @@ from biomedclip_jax import from_pretrained
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._metrics import classification_metrics, softmax
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.evaluation import Evaluation
-from biomedclip_jax.evaluation.metrics import classification_metrics, softmax
 from biomedclip_jax.evaluation.report.results import read_results, write_results
 from biomedclip_jax.evaluation.zero_shot.task import accuracy, cosines, zero_shot
 from biomedclip_jax.prompts.templates import Prompts

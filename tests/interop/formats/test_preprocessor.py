@@ -15,7 +15,7 @@ from biomedclip_jax.config import BertConfig, CLIPConfig, ClipTextConfig, GPTCon
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import read_model
-from biomedclip_jax.interop.formats.preprocessor import preprocessor_json, read_preprocessor
+from biomedclip_jax.interop.formats._preprocessor import preprocessor_json, read_preprocessor
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.write import Format, export_format, write_model
 from biomedclip_jax.models import init_params

@@ -15,8 +15,8 @@ from helpers.processes import Processes, free_port
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train.multihost import hosts
-from biomedclip_jax.train.multihost.rendezvous import LostHost, describe_missing, expand_nodes, rendezvous
-from biomedclip_jax.train.multihost.signals import StopListener
+from biomedclip_jax.train.multihost._rendezvous import LostHost, describe_missing, expand_nodes, rendezvous
+from biomedclip_jax.train.multihost.stopping import StopListener
 
 PROGRAM = str(Path(__file__).parents[2] / "helpers" / "hosts_program.py")
 HERE = socket.gethostname()

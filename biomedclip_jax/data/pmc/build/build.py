@@ -18,8 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data._tfds_write import write_metadata
+from biomedclip_jax.data.pmc.build._pictures import find_duplicates
+from biomedclip_jax.data.pmc.build._shard import (
+    STATE,
+    FinishedShard,
+    Hashes,
+    ShardPairs,
+    Work,
+    build_shard,
+    finish_shard,
+    is_built,
+    is_finished,
+)
+from biomedclip_jax.data.pmc.build._storage import Storage
 from biomedclip_jax.data.pmc.build.pairs import Filters, Reject
-from biomedclip_jax.data.pmc.build.pictures import find_duplicates
 from biomedclip_jax.data.pmc.build.record import (
     ARTICLES_PER_SHARD,
     DATASET,
@@ -32,21 +45,8 @@ from biomedclip_jax.data.pmc.build.record import (
     shard_of,
 )
 from biomedclip_jax.data.pmc.build.runner import Runner
-from biomedclip_jax.data.pmc.build.shard import (
-    STATE,
-    FinishedShard,
-    Hashes,
-    ShardPairs,
-    Work,
-    build_shard,
-    finish_shard,
-    is_built,
-    is_finished,
-)
-from biomedclip_jax.data.pmc.build.storage import Storage
 from biomedclip_jax.data.pmc.sources.folders import id_in_path
 from biomedclip_jax.data.pmc.sources.open import Source
-from biomedclip_jax.data.tfds_write import write_metadata
 from biomedclip_jax.errors import UserError
 
 _OPTIONS = f"{STATE}/options.json"

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.pmc.build.pictures import Picture, encode, make_picture, on_white, reduce
+from biomedclip_jax.data.pmc._description import ArticleDescription, FigureDescription, describe
+from biomedclip_jax.data.pmc.build._pictures import Picture, encode, make_picture, on_white, reduce
 from biomedclip_jax.data.pmc.build.record import Record
-from biomedclip_jax.data.pmc.description import ArticleDescription, FigureDescription, describe
 from biomedclip_jax.data.pmc.figure_types import figure_type
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
 from biomedclip_jax.data.pmc.sources.open import Source

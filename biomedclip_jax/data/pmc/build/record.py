@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.tfds_write import file_name
+from biomedclip_jax.data._tfds_write import file_name
 
 DATASET = "pmc_figures"
 VERSION = "1.0.0"

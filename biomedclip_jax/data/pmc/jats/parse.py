@@ -9,8 +9,7 @@ from collections import Counter
 
 from lxml import etree
 
-from biomedclip_jax.data.pmc.jats.article import Article, Figure, Graphic, Paragraph, References
-from biomedclip_jax.data.pmc.jats.front import (
+from biomedclip_jax.data.pmc.jats._front import (
     article_ids,
     article_license,
     article_meta,
@@ -23,8 +22,9 @@ from biomedclip_jax.data.pmc.jats.front import (
     xlink,
     year,
 )
-from biomedclip_jax.data.pmc.jats.text import caption_parts, local_name, text_of
-from biomedclip_jax.data.pmc.jats.xml import read_xml
+from biomedclip_jax.data.pmc.jats._text import caption_parts, local_name, text_of
+from biomedclip_jax.data.pmc.jats._xml import read_xml
+from biomedclip_jax.data.pmc.jats.article import Article, Figure, Graphic, Paragraph, References
 from biomedclip_jax.errors import UserError
 
 _SUB_ARTICLES = frozenset({"sub-article", "response"})

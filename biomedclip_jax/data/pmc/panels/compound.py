@@ -16,8 +16,8 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.pmc.panels.caption_parts import split_caption
-from biomedclip_jax.data.pmc.panels.letters import find_letters
+from biomedclip_jax.data.pmc.panels._caption_parts import split_caption
+from biomedclip_jax.data.pmc.panels._letters import find_letters
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
 _WORKING_SIDE = 1400  # pixels; larger figures are looked at in this size

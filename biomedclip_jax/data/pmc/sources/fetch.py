@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from biomedclip_jax.data.pmc.sources.cloud import CloudSource, FoundVersion, NoSuchArticle
-from biomedclip_jax.data.pmc.sources.cloud_layout import CloudFile, metadata_key, picture_files, read_metadata, xml_file
+from biomedclip_jax.data.pmc.sources._cloud import CloudSource, FoundVersion, NoSuchArticle
+from biomedclip_jax.data.pmc.sources._cloud_layout import CloudFile, metadata_key, picture_files, read_metadata, xml_file
 from biomedclip_jax.data.pmc.sources.selection import NOT_WANTED, ArticleReject, NotWanted
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.parallel import in_order

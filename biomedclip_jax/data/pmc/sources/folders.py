@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles, Metadata
-from biomedclip_jax.data.pmc.sources.cloud_layout import (
+from biomedclip_jax.data.pmc.sources._cloud_layout import (
     ARTICLE,
     best_version,
     is_own_file,

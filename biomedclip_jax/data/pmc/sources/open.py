@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
+from biomedclip_jax.data.pmc.sources._packages import Packages, is_package, packages_among
 from biomedclip_jax.data.pmc.sources.folders import (
     XML_SUFFIXES,
     CloudFolder,
@@ -13,7 +14,6 @@ from biomedclip_jax.data.pmc.sources.folders import (
     is_cloud_folder,
     walk,
 )
-from biomedclip_jax.data.pmc.sources.packages import Packages, is_package, packages_among
 from biomedclip_jax.errors import UserError
 
 EXPECTED = (
@@ -108,8 +108,8 @@ def _cloud(
     connections: int | None,
 ) -> Source:
     try:
-        from biomedclip_jax.data.pmc.sources.cloud import CloudSource
-        from biomedclip_jax.data.pmc.sources.s3 import CONNECTIONS, Bucket
+        from biomedclip_jax.data.pmc.sources._cloud import CloudSource
+        from biomedclip_jax.data.pmc.sources._s3 import CONNECTIONS, Bucket
     except ModuleNotFoundError as error:
         raise UserError(f"{source}: reading it needs more ({error}): pip install 'biomedclip_jax[pmc]'") from error
     name, _, folder = source.removeprefix("s3://").partition("/")

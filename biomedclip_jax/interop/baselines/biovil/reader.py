@@ -11,7 +11,7 @@ Sources: PyPI hi-ml-multimodal 0.2.2, `health_multimodal/image` and `text`. What
 - An image is stretched to 0..255, one channel, short side 512 (bilinear), the middle 480 (BioViL-T 448) of it,
   values 0..1, not normalised. (hi-ml stretches 16-bit files and DICOM before they are reduced to 8 bits; here they
   come as `load_image` gives them.)
-- Each position of the ResNet's last map is projected, the embedding is the mean (`towers.py`). BioViL-T is read for a
+- Each position of the ResNet's last map is projected, the embedding is the mean (`_towers.py`). BioViL-T is read for a
   single image: its part for an earlier image is left out.
 - Text: [CLS] of the last block through CXR-BERT's own head. Up to 512 tokens, where hi-ml refuses longer texts. Its
   engine takes "!", "?" and "." off the end of a prompt; the model itself does not, nor is it done here.
@@ -26,10 +26,10 @@ import jax.numpy as jnp
 
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.baselines.biovil.towers import BioViLImageConfig, CxrBertConfig
+from biomedclip_jax.interop._mapping import Entry, dense, norm, one, to_params
+from biomedclip_jax.interop.baselines.biovil._towers import BioViLImageConfig, CxrBertConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, convolution, resnet_entries, torchvision_config
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, bert_entries
-from biomedclip_jax.interop.mapping import Entry, dense, norm, one, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import Parts, find_weights, read_weights
 from biomedclip_jax.models import abstract_model

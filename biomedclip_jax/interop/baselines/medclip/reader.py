@@ -18,21 +18,26 @@ transformers `modeling_swin.py`. What follows from them, and what differs on pur
 """
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import jax.numpy as jnp
+from flax import nnx
+from jax import Array
 
-from biomedclip_jax.config import CLIPConfig, PreprocessConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig, PreprocessConfig
+from biomedclip_jax.config.checks import check
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.baselines.medclip.swin import SwinConfig
-from biomedclip_jax.interop.baselines.medclip.text import MedCLIPTextConfig
+from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked, to_params
+from biomedclip_jax.interop.baselines.medclip._swin import SwinConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries, torchvision_config
 from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, bert_entries
-from biomedclip_jax.interop.mapping import Entry, dense, norm, one, stacked, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import TensorFile, find_weights, read_weights
 from biomedclip_jax.models import abstract_model
+from biomedclip_jax.models.bert import Bert, mean_of_tokens
 
 _TEXT_HEAD = "text_model.projection_head"
 _IMAGE, _TEXT = "vision_model.model.", "text_model.model."
@@ -48,6 +53,36 @@ _IGNORED = BATCH_COUNTS | {
     "*.relative_position_index": "index buffer: made from the size of the window",
     f"{_TEXT}pooler.*": "BERT's pooler: MedCLIP reads the hidden states",
 }
+
+
+@dataclass(frozen=True)
+class MedCLIPTextConfig(BertConfig):
+    """A BERT, pooled as MedCLIP does it; `pool` is not used."""
+
+    quirk: ClassVar[str] = "open_clip does not have MedCLIP's pooling"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.depth > 1, self, "depth", "at least 2, of which the first two are read")
+
+    @property
+    def features(self) -> int:
+        """Width of what the tower gives."""
+        return self.width
+
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "MedCLIPText":
+        """The tower with fresh parameters."""
+        return MedCLIPText(self, compute, rngs)
+
+
+class MedCLIPText(Bert):
+    """tokens [B, N] -> [B, D]: the mean over tokens of the outputs of the first, the second and the last block."""
+
+    def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+        """Features of word embeddings float32 [B, N, D]; `tokens` only tells what is padding."""
+        mask = tokens != self.config.pad_id
+        _, means = self.hidden(words, mask, keys, lambda x: mean_of_tokens(x, mask))
+        return (means[0] + means[1] + means[-1]) / 3
 
 
 def is_medclip(tensors: TensorFile) -> bool:

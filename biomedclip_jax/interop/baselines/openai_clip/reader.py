@@ -13,9 +13,9 @@ from pathlib import Path
 
 from biomedclip_jax.config import CLIPConfig, ClipTextConfig, PreprocessConfig, ViTConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import to_params
 from biomedclip_jax.interop.baselines.resnet.mapping import clip_resnet_config
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
-from biomedclip_jax.interop.mapping import to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import TensorFile
 from biomedclip_jax.models import abstract_model

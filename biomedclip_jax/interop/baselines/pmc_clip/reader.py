@@ -18,20 +18,23 @@ has it.
 """
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
+from flax import nnx
+from jax import Array
 
-from biomedclip_jax.config import CLIPConfig, PreprocessConfig
+from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.baselines.pmc_clip.text import PmcClipTextConfig
+from biomedclip_jax.interop._mapping import Entry, dense, one, to_params
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, clip_resnet_config, resnet_entries
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_config, bert_entries
-from biomedclip_jax.interop.mapping import Entry, dense, one, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import Parts, TensorFile, read_weights
 from biomedclip_jax.models import abstract_model
+from biomedclip_jax.models.bert import Bert
 
 IMAGE_FILES = ("image_encoder(resnet50).pth", "image_encoder_resnet50.pth")
 TEXT_FILE = "text_encoder.pth"
@@ -43,6 +46,37 @@ _NOTEBOOK_HEADS = 8
 _NOTEBOOK_LOGIT_SCALE = 4.4292
 _UNUSED = "made and never used: PubMedBERT has its own"
 _FUSION = "fusion of image and text for masked words: not part of the embeddings"
+
+
+@dataclass(frozen=True)
+class PmcClipTextConfig(BertConfig):
+    """A BERT whose texts are always as long as `context_length`, padding included."""
+
+    quirk: ClassVar[str] = "it looks at padding, as PMC-CLIP's does"
+
+    @property
+    def features(self) -> int:
+        """Width of what the tower gives."""
+        return self.width
+
+    def build(self, compute: ComputeConfig, rngs: nnx.Rngs) -> "PmcClipText":
+        """The tower with fresh parameters."""
+        return PmcClipText(self, compute, rngs)
+
+
+class PmcClipText(Bert):
+    """tokens [B, N] -> [B, D]. Whatever padding is missing up to `context_length` is added, so that N does not matter."""
+
+    def from_words(self, words: Array, tokens: Array, keys: Array | None = None) -> Array:
+        """Features of word embeddings float32 [B, N, D]; `tokens` only tells pooling what is padding."""
+        pad = self.config.pad_id
+        missing = self.config.context_length - tokens.shape[1]
+        if missing > 0:
+            rows = len(tokens)
+            tokens = jnp.concatenate([tokens, jnp.full((rows, missing), pad, tokens.dtype)], axis=1)
+            padding = jnp.broadcast_to(self.word[pad], (rows, missing, words.shape[-1]))
+            words = jnp.concatenate([words, padding.astype(words.dtype)], axis=1)
+        return self.pool(self.hidden(words, None, keys)[0], tokens != pad)
 
 
 def is_pmc_clip(tensors: TensorFile) -> bool:

@@ -6,8 +6,8 @@ Sources: openai/CLIP `clip/model.py`, open_clip `modified_resnet.py`, torchvisio
 from pathlib import Path
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import Entry, dense, one, stacked
 from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig, ResNetPool
-from biomedclip_jax.interop.mapping import Entry, dense, one, stacked
 from biomedclip_jax.interop.tensor_files import TensorFile
 
 BATCH_COUNTS = {"*.num_batches_tracked": "batches that BatchNorm has seen: of use in training only"}

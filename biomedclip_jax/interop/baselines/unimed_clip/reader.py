@@ -15,10 +15,10 @@ import dataclasses
 from pathlib import Path
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, PreprocessConfig
+from biomedclip_jax.interop._mapping import Entry, dense, one, to_params
 from biomedclip_jax.interop.baselines.openai_clip.reader import clip_vit_config
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_config, bert_entries
 from biomedclip_jax.interop.formats.open_clip.mapping import clip_vision_entries
-from biomedclip_jax.interop.mapping import Entry, dense, one, to_params
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import TensorFile
 from biomedclip_jax.models import abstract_model

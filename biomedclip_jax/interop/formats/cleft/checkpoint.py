@@ -39,8 +39,9 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import block_layers
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.cleft.lightning import write_lightning
-from biomedclip_jax.interop.formats.cleft.mapping import (
+from biomedclip_jax.interop._mapping import from_params, to_params
+from biomedclip_jax.interop.formats.cleft._lightning import write_lightning
+from biomedclip_jax.interop.formats.cleft._mapping import (
     IMAGE,
     IMAGE_SIZE,
     LANGUAGE_MODELS,
@@ -58,9 +59,8 @@ from biomedclip_jax.interop.formats.cleft.mapping import (
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface.mapping import write_json
 from biomedclip_jax.interop.formats.peft.names import NAMES, key_width
-from biomedclip_jax.interop.mapping import from_params, to_params
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.tokenizer_files import copy_tokenizer
+from biomedclip_jax.interop.model_files import copy_tokenizer
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
@@ -124,7 +124,7 @@ def read_cleft(path: Path) -> Model:
 def read_context(path: Path) -> np.ndarray:
     """The context vectors that CLEFT's second stage learned, float32 [n, D], shared by all classes; released: n = 30.
 
-    They stand before the word embeddings of a text, at the first n places. UserError if the checkpoint has none.
+    They stand before the word embeddings of a text, at the first n positions. UserError if the checkpoint has none.
     """
     tensors = Named(path)
     name = tensors.table(tensors.shape(tensors.words)[1])

@@ -11,8 +11,8 @@ from typing import Any
 
 from biomedclip_jax.config import GPTConfig, LlamaConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json
-from biomedclip_jax.interop.mapping import Entry, dense, norm, one, stacked
 from biomedclip_jax.interop.tensor_files import TensorFile
 
 CausalConfig = GPTConfig | LlamaConfig

@@ -10,12 +10,12 @@ from typing import Any
 
 from biomedclip_jax.config import CLIPConfig, ClipTextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats import preprocessor
+from biomedclip_jax.interop._mapping import Entry, dense, from_params, norm, one, to_params
+from biomedclip_jax.interop.formats import _preprocessor as preprocessor
 from biomedclip_jax.interop.formats.huggingface.mapping import ACTIVATION_NAMES, activation, read_json, write_json
-from biomedclip_jax.interop.mapping import Entry, dense, from_params, norm, one, to_params
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import copy_tokenizer
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors
-from biomedclip_jax.interop.tokenizer_files import copy_tokenizer
 from biomedclip_jax.models import abstract_model
 
 _IGNORED = {"*.position_ids": "index buffer of older transformers versions"}

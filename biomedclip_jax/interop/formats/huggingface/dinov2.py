@@ -12,8 +12,8 @@ from typing import Any
 
 from biomedclip_jax.config import ViTConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked
 from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
-from biomedclip_jax.interop.mapping import Entry, dense, norm, one, stacked
 
 MASK_TOKEN = "embeddings.mask_token"
 IGNORED = {

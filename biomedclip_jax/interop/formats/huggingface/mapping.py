@@ -11,7 +11,7 @@ from typing import Any
 
 from biomedclip_jax.config import BertConfig, ViTConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.mapping import Entry, dense, norm, one
+from biomedclip_jax.interop._mapping import Entry, dense, norm, one
 from biomedclip_jax.interop.tensor_files import TensorFile
 
 BERT_IGNORED = {

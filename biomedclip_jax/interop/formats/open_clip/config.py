@@ -21,7 +21,7 @@ from biomedclip_jax.config import (
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config
-from biomedclip_jax.interop.formats.open_clip.timm import timm_name, vit_from_timm
+from biomedclip_jax.interop.formats.open_clip._timm import timm_name, vit_from_timm
 from biomedclip_jax.interop.tensor_files import TensorFile
 
 CONFIG_FILE = "open_clip_config.json"

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ViTConfig
+from biomedclip_jax.interop._mapping import from_params, to_params
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
 from biomedclip_jax.interop.formats.open_clip import mapping
+from biomedclip_jax.interop.formats.open_clip._timm import timm_name
 from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE, read_config, write_config
-from biomedclip_jax.interop.formats.open_clip.timm import timm_name
-from biomedclip_jax.interop.mapping import from_params, to_params
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors, write_torch
-from biomedclip_jax.interop.tokenizer_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files
 from biomedclip_jax.models import abstract_model
 
 

@@ -5,10 +5,10 @@ Sources: open_clip `transformer.py: VisionTransformer, TextTransformer`, `timm_m
 """
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, TextConfig, ViTConfig
+from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries
 from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_entries
-from biomedclip_jax.interop.mapping import Entry, dense, norm, one, stacked
 
 # Keys that carry nothing: buffers of older versions, and arithmetic that the file repeats.
 IGNORED = BATCH_COUNTS | {

@@ -9,7 +9,7 @@ from biomedclip_jax.config import AdapterConfig, CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
-from biomedclip_jax.interop.formats.peft.adapters import CONFIG_FILE, Flat, read_peft, write_peft
+from biomedclip_jax.interop.formats.peft._adapters import CONFIG_FILE, Flat, read_peft, write_peft
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models.adapters import is_adapter, merged
 
@@ -38,9 +38,9 @@ def with_peft(base: Model, folder: Path) -> Model:
 
 def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Flat]]:
     """What is in the folders of the towers, or of the one tower that a folder without them fits."""
-    places = {tower: folder / tower for tower in _TOWERS if (folder / tower / CONFIG_FILE).is_file()}
-    if places:
-        return {tower: read_peft(place, getattr(config, tower)) for tower, place in places.items()}
+    folders = {tower: folder / tower for tower in _TOWERS if (folder / tower / CONFIG_FILE).is_file()}
+    if folders:
+        return {tower: read_peft(own, getattr(config, tower)) for tower, own in folders.items()}
     fitting, reasons = {}, []
     for tower in _TOWERS:
         try:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from biomedclip_jax.data.pmc.build.pictures import DISTANCE, find_duplicates
+from biomedclip_jax.data.pmc.build._pictures import DISTANCE, find_duplicates
 
 
 def hashes(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import pytest
 from helpers.picture_checks import distances_of_looks
 from PIL import Image
 
-from biomedclip_jax.data.pmc.build.pictures import DISTANCE, make_picture
+from biomedclip_jax.data.pmc.build._pictures import DISTANCE, make_picture
 from biomedclip_jax.errors import UserError
 
 pytest.importorskip("imagehash", reason="needs: pip install 'biomedclip_jax[pmc]'")

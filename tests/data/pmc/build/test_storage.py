@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from biomedclip_jax.data.pmc.build.storage import Storage, sha256_of
+from biomedclip_jax.data.pmc.build._storage import Storage, sha256_of
 from biomedclip_jax.errors import UserError
 
 moto_server = pytest.importorskip("moto.server", reason="needs: pip install 'biomedclip_jax[dev]'")

@@ -3,7 +3,7 @@
 import pytest
 from lxml import etree
 
-from biomedclip_jax.data.pmc.jats.text import caption_parts, text_of
+from biomedclip_jax.data.pmc.jats._text import caption_parts, text_of
 
 DROPPED = [
     "tex-math",

@@ -8,7 +8,7 @@ from helpers.caption_checks import assert_no_character_is_lost
 from helpers.jats_writer import truth_of
 from helpers.written_articles import ARTICLES
 
-from biomedclip_jax.data.pmc.panels.caption_parts import split_caption
+from biomedclip_jax.data.pmc.panels._caption_parts import split_caption
 
 SPLIT = {
     "(A) Chest X-ray. (B) CT.": {"A": "Chest X-ray.", "B": "CT."},

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from helpers.faulty_s3 import BUCKET, FaultyS3, md5, small_article
 
-from biomedclip_jax.data.pmc.sources import s3 as s3_module
-from biomedclip_jax.data.pmc.sources.cloud import CloudSource
+from biomedclip_jax.data.pmc.sources import _s3 as s3_module
+from biomedclip_jax.data.pmc.sources._cloud import CloudSource
+from biomedclip_jax.data.pmc.sources._s3 import Bucket, NotThere
 from biomedclip_jax.data.pmc.sources.open import open_source
-from biomedclip_jax.data.pmc.sources.s3 import Bucket, NotThere
 from biomedclip_jax.data.pmc.sources.selection import NotWanted
 from biomedclip_jax.errors import UserError
 

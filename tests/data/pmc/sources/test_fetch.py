@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from helpers.faulty_s3 import BUCKET, FaultyS3, small_article
 
-from biomedclip_jax.data.pmc.sources.cloud import CloudSource
+from biomedclip_jax.data.pmc.sources._cloud import CloudSource
+from biomedclip_jax.data.pmc.sources._s3 import Bucket
 from biomedclip_jax.data.pmc.sources.fetch import FetchState, Known, fetch
 from biomedclip_jax.data.pmc.sources.open import open_source
-from biomedclip_jax.data.pmc.sources.s3 import Bucket
 from biomedclip_jax.errors import UserError
 
 OURS = {"fetch-state.sqlite", "fetch-state.sqlite-journal", "rejects.jsonl"}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from helpers.faulty_s3 import small_article
 
+from biomedclip_jax.data.pmc.sources._packages import Packages
 from biomedclip_jax.data.pmc.sources.folders import CloudFolder, PlainFolder
 from biomedclip_jax.data.pmc.sources.open import open_source
-from biomedclip_jax.data.pmc.sources.packages import Packages
 from biomedclip_jax.data.pmc.sources.selection import NotWanted, read_ids, read_licenses
 from biomedclip_jax.errors import UserError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from biomedclip_jax.data.pmc.sources import packages
+from biomedclip_jax.data.pmc.sources import _packages as packages
+from biomedclip_jax.data.pmc.sources._packages import Packages
 from biomedclip_jax.data.pmc.sources.open import open_source
-from biomedclip_jax.data.pmc.sources.packages import Packages
 from biomedclip_jax.errors import UserError
 
 XML = b"<article><body><fig id='f1'/></body></article>"

@@ -16,8 +16,8 @@ from PIL import Image
 import biomedclip_jax as bc
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.baselines.medclip._swin import SwinConfig
 from biomedclip_jax.interop.baselines.medclip.reader import PREPROCESS
-from biomedclip_jax.interop.baselines.medclip.swin import SwinConfig
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.write import write_model
 

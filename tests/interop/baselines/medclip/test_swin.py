@@ -10,9 +10,9 @@ from helpers.reference import load_open_clip, randomise
 
 from biomedclip_jax.config import ComputeConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import to_params
+from biomedclip_jax.interop.baselines.medclip._swin import Swin, SwinConfig, relative_positions, shifted_mask
 from biomedclip_jax.interop.baselines.medclip.reader import swin_entries
-from biomedclip_jax.interop.baselines.medclip.swin import Swin, SwinConfig, relative_positions, shifted_mask
-from biomedclip_jax.interop.mapping import to_params
 
 SMALL = SwinConfig(image_size=64, patch_size=2, first_width=16, depths=(4,), heads=(2,), window=8, mlp_ratio=2)
 

@@ -11,9 +11,9 @@ from helpers.reference import load_open_clip, randomise, randomise_batch_norm
 
 from biomedclip_jax.config import CLIPConfig, ComputeConfig, DataConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import to_params
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries
 from biomedclip_jax.interop.baselines.resnet.tower import ResNet, ResNetConfig
-from biomedclip_jax.interop.mapping import to_params
 
 PLAIN = ResNetConfig(image_size=96, blocks=(2, 1, 3, 2), stem_width=64, style="torchvision", pool="mean")
 

@@ -14,12 +14,12 @@ from helpers.reference import load_open_clip, randomise
 
 from biomedclip_jax.config import CausalPool, ComputeConfig, GPTConfig, LlamaConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.formats.huggingface.causal import entries, read_config
 from biomedclip_jax.interop.initial import text_tower
-from biomedclip_jax.interop.mapping import from_params
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights
-from biomedclip_jax.models.gpt import GPT, text_lengths
-from biomedclip_jax.models.llama import Llama
+from biomedclip_jax.models._gpt import GPT, text_lengths
+from biomedclip_jax.models._llama import Llama
 from biomedclip_jax.sharding import make_mesh, state_shardings
 
 PAD = 59

@@ -13,9 +13,9 @@ from helpers.reference import load_open_clip, randomise
 
 from biomedclip_jax.config import ComputeConfig, ViTConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.formats.huggingface.dinov2 import own_entries, transformers_entries
 from biomedclip_jax.interop.initial import image_tower
-from biomedclip_jax.interop.mapping import from_params
 from biomedclip_jax.interop.tensor_files import read_weights
 from biomedclip_jax.models.vit import ViT
 

@@ -10,10 +10,10 @@ from helpers.reference import load_open_clip, open_clip_model
 
 from biomedclip_jax.config import BertConfig, ComputeConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, bert_entries
 from biomedclip_jax.interop.initial import text_tower
-from biomedclip_jax.interop.mapping import from_params
 from biomedclip_jax.interop.tensor_files import read_weights
 from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.models import abstract_model

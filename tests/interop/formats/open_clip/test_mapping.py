@@ -14,10 +14,10 @@ from flax import nnx
 from helpers.reference import load_open_clip, open_clip_model
 
 from biomedclip_jax.config import Sigmoid, Softmax
+from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
-from biomedclip_jax.interop.formats.open_clip.timm import timm_name
-from biomedclip_jax.interop.mapping import from_params
+from biomedclip_jax.interop.formats.open_clip._timm import timm_name
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.losses import pair_loss
@@ -127,7 +127,8 @@ def ours(case: Case) -> Computed:
     def loss(params: dict[str, Any]) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         clip = nnx.merge(graph, params)
         image, text = clip.encode_image(case.images), clip.encode_text(case.tokens)
-        return pair_loss(Sigmoid() if sigmoid else Softmax(), image, text, params), (image, text)
+        numbers = {name: params[name] for name in ("logit_scale", "logit_bias") if name in params}
+        return pair_loss(Sigmoid() if sigmoid else Softmax(), image, text, numbers), (image, text)
 
     (value, (image, text)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(case.model.params)
     return Computed(image, text, value, gradient)

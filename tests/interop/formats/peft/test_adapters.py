@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,8 +15,10 @@ from helpers.reference import load_open_clip, randomise
 
 from biomedclip_jax.config import (
     AdaLoRAConfig,
+    Adaptation,
     AdapterConfig,
     BertConfig,
+    CLIPConfig,
     ComputeConfig,
     GPTConfig,
     IA3Config,
@@ -26,14 +29,15 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import LLAMA_LAYERS
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import to_params
 from biomedclip_jax.interop.formats.huggingface.causal import config_json as causal_config_json
 from biomedclip_jax.interop.formats.huggingface.causal import entries as causal_entries
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json, bert_entries, vit_config_json, vit_entries
-from biomedclip_jax.interop.formats.peft.adapters import read_peft, write_peft
-from biomedclip_jax.interop.mapping import to_params
+from biomedclip_jax.interop.formats.peft._adapters import read_peft, write_peft
+from biomedclip_jax.models._gpt import GPT
+from biomedclip_jax.models._llama import Llama
+from biomedclip_jax.models.adapters import with_adapters
 from biomedclip_jax.models.bert import Bert
-from biomedclip_jax.models.gpt import GPT
-from biomedclip_jax.models.llama import Llama
 from biomedclip_jax.models.vit import ViT
 
 STILL = {"dropout": 0.0, "attention_dropout": 0.0}
@@ -99,8 +103,17 @@ def our_features(
     config: Tower, adapter: AdapterConfig, leaves: dict[str, Any], x: np.ndarray
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Features [B, D], and the gradient of their weighted sum for the adapter's parameters."""
-    kind = KINDS[type(config)]
-    graph, state = nnx.split(nnx.eval_shape(lambda: kind(config, ComputeConfig(), nnx.Rngs(0), adapter=adapter)))
+    tower = "image" if isinstance(config, ViTConfig) else "text"
+
+    def adapted() -> Any:
+        rngs = nnx.Rngs(0)
+        own = KINDS[type(config)](config, ComputeConfig(), rngs)
+        with_adapters(
+            SimpleNamespace(config=CLIPConfig(**{tower: config}), **{tower: own}), Adaptation(**{tower: adapter}), rngs
+        )
+        return own
+
+    graph, state = nnx.split(nnx.eval_shape(adapted))
     wanted = {path: leaf.shape for path, leaf in flatten_dict(nnx.to_pure_dict(state), sep="/").items()}
     assert {path: leaf.shape for path, leaf in leaves.items()} == wanted
     own = {path: leaf for path, leaf in leaves.items() if any(name in path for name in ("lora", "ia3", "virtual"))}

@@ -1,0 +1,146 @@
+"""How sure a number is: the metrics on resamples of the images, and the differences of models on the same resamples.
+
+A resample draws n of the n images with replacement (not class by class: how many images a class has is chance, too).
+It is a whole-number weight of each image, and every metric here is a function of weighted counts: no image is scored
+twice.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from biomedclip_jax.evaluation._metrics import BINS, LOWER_IS_BETTER, calibration_bins, in_top_5, scored_classes
+
+Samples = Mapping[str, np.ndarray]  # metric -> its value on each resample, float64 [R]; NaN where it has none
+
+_WEIGHTS = 2**22  # weights held at once: 32 MiB
+
+
+def bootstrap(labels: np.ndarray, models: Sequence[np.ndarray], resamples: int = 1_000, seed: int = 0) -> list[Samples]:
+    """The metrics of `classification_metrics` on each resample, for each model; resample r is the same for all models.
+
+    labels: int [n]. models: the probabilities of each, float64 [n, C].
+    """
+    counted = [_Counted(labels, probabilities) for probabilities in models]
+    parts: list[list[Samples]] = [[] for _ in models]
+    for weights in _weights(len(labels), resamples, seed):
+        for part, each in zip(parts, counted, strict=True):
+            part.append(each.metrics(weights))
+    return [{name: np.concatenate([chunk[name] for chunk in part]) for name in part[0]} for part in parts]
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The 2.5 and 97.5 percentiles of a metric over the resamples where it has a value."""
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def intervals(samples: Samples) -> dict[str, tuple[float, float]]:
+    """The 95 % interval of each metric that has a value on some resample."""
+    return {name: interval(values) for name, values in samples.items() if np.isfinite(values).any()}
+
+
+def differences(
+    own: Samples, other: Samples, own_metrics: Mapping[str, float], other_metrics: Mapping[str, float]
+) -> dict[str, list[float]]:
+    """How two models differ in each metric, on the same resamples.
+
+    Returns metric -> [own less other, the low and the high end of its 95 % interval, share of resamples in which own is
+    better]. An equal number is no better. Smaller is better for the metrics of `LOWER_IS_BETTER`.
+    """
+    found = {}
+    for name in own.keys() & other.keys() & own_metrics.keys() & other_metrics.keys():
+        difference = own[name] - other[name]
+        difference = difference[np.isfinite(difference)]
+        if len(difference):
+            better = difference < 0 if name in LOWER_IS_BETTER else difference > 0
+            found[name] = [own_metrics[name] - other_metrics[name], *interval(difference), float(better.mean())]
+    return {name: found[name] for name in own_metrics if name in found}
+
+
+def _weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """float64 [n, r]: how often each image is in each of r resamples; together `resamples` of them."""
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _WEIGHTS // n)
+    for start in range(0, resamples, at_once):
+        drawn = [np.bincount(generator.integers(0, n, n), minlength=n) for _ in range(start, min(start + at_once, resamples))]
+        yield np.stack(drawn, axis=1).astype(np.float64)
+
+
+class _Counted:
+    """What the metrics of weighted images need to know of one model's answers."""
+
+    def __init__(self, labels: np.ndarray, probabilities: np.ndarray):
+        from scipy.sparse import csr_array  # comes with scikit-learn
+
+        n, self._classes = probabilities.shape
+        predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        # each image adds to three sums: of its cell of the confusion matrix, of its bin's gap, and of the top five
+        columns = [labels * self._classes + predicted, self._classes**2 + calibration_bins(confidence)]
+        values = [np.ones(n), (predicted == labels) - confidence]
+        self._width = self._classes**2 + BINS
+        self._has_top_5 = self._classes > 5
+        if self._has_top_5:
+            columns.append(np.full(n, self._width))
+            values.append(in_top_5(labels, probabilities).astype(np.float64))
+            self._width += 1
+        cells = (np.concatenate(columns), np.tile(np.arange(n), len(columns)))
+        self._sums = csr_array((np.concatenate(values), cells), shape=(self._width, n))
+        self._rankings = [_Ranking(labels == c, probabilities[:, c]) for c in scored_classes(labels, self._classes)]
+
+    def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Each metric, [r], for weights [n, r]."""
+        n, cells = len(weights), self._classes**2
+        sums = self._sums @ weights
+        confusion = sums[:cells].reshape(self._classes, self._classes, -1)
+        right = np.einsum("ccr->cr", confusion)
+        present, answered = confusion.sum(axis=1), confusion.sum(axis=0)
+        with np.errstate(invalid="ignore"):
+            found = {
+                "accuracy": right.sum(axis=0) / n,
+                "balanced_accuracy": _mean(right / present),
+                "macro_f1": _mean(2 * right / (present + answered)),
+                "expected_calibration_error": np.abs(sums[cells : cells + BINS]).sum(axis=0) / n,
+            }
+        if self._has_top_5:
+            found["top_5_accuracy"] = sums[-1] / n
+        if self._rankings:
+            auroc, precision = zip(*(ranking.metrics(weights) for ranking in self._rankings), strict=True)
+            found |= {"auroc": _mean(np.stack(auroc)), "average_precision": _mean(np.stack(precision))}
+        return found
+
+
+class _Ranking:
+    """One class against the rest: its images should have the higher scores."""
+
+    def __init__(self, positive: np.ndarray, scores: np.ndarray):
+        self._order = np.argsort(scores, kind="stable")
+        self._positive = positive[self._order].astype(np.float64)[:, None]
+        self._starts = np.flatnonzero(np.diff(scores[self._order], prepend=-np.inf))  # of images with equal scores
+
+    def metrics(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """AUROC and average precision, each [r], for weights [n, r]; NaN without a positive or without a negative image."""
+        weights = weights[self._order]
+        positive = weights * self._positive
+        negative = weights - positive
+        if len(self._starts) < len(weights):
+            positive, negative = (np.add.reduceat(each, self._starts, axis=0) for each in (positive, negative))
+        of_positive, of_negative = positive.sum(axis=0), negative.sum(axis=0)
+        below = np.cumsum(negative, axis=0)
+        # a negative image of the same score counts half
+        won = np.einsum("gr,gr->r", positive, below) - np.einsum("gr,gr->r", positive, negative) / 2
+        found = of_positive - np.cumsum(positive, axis=0) + positive  # with this score or a higher one
+        answered = found + of_negative - below + negative
+        precision = np.divide(found, answered, out=np.zeros_like(found), where=answered > 0)
+        both = (of_positive > 0) & (of_negative > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            auroc = np.where(both, won / (of_positive * of_negative), np.nan)
+            average = np.where(both, np.einsum("gr,gr->r", positive, precision) / of_positive, np.nan)
+        return auroc, average
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over the classes (rows) that have a value; NaN where none has."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(axis=0) / known.sum(axis=0)

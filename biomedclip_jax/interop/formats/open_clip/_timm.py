@@ -1,0 +1,73 @@
+"""The vision transformers that timm builds by name, and open_clip with it.
+
+Source: timm `vision_transformer.py`.
+"""
+
+import dataclasses
+import re
+
+from biomedclip_jax.config import ImageConfig, ViTConfig
+from biomedclip_jax.errors import UserError
+
+_WIDTHS = {  # timm's sizes: width, depth, heads, MLP width
+    "tiny": (192, 12, 3, 768),
+    "small": (384, 12, 6, 1536),
+    "medium": (512, 12, 8, 2048),
+    "base": (768, 12, 12, 3072),
+    "large": (1024, 24, 16, 4096),
+    "huge": (1280, 32, 16, 5120),
+    "giant": (1408, 40, 16, 6144),
+    "gigantic": (1664, 48, 16, 8192),
+}
+# The timm models that the image tower can be. timm builds no others by pattern, so names are listed, not derived.
+_TIMM_NAMES = (
+    *(f"vit_tiny_patch16_{s}" for s in (224, 384)),
+    *(f"vit_small_patch{p}_{s}" for p, s in ((32, 224), (32, 384), (16, 224), (16, 384), (8, 224))),
+    *(f"vit_base_patch{p}_{s}" for p, s in ((32, 224), (32, 384), (16, 224), (16, 384), (8, 224))),
+    *(f"vit_large_patch{p}_{s}" for p, s in ((32, 224), (32, 384), (16, 224), (16, 384), (14, 224))),
+    *(f"vit_{w}_patch14_224" for w in ("huge", "giant", "gigantic")),
+    *(f"vit_medium_patch{p}_clip_224" for p in (32, 16)),
+    *(f"vit_base_patch32_clip_{s}" for s in (224, 256, 384, 448)),
+    *(f"vit_base_patch16_clip_{s}" for s in (224, 384)),
+    *(f"vit_large_patch14_clip_{s}" for s in (224, 336)),
+    *(f"vit_huge_patch14_clip_{s}" for s in (224, 336, 378)),
+    *(f"vit_base_patch{p}_clip_quickgelu_224" for p in (32, 16)),
+    *(f"vit_large_patch14_clip_quickgelu_{s}" for s in (224, 336)),
+    *(f"vit_{w}_patch14_dinov2" for w in ("small", "base", "large")),
+    *(f"vit_{w}_patch14_reg4_dinov2" for w in ("small", "base", "large")),
+)
+
+
+def vit_from_timm(name: str) -> ViTConfig:
+    """The tower that timm builds under this name (a weights tag after a dot is allowed and ignored)."""
+    plain = name.split(".")[0]
+    match = re.fullmatch(r"vit_([a-z]+)_patch(\d+)(_reg4)?(_clip)?(_quickgelu)?(_dinov2)?(?:_(\d+))?", plain)
+    if plain not in _TIMM_NAMES or match is None:
+        raise UserError(f"timm_model_name = {name!r}: not a ViT that is known here; known: {', '.join(_TIMM_NAMES)}")
+    size, patch, registers, clip, quick, dino, pixels = match.groups()
+    width, depth, heads, mlp_width = _WIDTHS[size]
+    return ViTConfig(
+        image_size=int(pixels or 518),
+        patch_size=int(patch),
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_width=mlp_width,
+        registers=4 if registers else 0,
+        position_on_prefix=not registers,
+        patch_bias=not clip,
+        norm_pre=bool(clip),
+        layer_scale=bool(dino),
+        activation="quick_gelu" if quick else "gelu",
+        layer_norm_eps=1e-5 if clip else 1e-6,
+    )
+
+
+def timm_name(config: ImageConfig) -> str | None:
+    """The timm name of this tower, if it has one."""
+    if not isinstance(config, ViTConfig) or config.pool == "mean_prenorm":
+        return None
+    sizes = (config.width, config.depth, config.heads, config.mlp_width)
+    size = next((size for size, known in _WIDTHS.items() if known == sizes), None)
+    cls = dataclasses.replace(config, pool="cls", norm_after_pool=False) if config.class_token else config
+    return next((name for name in _TIMM_NAMES if name.startswith(f"vit_{size}_") and vit_from_timm(name) == cls), None)

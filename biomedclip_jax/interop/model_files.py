@@ -1,0 +1,100 @@
+"""The files of a model around its weights: what they are called, where they come from, and how they are copied.
+
+A model is a local folder, or a snapshot from the Hugging Face hub, which is fetched only when the user names a hub
+address. A tokenizer is in the model's folder or, where weights come as a single file, beside it.
+"""
+
+import shutil
+from pathlib import Path
+
+from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, with_shards
+
+CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    CLIP_VOCABULARY,
+)
+
+_OF_CLIP = (CLIP_VOCABULARY, "tokenizer.json", "vocab.json")
+_OF_BERT = ("vocab.txt", "tokenizer.json")
+_CLIP_SOURCE = f"{CLIP_VOCABULARY} from https://github.com/openai/CLIP/raw/main/clip/{CLIP_VOCABULARY}"
+_BERT_SOURCE = "vocab.txt from https://huggingface.co/microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
+_HUB = "hf-hub:"
+_DESCRIPTIONS = ("open_clip_config.json", "biomedclip_config.json", "config.json", "preprocessor_config.json", *TOKENIZER_FILES)
+_PARTS = ("", "vision/", "text/")
+_EXAMPLE = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
+
+
+def clip_tokenizer(weights: Path) -> Path:
+    """CLIP's tokenizer in the folder of a weight file. UserError says where to fetch it."""
+    return _beside(weights, _OF_CLIP, _CLIP_SOURCE)
+
+
+def bert_tokenizer(weights: Path) -> Path:
+    """BiomedBERT's tokenizer in the folder of a weight file. UserError says where to fetch it."""
+    return _beside(weights, _OF_BERT, _BERT_SOURCE)
+
+
+def _beside(weights: Path, names: tuple[str, ...], source: str) -> Path:
+    found = next((weights.parent / name for name in names if (weights.parent / name).is_file()), None)
+    if found is None:
+        raise UserError(f"{weights}: no tokenizer beside it; fetch {source} into {weights.parent}")
+    return weights.parent if found.name == "vocab.json" else found  # merges.txt belongs to it
+
+
+def tokenizer_files(model: Model) -> list[Path]:
+    """The files of a model's tokenizer."""
+    if model.tokenizer.is_file():
+        return [model.tokenizer]
+    return [model.tokenizer / name for name in TOKENIZER_FILES if (model.tokenizer / name).is_file()]
+
+
+def copy_tokenizer(model: Model, folder: Path) -> None:
+    """Copy the files of a model's tokenizer into a folder."""
+    for file in tokenizer_files(model):
+        shutil.copyfile(file, folder / file.name)
+
+
+def fetch(address: str, *, weights: bool = True) -> Path:
+    """ "hf-hub:org/name" or "hf-hub:org/name@revision" -> the folder of its snapshot in the hub's local cache.
+
+    Only configs, tokenizer and (if `weights`) the weights in one form are fetched: the first of `WEIGHT_FILES` that
+    is there. Works offline when the snapshot is in the cache (`HF_HUB_OFFLINE=1`). Raises UserError with the reason
+    otherwise.
+    """
+    name, _, revision = address.removeprefix(_HUB).partition("@")
+    if name.count("/") != 1 or not all(name.split("/")):
+        raise UserError(f"{address}: expected hf-hub:org/name, such as hf-hub:{_EXAMPLE}")
+    from huggingface_hub import snapshot_download
+
+    from biomedclip_jax.interop.baselines.biovil.reader import IMAGE_FILES
+
+    def snapshot(*files: str) -> Path:
+        wanted = [part + file for part in _PARTS for file in (*_DESCRIPTIONS, "heads.safetensors", *files)]
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=wanted))
+
+    try:
+        folder = snapshot()
+        for file in WEIGHT_FILES if weights else ():
+            # in the order in which `find_weights` looks: a repository often holds the same weights in several forms
+            folder = snapshot(*with_shards(file), *IMAGE_FILES)
+            if any(folder.rglob(file)):
+                break
+    except Exception as error:  # the hub's client raises its own, the HTTP library's and the system's errors
+        raise UserError(
+            f"{address}: cannot be fetched ({first_line(error)}); check name and network, or give a local folder"
+        ) from error
+    return folder
+
+
+def local_folder(source: str | Path, *, weights: bool = True) -> Path:
+    """A folder, or "hf-hub:org/name" -> the folder (which need not be there), fetched in the second case only."""
+    return fetch(str(source), weights=weights) if str(source).startswith(_HUB) else Path(source)

@@ -1,0 +1,66 @@
+"""A lowered step compiled for its devices, and what the compiler tells: memory, collectives, or that it does not fit."""
+
+import re
+import time
+from dataclasses import dataclass
+
+import jax
+from jax.stages import Lowered
+
+from biomedclip_jax.errors import first_line
+from biomedclip_jax.planning._hlo import Program, read_program
+from biomedclip_jax.planning._topology import GIB, Topology
+
+# On top of those of the step itself. Without a GPU nothing can be tuned, and the Triton tiles that XLA then assumes
+# fail for real models: use cuBLAS instead.
+_OPTIONS: dict[str, dict[str, str | bool]] = {"cuda": {"xla_gpu_enable_triton_gemm": False}, "tpu": {}}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Bytes a device, from the compiler. peak is None where only the amount that is missing is known."""
+
+    seconds: float
+    arguments: int | None
+    temporaries: int | None
+    peak: int
+    fits: bool
+    program: Program | None
+
+
+def compile_step(lowered: Lowered, topology: Topology) -> Compiled:
+    """Compile, and compare with the memory that a device has.
+
+    A TPU's compiler refuses a program that is too big, and names the size. For a GPU anything compiles: the peak decides.
+    """
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile(compiler_options=_OPTIONS[topology.chip.platform])
+    except jax.errors.JaxRuntimeError as error:
+        needed = memory_needed(str(error))
+        if needed is None:
+            raise
+        return Compiled(time.perf_counter() - start, None, None, needed, False, None)
+    seconds = time.perf_counter() - start
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None and text is not None, "both compilers tell"
+    # what the program needs besides its arguments: results that are written over arguments are not new
+    fresh = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh
+    peak = getattr(memory, "peak_memory_in_bytes", 0) or total
+    return Compiled(
+        seconds,
+        memory.argument_size_in_bytes,
+        memory.temp_size_in_bytes,
+        peak,
+        topology.chip.platform == "tpu" or peak <= topology.chip.memory,
+        read_program(text),
+    )
+
+
+def memory_needed(message: str) -> int | None:
+    """Bytes that a program wants, from the error of a TPU's compiler; None if the error is about something else."""
+    if not message.startswith("RESOURCE_EXHAUSTED"):
+        return None
+    found = re.search(r"(?:HLO temporaries|[Uu]sed) \(?([\d.]+)([KMGT]?)", first_line(Exception(message)))
+    return int(float(found[1]) * GIB / {"": GIB, "K": 1 << 20, "M": 1 << 10, "G": 1, "T": 1 / 1024}[found[2]]) if found else 0

@@ -1,0 +1,204 @@
+"""The loss of a whole batch and its gradient, however the batch is split over devices and microbatches.
+
+The towers run inside `jax.shard_map`, each device on its rows of the batch. Parameters are made device-varying before
+they are differentiated: then no gradient is summed inside a loop, and one `psum` at the end is the only reduction.
+(With replicated parameters there is an all-reduce in every scan body: seen in the compiled text for 8 devices.)
+
+Exact large batches: the towers encode one microbatch after another and the loss sees all embeddings at once. The
+backward pass encodes each microbatch again (`jax.checkpoint`), so memory holds the activations of one microbatch
+and the embeddings of the batch. Dropout and patch drop are keyed by example, so the gradient is that of the whole
+batch to rounding. The idea is GradCache's (arXiv 2101.06983); in JAX it is a scan over a checkpointed function.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import Array, lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
+from biomedclip_jax.losses import class_loss, local_loss
+from biomedclip_jax.models import CLIP, abstract_model
+from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
+from biomedclip_jax.sharding import BATCH, as_varying, device_count, gather_leaves, shard_axes, shard_specs, sum_over_devices
+from biomedclip_jax.train.optimizer import Flat, trained_by
+from biomedclip_jax.train.text_buckets import Buckets, sort_captions
+
+# images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the example's position in the run; and labels
+# bool [B, C] where a stage learns by them
+Batch = dict[str, Array]
+
+_TOWERS = ("image", "text")
+_NUMBERS = ("logit_scale", "logit_bias")
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """All that the traced functions of a stage's gradient know besides arrays."""
+
+    seed: int
+    stage: Stage
+    graph: nnx.GraphDef[CLIP]
+    axes: dict[str, Any]  # of each parameter: the axis along which it is split over devices, or -1
+    gathered_by_block: tuple[str, ...]  # towers whose blocks are put together one by one, where they are used
+    trained: tuple[str, ...]  # paths of the parameters that the stage trains
+    pad_id: int
+    buckets: Buckets
+    prompts: Layout | None  # of the classes, where the stage learns by labels
+
+
+def loss_and_gradient(
+    config: TrainConfig, stage: Stage, mesh: Mesh, buckets: Buckets = (), prompts: Layout | None = None
+) -> Callable[[dict[str, Any], Batch], tuple[Array, Flat]]:
+    """(params, batch) -> (loss, {path: gradient}) of the whole batch, for the parameters that the stage trains.
+
+    The loss is replicated; gradients are sharded as their parameters are. buckets: the lengths at which captions
+    are computed (`text_buckets.py`). prompts: of the classes, where the stage learns by labels.
+    """
+    assert stage.prompted == (prompts is not None)
+    model = config.model_in(stage)
+    shapes = abstract_model(model, adaptation=config.adaptation)[1]
+    axes, flat_shapes = shard_axes(shapes, mesh), flatten_dict(shapes, sep="/")
+    split = {tower: any(axis >= 0 for axis in jax.tree.leaves(axes[tower]["blocks"])) for tower in _TOWERS}
+    by_block = tuple(tower for tower in _TOWERS if split[tower] and config.sharding.gather == "layer")
+    gathers = [
+        partial(gather_leaves, axes=axes[tower]["blocks"], first=1, dtype=config.compute.dtype) if tower in by_block else None
+        for tower in _TOWERS
+    ]
+    graph, _ = abstract_model(model, config.compute, *gathers, adaptation=config.adaptation)
+    trained = tuple(trained_by(stage, flat_shapes))
+    context = StepContext(config.seed, stage, graph, axes, by_block, trained, model.text.pad_id, buckets, prompts)
+    specs = shard_specs(shapes, axes)
+    flat_specs = flatten_dict(specs, sep="/")
+    out = P(), {path: flat_specs[path] for path in trained}
+    return jax.shard_map(partial(_on_device, context), mesh=mesh, in_specs=(specs, BATCH), out_specs=out)
+
+
+def _on_device(c: StepContext, params: dict[str, Any], batch: Batch) -> tuple[Array, Flat]:
+    """Loss and gradient of the whole batch, from this device's rows of it."""
+    loss, gradients = _gradient_around_the_choice(c, flatten_dict(as_varying(params, c.axes), sep="/"), batch)
+    axes = flatten_dict(c.axes, sep="/")
+    return sum_over_devices(loss, gradients, {path: axes[path] for path in c.trained})
+
+
+def _gradient_around_the_choice(c: StepContext, weights: Flat, batch: Batch) -> tuple[Array, Flat]:
+    """This device's share of the loss, and of the gradient of what is trained.
+
+    With text buckets, a `lax.cond` chooses between captions sorted into buckets and padded ones, and XLA compiles
+    both branches. To keep the image tower out of them, its vjp is taken by hand: its forward pass before the
+    choice, its backward pass after it, and between them the gradient of everything else, also with respect to the
+    image embeddings. The two sides share no parameter.
+    """
+    of_image = {path: weights[path] for path in c.trained if path.startswith("image")}
+    others = {path: weights[path] for path in c.trained if path not in of_image}
+    image, image_backward = jax.vjp(partial(_encode_images, c, weights, batch), of_image)
+    padded = partial(_text_side, c, weights, batch, ())
+    if c.buckets:
+        captions, fits = sort_captions(batch, c.pad_id, c.buckets)
+        bucketed = partial(_text_side, c, weights, captions, c.buckets)
+        loss, (gradients, d_image) = lax.cond(fits, bucketed, padded, others, image)
+    else:
+        loss, (gradients, d_image) = padded(others, image)
+    return loss, gradients | image_backward(d_image)[0]
+
+
+def _text_side(
+    c: StepContext, weights: Flat, batch: Batch, buckets: Buckets, trained: Flat, image: Array
+) -> tuple[Array, tuple[Flat, Array]]:
+    """The share of the loss, and its gradient by what is trained outside the image tower and by the embeddings `image`."""
+    return jax.value_and_grad(partial(_share_of_loss, c, weights, batch, buckets), argnums=(0, 1))(trained, image)
+
+
+def _share_of_loss(c: StepContext, weights: Flat, batch: Batch, buckets: Buckets, trained: Flat, image: Array) -> Array:
+    """This device's share of the loss; image: float32 [B / devices, E]."""
+    weights = weights | trained
+    numbers = {name: weights[name] for name in _NUMBERS if name in weights}
+    clip = _model(c, weights)
+    loss = c.stage.loss
+    if isinstance(loss, Classification | MultiLabel):
+        assert c.prompts is not None
+        classes = prompt_embeddings(clip(), *c.prompts)
+        return class_loss(loss, image, classes, batch["labels"], numbers["logit_scale"]) / device_count()
+    if c.prompts is not None:
+        return local_loss(loss, image, _encode_labels(c, clip, batch), numbers)
+    return local_loss(loss, image, _encode_captions(c, clip, batch, buckets), numbers, batch["rows"] if buckets else None)
+
+
+# --- the towers -----------------------------------------------------------------------------------------------------
+
+
+def _encode_images(c: StepContext, weights: Flat, batch: Batch, trained: Flat) -> Array:
+    clip = _model(c, weights | trained)
+
+    def encode(part: Batch) -> Array:
+        return clip().encode_image(part["images"], example_keys(c.seed, part["index"]), c.stage.patch_keep)
+
+    return encode_in_microbatches(encode, {name: batch[name] for name in ("images", "index")}, c.stage.microbatches)
+
+
+def _encode_captions(c: StepContext, clip: Callable[[], CLIP], batch: Batch, buckets: Buckets) -> Array:
+    def encode(part: Batch) -> Array:
+        return clip().encode_text(part["tokens"], example_keys(c.seed, part["index"]))
+
+    if not buckets:
+        return encode_in_microbatches(encode, {name: batch[name] for name in ("tokens", "index")}, c.stage.microbatches)
+    parts, start = [], 0
+    for bucket in buckets:
+        rows = slice(start, start + bucket.rows)
+        part = {"tokens": batch["tokens"][rows, : bucket.length], "index": batch["index"][rows]}
+        parts.append(encode_in_microbatches(encode, part, bucket.microbatches))
+        start += bucket.rows
+    return jnp.concatenate(parts)
+
+
+def _encode_labels(c: StepContext, clip: Callable[[], CLIP], batch: Batch) -> Array:
+    """Each image's text is the learned prompt of its class."""
+    assert c.prompts is not None
+    tokens, slots = map(jnp.asarray, c.prompts)
+
+    def encode(part: Batch) -> Array:
+        return prompt_embeddings(clip(), tokens[part["class"]], slots[part["class"]])
+
+    return encode_in_microbatches(encode, {"class": batch["labels"].argmax(axis=1)}, c.stage.microbatches)
+
+
+def encode_in_microbatches(encode: Callable[[Batch], Array], batch: Batch, microbatches: int) -> Array:
+    """encode(batch), computed on `microbatches` equal parts of the rows, one at a time. Each array is [B, ...]."""
+    if microbatches == 1:
+        return encode(batch)
+    parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
+    _, outputs = lax.scan(lambda _, part: (None, jax.checkpoint(encode)(part)), None, parts)
+    return outputs.reshape(-1, *outputs.shape[2:])
+
+
+def example_keys(seed: int, index: Array) -> Array:
+    """One random key an example [B]: a function of the seed and the example's position in the run alone."""
+    root = jax.random.key(seed, impl="threefry2x32")
+    return jax.vmap(lambda i: jax.random.fold_in(root, i))(index)
+
+
+# --- the model of weights that may be split over devices --------------------------------------------------------------
+
+
+def _model(c: StepContext, weights: Flat) -> Callable[[], CLIP]:
+    """What makes the model. It is called inside the trace of each microbatch: an NNX module must not cross a trace."""
+    whole = _whole(c, unflatten_dict(weights, sep="/"))
+    return lambda: nnx.merge(c.graph, whole)
+
+
+def _whole(c: StepContext, params: dict[str, Any]) -> dict[str, Any]:
+    """Split leaves put together, except in towers whose blocks are gathered one by one where they are used."""
+    later = {tower: params[tower]["blocks"] for tower in c.gathered_by_block}
+
+    def without_these(tree: dict[str, Any]) -> dict[str, Any]:
+        return {name: {k: v for k, v in x.items() if k != "blocks"} if name in later else x for name, x in tree.items()}
+
+    full = gather_leaves(without_these(params), without_these(c.axes))
+    return full | {tower: full[tower] | {"blocks": blocks} for tower, blocks in later.items()}

@@ -1,0 +1,158 @@
+"""The held-out pairs during a run: loss and recall of the weights as they are, on all devices together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
+from biomedclip_jax.data.names import multi_hot
+from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
+from biomedclip_jax.data.processor import Processor
+from biomedclip_jax.data.sources import open_pairs
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.retrieval.task import recall
+from biomedclip_jax.losses import class_loss, pair_loss
+from biomedclip_jax.models import abstract_model
+from biomedclip_jax.prompts.layout import prompt_embeddings
+from biomedclip_jax.sharding import put_batch, replicated
+from biomedclip_jax.train._prompt_stage import class_prompts
+from biomedclip_jax.train.export import in_workdir
+from biomedclip_jax.train.state import TrainState
+
+_ROWS = 16  # pairs a device encodes at once
+
+Encode = Callable[..., Any]
+
+_pair_loss = jax.jit(pair_loss, static_argnums=0)
+
+
+def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
+    """The held-out pairs; None if the config has none. UserError if they cannot be used."""
+    data = config.data
+    if data.held_out is None:
+        return None
+    source = in_workdir(data.held_out, workdir)
+    return with_readable_texts(open_pairs(source, data.image_column, data.caption_column, data.label_column))
+
+
+@dataclass(frozen=True)
+class _StageEncoder:
+    """What evaluating in one stage needs: kept, because jit compiles anew for every new function that it is given.
+
+    encode: (params, batch) -> unit embeddings of the images, and of the texts where the stage does not learn of labels.
+    prompts: params -> unit embeddings of the classes [C, E], where it does.
+    """
+
+    number: int
+    stage: Stage
+    processor: Processor
+    encode: Encode
+    prompts: Encode | None
+
+
+class HeldOut:
+    """Evaluates a state within a stage. Images that cannot be read are left out from the first evaluation on.
+
+    classes: of the training data, for stages that learn of labels. The program that encodes is compiled once a stage.
+    """
+
+    def __init__(self, config: TrainConfig, pairs: Pairs, tokenizer: Path, mesh: Mesh, classes: tuple[str, ...] = ()):
+        self._config = config
+        self._pairs = pairs
+        self._tokenizer = tokenizer
+        self._mesh = mesh
+        self._bad: set[int] = set()
+        self._classes = classes
+        self._ready: _StageEncoder | None = None
+        labels = [pairs.texts(i).label for i in range(len(pairs))] if classes else []
+        self._labels = multi_hot(labels, classes, config.data.label_separator) if classes else None
+
+    def evaluate(self, state: TrainState, number: int) -> dict[str, float]:
+        """Scores of the weights in `state` in stage `number`: "loss" and {image_to_text,text_to_image}_recall_at_{1,5,10}.
+
+        The moving average is evaluated where there is one. The loss is the stage's over all held-out pairs. In a stage that
+        learns of labels: the loss of classes and, of images with one label, "accuracy".
+        """
+        if self._ready is None or self._ready.number != number:
+            self._ready = self._prepare(number)
+        params = state.averaged_params
+        if self._ready.prompts is not None:
+            return self._of_labels(params, self._ready, self._ready.prompts)
+        kept, (image, text) = self._encoded(params, self._ready)
+        numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
+        loss = _pair_loss(self._ready.stage.loss, jnp.asarray(image), jnp.asarray(text), numbers)
+        return {"loss": float(loss)} | recall(image, text, [self._caption(i) for i in kept])
+
+    def _prepare(self, number: int) -> _StageEncoder:
+        config, stage = self._config, self._config.stages[number]
+        processor = Processor(config.preprocess_in(stage), config.model.text, self._tokenizer)
+        graph, _ = abstract_model(config.model_in(stage), config.compute, adaptation=config.adaptation)
+        layout = class_prompts(config, self._classes, processor.tokenizer) if stage.prompted else None
+        whole = replicated(self._mesh)
+
+        def images_and_texts(params: dict[str, Any], batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+            clip = nnx.merge(graph, params)
+            image = clip.encode_image(batch["images"])
+            return (image,) if layout is not None else (image, clip.encode_text(batch["tokens"]))
+
+        prompts = None
+        if layout is not None:
+            prompts = jax.jit(lambda params: prompt_embeddings(nnx.merge(graph, params), *layout), out_shardings=whole)
+        return _StageEncoder(number, stage, processor, jax.jit(images_and_texts, out_shardings=whole), prompts)
+
+    def _of_labels(self, params: dict[str, Any], ready: _StageEncoder, prompts: Encode) -> dict[str, float]:
+        assert self._labels is not None
+        kept, (image,) = self._encoded(params, ready)
+        classes, labels = np.asarray(prompts(params)), self._labels[kept]
+        loss_kind = ready.stage.loss if isinstance(ready.stage.loss, MultiLabel) else Classification()
+        scale = jnp.asarray(np.asarray(params["logit_scale"]))  # off the mesh, as the others
+        loss = class_loss(loss_kind, jnp.asarray(image), jnp.asarray(classes), jnp.asarray(labels), scale)
+        scores = {"loss": float(loss)}
+        if self._config.data.label_separator is None:
+            scores["accuracy"] = float(((image @ classes.T).argmax(axis=1) == labels.argmax(axis=1)).mean())
+        return scores
+
+    def _encoded(self, params: dict[str, Any], ready: _StageEncoder) -> tuple[list[int], list[np.ndarray]]:
+        """(pairs that can be read, their unit embeddings float32 [n, E]: of images and, without labels, of texts)."""
+        rows = _ROWS * self._mesh.size
+        parts = []
+        for start in range(0, len(self._pairs), rows):
+            batch = put_batch(self._load(ready.processor, start, rows), self._mesh)
+            parts.append([np.asarray(part) for part in ready.encode(params, batch)])
+        bad = self._all_bad()
+        kept = [i for i in range(len(self._pairs)) if i not in bad]
+        return kept, [np.concatenate(each)[kept] for each in zip(*parts, strict=True)]
+
+    def _load(self, processor: Processor, start: int, rows: int) -> dict[str, np.ndarray]:
+        """This host's rows of a batch of `rows` pairs; the last batch is filled up with copies."""
+        here = rows // jax.process_count()
+        first = start + here * jax.process_index()
+        positions = [min(position, len(self._pairs) - 1) for position in range(first, first + here)]
+        size = processor.config.image_size
+        pixels = np.zeros((here, size, size, 3), np.float32)
+        for row, image in enumerate(processor.images_or_errors([ImageOf(self._pairs, i) for i in positions])):
+            if isinstance(image, UserError):
+                self._bad.add(positions[row])
+            else:
+                pixels[row] = image
+        return {"images": pixels, "tokens": processor.tokens([self._caption(i) for i in positions])}
+
+    def _caption(self, index: int) -> str:
+        return self._pairs.texts(index).captions[0]
+
+    def _all_bad(self) -> set[int]:
+        """The unreadable pairs that any host has met."""
+        if jax.process_count() == 1:
+            return self._bad
+        from jax.experimental.multihost_utils import process_allgather
+
+        mine = np.zeros(len(self._pairs), bool)
+        mine[list(self._bad)] = True
+        return set(np.flatnonzero(np.asarray(process_allgather(mine)).any(axis=0)).tolist())
