@@ -84,14 +84,14 @@ class Tar:
 
 
 def index_tar(path: str) -> tuple[Tar, np.ndarray]:
-    """The tar, and int64 [samples, PARTS + 1, 2]: position and size of image, text, JSON and class, NOTHING where one is
-    missing; and in `FAULT` the position of a member and one of `FAULTS`, or 0.
+    """The tar, and int64 [samples, PARTS + 1, 2]: position and size of image, text, JSON and class, NOTHING where one
+    is missing; and in `FAULT` the position of a member and one of `FAULTS`, or 0.
 
-    The last ending of a name says what a member is, and all before it is the key of its sample: names may have dots. What
-    follows the end mark of a tar, as in concatenated ones, is read, too.
+    The last ending of a name says what a member is, and all before it is the key of its sample: names may have dots.
+    What follows the end mark of a tar, as in concatenated ones, is read, too.
 
-    The index is kept in `cache_file`. UserError, naming host and path, if the tar is missing, compressed, cut short or no
-    tar.
+    The index is kept in `cache_file`. UserError, naming host and path, if the tar is missing, compressed, cut short or
+    no tar.
     """
     where = f"{path} on host {socket.gethostname()}"
     try:

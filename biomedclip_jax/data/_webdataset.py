@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data._table_rows import text_of, texts_of
 from biomedclip_jax.data._tar_index import (
     CLASS,
     FAULT,
@@ -35,7 +36,6 @@ from biomedclip_jax.data._tar_index import (
     save_index,
 )
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, first_reject
-from biomedclip_jax.data.table_rows import text_of, texts_of
 from biomedclip_jax.data.tables import REFERENCES
 from biomedclip_jax.errors import UserError
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.config import Mix
+from biomedclip_jax.data._table_rows import is_table
 from biomedclip_jax.data._tfds_read import is_build, open_build, open_tfds
 from biomedclip_jax.data._webdataset import find_shards, open_shards
 from biomedclip_jax.data.labelled.readers import (
@@ -22,7 +23,6 @@ from biomedclip_jax.data.labelled.readers import (
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import matching_split, require_whole, split_of
 from biomedclip_jax.data.pairs import Mixture, Pairs
-from biomedclip_jax.data.table_rows import is_table
 from biomedclip_jax.data.tables import read_table
 from biomedclip_jax.errors import UserError
 

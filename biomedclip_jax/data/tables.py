@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text_of, texts_of
 from biomedclip_jax.data.names import names_of, no_known_split
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, file_state, fingerprint, first_reject
-from biomedclip_jax.data.table_rows import absent, image_file, table_rows, text_of, texts_of
 from biomedclip_jax.errors import UserError
 
 SPLIT_COLUMN = "split"

@@ -1,9 +1,10 @@
 """Layers that all towers share: dense ones, and dropout keyed by example.
 
-The product of a dense layer has a gradient rule of its own. JAX's makes the kernel's gradient as (gradientᵀ · x)ᵀ;
-XLA for CPU then copies the whole transposed gradient and packs both operands against the grain: an eighth of the
-training step at BiomedCLIP's size. Here the narrower of the two operands is the transposed one. The numbers are the same. On an
-A100 and on a TPU v5e it costs nothing: steps compiled for them have the same copies, transposes and memory either way.
+The product of a dense layer has a gradient rule of its own. JAX's makes the kernel's gradient as (gradientᵀ · x)ᵀ; XLA
+for CPU then copies the whole transposed gradient and packs both operands against the grain: an eighth of the
+training step at BiomedCLIP's size. Here the narrower of the two operands is the transposed one. The numbers are the
+same. On an A100 and on a TPU v5e it costs nothing: steps compiled for them have the same copies, transposes and
+memory either way.
 
 Dropout takes `keys`, an array of B keys, from which each site derives its own. So the mask of a caption depends
 neither on its row in a batch nor on how far it is padded: the random bits are made from counters by hand, because

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from biomedclip_jax.data._table_rows import table_rows, text_of
 from biomedclip_jax.data.labelled.readers import open_labelled_table
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.sources import open_labelled, open_pairs
-from biomedclip_jax.data.table_rows import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
 COLUMNS = ["image", "caption"]

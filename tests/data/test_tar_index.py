@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from biomedclip_jax.data._webdataset import open_shards
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.sources import open_pairs
-from biomedclip_jax.data._webdataset import open_shards
 from biomedclip_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data._table_rows import table_rows, text_of
 from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.captions import packaged_captions
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
-from biomedclip_jax.data.table_rows import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
 FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data._table_rows import Row, table_rows, text_of
 from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.captions import Empty, code_of, packaged_captions
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import some_of_each
 from biomedclip_jax.data.pairs import Reject
-from biomedclip_jax.data.table_rows import Row, table_rows, text_of
 from biomedclip_jax.errors import UserError
 
 _SPLITS = {"train": "train", "validation": "valid", "test": "test"}

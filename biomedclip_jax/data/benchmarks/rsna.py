@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data._table_rows import table_rows, text_of
 from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.types import Labelled, labelled_files
 from biomedclip_jax.data.pairs import Reject
-from biomedclip_jax.data.table_rows import table_rows, text_of
 from biomedclip_jax.errors import UserError
 
 _IMAGES, _LABELS, _CLASSES = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"

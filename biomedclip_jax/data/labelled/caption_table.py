@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from biomedclip_jax.data._table_rows import Row, image_file, table_rows, text_of
 from biomedclip_jax.data.labelled.captions import Empty, Sentence
 from biomedclip_jax.data.names import some_of_each
 from biomedclip_jax.data.pairs import Reject
-from biomedclip_jax.data.table_rows import Row, image_file, table_rows, text_of
 from biomedclip_jax.data.tables import SPLIT_COLUMN
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file

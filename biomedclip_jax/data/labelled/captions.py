@@ -19,7 +19,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.data.table_rows import text_of
+from biomedclip_jax.data._table_rows import text_of
 from biomedclip_jax.errors import UserError
 
 _PACKAGED = "captions.toml"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text_of
 from biomedclip_jax.data._tfds_read import BuildPairs
 from biomedclip_jax.data._webdataset import FROM_CLS, have_classes, open_shards
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, images_below
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import SPLITS, classes_of, matching_split, names_of, no_known_split, require_whole
 from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, file_fingerprint, fingerprint, reject
-from biomedclip_jax.data.table_rows import absent, image_file, table_rows, text_of
 from biomedclip_jax.data.tables import SPLIT_COLUMN
 from biomedclip_jax.errors import UserError
 

@@ -1,7 +1,7 @@
 """Rows of a table, read strictly: CSV, TSV, JSON lines or Parquet.
 
-A row that is not what the header says is handed to `rejects`, with its line; what puts the whole table in doubt, such as a
-quote that is never closed, is an error that names the line. Nothing is joined, cut or dropped without a word.
+A row that is not what the header says is handed to `rejects`, with its line; what puts the whole table in doubt, such
+as a quote that is never closed, is an error that names the line. Nothing is joined, cut or dropped without a word.
 """
 
 import csv
@@ -40,9 +40,9 @@ def table_rows(
 ) -> Iterator[tuple[int, Row]]:
     """The rows of a table with their numbers, from 1; each has `columns`, and those of `optional` that exist.
 
-    rejects: takes the rows that do not fit the header; None: the first of them is an error. Raises UserError for a missing
-    file, a missing column (naming those that exist, and the likely reason), a column that is there twice, an encoding other
-    than UTF-8, quotes that do not close, and whatever else cannot be read as a table.
+    rejects: takes the rows that do not fit the header; None: the first of them is an error. Raises UserError for a
+    missing file, a missing column (naming those that exist, and the likely reason), a column that is there twice, an
+    encoding other than UTF-8, quotes that do not close, and whatever else cannot be read as a table.
     """
     try:
         for number, row in enumerate(_rows(path, columns, optional), 1):
@@ -70,7 +70,7 @@ def image_file(path: Path, row: Row, column: str) -> Path:
 
 
 def text_of(value: object) -> str:
-    """The text of a cell without spaces round it; "" for None, NaN and words that say that there is none (N/A, nan ...).
+    """The text of a cell without spaces round it; "" for None, NaN and words for no value (N/A, nan ...).
 
     A float that is a whole number, as pandas writes labels into Parquet, is that number: 1.0 is "1".
     """
