@@ -103,7 +103,13 @@ def add_evaluate(verbs: Any) -> None:
 
     few = verb.add_argument_group("probe, finetune and base-to-novel")
     few.add_argument(
-        "--train", metavar="SOURCE", help="labelled images to learn from; benchmarks and folders with train/ have their own"
+        "--train",
+        metavar="SOURCE",
+        help="labelled images to learn from: its split train, or all of it if it has no splits; benchmarks, and data with a "
+        "split train, have their own",
+    )
+    few.add_argument(
+        "--allow-overlap", action="store_true", help="learn also where an image of the test data is in the training data"
     )
     few.add_argument(
         "--methods",
@@ -206,6 +212,7 @@ def _options(arguments: argparse.Namespace) -> "Options":
         learners=list(learners.values()),
         budgets=[Budget.parse(text) for text in arguments.labels] if arguments.labels else budgets,
         seeds=arguments.seeds,
+        allow_overlap=arguments.allow_overlap,
         resamples=arguments.resamples,
         seed=arguments.seed,
     )

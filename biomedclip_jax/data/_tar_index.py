@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
+from biomedclip_jax.data.pairs import file_mark
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
 
@@ -249,10 +250,9 @@ def _remote(address: str) -> tuple[Any, str]:
 
 
 def _version(path: str) -> str:
-    """Size and date, or what the store gives for them."""
+    """A mark of the file (`file_mark`), or size, date and tag as the store gives them."""
     if "://" not in path:
-        about = os.stat(path)
-        return f"{about.st_size} {about.st_mtime_ns}"
+        return file_mark(path)
     system, inside = _remote(path)
     about = system.info(inside)
     marks = ("size", "ETag", "etag", "mtime", "LastModified", "last_modified", "updated")

@@ -99,6 +99,7 @@ class BuildPairs:
         yield f"BuildPairs {len(self)}"
         yield file_fingerprint(self.files)
         yield self.name(0)  # with the split, which may be a part of those files
+        yield self._image
 
 
 def is_build(folder: Path) -> bool:

@@ -7,6 +7,7 @@ as long as the tar has the same size and date.
 """
 
 import glob
+import hashlib
 import json
 import re
 import socket
@@ -117,6 +118,8 @@ class TarPairs:
         """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"TarPairs {len(self)}"
         yield from self.versions
+        # which samples were kept depends on the fields that were asked for
+        yield hashlib.sha256(np.ascontiguousarray(self._parts[:, IMAGE]).tobytes()).hexdigest()
 
     def _tar(self, index: int) -> Tar:
         return self._tars[bisect_right(self._starts, index) - 1]

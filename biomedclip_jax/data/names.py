@@ -51,10 +51,14 @@ def matching_split(source: object, split: str, existing: Iterable[str]) -> str:
     return found
 
 
+class NoSplits(UserError):
+    """The source is one whole: there is no split of it to ask for."""
+
+
 def require_whole(source: object, split: str, hint: str) -> None:
-    """UserError unless `split` is "test": a source without splits is something to evaluate on, nothing to train on."""
+    """`NoSplits` unless `split` is "test": a source without splits is something to evaluate on, nothing to train on."""
     if split != "test":
-        raise UserError(f"{source}: has no splits, so there is no {split!r}; {hint}")
+        raise NoSplits(f"{source}: has no splits, so there is no {split!r}; {hint}")
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from biomedclip_jax.files import write_folder, write_text
 from biomedclip_jax.models import unit_length
 from biomedclip_jax.support.terminal import progress_bar
 
-_FORMAT = "3"  # raise it when the same model would embed the same image otherwise
+_FORMAT = "4"  # raise it when the same model would embed the same image otherwise
 _ROWS, _FEATURES, _ERRORS, _VALUE = "rows.npy", "features.npy", "errors.json", "value.json"
 _AT_ONCE = 65_536
 
@@ -64,7 +64,7 @@ class Embeddings:
             rows = np.lib.format.open_memmap(partial / _ROWS, "w+", np.float32, features.shape)
             _unit(features, rows)
             rows.flush()
-            write_text(partial / _ERRORS, json.dumps(errors))
+            write_text(partial / _ERRORS, json.dumps({"images": len(images), "errors": errors}))
 
         write_folder(folder, write, replace=True)
         return _read_images(folder, len(images))
@@ -98,7 +98,10 @@ class Embeddings:
 
 
 def _read_images(folder: Path, count: int) -> ImageEmbeddings:
-    errors = {int(position): reason for position, reason in json.loads((folder / _ERRORS).read_text()).items()}
+    kept = json.loads((folder / _ERRORS).read_text())
+    if kept["images"] != count:
+        raise UserError(f"{folder}: embeddings of {kept['images']} images, expected {count}; delete this folder")
+    errors = {int(position): reason for position, reason in kept["errors"].items()}
     rows, features = (np.load(folder / name, mmap_mode="r") for name in (_ROWS, _FEATURES))
     return ImageEmbeddings(rows, features, _all_but(errors, count), errors)
 

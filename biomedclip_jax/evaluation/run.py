@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._overlap import images_in_both
 from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
@@ -42,7 +44,7 @@ class Options:
     prompts.
     approximate: of "retrieval"; None is the exact search. resamples, seed: see `Evaluation`.
     probes: the methods of "probe". finetune: the method of "finetune". learners: the methods of "base-to-novel".
-    budgets, seeds: of these three; see `FewLabels`.
+    budgets, seeds: of these three; see `FewLabels`. allow_overlap: learn also where an image is tested, too.
     """
 
     aggregate: Aggregation
@@ -53,6 +55,7 @@ class Options:
     learners: Sequence[PromptLearner]
     budgets: Sequence[Budget]
     seeds: Sequence[int]
+    allow_overlap: bool
     resamples: int
     seed: int
 
@@ -114,10 +117,23 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
         return zero_shot(evaluation, test, prompts, aggregate=options.aggregate, learned=options.prompts)
     search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
     train = source.labelled("train", test.classes)
+    if source.known is None:
+        _check_overlap(train, test, options.allow_overlap)
     data = FewLabels(train, test, prompts, options.budgets, options.seeds, search_shots)
     if task == "base-to-novel":
         return base_to_novel_results(evaluation, data, options.learners)
     return few_labels(evaluation, data, options.probes if task == "probe" else [options.finetune])
+
+
+def _check_overlap(train: Labelled, test: Labelled, allowed: bool) -> None:
+    """UserError for images that are in both, or a line on stderr where that is allowed."""
+    if not (both := images_in_both(train, test)):
+        return
+    name, other = both[0]
+    found = f"{len(both)} of {len(test)} test images are in the training data, too, such as {name} (there {other})"
+    if not allowed:
+        raise UserError(f"{found}; take them out of one of the two, or say --allow-overlap")
+    print(f"{test.name}: {found}", file=sys.stderr)
 
 
 def _write(out: Path, results: Sequence[Result]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.names import NoSplits
 from biomedclip_jax.data.pairs import Pairs, with_readable_texts
 from biomedclip_jax.data.sources import open_labelled, open_pairs
 from biomedclip_jax.errors import UserError
@@ -52,7 +53,10 @@ class Source:
             return load_benchmark(self.known.name, Path(self.where), split)
         columns = self.columns.image, self.columns.label
         if split == "train" and self.train is not None:
-            return open_labelled(self.train, "train" if Path(self.train).is_dir() else "test", *columns, classes)
+            try:
+                return open_labelled(self.train, "train", *columns, classes)
+            except NoSplits:  # one whole, all of it to learn from
+                return open_labelled(self.train, "test", *columns, classes)
         try:
             return open_labelled(self.where, split, *columns, classes)
         except UserError as error:

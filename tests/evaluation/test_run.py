@@ -223,3 +223,12 @@ def test_what_is_there_is_measured_where_something_is_missing(
     assert said[0].startswith("pcam: no zero-shot: ") and said[1].startswith("gone: no zero-shot: ")
     assert said[2] == "biomedclip evaluate: 2 of 3 data sets could not be evaluated: pcam, gone; see above"
     assert [row["dataset"] for row in rows(tmp_path / "out")] == ["test"]
+
+
+def test_what_is_tested_is_not_learned_from(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
+    words = [model, "--data", data / "test.csv", "--train", data / "test.csv", "--out", tmp_path / "out", "--labels", "2"]
+    words += ["--seeds", "0", "--resamples", "20"]
+    said = failure(capsys, "probe", *words)
+    assert "18 of 18 test images are in the training data, too" in said and "--allow-overlap" in said
+    assert run("probe", *words, "--allow-overlap") == 0
+    assert "18 of 18 test images are in the training data, too" in capsys.readouterr().err

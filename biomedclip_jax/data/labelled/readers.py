@@ -15,7 +15,7 @@ from biomedclip_jax.data._webdataset import FROM_CLS, have_classes, open_shards
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, images_below
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import SPLITS, classes_of, matching_split, names_of, no_known_split, require_whole
-from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, file_fingerprint, fingerprint, reject
+from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, fingerprint, reject
 from biomedclip_jax.data.tables import SPLIT_COLUMN
 from biomedclip_jax.errors import UserError
 
@@ -108,14 +108,13 @@ def open_labelled_shards(name: str, tars: Sequence[str], label_field: str, class
     """
     from_cls = label_field == FROM_CLS or (label_field == _DEFAULT_LABEL and have_classes(tars[0]))
     pairs = open_shards(tars, None, FROM_CLS if from_cls else label_field)
-    mark = fingerprint(pairs.versions)
     names = _class_names(Path(tars[0])) if from_cls else None
     if names is None:
-        return labelled_pairs(name, pairs, mark, classes)
+        return labelled_pairs(name, pairs, classes)
     if classes is not None and tuple(classes) != names:
         raise UserError(f"{name}: {CLASS_NAMES} says {', '.join(names)}; expected {', '.join(classes)}")
     numbers = [str(number) for number in range(len(names))]
-    return replace(labelled_pairs(name, pairs, mark, numbers), classes=names)
+    return replace(labelled_pairs(name, pairs, numbers), classes=names)
 
 
 def labelled_build(name: str, pairs: BuildPairs, classes: Sequence[str] | None = None) -> Labelled:
@@ -123,14 +122,13 @@ def labelled_build(name: str, pairs: BuildPairs, classes: Sequence[str] | None =
     own = pairs.classes
     if own is not None and classes is not None and tuple(classes) != own:
         raise UserError(f"{name}: its classes are {', '.join(own)}; expected {', '.join(classes)}")
-    parts = [file_fingerprint(pairs.files), *(pairs.name(index) for index in (0, len(pairs) - 1)), str(len(pairs))]
-    return labelled_pairs(name, pairs, fingerprint(parts), own or classes)
+    return labelled_pairs(name, pairs, own or classes)
 
 
-def labelled_pairs(name: str, pairs: Pairs, mark: str, classes: Sequence[str] | None = None) -> Labelled:
+def labelled_pairs(name: str, pairs: Pairs, classes: Sequence[str] | None = None) -> Labelled:
     """The pairs whose label can be read, as labelled images; the others are in `rejects`.
 
-    mark: the fingerprint. classes: names in order, by default the labels. UserError if no label can be read, and for a
+    classes: names in order, by default the labels. UserError if no label can be read, and for a
     label that is none of the classes.
     """
     kept: list[int] = []
@@ -155,7 +153,7 @@ def labelled_pairs(name: str, pairs: Pairs, mark: str, classes: Sequence[str] | 
         images=[ImageOf(pairs, index) for index in kept],
         names=[pairs.name(index) for index in kept],
         labels=np.array([position[label] for label in labels], np.int64),
-        fingerprint=mark,
+        fingerprint=fingerprint([*pairs.image_versions(), *map(str, kept)]),
         rejects=tuple(rejects),
     )
 
