@@ -22,7 +22,7 @@ from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.prompts.learned import LearnedPrompts
-from biomedclip_jax.prompts.templates import check_labels, label_sentences
+from biomedclip_jax.prompts.templates import check_labels, check_told_apart, label_sentences
 from biomedclip_jax.sharding import make_mesh, replicated, rows
 from biomedclip_jax.support.parallel import Running, read_ahead
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
@@ -184,7 +184,9 @@ class Pretrained:
         Wrong ones raise UserError, class-specific prompts with other labels too.
         """
         if prompts is None:
-            text = self.encode_texts(label_sentences(labels, template))
+            sentences = label_sentences(labels, template)
+            text = self.encode_texts(sentences)
+            check_told_apart("labels", as_list(labels or (), "labels"), text)
             scores = self.logit_scale * (self.encode_images(images) @ text.T).astype(np.float64)
         else:
             if template is not None:

@@ -1,6 +1,7 @@
 """What `biomedclip evaluate` runs: each task on each data set that fits it, with all results written after each of them."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,12 @@ from biomedclip_jax.evaluation.retrieval.task import retrieval
 from biomedclip_jax.evaluation.sources import Source
 from biomedclip_jax.evaluation.zero_shot.task import zero_shot
 from biomedclip_jax.files import write_text
-from biomedclip_jax.prompts.templates import Aggregation
+from biomedclip_jax.prompts.templates import Aggregation, check_words
 
 Task = Literal["retrieval", "zero-shot", "probe", "finetune", "base-to-novel"]
 TASKS: tuple[Task, ...] = ("retrieval", "zero-shot", "probe", "finetune")  # of "all"
 _PCAM_SEARCH_SHOTS = 10_000  # ELEVATER searches on so many images of each class where PCam is learned whole
+_REASONS = 3  # that a line on the terminal says
 _HEADLINES = (
     *("accuracy", "balanced_accuracy", "auroc", "majority_accuracy"),
     *("base_accuracy", "novel_accuracy", "harmonic_mean"),
@@ -114,6 +116,8 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
     test = source.labelled("test")
     prompts = source.prompts(test.classes)
     if task == "zero-shot":
+        if options.prompts is None and source.prompts_file is None and source.known is None:
+            check_words(source.name, test.classes, "give words with --prompts FILE.yaml (--write-prompts begins one)")
         return zero_shot(evaluation, test, prompts, aggregate=options.aggregate, learned=options.prompts)
     search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
     train = source.labelled("train", test.classes)
@@ -147,4 +151,14 @@ def _write(out: Path, results: Sequence[Result]) -> None:
 def _line(result: Result) -> str:
     shown = [f"{name} {result.metrics[name]:.4f}" for name in _HEADLINES if name in result.metrics]
     about = "".join(f", {result.settings[name]}" for name in ("budget", "search") if name in result.settings)
-    return f"{result.task} {result.dataset}{about} ({result.n:,}): {result.who}: {'  '.join(shown)}"
+    return f"{result.task} {result.dataset}{about} ({result.n:,}{_left_out(result)}): {result.who}: {'  '.join(shown)}"
+
+
+def _left_out(result: Result) -> str:
+    """How much of the data is not in a number, and why: ", left out: 12 (image file is not there 10, caption is empty 2)"."""
+    reasons = Counter(each["reason"] for each in result.details.get("left_out", ()))
+    if not reasons:
+        return ""
+    shown = [f"{reason} {count:,}" for reason, count in reasons.most_common(_REASONS)]
+    others = f", {len(reasons) - _REASONS} other reasons" if len(reasons) > _REASONS else ""
+    return f", left out: {reasons.total():,} ({', '.join(shown)}{others})"

@@ -18,6 +18,7 @@ Aggregation = Literal["mean", "max", "single", "gloria"]
 # What BiomedCLIP's paper has for most of its sets, and what gives its numbers. `classify` has the model card's
 # sentence.
 DEFAULT_TEMPLATES = ("a photo of {}", "{} presented in image")
+_ROUNDING = 1e-6  # of unit embeddings of one text in two batches
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,35 @@ def label_sentences(labels: Sequence[str] | None, template: str | None = None) -
     return [template.replace("{}", label) for label in labels]
 
 
+def check_words(source: str, classes: Sequence[str], advice: str) -> None:
+    """UserError for a class whose name is a number: a sentence about "1" says nothing to a model. advice: what to do."""
+    if numbers := [name for name in classes if _is_number(name)]:
+        raise UserError(f"{source}: {numbers[0]!r} is a number, and no name of a class in words; {advice}")
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name.replace(",", "."))
+    except ValueError:
+        return False
+    return True
+
+
+def check_told_apart(source: str, names: Sequence[str], embeddings: np.ndarray, model: str = "this model") -> None:
+    """UserError for two classes that are one text to the model: names that its tokenizer makes the same, or cuts alike.
+
+    embeddings: of what stands for each class, float32 [C, E]. One text has one embedding, but for rounding.
+    """
+    for first in range(len(names) - 1):
+        alike = np.abs(embeddings[first + 1 :] - embeddings[first]).max(axis=1) <= _ROUNDING
+        if alike.any():
+            pair = names[first], names[first + 1 + int(alike.argmax())]
+            raise UserError(
+                f"{source}: {pair[0]!r} and {pair[1]!r} are one text to {model}: they differ in case, accents or blanks, in "
+                "signs that it does not know, or after the last token that it reads; use other words"
+            )
+
+
 def check_labels(labels: Sequence[str]) -> list[str]:
     """The labels as a list. UserError unless they are two or more different names in words."""
     from biomedclip_jax.data.processor import as_list  # Pillow, which a training step does without
@@ -79,6 +109,7 @@ def check_labels(labels: Sequence[str]) -> list[str]:
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
         raise UserError(f"labels: {twice!r} is given twice; expected different ones")
+    check_words("labels", labels, "expected words, such as 'chest X-ray'")
     return labels
 
 

@@ -232,3 +232,32 @@ def test_what_is_tested_is_not_learned_from(model: Path, data: Path, tmp_path: P
     assert "18 of 18 test images are in the training data, too" in said and "--allow-overlap" in said
     assert run("probe", *words, "--allow-overlap") == 0
     assert "18 of 18 test images are in the training data, too" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("0", "1"), "'0' is a number, and no name of a class in words; give words with --prompts FILE.yaml"),
+        (("Brain", "brain"), "'Brain' and 'brain' are one text to small: they differ in case"),
+        (("brain " * 40 + "chest", "brain " * 40 + "lung"), "are one text to small"),
+    ],
+    ids=["numbers", "case", "cut"],
+)
+def test_classes_that_the_model_cannot_tell(
+    model: Path, data: Path, tmp_path: Path, capsys: Captured, names: tuple[str, str], said: str
+) -> None:
+    """Numbers, and names that are one text after the tokenizer or after the cut: an error, not an accuracy."""
+    rows = "".join(f"{data}/folders/test/brain/{n}.png,{names[n % 2]}\n" for n in range(6))
+    (tmp_path / "t.csv").write_text(f"image,label\n{rows}")
+    assert said in failure(capsys, "zero-shot", model, "--data", tmp_path / "t.csv", "--out", tmp_path / "out")
+
+
+def test_what_is_left_out_stands_on_the_terminal(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
+    content = "".join(f"{data}/folders/test/{label}/{n}.png,{label} {n},{label}\n" for label in KINDS for n in range(4))
+    content += "none.png,one,brain\nnone.png,two,lung\n" + f"{data}/folders/test/lung/5.png,,N/A\n"
+    (tmp_path / "t.csv").write_text(f"image,caption,label\n{content}")
+    assert run("all", model, "--data", tmp_path / "t.csv", "--out", tmp_path / "out", "--resamples", "20") == 0
+    said = capsys.readouterr().out
+    missing = "image file is not there 2"
+    assert f"zero-shot t (12, left out: 3 ({missing}, label is missing ('N/A') 1)): small" in said
+    assert f"retrieval t, exact (12, left out: 3 ({missing}, caption is empty 1)): small" in said

@@ -12,6 +12,7 @@ import numpy as np
 
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation._evaluation import left_out
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.probe.sampling import BUDGETS, SEEDS, Budget, Split, split
@@ -166,8 +167,8 @@ def _readable(embeddings: Embeddings, candidate: Candidate, data: Labelled) -> t
     if not np.isfinite(found.features).all():
         bad = data.names[int(found.kept[(~np.isfinite(found.features)).any(axis=1).argmax()])]
         raise UserError(f"{candidate.name}: the embedding of {bad} is not finite; is the model, or the image, broken?")
-    left_out = [{"image": data.names[position], "reason": reason} for position, reason in found.errors.items()]
-    return Part(data.subset(found.kept), found.rows, found.features), left_out
+    missing = left_out(data.rejects, found.errors, data.names.__getitem__)
+    return Part(data.subset(found.kept), found.rows, found.features), missing
 
 
 def _draws(known: Part, budget: Budget, data: FewLabels) -> dict[int, Split]:

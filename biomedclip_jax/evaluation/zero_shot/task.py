@@ -23,7 +23,7 @@ from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.report.results import Result, asked_with
 from biomedclip_jax.evaluation.zero_shot._pictures import Answers, draw
 from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts
-from biomedclip_jax.prompts.templates import Aggregation, Prompts, class_embeddings
+from biomedclip_jax.prompts.templates import Aggregation, Prompts, check_told_apart, class_embeddings
 
 
 def zero_shot(
@@ -60,7 +60,11 @@ def zero_shot(
         image = found.rows[np.isin(found.kept, kept)]
         _check_finite(candidate, image, kept_data.names)
         if words is None:
-            scale, probabilities = _by_sentences(embeddings, candidate, image, prompts, aggregate)
+            text = embeddings.texts(candidate, prompts.flat)
+            _check_finite(candidate, text, prompts.flat)
+            of_classes = class_embeddings(text, prompts, first=aggregate == "single")
+            check_told_apart(evaluation.dataset, data.classes, of_classes, candidate.name)
+            scale, probabilities = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
         else:
             scale, probabilities = embeddings.logit_scale(candidate), softmax(words.scores(candidate.clip, image))
         answers.append(Answers(kept_data, probabilities))
@@ -93,11 +97,14 @@ def zero_shot(
 
 
 def _by_sentences(
-    embeddings: Embeddings, candidate: Candidate, image: np.ndarray, prompts: Prompts, aggregate: Aggregation
+    embeddings: Embeddings,
+    candidate: Candidate,
+    image: np.ndarray,
+    text: np.ndarray,
+    prompts: Prompts,
+    aggregate: Aggregation,
 ) -> tuple[float, np.ndarray]:
-    """The scale of the cosines, and probabilities float64 [n, C] of images [n, E]."""
-    text = embeddings.texts(candidate, prompts.flat)
-    _check_finite(candidate, text, prompts.flat)
+    """The scale of the cosines, and probabilities float64 [n, C] of images [n, E]. text: of `prompts.flat`."""
     # z-scores are no cosines: the temperature was not learned for them
     scale = 1.0 if aggregate == "gloria" else embeddings.logit_scale(candidate)
     return scale, softmax(scale * cosines(image, text, prompts, aggregate).astype(np.float64))
