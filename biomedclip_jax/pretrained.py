@@ -176,18 +176,19 @@ class Pretrained:
         template: str | None = None,
         *,
         prompts: LearnedPrompts | None = None,
+        on_error: Callable[[int, UserError], object] | None = None,
     ) -> Float[np.ndarray, "n C"]:
         """Zero-shot probabilities, float32; each row sums to 1.
 
         labels: at least two. template: a sentence with {} where the label goes, `DEFAULT_TEMPLATE` if there are no `prompts`.
         prompts: learned ones, from `load_prompts`, in place of a template; labels: theirs, unless others are given.
-        Wrong ones raise UserError, class-specific prompts with other labels too.
+        on_error: as in `encode_images`. Wrong labels raise UserError, class-specific prompts with other labels too.
         """
         if prompts is None:
             sentences = label_sentences(labels, template)
             text = self.encode_texts(sentences)
             check_told_apart("labels", as_list(labels or (), "labels"), text)
-            scores = self.logit_scale * (self.encode_images(images) @ text.T).astype(np.float64)
+            scores = self.logit_scale * (self.encode_images(images, on_error=on_error) @ text.T).astype(np.float64)
         else:
             if template is not None:
                 raise UserError(f"template {template!r}: learned prompts stand in its place; give one of the two")
@@ -195,7 +196,7 @@ class Pretrained:
                 prompts = prompts.with_classes(check_labels(labels))
             elif not prompts.classes:
                 raise UserError("labels: expected two or more names, because these prompts have none of their own")
-            scores = prompts.scores(self, self.encode_images(images)).astype(np.float64)
+            scores = prompts.scores(self, self.encode_images(images, on_error=on_error)).astype(np.float64)
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 

@@ -137,7 +137,7 @@ def shards(task: Task) -> str:
 
 
 def _given(folder: Path) -> list[Path]:
-    from biomedclip_jax.data.images.load import find_images
+    from biomedclip_jax.data.images.search import find_images
 
     found = [path.resolve() for path in find_images(folder) if path.suffix.lower() in (".jpg", ".jpeg")]
     if not found:

@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0, 2 for input that is wrong, 143 after a signal, 124 when another host is lost."""
     words = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no letter that a terminal or a pipe does not know stops the command
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser(words)
     arguments: Any
     arguments, arguments.overrides = parser.parse_known_args(words)

@@ -81,7 +81,7 @@ def add_models(verbs: Any) -> None:
 
 def _classify(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.cli.output import write_table
-    from biomedclip_jax.data.images.load import find_images
+    from biomedclip_jax.data.images.search import find_all_images
     from biomedclip_jax.pretrained import from_pretrained
     from biomedclip_jax.prompts.learned import load_prompts
     from biomedclip_jax.prompts.templates import check_labels, label_sentences
@@ -98,10 +98,16 @@ def _classify(arguments: argparse.Namespace) -> None:
         raise UserError(f"--prompts {file}: no such file; expected learned prompts (.safetensors)")
     elif labels is not None:
         check_labels(labels)
-    images = [path for given in arguments.images for path in find_images(given)]
+    images = find_all_images(arguments.images)
     clip = from_pretrained(arguments.model, adapter=arguments.adapter)
     learned = None if file is None else load_prompts(file, clip)
-    probabilities = clip.classify(images, labels, template, prompts=learned)
+    bad: dict[int, UserError] = {}
+    probabilities = clip.classify(images, labels, template, prompts=learned, on_error=bad.__setitem__)
+    if len(bad) == len(images):
+        raise UserError(str(bad[0]) if len(bad) == 1 else f"none of the {len(bad)} images can be read; the first: {bad[0]}")
+    for error in bad.values():
+        print(f"skipped: {error}", file=sys.stderr)
+    images = [path for position, path in enumerate(images) if position not in bad]
     shown = learned.classes if learned is not None and labels is None else arguments.labels
     write_table(sys.stdout, images, shown, probabilities, arguments.format)
 

@@ -9,7 +9,7 @@ from typing import TextIO
 
 import numpy as np
 
-from biomedclip_jax.data.images.load import find_images
+from biomedclip_jax.data.images.search import find_all_images
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
 from biomedclip_jax.pretrained import Pretrained
@@ -50,7 +50,7 @@ def _write(out: Path, embeddings: np.ndarray, names: Sequence[str]) -> None:
 
 def embed_images(load: Callable[[], Pretrained], sources: Sequence[str], out: Path, batch_size: int) -> None:
     """Embed files and folders. Files that cannot be read are listed on stderr and left out; UserError if none can."""
-    paths = [path for source in sources for path in find_images(source)]
+    paths = find_all_images(list(sources))
     clip = load()
     bad: dict[int, UserError] = {}
     with progress_bar(len(paths), "image") as bar:
@@ -65,7 +65,7 @@ def embed_images(load: Callable[[], Pretrained], sources: Sequence[str], out: Pa
 def embed_texts(load: Callable[[], Pretrained], source: Path, out: Path, batch_size: int) -> None:
     """Embed the lines of a UTF-8 text file; empty lines are left out."""
     try:
-        texts = [line for line in source.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        texts = [line for line in source.read_text(encoding="utf-8-sig").split("\n") if line.strip()]  # as in grep and wc
     except FileNotFoundError:
         raise UserError(f"{source}: no such file; expected a text file with one sentence a line") from None
     except (OSError, UnicodeDecodeError) as error:

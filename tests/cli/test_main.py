@@ -103,6 +103,29 @@ def test_classify(original: Path, image: Path, capsys: pytest.CaptureFixture[str
     assert np.abs(wanted - expected).max() > 1e-5, "the template matters"
 
 
+def test_classify_leaves_out_what_cannot_be_read(
+    original: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A truncated file among others, and files of a folder that are no images: both are said on stderr."""
+    (tmp_path / "broken.jpg").write_bytes(b"not a JPEG")
+    (tmp_path / "notes.txt").write_text("text")
+    assert main(["classify", str(original), str(tmp_path), *LABELS, "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    assert [entry["image"] for entry in json.loads(out)] == [str(image)]
+    assert "1 file left out: 1 .txt" in err and re.search(r"skipped: \S*broken\.jpg: ", err)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8:strict"])
+def test_letters_that_the_output_does_not_know(encoding: str, original: Path, tmp_path: Path) -> None:
+    """The bar of the table, and a file name that is no UTF-8, in a pipe of any encoding: no traceback."""
+    name = os.fsdecode(b"scan \xe9\xff.png")
+    Image.linear_gradient("L").save(tmp_path / name, "PNG")
+    words = [sys.executable, "-m", "biomedclip_jax.cli", "classify", str(original), str(tmp_path / name), *LABELS]
+    done = subprocess.run(words, capture_output=True, env=os.environ | {"PYTHONIOENCODING": encoding}, check=False)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr
+    assert b"scan" in done.stdout and b"%" in done.stdout
+
+
 def test_embed_images(original: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder with a broken file in it: that one is named and left out, the rest is written."""
     (tmp_path / "a broken one.jpg").write_bytes(b"not a JPEG")

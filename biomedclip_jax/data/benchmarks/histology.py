@@ -14,7 +14,7 @@ from pathlib import Path
 
 from biomedclip_jax.data._table_rows import image_file, table_rows, text_of
 from biomedclip_jax.data.benchmarks import NotOnDisk, check_split
-from biomedclip_jax.data.images.load import find_images
+from biomedclip_jax.data.images.search import find_images
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import names_of
 from biomedclip_jax.errors import UserError

@@ -40,34 +40,6 @@ class LazyImage:
         raise NotImplementedError
 
 
-def find_images(path: str | Path) -> list[Path]:
-    """The image files of a folder, sorted, subfolders included; of a file, that file whatever its suffix.
-
-    Hidden files and folders (`.name`) are left out: `._scan.jpg` of macOS is no image.
-    Raises `UserError` when there is no such path, or a folder holds no file with one of `IMAGE_SUFFIXES`.
-    """
-    root = Path(path)
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise UserError(f"{root}: no such file or folder")
-    found = images_below(root)
-    if not found:
-        raise UserError(f"{root}: no image in this folder or below it; looked for {' '.join(IMAGE_SUFFIXES)}")
-    return found
-
-
-def images_below(root: Path) -> list[Path]:
-    """The image files of a folder, sorted, as `find_images` finds them; none is no error."""
-    return sorted(
-        candidate
-        for candidate in root.rglob("*")
-        if candidate.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in candidate.relative_to(root).parts)
-        and candidate.is_file()
-    )
-
-
 ImageSource = str | Path | bytes | Image.Image | np.ndarray | LazyImage
 
 

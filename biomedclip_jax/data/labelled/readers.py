@@ -3,6 +3,7 @@
 Folders are `FOLDER/[train|validation|test/]CLASS/**/image`; a table is CSV, TSV, JSON lines or Parquet.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import numpy as np
 from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text_of
 from biomedclip_jax.data._tfds_read import BuildPairs
 from biomedclip_jax.data._webdataset import FROM_CLS, have_classes, open_shards
-from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, images_below
+from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
+from biomedclip_jax.data.images.search import MACHINE_FOLDERS, images_below, say_left_out
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import SPLITS, classes_of, matching_split, names_of, no_known_split, require_whole
 from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, fingerprint, reject
@@ -40,17 +42,25 @@ def open_class_folders(folder: Path, split: str = "test", classes: Sequence[str]
         require_whole(folder, split, f"put the class folders into {folder / 'train'} and {folder / 'test'}")
         root = folder
     roots = splits or [folder]
-    names = classes_of(folder, (path.name for each in roots for path in _folders(each)), classes)
-    found: list[tuple[Path, int]] = []
+    folders = [path for each in roots for path in _folders(each)]
     rejects: list[Reject] = []
+    others = {path: Counter[str]() for path in folders}
+    full = [path for path in folders if images_below(path, others[path])]
+    for path in (path for path in folders if path.parent == root and full):
+        if path not in full:
+            rejects.append(Reject("", str(path), "no image in this class folder"))
+        elif others[path]:
+            rejects.append(Reject("", str(path), say_left_out(others[path])))
+    names = classes_of(folder, (path.name for path in full or folders), classes)
+    found: list[tuple[Path, int]] = []
     for number, path in enumerate(images_below(root), 1):
         inside = path.relative_to(root).parts
-        if len(inside) > 1:
+        if len(inside) > 1 and inside[0] in names:
             found.append((path, names.index(inside[0])))
         else:
             rejects.append(Reject(str(number), str(path), _NO_CLASS))
     if not found and not rejects:
-        raise UserError(f"{root}: no image in its class folders; looked for {' '.join(IMAGE_SUFFIXES)}")
+        raise UserError(f"{root}: no image in its class folders; looked for {' '.join(IMAGE_SUFFIXES)} and more")
     found.sort(key=lambda each: (each[1], each[0]))
     return labelled_files(str(folder), names, found, rejects)
 
@@ -61,7 +71,8 @@ def has_class_folders(folder: Path) -> bool:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    own = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return sorted(path for path in own if path.name not in MACHINE_FOLDERS)
 
 
 def open_labelled_table(

@@ -10,8 +10,9 @@ from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.data.images._dicom import load_dicom
-from biomedclip_jax.data.images.load import find_images, is_dicom, load_image
+from biomedclip_jax.data.images.load import is_dicom, load_image
 from biomedclip_jax.data.images.preprocess import preprocess
+from biomedclip_jax.data.images.search import find_images
 from biomedclip_jax.errors import UserError
 
 pydicom = pytest.importorskip("pydicom")

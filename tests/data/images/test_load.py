@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, find_images, load_image
+from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, load_image
 from biomedclip_jax.data.images.preprocess import preprocess, preprocess_train
+from biomedclip_jax.data.images.search import find_images
 from biomedclip_jax.errors import UserError
 
 MODES = ("1", "L", "P", "P with alpha table", "LA", "RGB", "RGB with alpha key", "RGBA", "CMYK", "I;16", "I", "F")

@@ -30,7 +30,10 @@ def test_a_folder_without_splits(tmp_path: Path) -> None:
         "c/4.png",
     ]
     assert np.asarray(load_image(found.images[3]))[0, 0] == 3
-    assert [(r.image, r.reason) for r in found.rejects] == [(str(tmp_path / "loose.png"), "lies outside the class folders")]
+    assert [(r.image, r.reason) for r in found.rejects] == [
+        (str(tmp_path / "a"), "1 file left out: 1 .txt"),
+        (str(tmp_path / "loose.png"), "lies outside the class folders"),
+    ]
     with pytest.raises(UserError, match=r"no 'train'; put the class folders into .*train and .*test"):
         open_class_folders(tmp_path, "train")
 

@@ -1,0 +1,94 @@
+"""Image files in folders, found as they are read: by their ending, and where that says nothing by how they begin.
+
+A patient CD has DICOM files without an ending, mini-MIAS has .pgm: whatever `load_image` reads is found. What is left
+out is counted by its ending, for those who call to say so.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
+from biomedclip_jax.errors import UserError
+
+_HEAD = 132  # bytes, up to DICOM's mark
+_MARKS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8", b"\0\0\1\0"),
+    *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000, as a file and as a bare stream
+    *(b"\x0a\x05\x01\x08", b"\x0a\x03\x01\x08", b"\x0a\x02\x01\x08"),  # PCX
+)
+MACHINE_FOLDERS = ("__MACOSX", "__pycache__")
+
+
+def find_images(path: str | Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """The image files of a folder, sorted, subfolders included; of a file, that file whatever it is.
+
+    Hidden files and folders (`.name`) and those of macOS's archives are left out: `._scan.jpg` is no image. left_out:
+    counts the other files that are no images, by their endings.
+    Raises `UserError` when there is no such path, or a folder holds no image.
+    """
+    root = Path(path)
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise UserError(f"{root}: no such file or folder")
+    others: Counter[str] = Counter()
+    found = images_below(root, others)
+    if left_out is not None:
+        left_out.update(others)
+    if not found:
+        there = f"; {say_left_out(others)}" if others else ""
+        raise UserError(f"{root}: no image in this folder or below it; looked for {' '.join(IMAGE_SUFFIXES)} and more{there}")
+    return found
+
+
+def images_below(root: Path, left_out: Counter[str] | None = None) -> list[Path]:
+    """The image files of a folder, sorted, as `find_images` finds them; none is no error."""
+    found = []
+    for candidate in root.rglob("*"):
+        inside = candidate.relative_to(root).parts
+        if any(part.startswith(".") or part in MACHINE_FOLDERS for part in inside) or not candidate.is_file():
+            continue
+        if candidate.suffix.lower() in IMAGE_SUFFIXES or begins_as_image(candidate):
+            found.append(candidate)
+        elif left_out is not None:
+            left_out[candidate.suffix.lower()] += 1
+    return sorted(found)
+
+
+def begins_as_image(path: Path) -> bool:
+    """Whether a file begins as one that `load_image` reads; a DICOMDIR is an index and no image."""
+    if path.name == "DICOMDIR":
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    if head[128:132] == b"DICM" or head.startswith(_MARKS):
+        return True
+    netpbm = head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    avif = head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1")
+    # DICOM without its preamble: the first element is of group 2 or 8, and names its type in two capital letters
+    of_group = head[:1] in (b"\2", b"\x08") and head[1:2] == head[3:4] == b"\0"
+    bare = of_group and head[4:6].isalpha() and head[4:6].isupper()
+    bmp = head[:2] == b"BM" and head[15:18] == bytes(3)  # the size of the next header, a small number
+    return netpbm or webp or avif or bare or bmp
+
+
+def say_left_out(counts: Counter[str]) -> str:
+    """How many files are no images, in words: "3 files left out: 2 .txt, 1 without an ending"."""
+    largest = sorted(counts.items(), key=lambda each: (-each[1], each[0] or "~"))[:8]
+    kinds = ", ".join(f"{count:,} {ending or 'without an ending'}" for ending, count in largest)
+    more = ", ..." if len(counts) > 8 else ""
+    return f"{counts.total():,} file{'s' * (counts.total() > 1)} left out: {kinds}{more}"
+
+
+def find_all_images(sources: list[str] | list[Path]) -> list[Path]:
+    """The images of several files and folders; what is left out in folders is said in a line on stderr."""
+    left_out: Counter[str] = Counter()
+    found = [path for source in sources for path in find_images(source, left_out)]
+    if left_out:
+        print(say_left_out(left_out), file=sys.stderr)
+    return found
