@@ -67,6 +67,16 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(different, key=int) if all(name.isdecimal() for name in different) else sorted(different))
 
 
+def _combination(names: Sequence[str]) -> str | None:
+    """The first name that puts others together: with a bar, or with another sign between names that stand alone, too."""
+    for sign in "|;,/+&":
+        for name in names:
+            parts = [part.strip() for part in name.split(sign)]
+            if len(parts) > 1 and (sign == "|" or all(part in names for part in parts)):
+                return name
+    return None
+
+
 def _number(name: str) -> float | None:
     """The number that a name is, as 1, 01 and 1.0 are."""
     try:
@@ -78,8 +88,8 @@ def _number(name: str) -> float | None:
 def classes_of(source: object, names: Iterable[str], known: Sequence[str] | None) -> tuple[str, ...]:
     """The classes of a source: the known ones, else the names in order.
 
-    UserError for fewer than two, for more than any classification has, for two names of one number (1 and 01), and for a
-    name that is not among the known ones.
+    UserError for fewer than two, for more than any classification has, for two names of one number (1 and 01), for a name
+    that puts several together, and for one that is not among the known ones.
     """
     found = in_order(names)
     by_number: dict[float, str] = {}
@@ -91,6 +101,11 @@ def classes_of(source: object, names: Iterable[str], known: Sequence[str] | None
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
             raise UserError(f"{source}: unknown class {unknown[0]!r}{more}; expected {', '.join(known)}")
         return tuple(known)
+    if (several := _combination(found)) is not None:
+        raise UserError(
+            f"{source}: label {several!r} names several classes, and an image is expected to have one; give it a column of its "
+            "own, or leave such rows out"
+        )
     if len(found) < 2:
         raise UserError(
             f"{source}: {len(found)} class{'es' * (not found)}{': ' * bool(found)}{''.join(found)}; expected at least two"

@@ -179,6 +179,27 @@ def test_two_names_of_one_number(tmp_path: Path, labels: list[str]) -> None:
         open_labelled(str(path))
 
 
+@pytest.mark.parametrize(
+    ("labels", "wrong"),
+    [
+        (["Mass", "Effusion|Cardiomegaly|Mass"], "Effusion|Cardiomegaly|Mass"),
+        (["edema", "mass", "edema; mass"], "edema; mass"),
+        (["a", "b", "a+b"], "a+b"),
+        (["COVID-19, severe", "normal"], None),
+        (["and/or", "normal"], None),
+    ],
+)
+def test_labels_that_name_several_classes(tmp_path: Path, labels: list[str], wrong: str | None) -> None:
+    (tmp_path / "a.png").touch()
+    path = write(tmp_path / "t.csv", "image,label\n" + "".join(f'a.png,"{label}"\n' for label in labels))
+    if wrong is None:
+        assert len(open_labelled(str(path)).classes) == len(labels)
+        return
+    with pytest.raises(UserError) as caught:
+        open_labelled(str(path))
+    assert f"label {wrong!r} names several classes" in str(caught.value)
+
+
 # --- splits ---------------------------------------------------------------------------------------------------------
 
 
