@@ -31,6 +31,9 @@ _Arrays = dict[str, np.ndarray]  # of a chunk: what crosses from a worker proces
 
 _CHUNK = 16  # examples: 10 MB of pixels at 224 px
 _TEXT = 1  # the stream of random numbers that texts are drawn from; without a number, that of the crop
+_STAND_IN = 2  # the stream that the stand-ins of records are drawn from
+_ATTEMPTS = 20  # stand-ins that are drawn before all records of a source are put in order
+_MOST_REJECTED, _FEWEST_REJECTED = 0.5, 100  # of the reads: more stop the run, once there are so many
 _FEW_PAIRS = 4_096  # done by threads before processes have started
 _FEW_CORES = 4  # threads keep so many busy: Pillow lets go of the interpreter while it decodes and resizes
 
@@ -73,7 +76,7 @@ class ExampleMaker:
     def examples(self, positions: Sequence[int], records: list[int]) -> tuple[Batch, list[Reject]]:
         """The examples at some positions of the run, each made of the record beside it, and the records that failed.
 
-        A record that cannot be read is replaced by the one after it. UserError if no record can be read.
+        A record that cannot be read is replaced by a random one of its source. UserError if none of these can be read.
         """
         size = self.preprocess.image_size
         images = np.empty((len(positions), size, size, 3), np.float32)
@@ -87,8 +90,7 @@ class ExampleMaker:
         return Batch(images, self.tokenizer(captions), index, hot), rejects
 
     def _example(self, position: int, record: int, rejects: list[Reject]) -> tuple[np.ndarray, Texts]:
-        count = len(self.pairs)
-        for chosen in (*range(record, count), *range(record)):
+        for chosen in (record, *self._others(position, record)):
             try:
                 pair = self.pairs[chosen]
                 image = load_image(pair.image, pair.name)
@@ -98,7 +100,18 @@ class ExampleMaker:
             generator = np.random.default_rng((self.seed, position))
             pixels = preprocess_train(image, self.preprocess, generator, self.config.crop_scale, self.config.augment)
             return pixels, pair
-        raise UserError(f"none of the {count} images of the training data can be read")
+        first, count = self.pairs.source_of(record) if isinstance(self.pairs, Mixture) else (0, len(self.pairs))
+        raise UserError(f"none of the {count} images of the training data can be read, such as {self.pairs.name(first)}")
+
+    def _others(self, position: int, record: int) -> Iterator[int]:
+        """The records that may stand in for one, in random order: all of its source.
+
+        A neighbour would be drawn again and again where files that follow one another are broken.
+        """
+        first, count = self.pairs.source_of(record) if isinstance(self.pairs, Mixture) else (0, len(self.pairs))
+        for attempt in range(_ATTEMPTS):  # cheaper than to put all in order
+            yield first + int(np.random.default_rng((self.seed, position, _STAND_IN, attempt)).integers(count))
+        yield from (first + np.random.default_rng((self.seed, position, _STAND_IN)).permutation(count)).tolist()
 
     def draw_text(self, texts: Texts, position: int) -> str:
         """One of the captions or, in `reference_share` of the cases, one of the paragraphs that mention the figure."""
@@ -178,14 +191,23 @@ class TrainLoader:
     def _joined(self, chunks: Iterator[_Arrays], rows: int, steps: int) -> Iterator[Batch]:
         """Batches of `rows` from chunks of other lengths."""
         chunk, taken = {}, 0  # rows of the chunk that are in a batch
+        drawn = rejected = 0
         for _ in range(steps):
             batch: _Arrays = {}
             filled = 0
             while filled < rows:
                 if not chunk or taken == len(chunk["index"]):
                     chunk, taken = next(chunks), 0
-                    for reject in json.loads(chunk.pop("rejects").tobytes()):
-                        self.reject(Reject(**reject))
+                    rejects = [Reject(**each) for each in json.loads(chunk.pop("rejects").tobytes())]
+                    for reject in rejects:
+                        self.reject(reject)
+                    drawn, rejected = drawn + len(chunk["index"]), rejected + len(rejects)
+                    if rejected >= max(_FEWEST_REJECTED, _MOST_REJECTED * (drawn + rejected)):
+                        raise UserError(
+                            f"{rejected:,} of {rejected + drawn:,} images that were drawn cannot be read, more than "
+                            f"{_MOST_REJECTED:.0%}; the last: {rejects[-1].image}, {rejects[-1].reason}; repair them, or take "
+                            "them out of the data (rejects.jsonl lists them)"
+                        )
                 count = min(rows - filled, len(chunk["index"]) - taken)
                 for name, array in chunk.items():
                     if name not in batch:

@@ -182,6 +182,11 @@ class Mixture:
         for source in self.sources:
             yield from source.image_versions()
 
+    def source_of(self, index: int) -> tuple[int, int]:
+        """The first position of the source that a pair is from, and the size of that source."""
+        number = bisect_right(self.starts, index) - 1
+        return self.starts[number], self.lengths[number]
+
     def _find(self, index: int) -> tuple[Pairs, int]:
         number = bisect_right(self.starts, index) - 1
         return self.sources[number], index - self.starts[number]

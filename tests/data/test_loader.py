@@ -6,6 +6,7 @@ import string
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from biomedclip_jax.config import AugmentConfig, DataConfig, PreprocessConfig
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.images.preprocess import preprocess_train
 from biomedclip_jax.data.loader import Batch, TrainLoader, record_order
-from biomedclip_jax.data.pairs import Mixture, Reject, Texts
+from biomedclip_jax.data.pairs import Mixture, Reject, Subset, Texts
 from biomedclip_jax.data.tables import TablePairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
@@ -120,17 +121,44 @@ def test_another_seed_is_another_order(loader: TrainLoader) -> None:
 
 
 def test_a_broken_image_is_replaced_and_reported(loader: TrainLoader) -> None:
-    """By the record after it, at the same place, so that no other place changes."""
+    """By a random record, at the same position, so that no other position changes."""
     before = list(loader.batches(0, 5, 2))
     Path(loader.pairs.name(4)).write_bytes(b"broken since the run began")
     after = list(loader.batches(0, 5, 2))
-    expected = [5 if record == 4 else record for record in records(before)]
-    assert records(after) == expected
+    assert [a for a, b in zip(records(after), records(before), strict=True) if b != 4] == [b for b in records(before) if b != 4]
+    assert 4 not in records(after) and records(list(loader.batches(0, 5, 2))) == records(after)
     reject = loader.pairs.rejects[0]
     assert reject.row == "5" and reject.image == loader.pairs.name(4) and "4.png" in reject.reason
     kept = np.array(records(before)) != 4
     images = [np.concatenate([batch.images for batch in batches]) for batches in (before, after)]
     assert np.array_equal(images[0][kept], images[1][kept])
+
+
+def test_a_block_of_broken_images_is_not_one_image_many_times(loader: TrainLoader) -> None:
+    for record in range(3, 7):
+        Path(loader.pairs.name(record)).write_bytes(b"an interrupted copy")
+    found = Counter(records(list(loader.batches(0, 10, 10))))
+    assert found.keys() == {0, 1, 2, 7, 8, 9} and max(found.values()) < 30, "each is drawn about 17 times"
+
+
+def test_a_stand_in_is_of_the_same_source(loader: TrainLoader) -> None:
+    """The share of a source in a mixture stays, and a source of which nothing can be read is said."""
+    for record in range(4):
+        Path(loader.pairs.name(record)).write_bytes(b"broken")
+    first, second = Subset(loader.pairs, list(range(5)), []), Subset(loader.pairs, list(range(5, 10)), [])
+    mixed = dataclasses.replace(loader, pairs=Mixture([first, second], [0.5, 0.5]))
+    found = Counter(record < 5 for record in records(list(mixed.batches(0, 10, 4))))
+    assert found == {True: 20, False: 20}
+    Path(loader.pairs.name(4)).write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"none of the 5 images of the training data can be read, such as .*0\.png"):
+        list(mixed.batches(0, 10, 1))
+
+
+def test_too_many_broken_images_stop_the_run(loader: TrainLoader) -> None:
+    for record in range(7):
+        Path(loader.pairs.name(record)).write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"images that were drawn cannot be read, more than 50%; the last: .*\.png, "):
+        list(loader.batches(0, 20, 30))
 
 
 def test_when_no_image_can_be_read(loader: TrainLoader) -> None:
