@@ -1,7 +1,6 @@
 """What `biomedclip evaluate` runs: each task on each data set that fits it, with all results written after each of them."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,6 @@ from biomedclip_jax.prompts.templates import Aggregation, check_words
 Task = Literal["retrieval", "zero-shot", "probe", "finetune", "base-to-novel"]
 TASKS: tuple[Task, ...] = ("retrieval", "zero-shot", "probe", "finetune")  # of "all"
 _PCAM_SEARCH_SHOTS = 10_000  # ELEVATER searches on so many images of each class where PCam is learned whole
-_REASONS = 3  # that a line on the terminal says
 _HEADLINES = (
     *("accuracy", "balanced_accuracy", "auroc", "majority_accuracy"),
     *("base_accuracy", "novel_accuracy", "harmonic_mean"),
@@ -151,14 +149,5 @@ def _write(out: Path, results: Sequence[Result]) -> None:
 def _line(result: Result) -> str:
     shown = [f"{name} {result.metrics[name]:.4f}" for name in _HEADLINES if name in result.metrics]
     about = "".join(f", {result.settings[name]}" for name in ("budget", "search") if name in result.settings)
-    return f"{result.task} {result.dataset}{about} ({result.n:,}{_left_out(result)}): {result.who}: {'  '.join(shown)}"
-
-
-def _left_out(result: Result) -> str:
-    """How much of the data is not in a number, and why: ", left out: 12 (image file is not there 10, caption is empty 2)"."""
-    reasons = Counter(each["reason"] for each in result.details.get("left_out", ()))
-    if not reasons:
-        return ""
-    shown = [f"{reason} {count:,}" for reason, count in reasons.most_common(_REASONS)]
-    others = f", {len(reasons) - _REASONS} other reasons" if len(reasons) > _REASONS else ""
-    return f", left out: {reasons.total():,} ({', '.join(shown)}{others})"
+    measured = ", ".join(filter(None, (f"{result.n:,}", result.left_out)))
+    return f"{result.task} {result.dataset}{about} ({measured}): {result.who}: {'  '.join(shown)}"

@@ -261,3 +261,6 @@ def test_what_is_left_out_stands_on_the_terminal(model: Path, data: Path, tmp_pa
     missing = "image file is not there 2"
     assert f"zero-shot t (12, left out: 3 ({missing}, label is missing ('N/A') 1)): small" in said
     assert f"retrieval t, exact (12, left out: 3 ({missing}, caption is empty 1)): small" in said
+    report = (tmp_path / "out" / "results.md").read_text()
+    assert f"Of the data left out: 3 ({missing}, caption is empty 1)." in report
+    assert "725,739 pairs; among 12 the right one is easier to find, so they cannot be compared" in report

@@ -6,6 +6,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
 RESULTS = "results.json"
+_REASONS = 3  # for what was left out, that a line says
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class Result:
     def who(self) -> str:
         """What tables call it: the model, and the learned prompts that it was asked with, if any."""
         return asked_with(self.model, self.settings.get("prompts_method"), self.settings.get("prompts_file"))
+
+    @property
+    def left_out(self) -> str:
+        """How much of the data is in no number, and why; "" if nothing was left out.
+
+        "left out: 12 (image file is not there 10, caption is empty 2)"
+        """
+        reasons = Counter(each["reason"] for each in self.details.get("left_out", ()))
+        if not reasons:
+            return ""
+        shown = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(_REASONS))
+        others = f", {len(reasons) - _REASONS} other reasons" if len(reasons) > _REASONS else ""
+        return f"left out: {reasons.total():,} ({shown}{others})"
 
     def row(self) -> dict[str, Any]:
         """The object of results.json: metrics stand beside model, task, dataset and n."""

@@ -90,9 +90,20 @@ def _retrieval(results: Sequence[Result], published: Published) -> list[Table]:
             body.append((_searched(row), *(_cell(row, metric) for metric in _RECALLS), *median))
         for whose, metrics in published("retrieval", dataset):
             body.append((whose, *(_percent(metrics.get(metric)) for metric in _RECALLS), "-", "-"))
-        note = "Percent, with 95 % bootstrap intervals."
+        note = _note(rows)
+        if len(body) > len(rows):
+            note += (
+                f" The papers' rows are on their own test set, 725,739 pairs; among {rows[0].n:,} the right one is easier to "
+                "find, so they cannot be compared with these."
+            )
         made.append(Table(f"Retrieval: {dataset}, {rows[0].n:,} images", head, tuple(body), note))
     return made
+
+
+def _note(rows: Sequence[Result]) -> str:
+    """What the numbers are, and what of the data is not in them."""
+    missing = "; ".join(dict.fromkeys(row.left_out for row in rows if row.left_out))
+    return "Percent, with 95 % bootstrap intervals." + (f" Of the data {missing}." if missing else "")
 
 
 def _searched(result: Result) -> str:
@@ -113,7 +124,7 @@ def _zero_shot(results: Sequence[Result], published: Published) -> list[Table]:
         for whose, metrics in published("zero-shot", dataset):
             body.append((whose, *(_percent(metrics.get(metric)) for metric in _ZERO_SHOT)))
         title = f"Zero-shot classification: {dataset}, {rows[0].n:,} images"
-        made.append(Table(title, ("model", *_ZERO_SHOT.values()), tuple(body), "Percent, with 95 % bootstrap intervals."))
+        made.append(Table(title, ("model", *_ZERO_SHOT.values()), tuple(body), _note(rows)))
     return made
 
 
