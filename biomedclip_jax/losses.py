@@ -13,9 +13,8 @@ A device's share is its own rows against the columns of all devices. The scores 
 and are computed again in the backward pass (`jax.checkpoint`): memory grows with B, not with B². No collective is in
 the loop over blocks: embeddings are gathered once before it, and the transpose of the gather brings gradients home.
 
-To add a loss of pairs: its fields as a class in `config/losses.py`, its formula as a function such as
-`softmax_block`, and a line in `_BLOCK_FUNCTIONS`. Its `directions` say whether it is summed over the rows of images
-alone, like `Sigmoid`, or over those of texts, too.
+To add a loss of pairs: its fields as a class in `config/losses.py`, whose `directions` say whether it is summed over
+images alone, its formula as a function such as `softmax_block`, and a line in `_BLOCK_FUNCTIONS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
