@@ -115,7 +115,8 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
     prompts = source.prompts(test.classes)
     if task == "zero-shot":
         if options.prompts is None and source.prompts_file is None and source.known is None:
-            check_words(source.name, test.classes, "give words with --prompts FILE.yaml (--write-prompts begins one)")
+            advice = "give words with --prompts FILE.yaml (--write-prompts begins one); beside tars, in classnames.txt"
+            check_words(source.name, test.classes, advice)
         return zero_shot(evaluation, test, prompts, aggregate=options.aggregate, learned=options.prompts)
     search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
     train = source.labelled("train", test.classes)
