@@ -34,7 +34,7 @@ def test_the_gallery_shows_what_the_model_can_and_cannot_do(monkeypatch: pytest.
     assert [known[i] for i in numbers] == [True] * 3 + [False] * 3
     assert {KINDS[i % 3] for i in numbers} == set(KINDS)
     assert right == [{2 * i, 2 * i + 1} for i in numbers], "every image with this caption is right"
-    framed = [not right[row].isdisjoint(found.places[row].tolist()) for row in range(6)]
+    framed = [not right[row].isdisjoint(found.positions[row].tolist()) for row in range(6)]
     assert framed == [True] * 3 + [False] * 3
     assert "3 captions whose image is among the four, then 3 whose image is not" in title
     assert "seed 0" in title and "all 48 pairs" in title and "first for 25%" in title and "five for 50%" in title
