@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
+from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, RARE_SUFFIXES
 from biomedclip_jax.data.pairs import file_mark
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
@@ -33,8 +33,7 @@ FAULTS = {
     OTHER: "",
 }
 
-_IMAGE_ENDINGS = ("jp2", "j2k", "avif", "ppm", "pgm", "pcx", *(suffix[1:] for suffix in IMAGE_SUFFIXES))
-_PART_OF = dict.fromkeys(_IMAGE_ENDINGS, IMAGE) | {"txt": TEXT, "json": JSON, "cls": CLASS}
+_PART_OF = {suffix[1:]: IMAGE for suffix in (*IMAGE_SUFFIXES, *RARE_SUFFIXES)} | {"txt": TEXT, "json": JSON, "cls": CLASS}
 _BLOCK = 512  # of a tar; a member's header is the block before it
 _REMOTE_BLOCK = 2**23  # bytes that are fetched at once while a remote tar is read through
 _OPEN_FILES = 256  # per process; systems allow 1,024 and more

@@ -100,7 +100,7 @@ class ExampleMaker:
             generator = np.random.default_rng((self.seed, position))
             pixels = preprocess_train(image, self.preprocess, generator, self.config.crop_scale, self.config.augment)
             return pixels, pair
-        first, count = self.pairs.source_of(record) if isinstance(self.pairs, Mixture) else (0, len(self.pairs))
+        first, count = self._source_of(record)
         raise UserError(f"none of the {count} images of the training data can be read, such as {self.pairs.name(first)}")
 
     def _others(self, position: int, record: int) -> Iterator[int]:
@@ -108,10 +108,14 @@ class ExampleMaker:
 
         A neighbour would be drawn again and again where files that follow one another are broken.
         """
-        first, count = self.pairs.source_of(record) if isinstance(self.pairs, Mixture) else (0, len(self.pairs))
+        first, count = self._source_of(record)
         for attempt in range(_ATTEMPTS):  # cheaper than to put all in order
             yield first + int(np.random.default_rng((self.seed, position, _STAND_IN, attempt)).integers(count))
         yield from (first + np.random.default_rng((self.seed, position, _STAND_IN)).permutation(count)).tolist()
+
+    def _source_of(self, record: int) -> tuple[int, int]:
+        """The first record of the source that one is from, and how many the source has."""
+        return self.pairs.source_of(record) if isinstance(self.pairs, Mixture) else (0, len(self.pairs))
 
     def draw_text(self, texts: Texts, position: int) -> str:
         """One of the captions or, in `reference_share` of the cases, one of the paragraphs that mention the figure."""

@@ -184,12 +184,15 @@ class Mixture:
 
     def source_of(self, index: int) -> tuple[int, int]:
         """The first position of the source that a pair is from, and the size of that source."""
-        number = bisect_right(self.starts, index) - 1
+        number = self._number_of(index)
         return self.starts[number], self.lengths[number]
 
     def _find(self, index: int) -> tuple[Pairs, int]:
-        number = bisect_right(self.starts, index) - 1
+        number = self._number_of(index)
         return self.sources[number], index - self.starts[number]
+
+    def _number_of(self, index: int) -> int:
+        return bisect_right(self.starts, index) - 1
 
 
 def fingerprint(parts: Iterable[str]) -> str:

@@ -91,13 +91,13 @@ def read_table(
     texts: list[Texts] = []
     rejects: list[Reject] = []
     for number, row in table_rows(path, columns, [REFERENCES], rejects):
-        image = image_file(path, row, image_column)
         if split and (own := text_of(row[SPLIT_COLUMN])).lower() not in wanted:
             others[own] = None
             if reason := no_known_split(own, split):
-                rejects.append(Reject(str(number), str(image), reason))
+                rejects.append(Reject(str(number), str(image_file(path, row, image_column)), reason))
             continue
         of_split += 1
+        image = image_file(path, row, image_column)
         captions = texts_of(row[caption_column])
         label = text_of(row[label_column]) if label_column else None
         if not captions:

@@ -1,7 +1,7 @@
 """Images that are in the training data and in the test data, too: what is learned from them is no measure of anything."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 from biomedclip_jax.data.labelled.types import Labelled
@@ -15,30 +15,28 @@ def images_in_both(train: Labelled, test: Labelled) -> list[tuple[str, str]]:
     Files are read where both sides have one of the same size; members of tars and builds are all read. Images that are
     neither, such as rows of an array, are not compared. What cannot be read is left to those who decode it.
     """
-    sides = [list(_encoded(data)) for data in (train, test)]
-    in_train, in_test = ({_size(image) for _, image in side} for side in sides)
-    shared = in_train & in_test
+    learned, tested = list(_encoded(train)), list(_encoded(test))
+    shared = {size for _, _, size in learned} & {size for _, _, size in tested}
     found: dict[str, str] = {}
-    for name, image in sides[0]:
-        if _size(image) in shared:
+    for name, image, size in learned:
+        if size in shared:
             found.setdefault(_digest(image), name)
-    return [(name, found[mark]) for name, image in sides[1] if _size(image) in shared and (mark := _digest(image)) in found]
+    marks = ((name, _digest(image)) for name, image, size in tested if size in shared)
+    return [(name, found[mark]) for name, mark in marks if mark in found]
 
 
-def _encoded(data: Labelled) -> Iterable[tuple[str, Path | bytes]]:
-    """The name of each image, with its file or its content as it is encoded."""
+def _encoded(data: Labelled) -> Iterator[tuple[str, Path | bytes, int]]:
+    """The name of each image, its file or its content as it is encoded, and the size of that in bytes."""
     for name, image in zip(data.names, data.images, strict=True):
-        try:
-            if isinstance(image, ImageOf):
-                yield name, image.pairs[image.index].image
-            elif isinstance(image, str | Path) and Path(image).is_file():
-                yield name, Path(image)
-        except UserError:
-            continue
-
-
-def _size(image: Path | bytes) -> int:
-    return len(image) if isinstance(image, bytes) else image.stat().st_size
+        if isinstance(image, ImageOf):
+            try:
+                image = image.pairs[image.index].image
+            except UserError:
+                continue
+        if isinstance(image, bytes):
+            yield name, image, len(image)
+        elif isinstance(image, str | Path) and (path := Path(image)).is_file():
+            yield name, path, path.stat().st_size
 
 
 def _digest(image: Path | bytes) -> str:

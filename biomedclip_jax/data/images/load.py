@@ -20,6 +20,7 @@ from biomedclip_jax.errors import UserError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", *DICOM_SUFFIXES)
+RARE_SUFFIXES = (".jp2", ".j2k", ".avif", ".ppm", ".pgm", ".pcx")  # of the other formats below
 
 # Pillow knows more, among them EPS and WMF, which run other programs on what may be a stranger's file.
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVIF", "ICO", "PCX")

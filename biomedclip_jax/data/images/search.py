@@ -6,6 +6,7 @@ out is counted by its ending, for those who call to say so.
 
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
@@ -32,28 +33,32 @@ def find_images(path: str | Path, left_out: Counter[str] | None = None) -> list[
         return [root]
     if not root.is_dir():
         raise UserError(f"{root}: no such file or folder")
-    others: Counter[str] = Counter()
-    found = images_below(root, others)
+    others: list[Path] = []
+    found = sorted(images_in(root, others))
+    counts = by_ending(others)
     if left_out is not None:
-        left_out.update(others)
+        left_out.update(counts)
     if not found:
-        there = f"; {say_left_out(others)}" if others else ""
+        there = f"; {say_left_out(counts)}" if others else ""
         raise UserError(f"{root}: no image in this folder or below it; looked for {' '.join(IMAGE_SUFFIXES)} and more{there}")
     return found
 
 
-def images_below(root: Path, left_out: Counter[str] | None = None) -> list[Path]:
-    """The image files of a folder, sorted, as `find_images` finds them; none is no error."""
-    found = []
+def images_in(root: Path, others: list[Path] | None = None) -> Iterator[Path]:
+    """The image files of a folder, in no order, as `find_images` finds them; none is no error. others: gets the rest."""
     for candidate in root.rglob("*"):
         inside = candidate.relative_to(root).parts
         if any(part.startswith(".") or part in MACHINE_FOLDERS for part in inside) or not candidate.is_file():
             continue
         if candidate.suffix.lower() in IMAGE_SUFFIXES or begins_as_image(candidate):
-            found.append(candidate)
-        elif left_out is not None:
-            left_out[candidate.suffix.lower()] += 1
-    return sorted(found)
+            yield candidate
+        elif others is not None:
+            others.append(candidate)
+
+
+def by_ending(files: Iterable[Path]) -> Counter[str]:
+    """How many of the files have each ending, in lower case."""
+    return Counter(path.suffix.lower() for path in files)
 
 
 def begins_as_image(path: Path) -> bool:

@@ -3,7 +3,6 @@
 Folders are `FOLDER/[train|validation|test/]CLASS/**/image`; a table is CSV, TSV, JSON lines or Parquet.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text
 from biomedclip_jax.data._tfds_read import BuildPairs
 from biomedclip_jax.data._webdataset import FROM_CLS, have_classes, open_shards
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
-from biomedclip_jax.data.images.search import MACHINE_FOLDERS, images_below, say_left_out
+from biomedclip_jax.data.images.search import MACHINE_FOLDERS, by_ending, images_in, say_left_out
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import SPLITS, classes_of, matching_split, names_of, no_known_split, require_whole
 from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, fingerprint, reject
@@ -42,18 +41,20 @@ def open_class_folders(folder: Path, split: str = "test", classes: Sequence[str]
         require_whole(folder, split, f"put the class folders into {folder / 'train'} and {folder / 'test'}")
         root = folder
     roots = splits or [folder]
+    others: list[Path] = []
+    images = sorted(images_in(root, others))
+    in_root = {path.relative_to(root).parts[0] for path in images}
     folders = [path for each in roots for path in _folders(each)]
+    full = [path for path in folders if (path.name in in_root if path.parent == root else any(images_in(path)))]
     rejects: list[Reject] = []
-    others = {path: Counter[str]() for path in folders}
-    full = [path for path in folders if images_below(path, others[path])]
     for path in (path for path in folders if path.parent == root and full):
         if path not in full:
             rejects.append(Reject("", str(path), "no image in this class folder"))
-        elif others[path]:
-            rejects.append(Reject("", str(path), say_left_out(others[path])))
+        elif own := by_ending(each for each in others if path in each.parents):
+            rejects.append(Reject("", str(path), say_left_out(own)))
     names = classes_of(folder, (path.name for path in full or folders), classes)
     found: list[tuple[Path, int]] = []
-    for number, path in enumerate(images_below(root), 1):
+    for number, path in enumerate(images, 1):
         inside = path.relative_to(root).parts
         if len(inside) > 1 and inside[0] in names:
             found.append((path, names.index(inside[0])))
