@@ -68,10 +68,6 @@ class Pretrained:
     @property
     def graph(self) -> nnx.GraphDef[CLIP]:
         """The model's structure in float32, whatever it computes in here, for `nnx.merge(graph, params)`."""
-        return self._float32_graph
-
-    @cached_property
-    def _float32_graph(self) -> nnx.GraphDef[CLIP]:
         return abstract_model(self.config, adaptation=self.adaptation)[0]
 
     @property
