@@ -89,7 +89,8 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
     assert before.keys() == after.keys() and all(np.array_equal(before[path], after[path]) for path in before)
     shutil.move(tmp_path / "model", tmp_path / "moved")
     clip = bc.from_pretrained(tmp_path / "moved")
-    assert clip.classify([np.zeros((40, 50, 3), np.uint8)], ["chest ray", "brain"]).shape == (1, 2)
+    image = [np.zeros((40, 50, 3), np.uint8)]
+    assert clip.classify(image, ["chest ray", "brain"], template="{}").shape == (1, 2)
     for format in ("open_clip", "open_clip-bin"):
         with pytest.raises(UserError, match="no open_clip form"):
             write_model(model, tmp_path / "other", format)
