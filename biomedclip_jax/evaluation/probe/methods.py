@@ -157,7 +157,7 @@ def make_tasks(candidate: Candidate, embeddings: Embeddings, data: FewLabels) ->
     known, unread = _readable(embeddings, candidate, data.train)
     tested, unread_test = _readable(embeddings, candidate, data.test)
     draws = {budget: _draws(known, budget, data) for budget in data.budgets}
-    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat), data.prompts)
+    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat, "prompts"), data.prompts)
     return Tasks(candidate, embeddings, data.prompts, text, known, tested, unread + unread_test, draws)
 
 
