@@ -1,7 +1,10 @@
 """Checkpoints of a run (Orbax). The only file that knows Orbax."""
 
+import contextlib
 import dataclasses
+import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,17 +52,20 @@ class Checkpoints:
     They are written in the background.
     """
 
-    def __init__(self, workdir: Path, keep: int = 2):
+    def __init__(self, workdir: Path, keep: int = 2, *, read_only: bool = False):
+        """Open them. read_only: change nothing in the folder, in which a run may be writing at this moment."""
         best = keeping.BestN(get_metric_fn=lambda metrics: metrics["held_out_loss"], reverse=True, n=1)
-        options = ocp.CheckpointManagerOptions(
+        writing = ocp.CheckpointManagerOptions(
             preservation_policy=keeping.AnyPreservationPolicy([keeping.LatestN(keep), best]),
             best_fn=lambda metrics: metrics["held_out_loss"],
             best_mode="min",
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,  # what a killed run left half-written
         )
+        reading = ocp.CheckpointManagerOptions(read_only=True, save_interval_steps=0, create=False)
         self._workdir = workdir
-        self._manager = ocp.CheckpointManager((workdir / FOLDER).resolve(), options=options)
+        with _only_errors("absl"):  # which warns that the folder was opened as it was asked to
+            self._manager = ocp.CheckpointManager((workdir / FOLDER).resolve(), options=reading if read_only else writing)
 
     @property
     def latest(self) -> int | None:
@@ -130,6 +136,17 @@ class Checkpoints:
             f"{self._workdir / FOLDER}: a checkpoint could not be written ({reason}); the ones before it are kept; "
             "make room, or move the run folder, and run the same command again"
         )
+
+
+@contextlib.contextmanager
+def _only_errors(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def restored_state(

@@ -1,5 +1,6 @@
 """From a run to a model: the finished run's model folder, and the model in a run that is not finished."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import jax
 
 from biomedclip_jax.config import UNADAPTED, TrainConfig, from_json
 from biomedclip_jax.data.demo.sources import demo_path
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
@@ -76,13 +77,20 @@ def read_config(workdir: Path) -> TrainConfig:
 def read_run(workdir: Path) -> Model:
     """The model of the newest checkpoint of a run. UserError if there is none yet."""
     config = read_config(workdir)
-    checkpoints = Checkpoints(workdir)
-    try:
-        step = checkpoints.latest
-        if step is None:
-            raise UserError(f"{workdir}: this run has no checkpoint yet; let `biomedclip train` go on for a while")
-        mesh = make_mesh(jax.local_devices()[:1])
-        state, about = restored_state(checkpoints, step, config, optimizer_for(config), mesh)
-    finally:
-        checkpoints.close()
-    return model_of(state, config, workdir, about.image_size)
+    mesh = make_mesh(jax.local_devices()[:1])
+    before = None
+    while True:
+        with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+            step = checkpoints.latest
+            if step is None:
+                raise UserError(f"{workdir}: this run has no checkpoint yet; let `biomedclip train` go on for a while")
+            try:
+                state, about = restored_state(checkpoints, step, config, optimizer_for(config), mesh)
+            except UserError:
+                raise
+            except Exception as error:  # Orbax raises bare Exception, too
+                if step == before:
+                    raise UserError(f"{workdir}: the checkpoint of step {step} cannot be read ({first_line(error)})") from error
+                before = step  # the run goes on, and may have replaced it by a newer one meanwhile
+                continue
+        return model_of(state, config, workdir, about.image_size)

@@ -22,8 +22,9 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train import _loop as run_module
+from biomedclip_jax.train import export
 from biomedclip_jax.train import main as loop
-from biomedclip_jax.train._checkpoint import Checkpoints
+from biomedclip_jax.train._checkpoint import Checkpoints, restored_state
 from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train.export import read_run
 from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for
@@ -123,6 +124,37 @@ def test_a_checkpoint_is_due_by_time(data: Path, tmp_path: Path) -> None:
     run = one_stage(data, checkpoint_minutes=1e-6, keep_checkpoints=100)
     loop.train(run, tmp_path)
     assert len(steps_kept(tmp_path)) >= 3, "each asks for the next"
+
+
+def everything_in(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
+
+
+def test_a_reader_changes_nothing_in_the_folder_of_a_live_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even what is half-written; and a checkpoint that goes while it is read is followed by the one after it."""
+    run = one_stage(data, checkpoint_every=2)
+    with pytest.raises(UserError, match="not a readable run config"):
+        read_run(tmp_path)
+    assert not any(tmp_path.iterdir())
+    loop.train(run, tmp_path, max_steps=4)
+    (tmp_path / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir()
+    before = everything_in(tmp_path)
+    newest = flatten_dict(read_run(tmp_path).params, sep="/")
+    assert everything_in(tmp_path) == before
+
+    def going(checkpoints: Any, step: int, *rest: Any) -> Any:
+        if step == 4:
+            shutil.rmtree(tmp_path / "checkpoints" / "4")
+        return restored_state(checkpoints, step, *rest)
+
+    monkeypatch.setattr(export, "restored_state", going)
+    earlier = flatten_dict(read_run(tmp_path).params, sep="/")
+    assert any(not np.array_equal(newest[path], earlier[path]) for path in newest)
+    shutil.rmtree(tmp_path / "checkpoints" / "2" / "state")
+    with pytest.raises(UserError, match=r"checkpoint of step 2 cannot be read"):
+        read_run(tmp_path)
 
 
 def damage(folder: Path, how: str) -> None:
