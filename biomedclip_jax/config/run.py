@@ -2,9 +2,10 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Literal
 
 from biomedclip_jax.config.adapters import UNADAPTED, Adaptation
-from biomedclip_jax.config.checks import check, check_positive, operational
+from biomedclip_jax.config.checks import check, check_choices, check_positive, operational
 from biomedclip_jax.config.data import DataConfig
 from biomedclip_jax.config.losses import MultiLabel, Sigmoid
 from biomedclip_jax.config.model import CLIPConfig, PreprocessConfig
@@ -13,13 +14,13 @@ from biomedclip_jax.config.training import ComputeConfig, OptimizerConfig, Shard
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a run is watched and kept. Nothing here decides its result, so all of it may change when a run goes on."""
+    """How a run is watched and kept. Nothing here decides what is learned, so all of it may change when a run goes on."""
 
     log_every: int = 50
     """Updates between two lines of metrics, on the terminal and in metrics.jsonl."""
     evaluate_every: int | None = None
-    """Updates between two evaluations on data.held_out; the last update is then always evaluated. None: only the finished
-    run is evaluated."""
+    """Updates between two evaluations on data.held_out; the start and the last update are then always evaluated. None: only
+    the finished run is evaluated."""
     checkpoint_every: int = 1_000
     """Updates between two checkpoints, from which an interrupted run goes on."""
     checkpoint_minutes: float = 20.0
@@ -69,6 +70,12 @@ class TrainConfig:
     interpolate: float = 1.0
     """Share, 0 to 1, of the trained weights in the exported model; the rest are the starting weights (WiSE-FT). 1 exports
     what was trained."""
+    export: Literal["best", "last"] = "best"
+    """Which weights a finished run hands over. "best": those with the lowest loss on data.held_out, of the start and the
+    evaluations of the last stage; the last ones where run.evaluate_every is None. "last": those after the last update."""
+    patience: int | None = None
+    """Evaluations in a row without a lower held-out loss after which a run ends (early stopping); needs
+    run.evaluate_every. None: it never ends early."""
     seed: int = 0
     """Number that all random choices follow from: starting weights, order of the data, crops, dropout."""
     run: RunConfig = operational(RunConfig())
@@ -76,6 +83,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(len(self.stages) > 0, self, "stages", "at least one Stage")
+        check_choices(self, export=Literal["best", "last"])
+        if self.patience is not None:
+            check_positive(self, "patience")
         if self.data.held_out is None:
             check(self.run.evaluate_every is None, self.run, "evaluate_every", "None without data.held_out")
         check(0 <= self.interpolate <= 1, self, "interpolate", "0 to 1")

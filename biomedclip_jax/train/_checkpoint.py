@@ -33,17 +33,20 @@ class About:
     """What is kept beside the state of a checkpoint.
 
     image_size: of the stage, and so of the position table. pairs: usable training pairs, by which changed data is noticed.
-    frozen: fingerprint of the parameters that are not in the checkpoint; None where it has all of them.
+    frozen: fingerprint of the parameters that are not in the checkpoint; None where it has all of them. best_loss: the
+    lowest held-out loss so far of those that the exported weights are chosen by, None before the first. stale: evaluations
+    since then.
     """
 
     image_size: int
     pairs: int
     frozen: str | None = None
+    best_loss: float | None = None
+    stale: int = 0
 
     def record(self) -> dict[str, Any]:
-        """The facts as JSON beside a checkpoint; without `frozen` where no parameter is left out."""
-        known = {"image_size": self.image_size, "pairs": self.pairs}
-        return known if self.frozen is None else known | {"frozen": self.frozen}
+        """The facts as JSON beside a checkpoint; without those that are None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 class Checkpoints:

@@ -29,7 +29,8 @@ class Results:
     """`results.json` of a finished run; None, and not in the file, is what was not measured.
 
     Recall and accuracy are shares of the held-out pairs, by the model folder; chance is the accuracy of the best constant
-    answer, learned_prompt_accuracy that of the prompts which the run has learned. seconds: of the run, all parts together.
+    answer, learned_prompt_accuracy that of the prompts which the run has learned. exported_step: updates done in the
+    weights of the model folder, 0 for the start. seconds: of the run, all parts together.
     """
 
     held_out_pairs: int | None = None
@@ -43,6 +44,7 @@ class Results:
     chance: float | None = None
     classes: int | None = None
     learned_prompt_accuracy: float | None = None
+    exported_step: int | None = None
     seconds: float | None = None
 
     def record(self) -> dict[str, int | float]:

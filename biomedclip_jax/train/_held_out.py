@@ -29,8 +29,13 @@ from biomedclip_jax.train.state import TrainState
 _ROWS = 16  # pairs a device encodes at once
 
 Encode = Callable[..., Any]
+Busy = Callable[[str], object]  # told what is being done, before each part of it that takes long
 
 _pair_loss = jax.jit(pair_loss, static_argnums=0)
+
+
+def _nobody(_: str) -> None:
+    """Nobody wants to know."""
 
 
 def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
@@ -74,18 +79,19 @@ class HeldOut:
         labels = [pairs.texts(i).label for i in range(len(pairs))] if classes else []
         self._labels = multi_hot(labels, classes, config.data.label_separator) if classes else None
 
-    def evaluate(self, state: TrainState, number: int) -> dict[str, float]:
+    def evaluate(self, state: TrainState, number: int, busy: Busy = _nobody) -> dict[str, float]:
         """Scores of the weights in `state` in stage `number`: "loss" and {image_to_text,text_to_image}_recall_at_{1,5,10}.
 
         The moving average is evaluated where there is one. The loss is the stage's over all held-out pairs. In a stage that
-        learns of labels: the loss of classes and, of images with one label, "accuracy".
+        learns of labels: the loss of classes and, of images with one label, "accuracy". busy: called before each batch.
         """
         if self._ready is None or self._ready.number != number:
+            busy("compiling the evaluation")
             self._ready = self._prepare(number)
         params = state.averaged_params
         if self._ready.prompts is not None:
-            return self._of_labels(params, self._ready, self._ready.prompts)
-        kept, (image, text) = self._encoded(params, self._ready)
+            return self._of_labels(params, self._ready, self._ready.prompts, busy)
+        kept, (image, text) = self._encoded(params, self._ready, busy)
         numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
         loss = _pair_loss(self._ready.stage.loss, jnp.asarray(image), jnp.asarray(text), numbers)
         return {"loss": float(loss)} | recall(image, text, [self._caption(i) for i in kept])
@@ -107,9 +113,9 @@ class HeldOut:
             prompts = jax.jit(lambda params: prompt_embeddings(nnx.merge(graph, params), *layout), out_shardings=whole)
         return _StageEncoder(number, stage, processor, jax.jit(images_and_texts, out_shardings=whole), prompts)
 
-    def _of_labels(self, params: dict[str, Any], ready: _StageEncoder, prompts: Encode) -> dict[str, float]:
+    def _of_labels(self, params: dict[str, Any], ready: _StageEncoder, prompts: Encode, busy: Busy) -> dict[str, float]:
         assert self._labels is not None
-        kept, (image,) = self._encoded(params, ready)
+        kept, (image,) = self._encoded(params, ready, busy)
         classes, labels = np.asarray(prompts(params)), self._labels[kept]
         loss_kind = ready.stage.loss if isinstance(ready.stage.loss, MultiLabel) else Classification()
         scale = jnp.asarray(np.asarray(params["logit_scale"]))  # off the mesh, as the others
@@ -119,11 +125,12 @@ class HeldOut:
             scores["accuracy"] = float(((image @ classes.T).argmax(axis=1) == labels.argmax(axis=1)).mean())
         return scores
 
-    def _encoded(self, params: dict[str, Any], ready: _StageEncoder) -> tuple[list[int], list[np.ndarray]]:
+    def _encoded(self, params: dict[str, Any], ready: _StageEncoder, busy: Busy) -> tuple[list[int], list[np.ndarray]]:
         """(pairs that can be read, their unit embeddings float32 [n, E]: of images and, without labels, of texts)."""
         rows = _ROWS * self._mesh.size
         parts = []
         for start in range(0, len(self._pairs), rows):
+            busy(f"evaluating, at held-out pair {start + 1:,} of {len(self._pairs):,}")
             batch = put_batch(self._load(ready.processor, start, rows), self._mesh)
             parts.append([np.asarray(part) for part in ready.encode(params, batch)])
         bad = self._all_bad()

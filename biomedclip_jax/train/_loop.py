@@ -80,6 +80,8 @@ class Run:
         self.optimizer = optimizer_for(config)
         self.prompts = class_prompts(config, loader.classes, loader.tokenizer) if loader.classes else None
         self.step = 0
+        self.best_loss: float | None = None
+        self.stale = 0  # evaluations since the best one
 
     def __enter__(self) -> Self:
         config = self.config
@@ -120,6 +122,7 @@ class Run:
             try:
                 self.state, about = restored_state(self.checkpoints, step, self.config, self.optimizer, self.mesh)
                 self.image_size, self.frozen, pairs = about.image_size, about.frozen, about.pairs
+                self.best_loss, self.stale = about.best_loss, about.stale
             except (UserError, jax.errors.JaxRuntimeError):
                 raise  # not the checkpoint's fault
             except Exception as damage:  # Orbax raises bare Exception, too
@@ -141,16 +144,37 @@ class Run:
     def train(self, max_steps: int | None) -> Outcome:
         """Up to `max_steps` updates in total. "terminated": a signal asked for the end, and the state is saved."""
         last = self.total if max_steps is None else min(max_steps, self.total)
+        evaluates = self.held_out is not None and self.config.run.evaluate_every is not None
+        if evaluates and self.checkpoints.latest is None:
+            self._evaluate(0)  # the start, to which all is compared
         before = 0
         for number, count in enumerate(self.steps):
             until = min(before + count, last)
+            if self._ends_early():
+                break
             if self.step < until and not self._stage(number, until):
                 return "terminated"
+            # a signal during a stage's last step must not wait for the next one to be compiled
+            if before < self.step < last and self.step == until and not all_agree(not self.stop.requested):
+                self._save()
+                return "terminated"
             before += count
-        if self.step == self.total and self.held_out is not None and self.config.run.evaluate_every is not None:
+        if self.step == self.total and evaluates:
             self._evaluate(len(self.steps) - 1)
         self._save()
-        return "finished" if self.step == self.total else "stopped"
+        return "finished" if self.step == self.total or self._ends_early() else "stopped"
+
+    def take_up_exported(self) -> int:
+        """Put the state that the run hands over in the place of the last one; returns the updates done in it."""
+        best = self.checkpoints.best if self.config.export == "best" else None
+        if best is not None and best != self.step:
+            del self.state  # or the devices would have to hold both
+            self.state, about = restored_state(self.checkpoints, best, self.config, self.optimizer, self.mesh)
+            self.image_size = about.image_size
+        return self.step if best is None else best
+
+    def _ends_early(self) -> bool:
+        return self.config.patience is not None and self.stale >= self.config.patience
 
     def _stage(self, number: int, until: int) -> bool:
         """The updates of stage `number` up to `until`; False if a signal ended it before."""
@@ -191,13 +215,18 @@ class Run:
             waiting = _Sent(step, metrics)
             evaluate = config.run.evaluate_every is not None and step % config.run.evaluate_every == 0
             due = step % config.run.checkpoint_every == 0 or evaluate or request >= _SAVE
-            if due and (step < until or request == _STOP):  # after the last step `train` evaluates and saves
+            # what is due, or asked for, at the last step of a stage happens there; after the last of all `train` does it
+            if (due or step == until) and step < self.total:
                 # Reading this step first refuses a state that is not finite: no checkpoint ever has one.
-                request = max(request, self._read(work, waiting))
+                request = max(request, self._read(work, waiting, always=step == until))
                 waiting = None
                 if evaluate and request != _STOP:
                     self._evaluate(work.number)  # saves, too: with its loss, by which the best checkpoint is kept
-                self._save()
+                if due or request >= _SAVE:
+                    self._save()
+                if evaluate and self._ends_early():
+                    self.progress.say(f"step {step}/{self.total}  no lower held-out loss in {self.stale} evaluations: ended")
+                    return True
             if request == _STOP:
                 return False
         if waiting is not None:
@@ -262,14 +291,25 @@ class Run:
         """Evaluate the state on the held-out pairs, report it, and save it with its loss."""
         assert self.held_out is not None
         self.watchdog.busy("evaluating")
-        scores = self.held_out.evaluate(self.state, number)
+        scores = self.held_out.evaluate(self.state, number, self.watchdog.busy)
         samples = self._samples(self.step)
         self.metrics.write(
             HeldOutLine(step=self.step, stage=number, samples_seen=samples, scores=scores, seconds=self._seconds())
         )
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         self.progress.say(f"step {self.step}/{self.total}  held out: {shown}")
-        self._save(scores["loss"])
+        counts = self._is_comparable(number)
+        if counts:
+            better = self.best_loss is None or scores["loss"] < self.best_loss
+            self.best_loss, self.stale = (scores["loss"], 0) if better else (self.best_loss, self.stale + 1)
+        self._save(scores["loss"] if counts else None)
+
+    def _is_comparable(self, number: int) -> bool:
+        """Whether the held-out loss in this stage, or at the start, is one that the exported weights are chosen by."""
+        stage, last = self.config.stages[number], self.config.stages[-1]
+        of_last = number == len(self.steps) - 1
+        same = stage.loss == last.loss and self.config.image_size(stage) == self.config.image_size(last)
+        return of_last or (self.step == 0 and same)
 
     def _save(self, held_out_loss: float | None = None) -> None:
         """Begin to write a checkpoint; there may be one of this step already."""
@@ -277,7 +317,7 @@ class Run:
         state = self.state
         if self.frozen is not None:
             state = dataclasses.replace(state, params=without_frozen(state.params, self.config, self.optimizer))
-        about = About(self.image_size, len(self.loader.pairs), self.frozen)
+        about = About(self.image_size, len(self.loader.pairs), self.frozen, self.best_loss, self.stale)
         self.checkpoints.save(self.step, state, about, held_out_loss)
         self.saved, self.save_requested = time.monotonic(), False
 

@@ -25,7 +25,7 @@ from biomedclip_jax.support.xla_cache import enable_compilation_cache
 from biomedclip_jax.train._final_evaluation import Results, evaluate
 from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train._loop import Run
-from biomedclip_jax.train._metrics import Rejects
+from biomedclip_jax.train._metrics import HeldOutLine, Rejects
 from biomedclip_jax.train._prompt_stage import learned_prompts
 from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
 from biomedclip_jax.train.multihost import hosts
@@ -75,13 +75,14 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> R
         loader, held_out = _open_folder(config, workdir, data)
         with Run(config, workdir, loader, held_out, stop) as run:
             outcome = run.train(max_steps)
+            step = run.take_up_exported() if outcome == "finished" else run.step
         if outcome == "terminated":
             saved = f"stopped by a signal after step {run.step} of {run.total}, which is saved"
             raise Terminated(f"{saved}; the same command goes on")
         if outcome == "stopped":
             say(f"stopped after {run.step} of {run.total} steps; the same command without --max-steps goes on")
             return None
-        _export(run, data, start)
+        _export(run, data, step, start)
         return read_results(workdir)
 
 
@@ -111,6 +112,8 @@ def check_owner(config: TrainConfig, workdir: Path) -> None:
 def _check(config: TrainConfig) -> None:
     """UserError for what would fail only after hours: patterns, batches that cannot be split, a model without a format."""
     optimizer_for(config)
+    if config.patience is not None and config.run.evaluate_every is None:
+        raise UserError(f"patience = {config.patience}: needs run.evaluate_every, the updates between two evaluations")
     for stage in config.stages:
         check_stage(stage, jax.device_count())
         export_format(config.model_in(stage), config.preprocess_in(stage), config.adaptation.unmergeable)
@@ -173,9 +176,23 @@ def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> tuple[Train
     return loader, HeldOut(config, data.held_out, data.tokenizer_folder, mesh, data.classes)
 
 
-def _export(run: Run, data: _Data, start: float) -> None:
-    """Write `model/`, `adapter/` where there is one, and the results of the final evaluation. start: when `train` began."""
+def _say_what_is_exported(run: Run, step: int) -> None:
+    losses = {line.step: line.scores["loss"] for line in run.metrics.lines if isinstance(line, HeldOutLine)}
+    moments = {0: "at the start", step: f"after step {step}", run.step: "at the end"}
+    shown = ", ".join(f"{losses[each]:.3f} {when}" for each, when in moments.items() if each in losses)
+    if losses and step == 0:
+        say(f"exported: the weights of the START, as no evaluation found a lower held-out loss ({shown}); try a lower rate")
+    elif losses:
+        say(f"exported: the weights after step {step} of {run.step} (held-out loss {shown})")
+
+
+def _export(run: Run, data: _Data, step: int, start: float) -> None:
+    """Write `model/`, `adapter/` where there is one, and the results of the final evaluation.
+
+    step: of the state that is handed over, which `run` has taken up. start: when `train` began.
+    """
     config, workdir = run.config, run.workdir
+    _say_what_is_exported(run, step)
     trained = model_of(run.state, config, workdir, run.image_size)
     adapter = adapter_of(run.state, config, workdir, run.image_size)
     learned = learned_prompts(run.state, config, data.classes)
@@ -186,6 +203,6 @@ def _export(run: Run, data: _Data, start: float) -> None:
         write_model(trained, workdir / "model", form, replace=True)
         results = evaluate(config, workdir, data.held_out, run.metrics.lines, learned)
         seconds = run.seconds_before + time.perf_counter() - start
-        results = dataclasses.replace(results, seconds=round(seconds, 1))
+        results = dataclasses.replace(results, exported_step=step, seconds=round(seconds, 1))
         write_text(workdir / RESULTS, json.dumps(results.record(), indent=2) + "\n")
     hosts.barrier("the results", _EVALUATION_SECONDS)

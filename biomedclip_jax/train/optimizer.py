@@ -142,9 +142,12 @@ def make_optimizer(config: OptimizerConfig, stages: Sequence[Stage], paths: Sequ
     return Optimizer(sets)
 
 
-def averaged(average: Flat, new: Flat, decay: float) -> Flat:
-    """The moving average of the weights after one more update; parameters that did not move keep theirs."""
-    return average | {path: decay * average[path] + (1 - decay) * value for path, value in new.items()}
+def averaged(average: Flat, params: Flat, decay: float) -> Flat:
+    """The moving average of the weights after one more update.
+
+    That of parameters which do not move any more comes to them: a tower that a later stage freezes is not left behind.
+    """
+    return {path: decay * mean + (1 - decay) * params[path] for path, mean in average.items()}
 
 
 def stage_steps(stages: Sequence[Stage], pairs: int) -> list[int]:

@@ -74,7 +74,7 @@ def make_step(
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), "learning_rate": now, "logit_scale": scale}
         metrics |= {"logit_bias": params["logit_bias"]} if "logit_bias" in params else {}
         metrics |= {"signal": batch["signal"].max()} if "signal" in batch else {}
-        ema = averaged(state.ema, new, config.optimizer.ema) if config.optimizer.ema is not None else state.ema
+        ema = averaged(state.ema, params | new, config.optimizer.ema) if config.optimizer.ema is not None else state.ema
         return TrainState(unflatten_dict(params | new, sep="/"), opt, state.step + 1, ema), metrics
 
     shapes = abstract_model(config.model_in(stage), adaptation=config.adaptation)[1]

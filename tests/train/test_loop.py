@@ -1,5 +1,6 @@
 """What a run does between its updates: evaluation, checkpoints of three kinds, signals, and resuming in other circumstances."""
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -51,19 +52,79 @@ def test_the_held_out_pairs_are_evaluated_and_the_best_checkpoint_is_kept(data: 
     run = one_stage(data, evaluate_every=1, keep_checkpoints=1, optimizer=OptimizerConfig(learning_rate=3e-2, warmup_steps=0))
     assert loop.train(run, tmp_path) is not None
     lines = [line for line in read_lines(tmp_path / "metrics.jsonl") if "held_out_loss" in line]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines] == [0, 1, 2, 3, 4, 5, 6]
     losses = {line["step"]: line["held_out_loss"] for line in lines}
     best = min(losses, key=losses.__getitem__)
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.best == best and checkpoints.latest == 6
     checkpoints.close()
     assert steps_kept(tmp_path) == sorted({best, 6})
-    # the last evaluation is of the weights that the model folder has
+    # the best evaluation is of the weights that the model folder has
     results = loop.train(run, tmp_path)
-    assert results is not None
+    assert results is not None and results.exported_step == best
     for way in ("image_to_text", "text_to_image"):
         for k in (1, 5, 10):
-            assert lines[-1][f"held_out_{way}_recall_at_{k}"] == getattr(results, f"{way}_recall_at_{k}")
+            assert lines[best][f"held_out_{way}_recall_at_{k}"] == getattr(results, f"{way}_recall_at_{k}")
+
+
+class Losses:
+    """Held-out losses by updates done, in place of real ones."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *losses: float):
+        def evaluate(held_out: HeldOut, state: Any, *rest: Any) -> dict[str, float]:
+            return {"loss": losses[int(state.step)]}
+
+        monkeypatch.setattr(HeldOut, "evaluate", evaluate)
+
+
+@pytest.mark.parametrize(
+    ("losses", "export", "exported", "says"),
+    [
+        ((5, 4, 3, 4, 5, 6, 7), "best", 2, "after step 2 of 6 (held-out loss 5.000 at the start, 3.000 after"),
+        ((5, 6, 7, 6, 6, 6, 6), "best", 0, "the weights of the START, as no evaluation found a lower"),
+        ((5, 4, 3, 4, 5, 6, 7), "last", 6, "after step 6 of 6 (held-out loss 5.000 at the start, 7.000 at the end)"),
+    ],
+)
+def test_which_weights_are_exported(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    losses: tuple[float, ...],
+    export: Any,
+    exported: int,
+    says: str,
+) -> None:
+    run = one_stage(data, evaluate_every=1, export=export, keep_checkpoints=100)
+    Losses(monkeypatch, *losses)
+    results = loop.train(run, tmp_path)
+    assert results is not None and results.exported_step == exported and says in capsys.readouterr().out
+    model = flatten_dict(read_model(tmp_path / "model").params, sep="/")
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        state, _ = restored_state(checkpoints, exported, run, optimizer_for(run), make_mesh())
+    weights = flatten_dict(state.params, sep="/")
+    assert all(np.array_equal(model[path], weights[path]) for path in model)
+
+
+def test_a_run_that_gets_no_better_ends_early_also_when_it_was_interrupted(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = one_stage(data, evaluate_every=1, patience=2)
+    Losses(monkeypatch, 5, 4, 3, 4, 5, 1, 1)
+    with pytest.raises(UserError, match=r"patience = 2: needs run\.evaluate_every"):
+        loop.train(one_stage(data, patience=2), tmp_path)
+    for at_most in (3, None):
+        results = loop.train(run, tmp_path, max_steps=at_most)
+    assert results is not None and results.exported_step == 2
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "held_out_loss" in line] == [0, 1, 2, 3, 4]
+
+
+def test_losses_of_earlier_stages_are_not_compared(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are of other images, or of another loss; the start of such a run is no candidate either."""
+    stages = (Stage(16, steps=3), Stage(16, steps=3, image_size=24))
+    Losses(monkeypatch, 1, 1, 1, 1, 4, 3, 4)
+    results = loop.train(one_stage(data, stages=stages, evaluate_every=1), tmp_path)
+    assert results is not None and results.exported_step == 5
 
 
 def test_captions_that_the_model_does_not_read_whole_are_counted(
@@ -124,6 +185,32 @@ def test_a_checkpoint_is_due_by_time(data: Path, tmp_path: Path) -> None:
     run = one_stage(data, checkpoint_minutes=1e-6, keep_checkpoints=100)
     loop.train(run, tmp_path)
     assert len(steps_kept(tmp_path)) >= 3, "each asks for the next"
+
+
+THREE_STAGES = (Stage(16, steps=3, patch_keep=0.5), Stage(16, steps=3, patch_keep=0.5), Stage(16, steps=2))
+
+
+def test_what_is_due_at_the_end_of_a_stage_happens_there(data: Path, tmp_path: Path) -> None:
+    run = one_stage(data, stages=THREE_STAGES, evaluate_every=3, checkpoint_every=3, keep_checkpoints=100)
+    loop.train(run, tmp_path)
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["stage"]) for line in lines if "held_out_loss" in line] == [(0, 0), (3, 0), (6, 1), (8, 2)]
+    assert steps_kept(tmp_path) == [0, 3, 6, 8]
+
+
+def test_a_save_by_time_at_the_end_of_a_stage(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for with the last batch of a stage, and asked for again later."""
+    late = {2, 4}  # updates done when the clock says so
+    ask = run_module.Run._request
+
+    def request(run: Any) -> int:
+        if run.step in late:
+            run.saved -= 24 * 3600
+        return ask(run)
+
+    monkeypatch.setattr(run_module.Run, "_request", request)
+    loop.train(one_stage(data, stages=THREE_STAGES, keep_checkpoints=100), tmp_path)
+    assert steps_kept(tmp_path) == [3, 6, 8]
 
 
 def everything_in(folder: Path) -> dict[str, int]:
@@ -247,6 +334,31 @@ def test_a_signal_saves_and_the_same_call_goes_on(data: Path, tmp_path: Path, mo
     loop.train(run, tmp_path / "whole")
     state, whole = final_state(run, tmp_path / "run")[1], final_state(run, tmp_path / "whole")[1]
     assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(whole)))
+
+
+def test_a_signal_during_the_last_step_of_a_stage(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not wait for the next stage to be compiled."""
+    made: list[int] = []
+    make_step = run_module.make_step
+
+    def counted(config: Any, number: int, *rest: Any) -> Any:
+        step = make_step(config, number, *rest)
+        made.append(number)
+
+        def update(state: Any, batch: Any) -> Any:
+            if int(state.step) == 2:  # what the hosts ask for is in the batch already
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(state, batch)
+
+        return update
+
+    monkeypatch.setattr(run_module, "make_step", counted)
+    run = one_stage(data, stages=THREE_STAGES)
+    with pytest.raises(loop.Terminated, match="after step 3 of 8"):
+        loop.train(run, tmp_path)
+    assert made == [0] and steps_kept(tmp_path) == [3]
+    monkeypatch.undo()
+    assert loop.train(run, tmp_path) is not None
 
 
 # --- what a run leaves behind in the process ------------------------------------------------------------------------

@@ -180,13 +180,15 @@ def test_a_set_that_pauses_keeps_moments_and_count() -> None:
     assert np.array_equal(params["logit_scale"], np.float32(start()["logit_scale"])), "no stage trains it"
 
 
-def test_the_moving_average_follows_what_moved() -> None:
-    average = {"a": jnp.float32(2.0), "b": jnp.float32(5.0)}
-    found = averaged(average, {"a": jnp.float32(4.0)}, 0.75)
-    assert float(found["a"]) == 0.75 * 2 + 0.25 * 4 and float(found["b"]) == 5
+def test_the_moving_average_follows_the_weights() -> None:
+    """Also of a parameter that has stopped moving: its average comes to it."""
+    found = {"a": jnp.float32(2.0), "b": jnp.float32(5.0)}
+    params = {"a": jnp.float32(4.0), "b": jnp.float32(6.0), "never trained": jnp.float32(1.0)}
+    found = averaged(found, params, 0.75)
+    assert {path: float(value) for path, value in found.items()} == {"a": 2.5, "b": 5.25}
     for _ in range(100):
-        found = averaged(found, {"a": jnp.float32(4.0)}, 0.75)
-    assert float(found["a"]) == pytest.approx(4.0, rel=1e-6)
+        found = averaged(found, params, 0.75)
+    assert float(found["a"]) == pytest.approx(4.0, rel=1e-6) and float(found["b"]) == pytest.approx(6.0, rel=1e-6)
 
 
 @pytest.mark.parametrize(
