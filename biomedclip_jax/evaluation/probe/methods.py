@@ -171,7 +171,7 @@ def make_tasks(candidate: Candidate, embeddings: Embeddings, data: FewLabels) ->
     tested, of_test = _readable(embeddings, candidate, data.test, "images")
     about = {name: [*of_test.get(name, ()), *of_train.get(name, ())] for name in {**of_test, **of_train}}
     draws = {budget: _draws(known, budget, data) for budget in data.budgets}
-    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat), data.prompts)
+    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat, "prompts"), data.prompts)
     return Tasks(candidate, embeddings, data.prompts, text, known, tested, about, draws)
 
 

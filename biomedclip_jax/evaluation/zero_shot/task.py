@@ -61,7 +61,7 @@ def zero_shot(
         image = found.rows[np.isin(found.kept, kept)]
         _check_finite(candidate, image, kept_data.names)
         if words is None:
-            text = embeddings.texts(candidate, prompts.flat)
+            text = embeddings.texts(candidate, prompts.flat, f"{evaluation.dataset}: prompts")
             _check_finite(candidate, text, prompts.flat)
             of_classes = class_embeddings(text, prompts, first=aggregate == "single")
             check_told_apart(evaluation.dataset, data.classes, of_classes, candidate.name)
