@@ -13,6 +13,7 @@ import numpy as np
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import left_out
+from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.probe.sampling import BUDGETS, SEEDS, Budget, Split, split
@@ -101,13 +102,18 @@ class FewShot:
 class Prediction:
     """What a method answers for the test images of a task.
 
-    probabilities: float64 [n, C], rows sum to 1. settings: what was chosen, such as the learning rate.
+    logits: float64 [n, C], of which images are ranked, too. settings: what was chosen, such as the learning rate.
     prompts: of a method that learns some, to be kept as a file.
     """
 
-    probabilities: np.ndarray
+    logits: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
     prompts: "LearnedPrompts | None" = None
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The softmax of the logits, float64 [n, C]."""
+        return softmax(self.logits)
 
 
 class Method(Protocol):
@@ -157,7 +163,7 @@ def make_tasks(candidate: Candidate, embeddings: Embeddings, data: FewLabels) ->
     known, unread = _readable(embeddings, candidate, data.train)
     tested, unread_test = _readable(embeddings, candidate, data.test)
     draws = {budget: _draws(known, budget, data) for budget in data.budgets}
-    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat), data.prompts)
+    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat, "prompts"), data.prompts)
     return Tasks(candidate, embeddings, data.prompts, text, known, tested, unread + unread_test, draws)
 
 

@@ -16,7 +16,6 @@ from biomedclip_jax.evaluation._metrics import (
     majority_metrics,
     metrics_per_class,
     sklearn_metrics,
-    softmax,
 )
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
@@ -36,7 +35,7 @@ def zero_shot(
 ) -> list[Result]:
     """One result for each candidate, all on the same images, with pictures in `evaluation.out`.
 
-    Metrics are those of `classification_metrics`, of softmax(logit scale x cosine) in float64, and of `majority_metrics`.
+    Metrics are those of `classification_metrics`, of logit scale x cosine in float64, and of `majority_metrics`.
     Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are
     true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left
     out when the data were opened, and images that one of the candidates can't read, which count for none.
@@ -60,18 +59,18 @@ def zero_shot(
         image = found.rows[np.isin(found.kept, kept)]
         _check_finite(candidate, image, kept_data.names)
         if words is None:
-            text = embeddings.texts(candidate, prompts.flat)
+            text = embeddings.texts(candidate, prompts.flat, f"{evaluation.dataset}: prompts")
             _check_finite(candidate, text, prompts.flat)
             of_classes = class_embeddings(text, prompts, first=aggregate == "single")
             check_told_apart(evaluation.dataset, data.classes, of_classes, candidate.name)
-            scale, probabilities = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
+            scale, logits = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
         else:
-            scale, probabilities = embeddings.logit_scale(candidate), softmax(words.scores(candidate.clip, image))
-        answers.append(Answers(kept_data, probabilities))
+            scale, logits = embeddings.logit_scale(candidate), words.scores(candidate.clip, image).astype(np.float64)
+        answers.append(Answers(kept_data, logits))
         settings.append({"classes": list(data.classes), **_asked(prompts, aggregate, words, learned), "logit_scale": scale})
 
-    samples = bootstrap(kept_data.labels, [each.probabilities for each in answers], evaluation.resamples, evaluation.seed)
-    metrics = [classification_metrics(kept_data.labels, each.probabilities) for each in answers]
+    samples = bootstrap(kept_data.labels, [each.logits for each in answers], evaluation.resamples, evaluation.seed)
+    metrics = [classification_metrics(kept_data.labels, each.logits) for each in answers]
     majority = majority_metrics(kept_data.labels)
     results = []
     for i, candidate in enumerate(candidates):
@@ -104,15 +103,15 @@ def _by_sentences(
     prompts: Prompts,
     aggregate: Aggregation,
 ) -> tuple[float, np.ndarray]:
-    """The scale of the cosines, and probabilities float64 [n, C] of images [n, E]. text: of `prompts.flat`."""
+    """The scale of the cosines, and logits float64 [n, C] of images [n, E]. text: of `prompts.flat`."""
     # z-scores are no cosines: the temperature was not learned for them
     scale = 1.0 if aggregate == "gloria" else embeddings.logit_scale(candidate)
-    return scale, softmax(scale * cosines(image, text, prompts, aggregate).astype(np.float64))
+    return scale, scale * cosines(image, text, prompts, aggregate).astype(np.float64)
 
 
 def _details(answers: Answers) -> dict[str, Any]:
     labels, classes = answers.data.labels, answers.data.classes
-    predicted = answers.probabilities.argmax(axis=1)
+    predicted = answers.predicted
     confusion = confusion_counts(labels, predicted, len(classes)).tolist()
     return {"per_class": metrics_per_class(labels, predicted, classes), "confusion": confusion}
 
