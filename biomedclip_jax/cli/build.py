@@ -78,7 +78,7 @@ def add_build(actions: Any) -> None:
         nargs="+",
         default=[],
         metavar="TYPE",
-        help="figure types, told by the words of the caption: chart, table, flowchart ... (a wrong one lists them all)",
+        help="figure types, told by the words of the caption: chart, flowchart, mixed ... (a wrong one lists them all)",
     )
     build.add_argument("--panels", action="store_true", help="parts of compound figures as extra pairs, where they are certain")
     build.add_argument("--retracted", action="store_true", help="keep retracted articles")
