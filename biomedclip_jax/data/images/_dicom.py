@@ -98,7 +98,8 @@ def _frame(dataset: "Dataset", index: int, path: Path) -> np.ndarray:
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
-    stored = pixel_array(dataset, index=index)  # YBR_FULL and YBR_FULL_422 come out as RGB
+    # YBR_FULL and YBR_FULL_422 come out as RGB
+    stored = pixel_array(dataset, index=index, decoding_plugin=_dicom_jpeg.plugin_for(dataset))
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(stored, dataset)[..., :3]

@@ -118,11 +118,11 @@ def _table(dataset: "Dataset", sequence: str) -> _Table | None:
         item = dataset[sequence][0]
         count, first, bits = (int(each) for each in item["LUTDescriptor"].value)
         data = item["LUTData"].value
-    except Exception:  # as everywhere: what an odd element raises in pydicom is anybody's guess
+        order = "<" if dataset.original_encoding[1] is not False else ">"
+        content = data if isinstance(data, bytes) else (np.atleast_1d(data) & 0xFFFF).astype(f"{order}u2").tobytes()
+    except Exception:  # what an odd element raises in pydicom is anybody's guess
         return None
     count = count % 2**16 or 2**16
-    order = "<" if dataset.original_encoding[1] is not False else ">"
-    content = data if isinstance(data, bytes) else (np.atleast_1d(data) & 0xFFFF).astype(f"{order}u2").tobytes()
     one_byte_each = bits <= 8 and len(content) < 2 * count
     entries = np.frombuffer(content[: len(content) // 2 * 2], np.uint8 if one_byte_each else f"{order}u2")[:count]
     return _Table(first, bits, entries) if len(entries) > 1 and 0 < bits <= 16 else None
