@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from biomedclip_jax.data.images._deep import say, value_range
+from biomedclip_jax.data.images._deep import value_range
+from biomedclip_jax.support.terminal import say_some
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -88,7 +89,7 @@ def _through_window(values: np.ndarray, padding: np.ndarray, dataset: "Dataset",
             return shades
         useless = True
     if useless:
-        say(path, "its window shows one shade: the range of its pixels is shown instead")
+        say_some(f"{path}: its window shows one shade: the range of its pixels is shown instead")
     return None
 
 

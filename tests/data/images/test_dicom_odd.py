@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from biomedclip_jax.data.images import _deep
 from biomedclip_jax.data.images._dicom_jpeg import is_ybr
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support import terminal
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -26,7 +26,7 @@ needs_dcmtk = pytest.mark.skipif(shutil.which("dcm2pnm") is None, reason="DCMTK,
 
 @pytest.fixture(autouse=True)
 def nothing_said_before(monkeypatch):
-    monkeypatch.setattr(_deep, "_said", set())
+    monkeypatch.setattr(terminal, "_said", set())
 
 
 def off(path: Path, expected: np.ndarray) -> int:
@@ -362,5 +362,5 @@ def test_one_picture_in_dcmtks_encodings(tmp_path, command, tolerance):
 def test_what_is_not_decoded_is_said(tmp_path):
     path = write(tmp_path / "a.dcm", RAMP)
     path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.9\0"))
-    with pytest.raises(UserError, match="a.dcm"):
+    with pytest.raises(UserError, match=r"a\.dcm"):
         load_image(path)
