@@ -5,7 +5,6 @@ on the number of processes.
 """
 
 import hashlib
-import io
 import multiprocessing
 import re
 from collections import Counter
@@ -15,10 +14,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from biomedclip_jax.data.images.load import image_size
 from biomedclip_jax.data.pmc.figure_types import figure_types, one_type
 from biomedclip_jax.data.text import token_counter
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.support.terminal import progress_bar
+from biomedclip_jax.support.terminal import progress_bar, say_some
 
 _SAMPLE = 50_000  # captions, about, whose words are counted
 _WORD = re.compile(r"[^\W\d_][\w-]+[^\W_]")  # of three letters or more
@@ -146,15 +146,16 @@ class SomePairs:
 
     def records(self) -> Iterator[CountedRecord]:
         """Read the texts of the pairs, one after the other, and the sizes of their images."""
-        from PIL import Image
-
         from biomedclip_jax.data.sources import open_pairs
 
         pairs = open_pairs(self.source, *self.columns)
         for index in range(self.start, self.stop):
             pair = pairs[index]
-            with Image.open(io.BytesIO(pair.image) if isinstance(pair.image, bytes) else pair.image) as image:  # its head only
-                width, height = image.size
+            try:
+                width, height = image_size(pair.image, pair.name)
+            except UserError as error:
+                say_some(f"{error}; its size is not counted")
+                width = height = None
             yield CountedRecord(pair.captions[0], pair.name, width=width, height=height)
 
 
