@@ -27,9 +27,10 @@ _ROMAN = frozenset(("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"))
 
 @dataclass(frozen=True)
 class FigureType:
-    """A kind of picture that figures show, such as CT. name: what users type and records say ("CT"). codes: of ImageCLEF's types in it ("DRCT").
+    """A kind of picture that figures show, such as CT.
 
-    prompt: the sentence by which a model tells it from a picture. in_captions: whether captions tell it, too.
+    name: what users type and records say ("CT"). codes: of ImageCLEF's types in it ("DRCT"). prompt: the sentence by
+    which a model tells it from a picture. in_captions: whether captions tell it, too.
     """
 
     name: str
