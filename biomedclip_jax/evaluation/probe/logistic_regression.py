@@ -37,7 +37,8 @@ def quietly() -> Iterator[None]:
 def fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float, classes: int) -> np.ndarray:
     """Logits float64 [n, classes] of `test` [n, E], learned from `train` [m, E] with C = `strength`.
 
-    They are -inf for a class without training images. To be called inside `quietly`, which is entered once for all threads.
+    They are -inf for a class without training images. To be called inside `quietly`, which is entered once for all
+    threads.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -71,11 +71,9 @@ def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot) 
 def _result(dataset: str, tasks: Tasks, method: Method, budget: Budget, runs: list[dict[str, Any]]) -> Result:
     names = runs[0]["metrics"]
     values = {name: [run["metrics"][name] for run in runs] for name in names}
-    details: dict[str, Any] = {"runs": runs}
+    details: dict[str, Any] = {"runs": runs} | tasks.details(budget)
     if len(runs) > 1:
         details["spread"] = {name: float(np.std(each, ddof=1)) for name, each in values.items()}
-    if tasks.left_out:
-        details["left_out"] = tasks.left_out
     # what every run chose alike is a setting; what they chose each for themselves stands with the runs
     alike = {name: value for name, value in runs[0]["chosen"].items() if all(run["chosen"].get(name) == value for run in runs)}
     return Result(

@@ -9,7 +9,8 @@ import numpy as np
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._bootstrap import bootstrap, differences, intervals
-from biomedclip_jax.evaluation._evaluation import Evaluation, left_out
+from biomedclip_jax.evaluation._completeness import completeness
+from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._metrics import (
     classification_metrics,
     confusion_counts,
@@ -38,7 +39,8 @@ def zero_shot(
     Metrics are those of `classification_metrics`, of logit scale x cosine in float64, and of `majority_metrics`.
     Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are
     true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left
-    out when the data were opened, and images that one of the candidates can't read, which count for none.
+    out when the data were opened, and images that one of the candidates can't read, which count for none; caveats: what
+    else has to be said of the data.
     aggregate: see `cosines`. learned: a file of learned prompts, used instead of `prompts` with the data's class names.
     Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an
     embedding is not finite.
@@ -77,7 +79,7 @@ def zero_shot(
         others = [(j, other) for j, other in enumerate(candidates) if j != i]
         compared = {other.name: differences(samples[i], samples[j], metrics[i], metrics[j]) for j, other in others}
         details = _details(answers[i]) | {"differences": compared}
-        details["left_out"] = left_out(data.rejects, errors, data.names.__getitem__)
+        details |= completeness(data, len(kept), errors)
         asked = asked_with(candidate.name, settings[i].get("prompts_method"), settings[i].get("prompts_file"))
         results.append(
             Result(
