@@ -41,6 +41,11 @@ def add_build(actions: Any) -> None:
         metavar="CODE",
         help="only articles under these, or `any` (default: CC0 'CC BY' 'CC BY-SA' 'CC BY-ND', which allow commercial use)",
     )
+    build.add_argument(
+        "--replace",
+        action="store_true",
+        help="also where DEST holds pairs of articles that are not in SOURCE: they go (default: an error says how many)",
+    )
     build.add_argument("--shards", type=count, metavar="N", help="of the training split (default: one for 1,000 articles)")
     build.add_argument(
         "--splits",
@@ -120,7 +125,8 @@ def _build(arguments: argparse.Namespace) -> None:
         panels=arguments.panels,
     )
     options = BuildOptions(filters, splits, arguments.shards, arguments.duplicates)
-    summary = build(source, destination, options, Runner(arguments.runner, arguments.workers, tuple(arguments.beam)))
+    runner = Runner(arguments.runner, arguments.workers, tuple(arguments.beam))
+    summary = build(source, destination, options, runner, may_replace=arguments.replace)
     _print(arguments.destination, summary)
 
 
