@@ -1,9 +1,8 @@
 """Which rows may share a table, what tells such groups apart in their titles, and rows with one name from each other."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from biomedclip_jax.evaluation.report.results import Result, digest
 
@@ -36,9 +35,8 @@ def groups(results: Sequence[Result], kind: Kind) -> list[Group]:
             by_data.setdefault(same_data(row), []).append(row)
     found = [rows for own in by_data.values() for rows in _asked_alike(own)]
     titles = [f"{rows[0].dataset}, {rows[0].n:,} images" for rows in found]
-    again = Counter(titles)
-    marked = [_marked(title, rows[0]) if again[title] > 1 else title for title, rows in zip(titles, found, strict=True)]
-    return [Group(tuple(rows), title) for rows, title in zip(found, marked, strict=True)]
+    apart = _apart(titles, [rows[0] for rows in found], (_data, _words, _table))
+    return [Group(tuple(rows), title) for rows, title in zip(found, apart, strict=True)]
 
 
 def kind_of(row: Result) -> Kind | None:
@@ -64,12 +62,16 @@ def may_be_compared(row: Result, other: Result) -> bool:
 
 def names_apart(names: Sequence[str], rows: Sequence[Result]) -> list[str]:
     """The names, and for those that several rows have what tells these apart: the weights, else the row."""
+    return _apart(names, rows, (_weights, _seeds, lambda row: f"row {row.id}"))
+
+
+def _apart(names: Sequence[str], rows: Sequence[Result], marks: Sequence[Callable[[Result], str]]) -> list[str]:
+    """The names, followed by the first of the marks that tell rows with the same name apart."""
     found = list(names)
-    for mark in (_weights, _seeds, lambda row: f"row {row.id}"):
-        marks = [mark(row) for row in rows]
-        again = Counter(found)
-        different = {name: len({marks[i] for i, each in enumerate(found) if each == name}) > 1 for name in again}
-        found = [f"{name} ({marks[i]})" if again[name] > 1 and different[name] else name for i, name in enumerate(found)]
+    for mark in marks:
+        values = [mark(row) for row in rows]
+        different = {name: len({v for v, each in zip(values, found, strict=True) if each == name}) > 1 for name in found}
+        found = [f"{name} ({value})" if different[name] else name for name, value in zip(found, values, strict=True)]
     return found
 
 
@@ -91,11 +93,16 @@ def _sentences(row: Result) -> str:
     return digest([row.settings.get("prompts"), row.settings.get("aggregate")])
 
 
-def _marked(title: str, row: Result) -> str:
-    """A title that several tables have, and what this one is about."""
-    data = row.measured.data_fingerprint[:8] if row.measured is not None else "not recorded"
-    known: list[Any] = [f"data {data}", row.asked, f"table {digest([same_data(row), _sentences(row)])[:6]}"]
-    return f"{title} ({', '.join(filter(None, known))})"
+def _data(row: Result) -> str:
+    return f"data {row.measured.data_fingerprint[:8]}" if row.measured is not None else "data not recorded"
+
+
+def _words(row: Result) -> str:
+    return row.asked
+
+
+def _table(row: Result) -> str:
+    return f"table {digest([same_data(row), _sentences(row)])[:6]}"
 
 
 def _weights(row: Result) -> str:

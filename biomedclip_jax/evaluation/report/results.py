@@ -192,6 +192,6 @@ def outcomes_file(folder: Path, result: Result) -> Path:
     return folder / OUTCOMES / f"{result.id}.npz"
 
 
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _save(path: Path, arrays: Mapping[str, Any]) -> None:
     with path.open("wb") as file:  # `savez` would add an ending to a name without one
         np.savez_compressed(file, **arrays)

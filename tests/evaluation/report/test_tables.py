@@ -290,7 +290,7 @@ def test_rows_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert old[0].measured is None and old[0].details == {} and old[0].metrics == {"accuracy": 0.6}
     found = tables(merged(old, [ZERO_SHOT]), published)
     first, second = (table for table in found if table.title.startswith("Zero-shot"))
-    assert first.title.startswith("Zero-shot classification: pcam, 32,768 images (data not recorded")
+    assert first.title.startswith("Zero-shot classification: pcam, 32,768 images (data not recorded)")
     assert "did not record which weights and data" in first.note and "did not record" not in second.note
     assert first.rows[0][1].startswith("60.00 (50.0") and second.rows[0][1].startswith("70.00")
 
