@@ -28,11 +28,11 @@ _GALLERY_CANDIDATES = 1_000  # different captions that the rows are chosen from
 class Results:
     """`results.json` of a finished run; None, and not in the file, is what was not measured.
 
-    Recall and accuracy are shares of the held-out pairs, by the model folder. zero_shot_accuracy: what `biomedclip evaluate
-    zero-shot` says of this model and these images, with its default sentences, which zero_shot_prompts has; of the
-    zero_shot_images that have a label. chance: the accuracy of the best constant answer. template_accuracy: that of the
-    sentence in the config, where it is another than by default or prompts started from it; learned_prompt_accuracy: that of
-    the prompts which the run has learned. seconds: of the run, all parts together.
+    Recall and accuracy are shares of the held-out pairs, by the model folder. zero_shot_accuracy: what `biomedclip
+    evaluate zero-shot` says of this model and these images, with its default sentences, which zero_shot_prompts has; of
+    the zero_shot_images that have a label. chance: the accuracy of the best constant answer. template_accuracy: that of
+    the sentence in the config, where it is another than by default or prompts started from it;
+    learned_prompt_accuracy: that of the prompts which the run has learned. seconds: of the run, all parts together.
     """
 
     held_out_pairs: int | None = None

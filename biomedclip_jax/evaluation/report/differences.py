@@ -1,7 +1,7 @@
 """Whether two rows differ by more than chance: every pair of rows on the same images, on the same resamples of these.
 
-A difference is the later row minus the earlier one, or the adapted minus its base. It is kept in `differences.json` with
-the ids of both rows, and made anew when one of the two has been measured again.
+A difference is the later row minus the earlier one, or the adapted minus its base. It is kept in `differences.json`
+with the ids of both rows, and made anew when one of the two has been measured again.
 """
 
 import dataclasses
