@@ -112,6 +112,10 @@ class BuildShard:
 
     def records(self) -> Iterator[CountedRecord]:
         """Read the records, one after the other. UserError for a shard that cannot be read."""
+        return map(CountedRecord.of, self.features())
+
+    def features(self) -> Iterator[Mapping[str, Any]]:
+        """Read the features of the records, images still encoded. UserError for a shard that cannot be read."""
         import tensorflow_datasets as tfds
 
         from biomedclip_jax.data._tfds_write import read_records
@@ -120,7 +124,7 @@ class BuildShard:
         decoders = {name: tfds.decode.SkipDecoding() for name, one in features.items() if isinstance(one, tfds.features.Image)}
         try:
             for record in read_records(self.path):
-                yield CountedRecord.of(features.deserialize_example_np(record, decoders=decoders))
+                yield features.deserialize_example_np(record, decoders=decoders)
         except Exception as error:  # RuntimeError, DecodeError ...
             raise UserError(f"{self.path}: cannot be read ({first_line(error)}); copy or build the shard again") from error
 

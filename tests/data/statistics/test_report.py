@@ -16,6 +16,7 @@ from PIL import Image
 from biomedclip_jax.cli import main
 from biomedclip_jax.data.statistics import _counts as statistics_counts
 from biomedclip_jax.data.statistics._counts import BuildShard, count, count_part, parts_of
+from biomedclip_jax.data.statistics.captioned import captioned_pictures
 from biomedclip_jax.data.statistics.report import write_statistics
 from biomedclip_jax.errors import UserError
 
@@ -165,6 +166,12 @@ def test_words_are_counted_of_a_sample(build: Path, monkeypatch: pytest.MonkeyPa
     assert chosen.sampled.total() == 6 and 0 < chosen.sampled[True] < 6
     assert count(parts[::-1], None, 1).vocabulary == chosen.vocabulary, "whatever the order"
     assert count_part(parts[0], None, 0.0).vocabulary.total() == 0
+
+
+def test_pictures_of_a_build_one_by_one(build: Path) -> None:
+    found = [picture for part in parts_of(str(build)) for picture in captioned_pictures(part)]
+    assert sorted(p.caption for p in found) == sorted(text for part in CAPTIONS.values() for texts in part for text in texts)
+    assert {picture.image.load().size for picture in found} == {(16, 12)}, "the panel is not among them"
 
 
 def test_a_table(tmp_path: Path) -> None:
