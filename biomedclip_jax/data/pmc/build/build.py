@@ -45,6 +45,7 @@ from biomedclip_jax.data.pmc.build.record import (
     shard_of,
 )
 from biomedclip_jax.data.pmc.build.runner import Runner
+from biomedclip_jax.data.pmc.jats.article import TEXT_RULE
 from biomedclip_jax.data.pmc.sources.folders import id_in_path
 from biomedclip_jax.data.pmc.sources.open import Source
 from biomedclip_jax.errors import UserError
@@ -143,7 +144,7 @@ def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptio
     already.
     """
     if storage.exists(_OPTIONS):
-        before = storage.read_json(_OPTIONS)
+        before = {"text_rule": 1} | storage.read_json(_OPTIONS)  # the first rule was not written down
         options = dataclasses.replace(options, shards=options.shards or before["shards"])
         now = _plain(options)
         different = [name for name in now if now[name] != before.get(name)]
@@ -165,7 +166,7 @@ def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptio
 def _plain(options: BuildOptions) -> dict[str, Any]:
     plain = dataclasses.asdict(options)
     filters = plain.pop("filters")
-    return json.loads(json.dumps({"format": _FORMAT} | plain | filters))
+    return json.loads(json.dumps({"format": _FORMAT, "text_rule": TEXT_RULE} | plain | filters))
 
 
 def _divide(

@@ -9,6 +9,7 @@ stays as it is written (`&name;`).
 
 import codecs
 import re
+from functools import lru_cache
 from html.entities import html5
 
 from lxml import etree
@@ -53,6 +54,35 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+@lru_cache(maxsize=4096)
+def local_name(tag: str) -> str:
+    """ "fig" of "fig" and "{https://jats.nlm.nih.gov/ns/archiving/1.4/}fig"."""
+    return tag[tag.rfind("}") + 1 :]
+
+
+def children(element: etree._Element | None, *names: str) -> list[etree._Element]:
+    """The children with one of these local names, in document order."""
+    return [] if element is None else list(element.iterchildren(*(f"{{*}}{name}" for name in names)))
+
+
+def child(element: etree._Element | None, name: str) -> etree._Element | None:
+    """The first child element of this name, or None."""
+    return None if element is None else next(element.iterchildren(f"{{*}}{name}"), None)
+
+
+def characters(element: etree._Element) -> str:
+    """All character data in an element, as they stand there."""
+    return "".join(map(str, element.itertext()))
+
+
+def language(element: etree._Element) -> str:
+    """The language that an element is in ("en", "pt" ...), as it or the nearest element round it says; "" if none does."""
+    for outer in (element, *element.iterancestors()):
+        if code := outer.get("{http://www.w3.org/XML/1998/namespace}lang"):
+            return code[:2].lower()
+    return ""
 
 
 def read_xml(xml: bytes, name: str) -> etree._Element:
