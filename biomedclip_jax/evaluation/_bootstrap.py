@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from biomedclip_jax.evaluation._metrics import BINS, LOWER_IS_BETTER, calibration_bins, in_top_5, scored_classes
+from biomedclip_jax.evaluation._metrics import BINS, LOWER_IS_BETTER, calibration_bins, in_top_5, ranks, scored_classes, softmax
 
 Samples = Mapping[str, np.ndarray]  # metric -> its value on each resample, float64 [R]; NaN where it has none
 
@@ -19,9 +19,9 @@ _WEIGHTS = 2**22  # weights held at once: 32 MiB
 def bootstrap(labels: np.ndarray, models: Sequence[np.ndarray], resamples: int = 1_000, seed: int = 0) -> list[Samples]:
     """The metrics of `classification_metrics` on each resample, for each model; resample r is the same for all models.
 
-    labels: int [n]. models: the probabilities of each, float64 [n, C].
+    labels: int [n]. models: the logits of each, float64 [n, C].
     """
-    counted = [_Counted(labels, probabilities) for probabilities in models]
+    counted = [_Counted(labels, logits) for logits in models]
     parts: list[list[Samples]] = [[] for _ in models]
     for weights in _weights(len(labels), resamples, seed):
         for part, each in zip(parts, counted, strict=True):
@@ -70,11 +70,11 @@ def _weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 class _Counted:
     """What the metrics of weighted images need to know of one model's answers."""
 
-    def __init__(self, labels: np.ndarray, probabilities: np.ndarray):
+    def __init__(self, labels: np.ndarray, logits: np.ndarray):
         from scipy.sparse import csr_array  # comes with scikit-learn
 
-        n, self._classes = probabilities.shape
-        predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+        n, self._classes = logits.shape
+        predicted, confidence = logits.argmax(axis=1), softmax(logits).max(axis=1)
         # each image adds to three sums: of its cell of the confusion matrix, of its bin's gap, and of the top five
         columns = [labels * self._classes + predicted, self._classes**2 + calibration_bins(confidence)]
         values = [np.ones(n), (predicted == labels) - confidence]
@@ -82,11 +82,13 @@ class _Counted:
         self._has_top_5 = self._classes > 5
         if self._has_top_5:
             columns.append(np.full(n, self._width))
-            values.append(in_top_5(labels, probabilities).astype(np.float64))
+            values.append(in_top_5(labels, logits).astype(np.float64))
             self._width += 1
         cells = (np.concatenate(columns), np.tile(np.arange(n), len(columns)))
         self._sums = csr_array((np.concatenate(values), cells), shape=(self._width, n))
-        self._rankings = [_Ranking(labels == c, probabilities[:, c]) for c in scored_classes(labels, self._classes)]
+        scored = scored_classes(labels, self._classes)
+        ranked = ranks(logits) if scored else logits
+        self._rankings = [_Ranking(labels == c, ranked[:, c]) for c in scored]
 
     def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Each metric, [r], for weights [n, r]."""

@@ -3,7 +3,7 @@
 import difflib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -111,7 +111,8 @@ def load_benchmark(name: str, where: Path, split: str = "test", **options: Any) 
     folder = inside if inside.is_dir() else where
     check_split(name, split, tuple(known.splits))
     try:
-        return _READERS[known.reader](name, folder, split, known.classes, **{**known.options, **options})
+        found = _READERS[known.reader](name, folder, split, known.classes, **{**known.options, **options})
+        return found if options else replace(found, whole=known.splits[split])
     except NotOnDisk as error:
         fetch = f"{known.title} is to be fetched by hand: {known.fetch} (terms: {known.terms})"
         raise UserError(f"{error}. {fetch}; expected in {where} or {inside}: {', '.join(known.layout)}") from None

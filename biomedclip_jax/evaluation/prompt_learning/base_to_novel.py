@@ -84,9 +84,7 @@ def _means(dataset: str, tasks: Tasks, budget: Budget, runs: Sequence[Result]) -
     metrics = {name: float(np.mean([run.metrics[name] for run in runs])) for name in runs[0].metrics}
     about = {name: runs[0].settings[name] for name in ("base_classes", "images")}
     settings = about | {"budget": str(budget), "seeds": [run.settings["seed"] for run in runs]}
-    details: dict[str, Any] = {"runs": [run.settings | {"metrics": run.metrics} for run in runs]}
-    if tasks.left_out:
-        details["left_out"] = tasks.left_out
+    details: dict[str, Any] = {"runs": [run.settings | {"metrics": run.metrics} for run in runs]} | tasks.details(budget)
     return dataclasses.replace(runs[0], dataset=dataset, metrics=metrics, settings=settings, details=details)
 
 

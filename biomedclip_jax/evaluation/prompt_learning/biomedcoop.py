@@ -118,5 +118,5 @@ class BiomedCoOp:
             raise UserError(
                 "biomedcoop: the classes have different numbers of prompts; give a file with equally many sentences"
             )
-        rows = task.embeddings.texts(task.candidate, prompts.flat)
+        rows = task.embeddings.texts(task.candidate, prompts.flat, "prompts")
         return rows.reshape(len(classes), counts.pop(), -1).swapaxes(0, 1)

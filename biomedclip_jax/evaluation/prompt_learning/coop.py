@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from jax import Array
 
-from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.models.clip import logits
@@ -85,7 +84,7 @@ def prepare(task: FewShot, context: ContextConfig) -> tuple[Arrays, dict[str, np
 
 
 def predict(learned: LearnedPrompts, task: FewShot, recipe: Recipe) -> Prediction:
-    """Probabilities of `task.test` by learned prompts, with the settings that they were learned with."""
+    """Logits of `task.test` by learned prompts, with the settings that they were learned with."""
     settings = {
         "context": learned.context.start,
         "position": learned.context.position,
@@ -96,7 +95,7 @@ def predict(learned: LearnedPrompts, task: FewShot, recipe: Recipe) -> Predictio
         "selection": "last_epoch",
         "augmentation": "none",
     }
-    return Prediction(softmax(learned.scores(task.candidate.clip, task.test.unit)), settings, learned)
+    return Prediction(learned.scores(task.candidate.clip, task.test.unit).astype(np.float64), settings, learned)
 
 
 PHRASE = "this is a chest x ray of a patient with"

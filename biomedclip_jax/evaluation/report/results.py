@@ -49,16 +49,19 @@ class Result:
 
     @property
     def left_out(self) -> str:
-        """How much of the data is in no number, and why; "" if nothing was left out.
+        """How much of the data is in no number, and why, and what else has to be said of them; "" if there is nothing.
 
         "left out: 12 (image file is not there 10, caption is empty 2)"
         """
-        reasons = Counter(each["reason"] for each in self.details.get("left_out", ()))
+        reasons: Counter[str] = Counter()
+        for each in self.details.get("left_out", ()):
+            reasons[each["reason"]] += each.get("count", 1)
+        caveats = self.details.get("caveats", ())
         if not reasons:
-            return ""
+            return "; ".join(caveats)
         shown = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(_REASONS))
         others = f", {len(reasons) - _REASONS} other reasons" if len(reasons) > _REASONS else ""
-        return f"left out: {reasons.total():,} ({shown}{others})"
+        return "; ".join([f"left out: {reasons.total():,} ({shown}{others})", *caveats])
 
     def row(self) -> dict[str, Any]:
         """The object of results.json: metrics stand beside model, task, dataset and n."""

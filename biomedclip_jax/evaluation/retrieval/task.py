@@ -64,7 +64,7 @@ def retrieval(
     results, found = [], []
     for candidate, each in zip(evaluation.candidates, embedded, strict=True):
         image = _rows(each.rows, np.searchsorted(each.kept, asked.images))
-        text = _rows(evaluation.embeddings.texts(candidate, texts.captions), asked.texts)
+        text = _rows(evaluation.embeddings.texts(candidate, texts.captions, f"{evaluation.dataset}: captions"), asked.texts)
         sides, settings, details = _search(image, text, asked.own, approximate, evaluation.seed)
         metrics, intervals = _metrics(sides, approximate is None, evaluation.resamples, evaluation.seed)
         by_text = Found.by(candidate.name, text[gallery.texts], image)

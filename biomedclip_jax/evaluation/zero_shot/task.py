@@ -9,14 +9,14 @@ import numpy as np
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._bootstrap import bootstrap, differences, intervals
-from biomedclip_jax.evaluation._evaluation import Evaluation, left_out
+from biomedclip_jax.evaluation._completeness import completeness
+from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._metrics import (
     classification_metrics,
     confusion_counts,
     majority_metrics,
     metrics_per_class,
     sklearn_metrics,
-    softmax,
 )
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
@@ -36,10 +36,11 @@ def zero_shot(
 ) -> list[Result]:
     """One result for each candidate, all on the same images, with pictures in `evaluation.out`.
 
-    Metrics are those of `classification_metrics`, of softmax(logit scale x cosine) in float64, and of `majority_metrics`.
+    Metrics are those of `classification_metrics`, of logit scale x cosine in float64, and of `majority_metrics`.
     Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are
     true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left
-    out when the data were opened, and images that one of the candidates can't read, which count for none.
+    out when the data were opened, and images that one of the candidates can't read, which count for none; caveats: what
+    else has to be said of the data.
     aggregate: see `cosines`. learned: a file of learned prompts, used instead of `prompts` with the data's class names.
     Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an
     embedding is not finite.
@@ -60,25 +61,25 @@ def zero_shot(
         image = found.rows[np.isin(found.kept, kept)]
         _check_finite(candidate, image, kept_data.names)
         if words is None:
-            text = embeddings.texts(candidate, prompts.flat)
+            text = embeddings.texts(candidate, prompts.flat, f"{evaluation.dataset}: prompts")
             _check_finite(candidate, text, prompts.flat)
             of_classes = class_embeddings(text, prompts, first=aggregate == "single")
             check_told_apart(evaluation.dataset, data.classes, of_classes, candidate.name)
-            scale, probabilities = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
+            scale, logits = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
         else:
-            scale, probabilities = embeddings.logit_scale(candidate), softmax(words.scores(candidate.clip, image))
-        answers.append(Answers(kept_data, probabilities))
+            scale, logits = embeddings.logit_scale(candidate), words.scores(candidate.clip, image).astype(np.float64)
+        answers.append(Answers(kept_data, logits))
         settings.append({"classes": list(data.classes), **_asked(prompts, aggregate, words, learned), "logit_scale": scale})
 
-    samples = bootstrap(kept_data.labels, [each.probabilities for each in answers], evaluation.resamples, evaluation.seed)
-    metrics = [classification_metrics(kept_data.labels, each.probabilities) for each in answers]
+    samples = bootstrap(kept_data.labels, [each.logits for each in answers], evaluation.resamples, evaluation.seed)
+    metrics = [classification_metrics(kept_data.labels, each.logits) for each in answers]
     majority = majority_metrics(kept_data.labels)
     results = []
     for i, candidate in enumerate(candidates):
         others = [(j, other) for j, other in enumerate(candidates) if j != i]
         compared = {other.name: differences(samples[i], samples[j], metrics[i], metrics[j]) for j, other in others}
         details = _details(answers[i]) | {"differences": compared}
-        details["left_out"] = left_out(data.rejects, errors, data.names.__getitem__)
+        details |= completeness(data, len(kept), errors)
         asked = asked_with(candidate.name, settings[i].get("prompts_method"), settings[i].get("prompts_file"))
         results.append(
             Result(
@@ -104,15 +105,15 @@ def _by_sentences(
     prompts: Prompts,
     aggregate: Aggregation,
 ) -> tuple[float, np.ndarray]:
-    """The scale of the cosines, and probabilities float64 [n, C] of images [n, E]. text: of `prompts.flat`."""
+    """The scale of the cosines, and logits float64 [n, C] of images [n, E]. text: of `prompts.flat`."""
     # z-scores are no cosines: the temperature was not learned for them
     scale = 1.0 if aggregate == "gloria" else embeddings.logit_scale(candidate)
-    return scale, softmax(scale * cosines(image, text, prompts, aggregate).astype(np.float64))
+    return scale, scale * cosines(image, text, prompts, aggregate).astype(np.float64)
 
 
 def _details(answers: Answers) -> dict[str, Any]:
     labels, classes = answers.data.labels, answers.data.classes
-    predicted = answers.probabilities.argmax(axis=1)
+    predicted = answers.predicted
     confusion = confusion_counts(labels, predicted, len(classes)).tolist()
     return {"per_class": metrics_per_class(labels, predicted, classes), "confusion": confusion}
 

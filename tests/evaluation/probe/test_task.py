@@ -11,7 +11,6 @@ from PIL import Image
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation
-from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
 from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Prediction
@@ -42,7 +41,7 @@ class Centres:
     def __call__(self, task: FewShot) -> Prediction:
         self.tasks.append(task)
         means = np.stack([task.given.unit[task.given.labels == c].mean(axis=0) for c in range(3)])
-        return Prediction(softmax(10 * task.test.unit @ means.T), {"scale": 10, "drawn": task.seed})
+        return Prediction((10 * task.test.unit @ means.T).astype(np.float64), {"scale": 10, "drawn": task.seed})
 
 
 def learned(

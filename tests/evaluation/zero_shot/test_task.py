@@ -111,6 +111,9 @@ class KnownClip:
                 rows.append(np.asarray(image.convert("RGB"), np.float32).mean(axis=(0, 1)) * [self._red, 1, 1])
         return np.array(rows, np.float32)
 
+    def unread_texts(self, texts: Sequence[str]) -> list[str]:
+        return [f"1 of {len(texts)} is cut"]
+
     def encode_texts(self, texts: Sequence[str], progress: Any) -> np.ndarray:
         return np.stack([unit(np.array(["red" in text, "green" in text, "blue" in text], np.float32)) for text in texts])
 
@@ -143,8 +146,7 @@ def test_one_model(tmp_path: Path) -> None:
     data = coloured()
     (result,) = zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=50), data, SAYS)
     pixels = np.stack([np.asarray(image)[0, 0] for image in data.images]).astype(np.float32)
-    probabilities = softmax(10 * unit(pixels).astype(np.float64))
-    expected = classification_metrics(data.labels, probabilities)
+    expected = classification_metrics(data.labels, 10 * unit(pixels).astype(np.float64))
     assert {name: result.metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert 0.5 < result.metrics["accuracy"] < 1
     assert result.metrics["majority_accuracy"] == np.bincount(data.labels).max() / 60
@@ -195,12 +197,13 @@ def test_an_image_that_one_model_cannot_read_counts_for_none(tmp_path: Path) -> 
     assert alone.metrics == results[0].metrics, "each image kept its own label"
 
 
-def test_the_second_time_no_model_is_needed(tmp_path: Path) -> None:
-    """Not for its temperature either."""
+def test_the_second_time_no_model_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not for its temperature either; which prompts it does not read as they are is said again."""
     runs = []
     for clip in (KnownClip(), None):
         cache = Embeddings(tmp_path / "cache")
         runs.append(zero_shot(measured(tmp_path, Known("eye", clip), resamples=20, embeddings=cache), coloured(), SAYS))
+        assert capsys.readouterr().err == "set: prompts (eye): 1 of 6 is cut\n"
     assert runs[0][0].row() == runs[1][0].row()
 
 
