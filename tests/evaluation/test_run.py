@@ -181,11 +181,22 @@ def test_base_to_novel(model: Path, data: Path, tmp_path: Path, capsys: Captured
     assert run(*words, "--data", four[0], "--train", four[1]) == 0
     [row] = rows(tmp_path)
     assert (row["task"], row["settings"]["budget"], row["settings"]["images"]) == ("coop base-to-novel", "2 per class", 4)
+    assert (row["settings"]["context"], row["settings"]["epochs"]) == ("a photo of a", 50), "as published for this protocol"
+    base, novel = row["base_accuracy"], row["novel_accuracy"]
+    assert row["harmonic_mean"] == pytest.approx(2 * base * novel / (base + novel))
     each = [one["metrics"]["base_accuracy"] for one in row["details"]["runs"]]
     assert row["base_accuracy"] == pytest.approx(np.mean(each)) and len(each) == 2
     page = (tmp_path / "results.md").read_text()
     assert "## Base to novel classes: test, 18 images" in page and "| small | coop | 2 per class | " in page
     assert "Few labels" not in page
+    given = ["--context", "2", "--epochs", "3", "--learning-rate", "0.01", "--images-per-update", "4"]
+    assert run(*words, "--data", four[0], "--train", four[1], *given) == 0
+    settings = rows(tmp_path)[-1]["settings"]
+    assert [settings[name] for name in ("context", "epochs", "learning_rate", "batch_size")] == [2, 3, 0.01, 4]
+    few = [model, "--out", tmp_path, "--data", four[0], "--train", four[1]]
+    assert "--epochs: of methods that learn prompts" in failure(capsys, "probe", *few, "--epochs", "3")
+    assert "--sccm: of biomedcoop alone" in failure(capsys, "base-to-novel", *few, "--sccm", "3")
+    assert "expected --epochs, too" in failure(capsys, "probe", *few, "--methods", "coop", "--learning-rate", "1")
 
 
 def test_list(capsys: Captured) -> None:

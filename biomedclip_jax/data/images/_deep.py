@@ -4,12 +4,10 @@ The rule keeps what is in the file where it can: integers are only shifted, floa
 was never measured (no-data, NaN, one hot or dead pixel) has no say in it, or one pixel would blacken a film.
 """
 
-import sys
-import threading
-
 import numpy as np
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.terminal import say_some
 
 FEW_SHADES = 16
 _NO_MEASUREMENT = 1e30  # floats from here on are no-data: ±3.4e38, the ends of float32, mostly
@@ -17,7 +15,6 @@ _GAP = 4  # so many times farther out than all others lies what is left out of t
 _FEW_PIXELS = 0.01  # share of the pixels that may be left out
 _FEW_VALUES = 4  # or so many values, whatever their share
 _CROWDED = 8  # that part of the range, or less, is all that the other pixels have
-_NAMED = 10  # pictures with few shades; the others of a process are not named
 
 
 def to_8_bits(values: np.ndarray, name: object, *, white_is_zero: bool = False, no_data: float | None = None) -> np.ndarray:
@@ -167,10 +164,6 @@ def _integers(values: np.ndarray) -> np.ndarray:
     return shades
 
 
-_said: set[str] = set()
-_said_lock = threading.Lock()
-
-
 def count_shades(shades: np.ndarray) -> int:
     """How many different values uint8 samples have."""
     return int(np.count_nonzero(np.bincount(shades.reshape(-1), minlength=256)))
@@ -178,15 +171,4 @@ def count_shades(shades: np.ndarray) -> int:
 
 def say_few_shades(name: object, count: int) -> None:
     """Say on stderr that a picture came out in one shade, or in few."""
-    say(name, "comes out in one shade" if count == 1 else f"comes out in {count} shades of 256")
-
-
-def say(name: object, what: str) -> None:
-    """A line on stderr about a picture: once for each picture and not for more than ten of a process."""
-    line = f"{name}: {what}"
-    with _said_lock:
-        if line in _said or len(_said) > _NAMED:
-            return
-        _said.add(line)
-        more = len(_said) > _NAMED
-    print("more pictures of few shades or odd settings are not named" if more else line, file=sys.stderr)
+    say_some(f"{name}: comes out in {'one shade' if count == 1 else f'{count} shades of 256'}")

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.images import _dicom_jpeg
-from biomedclip_jax.data.images._deep import FEW_SHADES, count_shades, say, say_few_shades, to_8_bits
+from biomedclip_jax.data.images._deep import FEW_SHADES, count_shades, say_few_shades, to_8_bits
 from biomedclip_jax.data.images._dicom_gray import gray
 from biomedclip_jax.data.images.load import one_line, quiet_readers
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.terminal import say_some
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -84,7 +85,7 @@ def _shown(dataset: "Dataset", path: Path) -> np.ndarray:
         for index in dict.fromkeys((frames // 2, 3 * frames // 4, frames // 4, frames - 1)):
             other = _frame(dataset, index, path)
             if count_shades(other) > 1:
-                say(path, f"the first of its {frames} frames has one shade: frame {index + 1} is used")
+                say_some(f"{path}: the first of its {frames} frames has one shade: frame {index + 1} is used")
                 pixels = other
                 break
     shades = count_shades(pixels)
@@ -98,7 +99,8 @@ def _frame(dataset: "Dataset", index: int, path: Path) -> np.ndarray:
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
-    stored = pixel_array(dataset, index=index)  # YBR_FULL and YBR_FULL_422 come out as RGB
+    # YBR_FULL and YBR_FULL_422 come out as RGB
+    stored = pixel_array(dataset, index=index, decoding_plugin=_dicom_jpeg.plugin_for(dataset))
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(stored, dataset)[..., :3]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from biomedclip_jax.data.images._deep import say, value_range
+from biomedclip_jax.data.images._deep import value_range
+from biomedclip_jax.support.terminal import say_some
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -88,7 +89,7 @@ def _through_window(values: np.ndarray, padding: np.ndarray, dataset: "Dataset",
             return shades
         useless = True
     if useless:
-        say(path, "its window shows one shade: the range of its pixels is shown instead")
+        say_some(f"{path}: its window shows one shade: the range of its pixels is shown instead")
     return None
 
 
@@ -118,11 +119,11 @@ def _table(dataset: "Dataset", sequence: str) -> _Table | None:
         item = dataset[sequence][0]
         count, first, bits = (int(each) for each in item["LUTDescriptor"].value)
         data = item["LUTData"].value
-    except Exception:  # as everywhere: what an odd element raises in pydicom is anybody's guess
+        order = "<" if dataset.original_encoding[1] is not False else ">"
+        content = data if isinstance(data, bytes) else (np.atleast_1d(data) & 0xFFFF).astype(f"{order}u2").tobytes()
+    except Exception:  # what an odd element raises in pydicom is anybody's guess
         return None
     count = count % 2**16 or 2**16
-    order = "<" if dataset.original_encoding[1] is not False else ">"
-    content = data if isinstance(data, bytes) else (np.atleast_1d(data) & 0xFFFF).astype(f"{order}u2").tobytes()
     one_byte_each = bits <= 8 and len(content) < 2 * count
     entries = np.frombuffer(content[: len(content) // 2 * 2], np.uint8 if one_byte_each else f"{order}u2")[:count]
     return _Table(first, bits, entries) if len(entries) > 1 and 0 < bits <= 16 else None

@@ -1,15 +1,18 @@
 """JPEG inside DICOM: the colours of its own stream, and 12 bits, for which pydicom has GPL decoders only."""
 
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydicom import Dataset
     from pydicom.pixels.decoders.base import DecodeRunner
 
+_PLUGIN = "imagecodecs"
+_registering = threading.Lock()
 _BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 
 # What pydicom asks of a module that has a decoder: these two names.
-DECODER_DEPENDENCIES = {_EXTENDED: ("imagecodecs",)}
+DECODER_DEPENDENCIES = {_EXTENDED: (_PLUGIN,)}
 
 
 def is_available(uid: str) -> bool:
@@ -18,11 +21,17 @@ def is_available(uid: str) -> bool:
 
 
 def register() -> None:
-    """Make pydicom use `decode_frame` where its other decoders fail."""
+    """Make `decode_frame` known to pydicom."""
     from pydicom.pixels.decoders.base import JPEGExtended12BitDecoder
 
-    if "imagecodecs" not in JPEGExtended12BitDecoder.available_plugins:
-        JPEGExtended12BitDecoder.add_plugin("imagecodecs", (__name__, "decode_frame"))
+    with _registering:
+        if _PLUGIN not in JPEGExtended12BitDecoder.available_plugins:
+            JPEGExtended12BitDecoder.add_plugin(_PLUGIN, (__name__, "decode_frame"))
+
+
+def plugin_for(dataset: "Dataset") -> str:
+    """The decoder that pydicom has to use for a file; empty where it may choose."""
+    return _PLUGIN if dataset.file_meta.TransferSyntaxUID == _EXTENDED else ""
 
 
 def decode_frame(content: bytes, runner: "DecodeRunner") -> bytes:

@@ -11,7 +11,7 @@ import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -88,6 +88,16 @@ def load_image(source: ImageSource, name: str = "image") -> Image.Image:
         raise UserError(f"{path}: a folder where an image file was expected") from None
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def image_size(source: str | Path | bytes, name: str = "image") -> tuple[int, int]:
+    """Width and height of what `load_image` makes of a path or the bytes of a file, read from its head where that is
+    enough. Raises `UserError` as `load_image` does.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with quiet_readers(), suppress(Exception), Image.open(file, formats=_FORMATS) as image:
+        return image.size
+    return load_image(source, name).size
 
 
 @contextmanager

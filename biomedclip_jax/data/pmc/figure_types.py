@@ -1,10 +1,10 @@
 """What kinds of pictures a figure shows, told from its caption by keywords.
 
-The types are those of García Seco de Herrera et al. (2015), of ImageCLEF, where captions tell them apart; those that they
-do not tell apart are one type here (photographs of skin, organs and all else; transmission and scanning electron
-microscopy), and maps and OCT are added. `figure_types.toml` has them, with their keywords. Keywords of one or more words
-are looked for among the caption's words; hyphens, slashes and the like only part words ("X-ray" is "x ray", "PET/CT" is
-"PET CT"). The longest keyword wins: "CT angiography" is no "CT", "heat map" no "map".
+The types are those of García Seco de Herrera et al. (2015), of ImageCLEF, where captions tell them apart; those
+that they do not tell apart are one type here (photographs of skin, organs and all else; transmission and scanning
+electron microscopy), and maps and OCT are added. `figure_types.toml` has them, with their keywords. Keywords of one
+or more words are looked for among the caption's words; hyphens, slashes and the like only part words ("X-ray" is "x
+ray", "PET/CT" is "PET CT"). The longest keyword wins: "CT angiography" is no "CT", "heat map" no "map".
 
 A caption of several panels may name several types: the figure is "mixed". One that names none is "unknown".
 """
@@ -27,9 +27,10 @@ _ROMAN = frozenset(("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"))
 
 @dataclass(frozen=True)
 class FigureType:
-    """A type of figures. name: what users type and records say ("CT"). codes: of ImageCLEF's types in it ("DRCT").
+    """A kind of picture that figures show, such as CT.
 
-    prompt: the sentence by which a model tells it from a picture. in_captions: whether captions tell it, too.
+    name: what users type and records say ("CT"). codes: of ImageCLEF's types in it ("DRCT"). prompt: the sentence by
+    which a model tells it from a picture. in_captions: whether captions tell it, too.
     """
 
     name: str
@@ -40,8 +41,9 @@ class FigureType:
 
 @dataclass(frozen=True)
 class _Keywords:
-    """named, hinted: keyword -> numbers of its types. lengths: first word of keywords, and of words that only look like
-    one, -> their numbers of words, longest first. known: all of these. capitals: words with capital letters.
+    """named, hinted: keyword -> numbers of its types. pictures: words that say "no chart". known: all of these, and
+    words that only look like a keyword. lengths: first words of all known -> their numbers of words, longest first.
+    capitals: words with capital letters.
     """
 
     named: dict[str, set[int]]

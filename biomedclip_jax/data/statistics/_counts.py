@@ -5,7 +5,6 @@ on the number of processes.
 """
 
 import hashlib
-import io
 import multiprocessing
 import re
 from collections import Counter
@@ -15,10 +14,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
+from biomedclip_jax.data.images.load import image_size
 from biomedclip_jax.data.pmc.figure_types import figure_types, one_type
 from biomedclip_jax.data.text import token_counter
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.support.terminal import progress_bar
+from biomedclip_jax.support.terminal import progress_bar, say_some
 
 _SAMPLE = 50_000  # captions, about, whose words are counted
 _WORD = re.compile(r"[^\W\d_][\w-]+[^\W_]")  # of three letters or more
@@ -112,6 +112,10 @@ class BuildShard:
 
     def records(self) -> Iterator[CountedRecord]:
         """Read the records, one after the other. UserError for a shard that cannot be read."""
+        return map(CountedRecord.of, self.features())
+
+    def features(self) -> Iterator[Mapping[str, Any]]:
+        """Read the features of the records, images still encoded. UserError for a shard that cannot be read."""
         import tensorflow_datasets as tfds
 
         from biomedclip_jax.data._tfds_write import read_records
@@ -120,7 +124,7 @@ class BuildShard:
         decoders = {name: tfds.decode.SkipDecoding() for name, one in features.items() if isinstance(one, tfds.features.Image)}
         try:
             for record in read_records(self.path):
-                yield CountedRecord.of(features.deserialize_example_np(record, decoders=decoders))
+                yield features.deserialize_example_np(record, decoders=decoders)
         except Exception as error:  # RuntimeError, DecodeError ...
             raise UserError(f"{self.path}: cannot be read ({first_line(error)}); copy or build the shard again") from error
 
@@ -142,15 +146,16 @@ class SomePairs:
 
     def records(self) -> Iterator[CountedRecord]:
         """Read the texts of the pairs, one after the other, and the sizes of their images."""
-        from PIL import Image
-
         from biomedclip_jax.data.sources import open_pairs
 
         pairs = open_pairs(self.source, *self.columns)
         for index in range(self.start, self.stop):
             pair = pairs[index]
-            with Image.open(io.BytesIO(pair.image) if isinstance(pair.image, bytes) else pair.image) as image:  # its head only
-                width, height = image.size
+            try:
+                width, height = image_size(pair.image, pair.name)
+            except UserError as error:
+                say_some(f"{error}; its size is not counted")
+                width = height = None
             yield CountedRecord(pair.captions[0], pair.name, width=width, height=height)
 
 

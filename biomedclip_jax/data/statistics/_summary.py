@@ -7,6 +7,7 @@ from typing import Any
 
 from biomedclip_jax.data.pmc.figure_types import MIXED, UNKNOWN, all_types
 from biomedclip_jax.data.statistics._counts import Counts
+from biomedclip_jax.data.statistics.captioned import TypesSeen
 
 LIMITS = (77, 256, 512)  # tokens: CLIP's context, BiomedCLIP's, BERT's positions
 SIDES = (224, 336, 512)  # pixels
@@ -81,6 +82,7 @@ class Statistics:
     captions_read: int  # for the frequent words
     frequent_words: dict[str, int]
     left_out: dict[str, dict[str, int]] | None = None  # of a build: reasons for "articles" and "pictures"
+    types_seen: TypesSeen | None = None  # by a model's look at the pictures
 
     @property
     def caption(self) -> dict[str, Numbers]:
@@ -109,6 +111,7 @@ class Statistics:
             "image": image or None,
             "figure types": self.figure_types,
             "in mixed figures": self.in_mixed_figures,
+            "figure types by picture": None if self.types_seen is None else self.types_seen.to_json(),
             "references of a figure": None if self.references is None else self.references.to_json(),
             "licenses": self.licenses,
             "articles": articles,

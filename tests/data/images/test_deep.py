@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from biomedclip_jax.data.images import _deep
 from biomedclip_jax.data.images._deep import alpha_to_8_bits, to_8_bits, value_range
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support import terminal
 
 RAMP = np.linspace(0, 1, 64)[None].repeat(64, axis=0)
 SHADES = (RAMP * 255.999).astype(np.uint8)
@@ -189,7 +189,7 @@ def test_alpha_has_a_depth_of_its_own():
 
 @pytest.fixture(autouse=True)
 def nothing_said_before(monkeypatch):
-    monkeypatch.setattr(_deep, "_said", set())
+    monkeypatch.setattr(terminal, "_said", set())
 
 
 def test_few_shades_are_said_once_with_the_name(capsys):
@@ -205,4 +205,4 @@ def test_many_pictures_of_few_shades_do_not_flood_the_terminal(capsys):
     for number in range(100):
         to_8_bits(np.zeros((4, 4), np.uint16), f"{number}.png")
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 11 and said[0].startswith("0.png") and "not named" in said[-1]
+    assert len(said) == 11 and said[0].startswith("0.png") and "not said" in said[-1]

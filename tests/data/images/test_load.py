@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, load_image
+from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, image_size, load_image
 from biomedclip_jax.data.images.preprocess import preprocess, preprocess_train
 from biomedclip_jax.data.images.search import find_images
 from biomedclip_jax.errors import UserError
@@ -371,6 +371,16 @@ def test_8_bit_values_survive_as_floats():
 def test_other_arrays_are_refused_by_shape_and_dtype(array):
     message = error_of(load_image, array)
     assert str(list(array.shape)) in message and str(array.dtype) in message and "expected" in message
+
+
+def test_size_of_an_image_without_decoding_it_where_its_head_says_it(tmp_path):
+    picture("RGB", (31, 17)).save(tmp_path / "a.jpg")
+    cut = (tmp_path / "a.jpg").read_bytes()[:700]
+    tifffile.imwrite(tmp_path / "b.tif", np.zeros((7, 9, 3)), photometric="rgb")  # Pillow does not open it
+    assert image_size(tmp_path / "a.jpg") == image_size(cut) == (31, 17)
+    assert image_size(tmp_path / "b.tif") == (9, 7)
+    assert error_of(image_size, tmp_path / "none.png").endswith("no such file")
+    assert error_of(image_size, b"text", "t.tar: a.jpg").startswith("t.tar: a.jpg: not an image")
 
 
 def test_other_sources_are_refused():

@@ -27,7 +27,7 @@ BUDGETS = (Budget(shots=4), Budget(fraction=0.5), Budget(fraction=1.0))
 class Known(Embeddings):
     """Sentences have embeddings that were made up; the tower's own tokenizer has no vocabulary here."""
 
-    def texts(self, candidate, texts):
+    def texts(self, candidate, texts, source):
         return TEXT[[PROMPTS.flat.index(text) for text in texts]]
 
 

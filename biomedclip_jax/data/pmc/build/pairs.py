@@ -56,7 +56,7 @@ class Reject:
     def line(self) -> bytes:
         """The line of `rejects.jsonl`, without the fields that are None."""
         fields = {name: value for name, value in vars(self).items() if value is not None}
-        return (json.dumps(fields, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(fields, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")  # names of files, too
 
 
 def pairs_of_article(source: Source, key: str, filters: Filters) -> list[Pair | Reject]:

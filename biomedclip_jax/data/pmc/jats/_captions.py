@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from biomedclip_jax.data.pmc.jats._elements import child, children, language, local_name
 from biomedclip_jax.data.pmc.jats._text import caption_parts, one_line, text_of
-from biomedclip_jax.data.pmc.jats._xml import child, children, language, local_name
 
 _KIND = (
     r"(?:(?:supplement(?:ary|al)|suppl?\.?|extended data|appendix|online)\s+)?"

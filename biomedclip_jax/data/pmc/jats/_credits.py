@@ -1,4 +1,4 @@
-"""Whether a caption or credit line says that its figure is somebody else's: then the article's licence does not hold for it.
+"""Whether a caption or credit line says that its figure is somebody else's: the article's licence does not hold then.
 
 Told by "reprinted / reproduced / adapted / modified / redrawn ... from" a source, by a permission or licence to show it,
 by a copyright line, by "courtesy of". Not by what is said of patients' consent, of methods, cells and data that came

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from lxml import etree
 
+from biomedclip_jax.data.pmc.jats._elements import child, children, local_name
 from biomedclip_jax.data.pmc.jats._text import one_line, text_of
-from biomedclip_jax.data.pmc.jats._xml import child, children, local_name
 from biomedclip_jax.data.pmc.jats.article import License
 from biomedclip_jax.data.pmc.jats.licences import license_code
 

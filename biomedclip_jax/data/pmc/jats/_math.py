@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from biomedclip_jax.data.pmc.jats._elements import characters, local_name
 from biomedclip_jax.data.pmc.jats._scripts import Index, Power, grouped, joined
-from biomedclip_jax.data.pmc.jats._xml import characters, local_name
 
 _NOTHING = frozenset({"mphantom", "annotation", "annotation-xml", "none", "mprescripts", "malignmark", "maligngroup"})
 _FIRST_ONLY = frozenset({"semantics", "maction"})

@@ -1,4 +1,4 @@
-"""Where the running text of an article mentions a figure: by a reference to its id, or within a list or a range of figures.
+"""Where the running text of an article mentions a figure: by a reference to its id, or in a list or range of figures.
 
 "Figs. 1-3" mentions Figure 2, "Figures 1A-C and 3" mentions Figures 1 and 3, whatever of it is marked up as a
 reference. Lists in which nothing refers to a figure are left alone: they may be of another article.
@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from lxml import etree
 
+from biomedclip_jax.data.pmc.jats._elements import child, local_name
 from biomedclip_jax.data.pmc.jats._text import text_of
-from biomedclip_jax.data.pmc.jats._xml import child, local_name
 from biomedclip_jax.data.pmc.jats.article import Paragraph, References
 
 SUB_ARTICLES = frozenset({"sub-article", "response"})

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 
 
 class Raised(str):
-    """A superscript."""
+    """The text of a superscript, read in itself."""
 
 
 class Lowered(str):
-    """A subscript."""
+    """The text of a subscript, read in itself."""
 
 
 class Power(Raised):

@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 
 from lxml import etree
 
+from biomedclip_jax.data.pmc.jats._elements import characters, local_name
 from biomedclip_jax.data.pmc.jats._math import math_pieces
 from biomedclip_jax.data.pmc.jats._scripts import Lowered, Raised, RaisedReference, Reference, joined, only_references
 from biomedclip_jax.data.pmc.jats._tex import tex_pieces
-from biomedclip_jax.data.pmc.jats._xml import characters, local_name
 
 # fmt: off
 _DROPPED_BLOCKS = frozenset({"supplementary-material", "media", "fig", "fig-group", "table-wrap", "table-wrap-group"})

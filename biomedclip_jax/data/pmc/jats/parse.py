@@ -11,6 +11,7 @@ from lxml import etree
 
 from biomedclip_jax.data.pmc.jats._captions import Caption, is_panel_label, read_caption
 from biomedclip_jax.data.pmc.jats._credits import taken_from
+from biomedclip_jax.data.pmc.jats._elements import child, children, language, local_name
 from biomedclip_jax.data.pmc.jats._front import (
     article_ids,
     article_license,
@@ -24,8 +25,8 @@ from biomedclip_jax.data.pmc.jats._front import (
 )
 from biomedclip_jax.data.pmc.jats._mentions import SUB_ARTICLES, Target, references
 from biomedclip_jax.data.pmc.jats._text import text_of
-from biomedclip_jax.data.pmc.jats._xml import child, children, language, local_name, read_xml
 from biomedclip_jax.data.pmc.jats.article import Article, Figure, Graphic, References
+from biomedclip_jax.data.pmc.jats.safe_xml import read_xml
 from biomedclip_jax.errors import UserError
 
 _FLOATS = frozenset({"floats-group", "floats-wrap"})
