@@ -1,8 +1,8 @@
 """Whether a caption or credit line says that its figure is somebody else's: the article's licence does not hold then.
 
-Told by "reprinted / reproduced / adapted / modified / redrawn ... from" a source, by a permission or licence to show it,
-by a copyright line, by "courtesy of". Not by what is said of patients' consent, of methods, cells and data that came
-from elsewhere, or of the authors themselves.
+Told by "reprinted / reproduced / adapted / modified / redrawn ... from" a source, by a permission or licence to show
+it, by a copyright line, by "courtesy of". Not by what is said of patients' consent, of methods, cells and data that
+came from elsewhere, or of the authors themselves.
 """
 
 # ruff: noqa: RUF001 -- dashes, primes and Greek letters are meant
