@@ -117,14 +117,16 @@ def _levels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different values, sorted, and how many pixels have each."""
     if values.dtype.kind == "f" or values.dtype.itemsize > 2:
         return np.unique(values, return_counts=True)
-    low = int(values.min())
-    counts = np.bincount((values.astype(np.int32) - low).reshape(-1))
+    low = 0 if values.dtype.kind == "u" else int(values.min())
+    counts = np.bincount((values.astype(np.int32) - low if low else values).reshape(-1))
     levels = np.flatnonzero(counts)
     return levels + low, counts[levels]
 
 
 def _measured(values: np.ndarray, no_data: float | None) -> np.ndarray | None:
     """bool, which samples are measurements; None where all are."""
+    if values.dtype.kind != "f" and no_data is None:
+        return None
     measured = np.ones(values.shape, bool)
     if values.dtype.kind == "f":
         measured = np.abs(values) < _NO_MEASUREMENT if values.dtype.itemsize > 2 else np.isfinite(values)  # also of NaN
@@ -151,22 +153,29 @@ def _integers(values: np.ndarray) -> np.ndarray:
         values = values >> 8  # so that no difference overflows
     if values.dtype != np.uint16:
         values = values.astype(np.int64)
-    black, high = min(int(values.min()), 0), int(values.max())
-    if (high - black).bit_length() <= 8:
-        return (values - black).astype(np.uint8)
+    darkest, brightest = int(values.min()), int(values.max())
+    if (brightest - min(darkest, 0)).bit_length() <= 8:
+        return (values - min(darkest, 0)).astype(np.uint8)
     low, high = (int(end) for end in value_range(values))
     black = min(low, 0)
     bits = (high - black).bit_length()
     if bits > 8 and values.ndim == 2 and 4 * (high - low) < 1 << bits and len(_levels(values)[0]) >= FEW_SHADES:
         black, bits = low, (high - low).bit_length()
-    shades = ((np.clip(values, black, high) - black) >> max(bits - 8, 0)).astype(np.uint8)
-    shades[values > high] = 255
+    outside = values > high if high < brightest else None
+    if outside is not None or black or darkest < 0:
+        values = np.clip(values, black, high) - black
+    shades = (values >> max(bits - 8, 0)).astype(np.uint8)
+    if outside is not None:
+        shades[outside] = 255
     return shades
 
 
 def count_shades(shades: np.ndarray) -> int:
-    """How many different values uint8 samples have."""
-    return int(np.count_nonzero(np.bincount(shades.reshape(-1), minlength=256)))
+    """How many different values uint8 samples have, or that they are at least 16."""
+    samples = shades.reshape(-1)
+    some = samples[:: max(1, samples.size // 4096)]  # enough for nearly every picture
+    count = len(np.unique(some))
+    return count if count >= FEW_SHADES else int(np.count_nonzero(np.bincount(samples, minlength=256)))
 
 
 def say_few_shades(name: object, count: int) -> None:
