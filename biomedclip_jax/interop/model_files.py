@@ -28,7 +28,10 @@ _OF_BERT = ("vocab.txt", "tokenizer.json")
 _CLIP_SOURCE = f"{CLIP_VOCABULARY} from https://github.com/openai/CLIP/raw/main/clip/{CLIP_VOCABULARY}"
 _BERT_SOURCE = "vocab.txt from https://huggingface.co/microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 _HUB = "hf-hub:"
-_DESCRIPTIONS = ("open_clip_config.json", "biomedclip_config.json", "config.json", "preprocessor_config.json", *TOKENIZER_FILES)
+_DESCRIPTIONS = (
+    *("open_clip_config.json", "biomedclip_config.json", "config.json", "preprocessor_config.json", "processor_config.json"),
+    *TOKENIZER_FILES,
+)
 _PARTS = ("", "vision/", "text/")
 _EXAMPLE = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 

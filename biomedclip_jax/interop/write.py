@@ -19,8 +19,8 @@ from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats import tower_pair
 from biomedclip_jax.interop.formats.cleft import checkpoint as cleft
 from biomedclip_jax.interop.formats.huggingface.clip import write_clip
-from biomedclip_jax.interop.formats.open_clip.config import ADAPTERS_REFUSED, write_config
 from biomedclip_jax.interop.formats.open_clip.folder import expressible, expressible_config, write_open_clip
+from biomedclip_jax.interop.formats.open_clip.write_config import ADAPTERS_REFUSED, write_config
 from biomedclip_jax.interop.model import Model
 
 Format = Literal["open_clip", "open_clip-bin", "huggingface", "cleft"]
