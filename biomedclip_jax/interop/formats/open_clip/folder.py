@@ -21,7 +21,7 @@ from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE, read_co
 from biomedclip_jax.interop.formats.open_clip.timm import timm_name
 from biomedclip_jax.interop.formats.open_clip.write_config import write_config
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files
+from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files, tokenizer_options
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors, write_torch
 from biomedclip_jax.models import abstract_model
 
@@ -72,6 +72,8 @@ def described(model: Model, text_folder: Path) -> dict[str, Any]:
         name = str(text_folder.resolve())
     tokenizer = name if isinstance(model.config.text, BertConfig) else "tokenizer" if own else ""
     content = write_config(model.config, model.preprocess, name, tokenizer)
+    if options := tokenizer_options(model.tokenizer):
+        content["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = options
     if model.custom_text:
         content["model_cfg"]["custom_text"] = True
     return content
