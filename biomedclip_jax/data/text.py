@@ -37,8 +37,8 @@ _CLEANERS: dict[str, Callable[[str], str]] = {"whitespace": clean_caption, "lowe
 def cleaner(folder: Path) -> Callable[[str], str]:
     """What is done to a text before it becomes tokens: as `clean_caption` does, unless open_clip's config says otherwise.
 
-    folder: the tokenizer's; `text_cfg.tokenizer_kwargs.clean` of an open_clip_config.json in it counts. UserError for a way
-    of cleaning that is not known.
+    folder: the tokenizer's; `text_cfg.tokenizer_kwargs.clean` of an open_clip_config.json in it counts. UserError for
+    a way of cleaning that is not known.
     """
     path = folder / "open_clip_config.json"
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""open_clip's `open_clip_config.json`, read.
+"""Read open_clip's `open_clip_config.json` into our configs, every field used, known to be harmless, or refused.
 
 Sources: open_clip `model.py: CLIPVisionCfg, CLIPTextCfg`, `timm_model.py`, `hf_model.py`; timm
 `vision_transformer.py`; the released BiomedCLIP config in both of its spellings (`hf_proj_type`/`hf_pooler_type`

@@ -1,4 +1,4 @@
-"""open_clip's `open_clip_config.json`, written."""
+"""Write our configs as open_clip's `open_clip_config.json`, or say what it has no place for."""
 
 from typing import Any
 
