@@ -23,8 +23,8 @@ from biomedclip_jax.data.pmc.jats._front import (
     year,
 )
 from biomedclip_jax.data.pmc.jats._text import caption_parts, local_name, text_of
-from biomedclip_jax.data.pmc.jats._xml import read_xml
 from biomedclip_jax.data.pmc.jats.article import Article, Figure, Graphic, Paragraph, References
+from biomedclip_jax.data.pmc.jats.safe_xml import read_xml
 from biomedclip_jax.errors import UserError
 
 _SUB_ARTICLES = frozenset({"sub-article", "response"})

@@ -16,8 +16,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from biomedclip_jax.data.pmc.jats._xml import MAX_BYTES
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
+from biomedclip_jax.data.pmc.jats.safe_xml import MAX_BYTES
 from biomedclip_jax.data.pmc.sources.folders import (
     XML_SUFFIXES,
     articles_among,

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.data.pmc.jats._xml import MAX_BYTES, hrefs
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles, Metadata
 from biomedclip_jax.data.pmc.jats.figure_files import key_of, keys_of
+from biomedclip_jax.data.pmc.jats.safe_xml import MAX_BYTES, hrefs
 from biomedclip_jax.data.pmc.sources._cloud_layout import (
     ARTICLE,
     best_version,

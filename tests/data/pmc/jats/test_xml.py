@@ -3,8 +3,8 @@
 import pytest
 from lxml import etree
 
-from biomedclip_jax.data.pmc.jats import _xml as safe_xml
-from biomedclip_jax.data.pmc.jats._xml import MAX_DEPTH, read_xml
+from biomedclip_jax.data.pmc.jats import safe_xml
+from biomedclip_jax.data.pmc.jats.safe_xml import MAX_DEPTH, read_xml
 from biomedclip_jax.errors import UserError
 
 
