@@ -15,6 +15,7 @@ from jaxtyping import Float
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
 from biomedclip_jax.data.processor import ImageSource, Processor, as_list
 from biomedclip_jax.data.text import used_length
+from biomedclip_jax.data.unread_texts import unread_lines
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop import fingerprint
 from biomedclip_jax.interop.detect import UNFINISHED_RUN, detect, read_adapter
@@ -164,6 +165,13 @@ class Pretrained:
                     progress(len(chosen))
         running.finish()
         return embeddings
+
+    def unread_texts(self, texts: Sequence[str], names: Sequence[str] | None = None) -> list[str]:
+        """Lines about texts that the model does not see as they are written: cut at its context, or mostly unknown signs.
+
+        names: what the texts are called there; by default their own first words. [] where all are seen as they are.
+        """
+        return unread_lines(self.processor.tokenizer, texts, names)
 
     def classify(
         self,

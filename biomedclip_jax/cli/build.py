@@ -41,6 +41,11 @@ def add_build(actions: Any) -> None:
         metavar="CODE",
         help="only articles under these, or `any` (default: CC0 'CC BY' 'CC BY-SA' 'CC BY-ND', which allow commercial use)",
     )
+    build.add_argument(
+        "--replace",
+        action="store_true",
+        help="also where DEST holds pairs of articles that are not in SOURCE: they go (default: an error says how many)",
+    )
     build.add_argument("--shards", type=count, metavar="N", help="of the training split (default: one for 1,000 articles)")
     build.add_argument(
         "--splits",
@@ -73,7 +78,7 @@ def add_build(actions: Any) -> None:
         nargs="+",
         default=[],
         metavar="TYPE",
-        help="figure types, told by the words of the caption: chart, table, flowchart ... (a wrong one lists them all)",
+        help="figure types, told by the words of the caption: chart, flowchart, mixed ... (a wrong one lists them all)",
     )
     build.add_argument("--panels", action="store_true", help="parts of compound figures as extra pairs, where they are certain")
     build.add_argument("--retracted", action="store_true", help="keep retracted articles")
@@ -120,7 +125,8 @@ def _build(arguments: argparse.Namespace) -> None:
         panels=arguments.panels,
     )
     options = BuildOptions(filters, splits, arguments.shards, arguments.duplicates)
-    summary = build(source, destination, options, Runner(arguments.runner, arguments.workers, tuple(arguments.beam)))
+    runner = Runner(arguments.runner, arguments.workers, tuple(arguments.beam))
+    summary = build(source, destination, options, runner, may_replace=arguments.replace)
     _print(arguments.destination, summary)
 
 

@@ -30,6 +30,12 @@ def add_captions(actions: Any) -> None:
     captions.add_argument("--out", type=Path, required=True, metavar="X.csv", help="gets the pairs; training: X.csv:train")
     captions.add_argument("--style", metavar="NAME", help="of a caption; embed has default, simple, natural, structural")
     captions.add_argument("--label", metavar="NAME", help="embed: birads (the default) or density; of a table, a column")
+    captions.add_argument(
+        "--findings",
+        choices=["worst", "first"],
+        default="worst",
+        help="of embed: which finding of a breast its images show; the first is CLEFT's rule (default: %(default)s)",
+    )
     words = captions.add_mutually_exclusive_group()
     words.add_argument("--template", metavar="TEXT", help="of a table: the caption, such as 'a chest X-ray with {finding}'")
     words.add_argument(
@@ -91,5 +97,6 @@ def _rows(arguments: argparse.Namespace, known: bool, sentences: "list[Sentence]
     from biomedclip_jax.data.benchmarks.embed import embed_rows
     from biomedclip_jax.data.benchmarks.rsna import rsna_rows
 
-    readers = {"chexpert": chexpert_rows, "rsna": rsna_rows, "embed": embed_rows}
-    return readers[arguments.source](arguments.folder)
+    if arguments.source == "embed":
+        return embed_rows(arguments.folder, arguments.findings)
+    return {"chexpert": chexpert_rows, "rsna": rsna_rows}[arguments.source](arguments.folder)

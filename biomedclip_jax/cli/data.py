@@ -3,14 +3,18 @@ chosen.
 """
 
 import argparse
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biomedclip_jax.cli.arguments import add_verb, count
 from biomedclip_jax.cli.articles import add_fetch, add_figures
 from biomedclip_jax.cli.build import add_build
 from biomedclip_jax.cli.captions import add_captions
 from biomedclip_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from biomedclip_jax.data.statistics.captioned import CaptionedPicture, TypesSeen
 
 _PAIRS_HELP = (
     "a table (.csv, .tsv, .jsonl, .parquet), tars ('shards/{00000..00009}.tar' or 'shards/*.tar', also s3:// and gs://), "
@@ -113,6 +117,12 @@ def add_statistics(actions: Any) -> None:
     statistics.add_argument(
         "--tokenizer", type=Path, metavar="DIR", help="a model's folder: count tokens as it does (default: words only)"
     )
+    statistics.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a model folder, a run folder, or hf-hub:org/name: types of figures by their pictures, too, beside those by the "
+        "words of the captions",
+    )
     statistics.add_argument("--workers", type=count, metavar="N", help="processes (default: one a core)")
     _add_columns(statistics)
 
@@ -128,12 +138,42 @@ def _statistics(arguments: argparse.Namespace) -> None:
     out = arguments.out or Path(arguments.source) / "statistics"
     columns = (arguments.image_column, arguments.caption_column)
     workers = arguments.workers or core_count()
-    found = write_statistics(arguments.source, out, arguments.tokenizer, workers, columns)
+    see = None if arguments.model is None else _look(arguments.model)
+    found = write_statistics(arguments.source, out, arguments.tokenizer, workers, columns, see)
     print(f"{out / 'index.html'}: {sum(found.pairs.values()):,} pairs, {found.panels:,} of them panels")
     for unit, numbers in found.caption.items():
         print(f"  {unit + ' of a caption':28s} median {numbers.median:,}, mean {numbers.mean:,}")
     for limit, share in found.tokens.share_over.items() if found.tokens is not None else ():
         print(f"  {f'over {limit} tokens':28s} {share:.1%}")
+    print(f"  {'types by words':28s} {_most(found.figure_types)}")
+    if (seen := found.types_seen) is not None:
+        same, both = seen.agreement()
+        print(f"  {'types by pictures':28s} {_most(seen.by_picture())}")
+        print(f"  {'both tell one type':28s} {both:,}, the same {same:,}")
+        if seen.unreadable:
+            print(f"  {'pictures that cannot be read':28s} {seen.unreadable:,}; the first: {seen.first_unreadable}")
+
+
+def _most(types: Mapping[str, int], most: int = 4) -> str:
+    """The most frequent types in one line."""
+    found = [(name, n) for name, n in types.items() if n]
+    rest = sum(n for _, n in found[most:])
+    return ", ".join([f"{name} {n:,}" for name, n in found[:most]] + ([f"others {rest:,}"] if rest else []))
+
+
+def _look(model: str) -> "Callable[[Iterable[CaptionedPicture], int], TypesSeen]":
+    """Load a model, and let it look at all pictures of a source."""
+    from biomedclip_jax.evaluation.figure_types import types_seen
+    from biomedclip_jax.pretrained import from_pretrained
+    from biomedclip_jax.support.terminal import progress_bar
+
+    clip = from_pretrained(model)
+
+    def see(pictures: "Iterable[CaptionedPicture]", count: int) -> "TypesSeen":
+        with progress_bar(count, "picture") as bar:
+            return types_seen(pictures, clip, model, bar.update)
+
+    return see
 
 
 def _add_columns(action: argparse.ArgumentParser) -> None:

@@ -5,23 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biomedclip_jax.cli._prompt_learners import LEARNERS, add_learner_options, check_learner_options, make_learner
 from biomedclip_jax.cli.arguments import add_verb, count
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
     from biomedclip_jax.evaluation.candidates import Candidate
     from biomedclip_jax.evaluation.probe.methods import Method
-    from biomedclip_jax.evaluation.prompt_learning import BiomedCoOp, CoCoOp, CoOp
     from biomedclip_jax.evaluation.run import Options
 
 _TASKS = ("retrieval", "zero-shot", "probe", "finetune", "base-to-novel", "all")
-_LEARNERS = ("coop", "cocoop", "biomedcoop", "context-prompts")  # of prompts
 _PROBES = (
     "linear-probe",
     "logistic-regression",
     "tip-adapter",
     "tip-adapter-f",
-    *_LEARNERS,
+    *LEARNERS,
 )
 _DATA_HELP = (
     "a benchmark by name (--list shows them), where --data-root says or as NAME=FOLDER; or your own: a folder of class "
@@ -116,7 +115,7 @@ def add_evaluate(verbs: Any) -> None:
         nargs="+",
         choices=_PROBES,
         metavar="METHOD",
-        help=f"of probe: {', '.join(_PROBES)} (default: {_PROBES[0]}); of base-to-novel those from {_LEARNERS[0]} on",
+        help=f"of probe: {', '.join(_PROBES)} (default: {_PROBES[0]}); of base-to-novel those from {LEARNERS[0]} on",
     )
     few.add_argument(
         "--labels",
@@ -138,7 +137,7 @@ def add_evaluate(verbs: Any) -> None:
         help="of finetune: learning rates and weight decays tried",
     )
     few.add_argument("--microbatch", type=count, metavar="N", help="of finetune: images at once, where 64 do not fit")
-    few.add_argument("--sentences", type=Path, metavar="FILE", help="of biomedcoop: as --prompts, several for each class")
+    add_learner_options(verb)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -198,11 +197,12 @@ def _options(arguments: argparse.Namespace) -> "Options":
 
     methods, budgets = arguments.methods or [_PROBES[0]], BUDGETS
     if arguments.task == "base-to-novel":
-        methods, budgets = arguments.methods or [_LEARNERS[0]], [Budget(shots=16)]
+        methods, budgets = arguments.methods or [LEARNERS[0]], [Budget(shots=16)]
         for name in methods:
-            if name not in _LEARNERS:
-                raise UserError(f"--methods {name}: expected some that learn prompts for base-to-novel: {', '.join(_LEARNERS)}")
-    learners = {name: _learner(name, arguments) for name in methods if name in _LEARNERS}
+            if name not in LEARNERS:
+                raise UserError(f"--methods {name}: expected some that learn prompts for base-to-novel: {', '.join(LEARNERS)}")
+    check_learner_options(arguments, methods)
+    learners = {name: make_learner(name, arguments) for name in methods if name in LEARNERS}
     return Options(
         aggregate=arguments.aggregate,
         prompts=arguments.prompts if _is_learned(arguments) else None,
@@ -215,6 +215,7 @@ def _options(arguments: argparse.Namespace) -> "Options":
         allow_overlap=arguments.allow_overlap,
         resamples=arguments.resamples,
         seed=arguments.seed,
+        command=arguments.command_line,
     )
 
 
@@ -240,21 +241,6 @@ def _probe(name: str, arguments: argparse.Namespace) -> "Method":
         return LinearProbe(selection=arguments.selection)
     others = {"logistic-regression": LogisticRegressionProbe, "tip-adapter": TipAdapter, "tip-adapter-f": TipAdapterF}
     return others[name]()
-
-
-def _learner(name: str, arguments: argparse.Namespace) -> "CoOp | CoCoOp | BiomedCoOp":
-    """One of `_LEARNERS`."""
-    from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
-    from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOp
-    from biomedclip_jax.evaluation.prompt_learning.coop import ContextPrompts, CoOp
-
-    if name == "biomedcoop":
-        if arguments.sentences is None:
-            raise UserError(
-                "--methods biomedcoop: expected --sentences FILE with sentences for each class, as BiomedCoOp had GPT-4 write"
-            )
-        return BiomedCoOp(sentences=arguments.sentences)
-    return {"coop": CoOp, "cocoop": CoCoOp, "context-prompts": ContextPrompts}[name]()
 
 
 def _list() -> None:

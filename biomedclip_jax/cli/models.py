@@ -55,7 +55,12 @@ def add_models(verbs: Any) -> None:
     what.add_argument("--images", nargs="+", metavar="FILE_OR_DIR", help="image files, or folders of them")
     what.add_argument("--texts", type=Path, metavar="FILE", help="a UTF-8 text file, one sentence a line")
     embed.add_argument(
-        "--out", type=Path, required=True, metavar="X.npz", help="gets arrays `embeddings` float32 [n, E] and `names` [n]"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="X.npz",
+        help="gets the arrays `embeddings` float32 [n, E], `names` uint8 (all names in UTF-8, one after the other) and "
+        "`name_ends` int64 [n] (where each ends); biomedclip_jax.load_embeddings(X) reads them",
     )
     embed.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP)
     embed.add_argument("--batch-size", type=count, default=32, help="images or sentences at once (default: %(default)s)")
@@ -82,6 +87,7 @@ def add_models(verbs: Any) -> None:
 def _classify(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.cli.output import write_table
     from biomedclip_jax.data.images.search import find_all_images
+    from biomedclip_jax.data.unread_texts import say_unread
     from biomedclip_jax.pretrained import from_pretrained
     from biomedclip_jax.prompts.learned import load_prompts
     from biomedclip_jax.prompts.templates import check_labels, label_sentences
@@ -107,6 +113,8 @@ def _classify(arguments: argparse.Namespace) -> None:
         raise UserError(str(bad[0]) if len(bad) == 1 else f"none of the {len(bad)} images can be read; the first: {bad[0]}")
     for error in bad.values():
         print(f"skipped: {error}", file=sys.stderr)
+    if learned is None:
+        say_unread("labels", clip.unread_texts(label_sentences(labels, template)))
     images = [path for position, path in enumerate(images) if position not in bad]
     shown = learned.classes if learned is not None and labels is None else arguments.labels
     write_table(sys.stdout, images, shown, probabilities, arguments.format)

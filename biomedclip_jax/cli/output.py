@@ -1,4 +1,4 @@
-"""What `biomedclip classify` prints (a table to read, CSV or JSON to work with) and the .npz that `embed` writes."""
+"""What `biomedclip classify` prints (a table to read, CSV or JSON to work with) and what `embed` puts into its file."""
 
 import csv
 import json
@@ -9,9 +9,10 @@ from typing import TextIO
 
 import numpy as np
 
+from biomedclip_jax.data.embeddings_file import write_embeddings
 from biomedclip_jax.data.images.search import find_all_images
+from biomedclip_jax.data.unread_texts import say_unread
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.files import write_file
 from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.support.terminal import progress_bar
 
@@ -39,15 +40,6 @@ def write_table(out: TextIO, images: Sequence[Path], labels: Sequence[str], prob
                 out.write(f"  {label:{width}s}  {p:7.2%}  {'█' * round(30 * p)}\n")
 
 
-def _write(out: Path, embeddings: np.ndarray, names: Sequence[str]) -> None:
-    def save(partial: Path) -> None:
-        with partial.open("wb") as file:  # given a name, numpy would append ".npz" to it
-            np.savez(file, embeddings=embeddings, names=np.array(names))
-
-    write_file(out, save)
-    print(f"{out}: {len(names)} embeddings of width {embeddings.shape[1]}")
-
-
 def embed_images(load: Callable[[], Pretrained], sources: Sequence[str], out: Path, batch_size: int) -> None:
     """Embed files and folders. Files that cannot be read are listed on stderr and left out; UserError if none can."""
     paths = find_all_images(list(sources))
@@ -59,20 +51,25 @@ def embed_images(load: Callable[[], Pretrained], sources: Sequence[str], out: Pa
         print(f"skipped: {error}", file=sys.stderr)
     if len(bad) == len(paths):
         raise UserError(f"none of the {len(paths)} images can be read; nothing is written")
-    _write(out, embeddings, [str(path) for i, path in enumerate(paths) if i not in bad])
+    write_embeddings(out, embeddings, [str(path) for i, path in enumerate(paths) if i not in bad])
 
 
 def embed_texts(load: Callable[[], Pretrained], source: Path, out: Path, batch_size: int) -> None:
-    """Embed the lines of a UTF-8 text file; empty lines are left out."""
+    """Embed the lines of a UTF-8 text file. Empty lines are left out and counted on stderr."""
     try:
-        texts = [line for line in source.read_text(encoding="utf-8-sig").split("\n") if line.strip()]  # as in grep and wc
+        lines = source.read_text(encoding="utf-8-sig").split("\n")  # as in grep and wc
     except FileNotFoundError:
         raise UserError(f"{source}: no such file; expected a text file with one sentence a line") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: not readable as UTF-8 text ({error})") from error
+    numbered = [(f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
+    texts = [line for _, line in numbered]
     if not texts:
         raise UserError(f"{source}: no sentence in it; expected one a line")
+    if empty := len(lines) - (lines[-1] == "") - len(texts):
+        print(f"{source}: {empty:,} empty {'line' if empty == 1 else 'lines'} left out", file=sys.stderr)
     clip = load()
     with progress_bar(len(texts), "text") as bar:
         embeddings = clip.encode_texts(texts, batch_size, bar.update)
-    _write(out, embeddings, texts)
+    say_unread(str(source), clip.unread_texts(texts, [name for name, _ in numbered]))
+    write_embeddings(out, embeddings, texts)

@@ -4,6 +4,7 @@ which `tfds.builder_from_directory` reads them.
 A TFDS build of any pairs, without Beam and without TensorFlow: ArrayRecord shards and their metadata.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,24 @@ class Encoder:
 
 
 def write_records(path: Path, records: Iterable[bytes]) -> int:
-    """Write an ArrayRecord file for random access; returns how many records it holds."""
+    """Write an ArrayRecord file for random access; returns how many records it holds. UserError where the disk is full."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     writer = ArrayRecordWriter(str(path), "group_size:1")  # each record compressed alone, or reading one means reading many
     count = 0
     try:
-        for record in records:
-            writer.write(record)
-            count += 1
-    finally:
-        writer.close()
+        try:
+            for record in records:
+                writer.write(record)
+                count += 1
+        finally:
+            writer.close()
+    except RuntimeError as error:  # of C++, not an OSError
+        if reason := re.search(r"\w+\(\) failed: ([^;]+)", str(error)):
+            raise UserError(
+                f"{path}: cannot be written ({reason[1]}); free space, or choose a folder that you may write to"
+            ) from error
+        raise
     return count
 
 

@@ -1,9 +1,11 @@
 """Captions to token ids: the tokenizer of a model folder, with open_clip's cleaning before it."""
 
 import html
+import itertools
 import json
 import string
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,18 @@ def cleaner(folder: Path) -> Callable[[str], str]:
         raise UserError(f"{path}: not readable as open_clip's config ({error!r}); write the folder again") from error
 
 
+@dataclass(frozen=True)
+class Unread:
+    """Positions of texts that a model does not see as their writer meant them.
+
+    cut: longer than the context. unknown: more than half of the tokens say nothing of the signs that they stand for, as
+    in a script that the vocabulary does not have; also texts of which no token is left.
+    """
+
+    cut: list[int]
+    unknown: list[int]
+
+
 class Tokenizer:
     """Makes token ids of texts, cut to `context_length` (the end token stays) and padded with `pad_id`.
 
@@ -77,6 +91,34 @@ class Tokenizer:
         for row, encoding in zip(ids, self._tokenizer.encode_batch([self._clean(t) for t in texts]), strict=True):
             row[: len(encoding.ids)] = encoding.ids
         return ids
+
+    def unread(self, texts: Sequence[str]) -> Unread:
+        """The positions of texts that are cut at the context length, and of those that are mostly unknown signs."""
+        encodings = self._tokenizer.encode_batch([clean_caption(text) for text in texts])
+        unk = getattr(self._tokenizer.model, "unk_token", None)
+        return Unread(
+            cut=[position for position, encoding in enumerate(encodings) if encoding.overflowing],
+            unknown=[position for position, encoding in enumerate(encodings) if _known_share(encoding, unk) < 0.5],
+        )
+
+
+def _known_share(encoding: "tokenizers.Encoding", unknown_token: str | None) -> float:
+    """The share of a text's signs that are in a token which stands for them; 0 where no token is left.
+
+    An unknown token stands for nothing. Neither do the bytes that a sign is taken apart into, nor the letters that a whole
+    word of another script is spelt with: the model has hardly seen them.
+    """
+    rows = zip(encoding.word_ids, encoding.tokens, encoding.offsets, encoding.special_tokens_mask, strict=True)
+    own = [(word, token, place) for word, token, place, special in rows if not special or token == unknown_token]
+    stands: dict[tuple[int, int], bool] = {}  # from, to in the text -> whether a token stands for these signs
+    for _, word in itertools.groupby(own, key=lambda row: row[0]):
+        pieces = [(token, place) for _, token, place in word]
+        spelt = len(pieces) >= 3 and all(place[1] - place[0] == 1 for _, place in pieces)
+        spelt &= not any(token.removeprefix("##").isascii() for token, _ in pieces)
+        for token, place in pieces:
+            stands[place] = not spelt and token != unknown_token and place not in stands
+    lengths = {place: max(1, place[1] - place[0]) for place in stands}
+    return sum(lengths[place] for place, known in stands.items() if known) / max(1, sum(lengths.values()))
 
 
 def used_length(ids: np.ndarray, pad_id: int) -> int:

@@ -1,4 +1,4 @@
-"""How good probabilities of classes are: scikit-learn's metrics, calibration, and what the best constant answer reaches."""
+"""How good scores of classes are: scikit-learn's metrics, calibration, and what the best constant answer reaches."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,35 +13,38 @@ from jaxtyping import Bool, Float, Int
 from biomedclip_jax.errors import UserError
 
 BINS = 15
-LOWER_IS_BETTER = frozenset({"expected_calibration_error"})
+LOWER_IS_BETTER = frozenset({"expected_calibration_error", "image_to_text_median_rank", "text_to_image_median_rank"})
 _TOP = 5
 
 
-def classification_metrics(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n C"]) -> dict[str, float]:
-    """How good answers are, as fractions, by scikit-learn's functions and defaults. probabilities: float64, rows sum to 1.
+def classification_metrics(labels: Int[np.ndarray, " n"], logits: Float[np.ndarray, "n C"]) -> dict[str, float]:
+    """How good answers are, as fractions, by scikit-learn's functions and defaults.
 
+    logits: float64; -inf for a class that cannot be the answer. Their softmax are the probabilities of the classes.
     accuracy; balanced_accuracy: mean recall of the classes that occur in `labels`; macro_f1: mean F1 of the classes that
     occur in `labels` or are answered; auroc and average_precision: of the last class if there are two, else the mean over
-    the classes that occur of each against the rest; top_5_accuracy: of six classes or more; expected_calibration_error:
-    see `Calibration`. What has no value is left out: auroc and average_precision where all labels are the same.
+    the classes that occur of each against the rest, where `log_odds` rank the images; top_5_accuracy: of six classes or
+    more; expected_calibration_error: see `Calibration`. What has no value is left out: auroc and average_precision where
+    all labels are the same.
     Raises UserError for no images, for numbers that are not finite, and where scikit-learn is not installed.
     """
-    _check(labels, probabilities)
+    _check(labels, logits)
     sklearn = sklearn_metrics()
-    predicted = probabilities.argmax(axis=1)
+    predicted = logits.argmax(axis=1)
     found: dict[str, Any] = {}
     with _no_word_of_absent_classes():
         found["accuracy"] = sklearn.accuracy_score(labels, predicted)
         found["balanced_accuracy"] = sklearn.balanced_accuracy_score(labels, predicted)
         found["macro_f1"] = sklearn.f1_score(labels, predicted, average="macro", zero_division=0)
-    scored = scored_classes(labels, probabilities.shape[1])
+    scored = scored_classes(labels, logits.shape[1])
     if scored:
-        sides = [(labels == c, probabilities[:, c]) for c in scored]
+        ranked = ranks(logits)
+        sides = [(labels == c, ranked[:, c]) for c in scored]
         found["auroc"] = np.mean([sklearn.roc_auc_score(*side) for side in sides])
         found["average_precision"] = np.mean([sklearn.average_precision_score(*side) for side in sides])
-    if probabilities.shape[1] > _TOP:
-        found["top_5_accuracy"] = in_top_5(labels, probabilities).mean()
-    found["expected_calibration_error"] = Calibration.of(labels, probabilities).expected_error
+    if logits.shape[1] > _TOP:
+        found["top_5_accuracy"] = in_top_5(labels, logits).mean()
+    found["expected_calibration_error"] = Calibration.of(labels, softmax(logits)).expected_error
     return {name: float(value) for name, value in found.items()}
 
 
@@ -128,6 +131,30 @@ def scored_classes(labels: Int[np.ndarray, " n"], classes: int) -> list[int]:
     return [1] if classes == 2 else present
 
 
+def log_odds(logits: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
+    """How much each class is ahead of all others together: ln(p / (1 - p)) of its probability, float64 [n, C].
+
+    Of the logits themselves: a probability that has become 1 or 0 no longer tells one image from another.
+    """
+    best = logits.argmax(axis=1)[:, None]
+    top = np.take_along_axis(logits, best, axis=1)
+    others = logits.astype(np.float64)
+    np.put_along_axis(others, best, -np.inf, axis=1)
+    second = others.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # where every other class is -inf
+        powers = np.exp(others - top)
+        found = logits - (top + np.log1p(np.maximum(powers.sum(axis=1, keepdims=True) - powers, 0)))
+        ahead = top - (second + np.log(np.exp(others - second).sum(axis=1, keepdims=True)))
+    np.put_along_axis(found, best, np.where(np.isneginf(second), np.inf, ahead), axis=1)
+    return found
+
+
+def ranks(logits: Float[np.ndarray, "n C"]) -> Int[np.ndarray, "n C"]:
+    """The rank of each image among all by each class's `log_odds`, from 0; those that are equal, to 1e-10, share one."""
+    odds = np.round(log_odds(logits), 10)  # a model's own numbers are not as fine
+    return np.stack([np.unique(column, return_inverse=True)[1] for column in odds.T], axis=1)
+
+
 def softmax(scores: np.ndarray) -> np.ndarray:
     """Probabilities of scores, over the last axis, in float64."""
     scores = scores.astype(np.float64)
@@ -135,12 +162,12 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return scores / scores.sum(axis=-1, keepdims=True)
 
 
-def in_top_5(labels: Int[np.ndarray, " n"], probabilities: Float[np.ndarray, "n C"]) -> Bool[np.ndarray, " n"]:
+def in_top_5(labels: Int[np.ndarray, " n"], logits: Float[np.ndarray, "n C"]) -> Bool[np.ndarray, " n"]:
     """Whether the right class is among the five most probable.
 
-    Of equal probabilities the later class comes first, as in scikit-learn's `top_k_accuracy_score`.
+    Of equal ones the later class comes first, as in scikit-learn's `top_k_accuracy_score`.
     """
-    best = np.argsort(probabilities, axis=1, kind="stable")[:, -_TOP:]
+    best = np.argsort(logits, axis=1, kind="stable")[:, -_TOP:]
     return (best == labels[:, None]).any(axis=1)
 
 
@@ -153,12 +180,12 @@ def sklearn_metrics() -> ModuleType:
     return sklearn.metrics
 
 
-def _check(labels: np.ndarray, probabilities: np.ndarray) -> None:
+def _check(labels: np.ndarray, logits: np.ndarray) -> None:
     if not len(labels):
         raise UserError("there is no image to measure anything on")
-    if not np.isfinite(probabilities).all():
-        bad = int((~np.isfinite(probabilities)).any(axis=1).argmax())
-        raise UserError(f"the probabilities of image {bad} are not finite; is the model, or its input, broken?")
+    broken = ~np.isfinite(logits.max(axis=1))  # the maximum of a row with NaN is NaN
+    if broken.any():
+        raise UserError(f"the scores of image {int(broken.argmax())} are not finite; is the model, or its input, broken?")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 
 from biomedclip_jax.data.images.load import ImageSource
 from biomedclip_jax.data.pairs import fingerprint
+from biomedclip_jax.data.unread_texts import say_unread
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.files import write_folder, write_text
@@ -20,7 +21,7 @@ from biomedclip_jax.models import unit_length
 from biomedclip_jax.support.terminal import progress_bar
 
 _FORMAT = "4"  # raise it when the same model would embed the same image otherwise
-_ROWS, _FEATURES, _ERRORS, _VALUE = "rows.npy", "features.npy", "errors.json", "value.json"
+_ROWS, _FEATURES, _ERRORS, _VALUE, _UNREAD = "rows.npy", "features.npy", "errors.json", "value.json", "unread.json"
 _AT_ONCE = 65_536
 
 
@@ -69,16 +70,28 @@ class Embeddings:
         write_folder(folder, write, replace=True)
         return _read_images(folder, len(images))
 
-    def texts(self, candidate: Candidate, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of texts, float32 [n, E], unit length."""
-        folder = self._folder("text", candidate, fingerprint(texts)) if texts else None
+    def texts(self, candidate: Candidate, texts: Sequence[str], source: str) -> np.ndarray:
+        """Embeddings of texts, float32 [n, E], unit length. Says on stderr which are cut or mostly unknown to the model.
+
+        source: what the texts are, for this line.
+        """
+        said = f"{source} ({candidate.name})"
+        folder = self._folder("texts", candidate, fingerprint(texts)) if texts else None
         if folder is not None and folder.is_dir():
+            say_unread(said, json.loads((folder / _UNREAD).read_text(encoding="utf-8")))
             return np.load(folder / _ROWS, mmap_mode="r")
         with progress_bar(len(texts), f"text ({candidate.name})", show=len(texts) > 1_000) as bar:
             rows = candidate.clip.encode_texts(texts, progress=bar.update)
+        unread = candidate.clip.unread_texts(texts)
+        say_unread(said, unread)
         if folder is None:
             return rows
-        write_folder(folder, lambda partial: np.save(partial / _ROWS, rows), replace=True)
+
+        def write(partial: Path) -> None:
+            np.save(partial / _ROWS, rows)
+            write_text(partial / _UNREAD, json.dumps(unread))
+
+        write_folder(folder, write, replace=True)
         return np.load(folder / _ROWS, mmap_mode="r")
 
     def logit_scale(self, candidate: Candidate) -> float:

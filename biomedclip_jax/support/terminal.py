@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
@@ -12,6 +13,21 @@ from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+
+_MOST_SAID = 10
+_said: set[str] = set()
+_said_lock = threading.Lock()
+
+
+def say_some(line: str) -> None:
+    """Say on stderr what is odd about one of many files: each line once, and no more than ten in a process."""
+    with _said_lock:
+        if line in _said or len(_said) > _MOST_SAID:
+            return
+        _said.add(line)
+        last = len(_said) > _MOST_SAID
+    print("what else is odd about single files is not said" if last else line, file=sys.stderr)
 
 
 def progress_bar(total: int, unit: str, done: int = 0, *, show: bool = True) -> "tqdm":

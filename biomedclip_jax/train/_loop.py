@@ -16,6 +16,7 @@ import numpy as np
 
 from biomedclip_jax.config import Stage, TrainConfig
 from biomedclip_jax.data.loader import Batch, TrainLoader
+from biomedclip_jax.data.unread_texts import say_unread, unread_lines
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
@@ -36,7 +37,7 @@ NOT_FINITE = "not_finite.json"
 
 # What a host asks of all hosts. It travels with the batch, and the largest is acted on by all at the same step.
 _NOTHING, _SAVE, _STOP = 0, 1, 2
-_SAMPLE = 4_096  # captions whose lengths decide the text buckets
+_SAMPLE = 4_096  # captions that are looked at before a run or a stage begins
 
 Outcome = Literal["finished", "stopped", "terminated"]
 
@@ -108,6 +109,9 @@ class Run:
         state = new_state(self.config, self.image_size, self.optimizer, self.mesh)
         self.state = with_context(state, self.config, self.loader.tokenizer) if self.config.adaptation.context else state
         self.frozen = frozen_fingerprint(self.state.params, self.config, self.optimizer)
+        if is_first() and not all(stage.prompted for stage in self.config.stages):
+            captions, complete = self.loader.sample_texts(_SAMPLE)
+            say_unread("captions" if complete else "captions, a sample", unread_lines(self.loader.tokenizer, captions))
 
     def _restore(self) -> bool:
         """Take up the newest checkpoint that can be read; damaged ones are named and set aside. False if there is none."""

@@ -24,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 import biomedclip_jax as bc
 from biomedclip_jax.cli import main
 from biomedclip_jax.cli.main import _parser
+from biomedclip_jax.data.embeddings_file import write_embeddings
 from biomedclip_jax.errors import UserError
 
 CONFIG = "open_clip_config.json"
@@ -134,7 +135,7 @@ def test_embed_images(original: Path, image: Path, tmp_path: Path, capsys: pytes
     err = capsys.readouterr().err
     assert err.startswith("skipped: ") and "a broken one.jpg" in err and err.count("\n") == 1
     written = np.load(out)
-    assert list(written["names"]) == [str(image)]
+    assert bc.load_embeddings(out)[1] == [str(image)]
     assert np.abs(written["embeddings"] - bc.from_pretrained(original).encode_images([image])).max() <= 1e-6
     assert [path.name for path in out.parent.iterdir()] == ["out.npz"]
 
@@ -145,8 +146,42 @@ def test_embed_texts(original: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     out = tmp_path / "out.npz"
     assert main(["embed", str(original), "--texts", str(tmp_path / "texts.txt"), "--out", str(out)]) == 0
     written = np.load(out)
-    assert list(written["names"]) == texts and written["embeddings"].dtype == np.float32
+    assert bc.load_embeddings(out)[1] == texts and written["embeddings"].dtype == np.float32
     assert np.abs(written["embeddings"] - bc.from_pretrained(original).encode_texts(texts)).max() <= 1e-6
+
+
+def test_embedded_texts_that_are_cut_or_unknown(original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are named by their lines; only \\n ends one; a name of 100 kB costs the file no more than that."""
+    texts = ["brain", "the \u2028lung\x0cof\x85", "レントゲン", "the lung " * 11_000, *["chest"] * 400]
+    (tmp_path / "texts.txt").write_bytes("\n".join([*texts, "", " ", ""]).encode())
+    out = tmp_path / "out.npz"
+    assert main(["embed", str(original), "--texts", str(tmp_path / "texts.txt"), "--out", str(out)]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines.pop(0).endswith("texts.txt: 2 empty lines left out")
+    assert [line.partition(" of 404 is ")[2].partition(" ")[0] for line in lines] == ["longer", "mostly"]
+    assert lines[0].endswith("line 4") and lines[1].endswith("line 3")
+    embeddings, names = bc.load_embeddings(out)
+    assert names == texts and embeddings.shape == (404, 32)
+    assert out.stat().st_size < 300_000
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    names = [os.fsdecode(b"scan \xe9\xff.png"), "胸", "a\nb", ""]
+    write_embeddings(tmp_path / "x.npz", np.zeros((4, 2), np.float32), names)
+    assert bc.load_embeddings(tmp_path / "x.npz")[1] == names
+    with (tmp_path / "old.npz").open("wb") as file:
+        np.savez(file, embeddings=np.zeros((1, 2), np.float32), names=np.array(["a"]))
+    assert bc.load_embeddings(tmp_path / "old.npz")[1] == ["a"]
+    for content in (b"", b"text"):
+        (tmp_path / "bad.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"bad\.npz: not a \.npz that"):
+            bc.load_embeddings(tmp_path / "bad.npz")
+
+
+def test_labels_that_are_cut(original: Path, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["lung", "the lung of the chest " * 10]
+    assert main(["classify", str(original), str(image), "--template", "{}", "--labels", *labels]) == 0
+    assert "labels: 1 of 2 is longer than the 16 tokens" in capsys.readouterr().err
 
 
 def test_convert_through_all_formats(large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

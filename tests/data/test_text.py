@@ -13,6 +13,7 @@ from helpers.reference import load_open_clip, write_vocabulary
 from helpers.written_articles import ARTICLES
 
 from biomedclip_jax.data.text import Tokenizer, clean_caption, used_length
+from biomedclip_jax.data.unread_texts import unread_lines
 from biomedclip_jax.errors import UserError
 
 VOCABULARY = 30_522
@@ -120,3 +121,37 @@ def test_used_length() -> None:
     assert used_length(ids[:1], 0) == 3
     assert used_length(np.zeros((2, 5), int), 0) == 1
     assert used_length(np.ones((2, 5), int), 0) == 5
+
+
+def test_texts_that_are_not_read_as_they_are(tmp_path: Path, vocabulary: Path) -> None:
+    """Cut at the context; words of another script, spelt in letters or unknown; nothing left of a text."""
+    read = ["a chest ray", "5 µm, β and δ", "x", "edema (right), 3 ≥ 2", "Röntgen of the chest"]
+    cut, unknown = "tumor of the lung " * 20, ["胸部レントゲン", "Рентген грудной клетки", "", "\u200b", "🫁 🫁"]
+    texts = [*read, cut, *unknown]
+    found = Tokenizer(vocabulary, 32, 0, VOCABULARY).unread(texts)
+    assert (found.cut, found.unknown) == ([len(read)], list(range(len(read) + 1, len(texts))))
+    just = Tokenizer(vocabulary, 5, 0, VOCABULARY)
+    assert just.unread(["a chest ray"]).cut == [] and just.unread(["a chest ray 5"]).cut == [0]
+
+
+def test_unknown_signs_of_a_byte_level_vocabulary(tmp_path: Path) -> None:
+    """Every sign has a token there, or several: one that is taken apart into its bytes is as good as unknown."""
+    from tokenizers import Tokenizer as Tokens
+    from tokenizers import models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = Tokens(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    tokens.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens.save(str(tmp_path / "tokenizer.json"))
+    found = Tokenizer(tmp_path, 64, 0, 256).unread(["chest ray", "胸部レントゲン", "an edema of 5 µm"])
+    assert (found.cut, found.unknown) == ([], [1])
+
+
+def test_lines_about_them(vocabulary: Path) -> None:
+    tokenizer = Tokenizer(vocabulary, 5, 0, VOCABULARY)
+    assert unread_lines(tokenizer, ["chest", "lung"]) == []
+    (line,) = unread_lines(tokenizer, ["chest", "the lung of the chest"])
+    assert line.startswith("1 of 2 is longer than the 5 tokens") and line.endswith(": 'the lung of the chest'")
+    (line,) = unread_lines(tokenizer, ["chest", *["レントゲン"] * 7], [f"line {i}" for i in range(8)])
+    assert line.startswith("7 of 8 are mostly in signs")
+    assert line.endswith(": line 1, line 2, line 3, line 4, line 5 and 2 more")

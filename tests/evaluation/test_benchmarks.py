@@ -10,7 +10,8 @@ from PIL import Image
 
 from biomedclip_jax.data.benchmarks.chexpert import FIVE
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.benchmarks import Benchmark, benchmark, benchmarks, load_benchmark
+from biomedclip_jax.evaluation.benchmarks import Benchmark, benchmark, benchmarks, load_benchmark, published
+from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.prompts.templates import Prompts, read_prompts
 
 ALL = list(benchmarks().values())
@@ -156,3 +157,14 @@ def test_variants_share_their_images(tmp_path: Path) -> None:
 def test_options_of_a_reader(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="uncertain = 'maybe'"):
         load_benchmark("chexpert-5x200", tmp_path, uncertain="maybe")
+
+
+def test_published_numbers_of_few_labels() -> None:
+    """By the budget, as columns of our own tables are called; a data set without such numbers has no row."""
+    assert published("few-labels", "rsna") == [
+        ("paper: BiomedCLIP (figure, linear probe)", {str(Budget.parse("10%")): 0.83}),
+        ("paper: BioViL (figure, linear probe)", {str(Budget.parse("100%")): 0.824}),
+    ]
+    assert published("few-labels", "pcam") == published("few-labels", "rsna-normal") == published("few-labels", "x") == []
+    labels = {value.labels for row in benchmarks().values() for value in row.paper if value.task != "zero-shot"}
+    assert labels == {str(Budget.parse(text)) for text in ("10%", "100%")}

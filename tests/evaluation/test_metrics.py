@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+from scipy.special import logsumexp
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._metrics import (
@@ -13,8 +14,11 @@ from biomedclip_jax.evaluation._metrics import (
     Calibration,
     classification_metrics,
     confusion_counts,
+    log_odds,
     majority_metrics,
     metrics_per_class,
+    ranks,
+    softmax,
 )
 
 
@@ -33,18 +37,21 @@ def answers(n: int, classes: int, seed: int = 0, ties: bool = False) -> tuple[np
 def test_as_scikit_learn_says(classes: int, ties: bool) -> None:
     labels, probabilities = answers(300, classes, ties=ties)
     predicted = probabilities.argmax(axis=1)
-    found = classification_metrics(labels, probabilities)
+    found = classification_metrics(labels, np.log(probabilities))
     expected = {
         "accuracy": sk.accuracy_score(labels, predicted),
         "balanced_accuracy": sk.balanced_accuracy_score(labels, predicted),
         "macro_f1": sk.f1_score(labels, predicted, average="macro"),
     }
+    exact = np.round(probabilities, 12)  # equal scores are equal, whatever a sum's last digit
     if classes == 2:
-        expected["auroc"] = sk.roc_auc_score(labels, probabilities[:, 1])
-        expected["average_precision"] = sk.average_precision_score(labels, probabilities[:, 1])
+        expected["auroc"] = sk.roc_auc_score(labels, exact[:, 1])
+        expected["average_precision"] = sk.average_precision_score(labels, exact[:, 1])
     else:
-        expected["auroc"] = sk.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
-        expected["average_precision"] = sk.average_precision_score(labels, probabilities, average="macro")
+        each = [(labels == c, exact[:, c]) for c in range(classes)]
+        expected["auroc"] = np.mean([sk.roc_auc_score(*side) for side in each])
+        assert ties or expected["auroc"] == sk.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+        expected["average_precision"] = sk.average_precision_score(labels, exact, average="macro")
     if classes > 5:
         expected["top_5_accuracy"] = sk.top_k_accuracy_score(labels, probabilities, k=5)
         assert expected["top_5_accuracy"] < 1
@@ -52,6 +59,34 @@ def test_as_scikit_learn_says(classes: int, ties: bool) -> None:
     assert found == expected, "to the last digit, and nothing else"
     assert all(type(value) is float for value in found.values())
     assert len(set(found.values())) == len(found)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_rankings_survive_saturation(classes: int) -> None:
+    """Logits far apart make probabilities of exactly 1, all equal; the images are still told apart by their margins."""
+    labels, probabilities = answers(300, classes)
+    logits = np.log(probabilities)
+    sure = 2_000 * logits
+    assert (softmax(sure).max(axis=1) == 1).mean() > 0.9
+    found, expected = classification_metrics(labels, sure), classification_metrics(labels, logits)
+    for c in [1] if classes == 2 else range(classes):
+        margin = sure[:, c] - logsumexp(np.delete(sure, c, axis=1), axis=1)
+        assert log_odds(sure)[:, c] == pytest.approx(margin, abs=1e-6)
+    if classes == 2:
+        assert found["auroc"] == expected["auroc"] and found["average_precision"] == expected["average_precision"]
+        saturated = sk.roc_auc_score(labels, softmax(sure)[:, 1])
+        assert abs(saturated - found["auroc"]) > 1e-3, "what the probabilities alone would have given"
+
+
+def test_log_odds_are_those_of_the_probabilities() -> None:
+    _, probabilities = answers(50, 5)
+    logits = np.log(probabilities) + 3.0
+    assert log_odds(logits) == pytest.approx(np.log(probabilities / (1 - probabilities)), abs=1e-12)
+    two = np.array([[0.1, 0.3], [0.3, 0.1], [5.0, 5.2]])
+    assert log_odds(two)[:, 1].tolist() == (two[:, 1] - two[:, 0]).tolist(), "of two classes exactly the difference"
+    never = np.array([[0.0, -np.inf, 1.0], [-np.inf, -np.inf, 0.0]])
+    assert log_odds(never).tolist() == [[-1.0, -np.inf, 1.0], [-np.inf, -np.inf, np.inf]]
+    assert ranks(never).tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
 def test_per_class_as_scikit_learn_says() -> None:
@@ -84,7 +119,7 @@ def test_a_class_that_does_not_occur() -> None:
     labels[labels == 2] = 0
     predicted = probabilities.argmax(axis=1)
     assert (predicted == 2).any()
-    found = classification_metrics(labels, probabilities)
+    found = classification_metrics(labels, np.log(probabilities))
     present = [0, 1, 3]
     recalls = [(predicted[labels == c] == c).mean() for c in present]
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls), abs=1e-15)
@@ -94,7 +129,8 @@ def test_a_class_that_does_not_occur() -> None:
     assert found["macro_f1"] == pytest.approx(np.mean([per_class[c]["f1"] for c in "abcd"]), abs=1e-15)
     # nor does it occur in the answers: then it is as if it were not there
     probabilities[:, 2] = 0
-    found = classification_metrics(labels, probabilities)
+    with np.errstate(divide="ignore"):
+        found = classification_metrics(labels, np.log(probabilities))
     assert metrics_per_class(labels, probabilities.argmax(axis=1), "abcd")["c"] == {
         "n": 0,
         "precision": None,
@@ -108,11 +144,11 @@ def test_a_class_that_does_not_occur() -> None:
 def test_labels_of_one_class_only() -> None:
     """There is nothing to rank; NaN would not be JSON."""
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6]])
-    found = classification_metrics(np.array([0, 0]), probabilities)
+    found = classification_metrics(np.array([0, 0]), np.log(probabilities))
     assert found["accuracy"] == found["balanced_accuracy"] == 0.5
     assert found.keys() == {"accuracy", "balanced_accuracy", "macro_f1", "expected_calibration_error"}
     assert majority_metrics(np.array([1, 1]))["majority_macro_f1"] == 1
-    assert classification_metrics(np.array([0, 0]), probabilities[[0, 0]])["macro_f1"] == 1
+    assert classification_metrics(np.array([0, 0]), np.log(probabilities[[0, 0]]))["macro_f1"] == 1
 
 
 def test_calibration_by_hand() -> None:
@@ -138,14 +174,16 @@ def test_a_perfectly_calibrated_model() -> None:
     ("change", "message"),
     [
         (lambda p: np.where(np.arange(len(p))[:, None] == 2, np.nan, p), "image 2 are not finite"),
+        (lambda p: np.where(np.arange(len(p))[:, None] == 3, -np.inf, p), "image 3 are not finite"),
+        (lambda p: np.where(np.eye(len(p), 3) == 1, np.inf, p), "image 0 are not finite"),
         (lambda p: p[:0], "no image"),
     ],
 )
 def test_what_cannot_be_measured(change: Callable[[np.ndarray], np.ndarray], message: str) -> None:
     labels, probabilities = answers(5, 3)
-    probabilities = change(probabilities)
+    logits = change(np.log(probabilities))
     with pytest.raises(UserError, match=message):
-        classification_metrics(labels[: len(probabilities)], probabilities)
+        classification_metrics(labels[: len(logits)], logits)
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

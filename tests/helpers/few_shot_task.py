@@ -38,7 +38,7 @@ def make_task(candidate: Candidate, shots: int = 6, seed: int = 0, noise: float 
     directions = unit_rows(rng, len(CLASSES), 32)
     given, embeddings = make_part(rng, shots, directions, noise), Embeddings(None)
     prompts = Prompts.from_templates(CLASSES, ["a photo of {}", "this is {}", "{} in the image"])
-    sentences = embeddings.texts(candidate, prompts.flat).reshape(len(CLASSES), 3, -1).mean(axis=1)
+    sentences = embeddings.texts(candidate, prompts.flat, "prompts").reshape(len(CLASSES), 3, -1).mean(axis=1)
     text = sentences / np.linalg.norm(sentences, axis=1, keepdims=True)
     first = np.arange(len(given)) < 2 * len(CLASSES)
     train, validation = given.subset(np.flatnonzero(~first)), given.subset(np.flatnonzero(first))

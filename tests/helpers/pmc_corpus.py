@@ -46,7 +46,7 @@ def write_article(root: Path, number: int, files: dict[str, bytes], captions: li
         FIGURE.format(id=f"F{i}", number=i, caption=caption, href=name)
         for i, (name, caption) in enumerate(zip(names, captions, strict=True), 1)
     )
-    xml = XML.format(pmcid=pmcid, pmid=number % 1_000_000, year=2_000 + number % 20, figures=figures).encode()
+    xml = XML.format(pmcid=pmcid, pmid=number % 7_000_000, year=2_000 + number % 20, figures=figures).encode()
     folder = root / key
     folder.mkdir(parents=True)
     (folder / f"{key}.xml").write_bytes(xml)
@@ -60,7 +60,7 @@ def write_article(root: Path, number: int, files: dict[str, bytes], captions: li
     metadata = {
         "pmcid": pmcid,
         "version": version,
-        "pmid": number % 1_000_000,
+        "pmid": number % 7_000_000,
         "title": f"Article {number}",
         "citation": f"Journal. {number}",
         "is_pmc_openaccess": True,

@@ -1,11 +1,12 @@
-"""Noise of native code: kept back, but not with an error."""
+"""What a terminal shows: noise of native code only with an error, what is odd about files not without end."""
 
 import os
 
 import pytest
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.support.terminal import quiet_stderr
+from biomedclip_jax.support import terminal
+from biomedclip_jax.support.terminal import quiet_stderr, say_some
 
 
 def noise(text: str) -> None:
@@ -35,3 +36,14 @@ def test_a_users_mistake_does_not(capfd: pytest.CaptureFixture[str]) -> None:
         noise("noise")
         raise UserError("a mistake")
     assert capfd.readouterr().err == ""
+
+
+def test_what_is_odd_is_said_once_and_not_a_thousand_times(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "_said", set())
+    for number in [*range(100), 0]:
+        say_some(f"{number}.png: odd")
+        say_some("0.png: odd")
+    said = capsys.readouterr().err.splitlines()
+    assert said[:10] == [f"{number}.png: odd" for number in range(10)] and len(said) == 11

@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import threading
@@ -62,6 +63,18 @@ def test_the_held_out_pairs_are_evaluated_and_the_best_checkpoint_is_kept(data: 
     for way in ("image_to_text", "text_to_image"):
         for k in (1, 5, 10):
             assert lines[-1][f"held_out_{way}_recall_at_{k}"] == getattr(results, f"{way}_recall_at_{k}")
+
+
+def test_captions_that_the_model_does_not_read_whole_are_counted(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = (data / "train.csv").read_text()
+    (data / "longer.csv").write_text(table.replace("image 2,", f"{'lung ' * 40},").replace("image 4,", f"{'lung ' * 40},"))
+    short = one_stage(data, stages=(Stage(16, steps=1),))
+    run = dataclasses.replace(short, data=dataclasses.replace(short.data, train=str(data / "longer.csv")))
+    loop.train(run, tmp_path)
+    err = capsys.readouterr().err
+    assert re.search(r"^captions: 2 of 22 are longer than the \d+ tokens .*'(chest|brain) lung", err, re.M), err
 
 
 def test_the_held_out_loss_is_that_of_all_pairs_together(data: Path, tmp_path: Path) -> None:

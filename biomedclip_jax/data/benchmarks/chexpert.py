@@ -4,19 +4,20 @@
 uncertain or empty where the report says nothing. Paths begin with the release's name (CheXpert-v1.0,
 CheXpert-v1.0-small ...). GLoRIA's rule for 5x200 is: frontal, exactly one of the five present, and every other finding
 but "No Finding" absent, with empty read as absent; 200 images of each, drawn without a seed. The 1,000 images are in
-published lists (`chexpert_5x200.csv`).
+lists that others published (`chexpert_5x200.csv`, `chexpert-5x200.csv`), whose paths are in a column Path or imgpath.
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from biomedclip_jax.data._table_rows import table_rows, text_of
+from biomedclip_jax.data._table_rows import Row, table_rows, text_of
 from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.labelled.caption_table import LabelledRow
 from biomedclip_jax.data.labelled.captions import packaged_captions
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
+from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.errors import UserError
 
 FIVE = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
@@ -31,6 +32,8 @@ _OTHERS = (
     "Support Devices",
 )
 _LISTS = ("chexpert_5x200.csv", "chexpert-5x200.csv", "chexpert-5x200-meta.csv")
+_PATHS = ("Path", "imgpath")  # what lists call the column of image files
+_OURS = "drawn from train.csv with our seed, not the published list of 5x200: not to be compared with others' numbers"
 _RELEASES = "CheXpert-v1.0*"
 _HELD_OUT = 0.05  # of the patients for validation: the share in CLEFT, whose lists were not published
 _UNCERTAIN = {"ignore": -1.0, "zeros": 0.0, "ones": 1.0}
@@ -47,9 +50,8 @@ def read_chexpert(
 ) -> Labelled:
     """A split; labels are class indices in `findings`, which are the five in any order.
 
-    test: the published list, if one of `chexpert_5x200.csv`, `chexpert-5x200.csv`, `chexpert-5x200-meta.csv` is in
-    `where`;
-        else `per_class` images of each finding by GLoRIA's rule from train.csv with a fixed seed: not the same images.
+    test: the published list, if a table called so (`*5x200*.csv`) is in `where`; else `per_class` images of each finding
+    by GLoRIA's rule from train.csv with a fixed seed: not the same images, which `caveats` say.
     train: the other images of train.csv under that rule, of patients who are not in the test set. validation: of
     valid.csv.
     uncertain: what -1.0 counts as: "ignore" (such an image is not taken, GLoRIA's way), "zeros" absent, "ones"
@@ -59,6 +61,7 @@ def read_chexpert(
     if uncertain not in _UNCERTAIN:
         raise UserError(f"{name}: uncertain = {uncertain!r}; expected one of {', '.join(_UNCERTAIN)}")
     root = _release_root(where)
+    caveats: list[str] = []
     if split == "validation":
         chosen = list(_single(existing(root, "valid.csv"), _UNCERTAIN[uncertain]))
     else:
@@ -68,8 +71,20 @@ def read_chexpert(
         test = _listed(listed) if listed is not None else _drawn(root / "train.csv", pool, per_class)
         patients = {_patient_of(path) for path, _ in test}
         chosen = test if split == "test" else [each for each in pool if _patient_of(each[0]) not in patients]
-    rows = ((root / _inside_release(path), findings.index(FIVE[label])) for path, label in chosen)
-    return labelled_files(name, classes, *existing_files((str(number), *row) for number, row in enumerate(rows, 1)))
+        if split == "test" and listed is None:
+            caveats.append(_OURS)
+    rows: list[tuple[str, Path, int]] = []
+    twice: list[Reject] = []
+    seen: set[Path] = set()
+    for number, (path, label) in enumerate(chosen, 1):
+        image = root / _inside_release(path)
+        if image in seen:
+            twice.append(Reject(str(number), str(image), "listed twice"))
+        else:
+            rows.append((str(number), image, findings.index(FIVE[label])))
+        seen.add(image)
+    found, missing = existing_files(rows)
+    return labelled_files(name, classes, found, missing + twice, caveats)
 
 
 def chexpert_rows(where: Path, per_class: int = 200) -> Iterator[LabelledRow]:
@@ -91,19 +106,22 @@ def chexpert_rows(where: Path, per_class: int = 200) -> Iterator[LabelledRow]:
     seen: set[Path] = set()
     listed = _published_list(where, root)
     for source in (table, *([listed] if listed is not None else [])):  # published lists may hold images of another table
-        for _, row in table_rows(source, columns):
+        rows = table_rows(source, columns) if source == table else _rows_of_list(source)
+        for _, row in rows:
             path = text_of(row["Path"])
             image, patient = root / _inside_release(path), _patient_of(path)
             known = "test" if image in chosen else "validation" if patient in held_out else "train"
             if image in seen or (source == listed and image not in chosen):
                 continue
             seen.add(image)
-            skip = "" if text_of(row["AP/PA"]) in ("AP", "PA") else "not frontal (AP/PA)"
+            frontal = source == listed or text_of(row["AP/PA"]) in ("AP", "PA")  # the list has no others
+            skip = "" if frontal else "not frontal (AP/PA)"
             if not skip and known != "test" and patient in tested:
                 skip = "of a patient of the test set"
-            present = [finding for finding in FIVE if text_of(row[finding]) in ("1", "1.0")]
+            present = [finding for finding in FIVE if _is_present(row[finding])]
             five = chosen.get(image) or (present[0] if len(present) == 1 else "")
-            yield LabelledRow(image, {**row, "five": five.lower()}, known, skip)
+            told = {column: row.get(column, "") for column in columns}
+            yield LabelledRow(image, {**told, "five": five.lower()}, known, skip)
 
 
 def _release_root(where: Path) -> Path:
@@ -113,8 +131,16 @@ def _release_root(where: Path) -> Path:
 
 
 def _published_list(where: Path, root: Path) -> Path | None:
-    """The list of 5x200's images, if there is one."""
-    return next((folder / file for folder in (where, root) for file in _LISTS if (folder / file).is_file()), None)
+    """The list of 5x200's images, if there is one. UserError for several of which none has a usual name."""
+    for folder in (where, root):
+        there = {path.name.lower(): path for path in sorted(folder.glob("*.[cC][sS][vV]")) if "5x200" in path.name.lower()}
+        usual = next((there[name] for name in _LISTS if name in there), None)
+        if usual is None and len(there) > 1:
+            names = ", ".join(path.name for path in there.values())
+            raise UserError(f"{folder}: {names}: which is the list of 5x200? Call it {_LISTS[0]}, or move the others")
+        if there:
+            return usual or next(iter(there.values()))
+    return None
 
 
 def _single(path: Path, uncertain: float) -> Iterator[tuple[str, int]]:
@@ -146,8 +172,8 @@ def _drawn(table: Path, pool: Sequence[tuple[str, int]], per_class: int) -> list
 
 def _listed(path: Path) -> list[tuple[str, int]]:
     rows: list[tuple[str, int]] = []
-    for number, row in table_rows(path, ["Path", *FIVE]):
-        present = [label for label, finding in enumerate(FIVE) if text_of(row[finding]) in ("1.0", "1")]
+    for number, row in _rows_of_list(path):
+        present = [label for label, finding in enumerate(FIVE) if _is_present(row[finding])]
         if len(present) != 1:
             raise UserError(
                 f"{path}, row {number}: {len(present)} of the five findings; expected one: is it the list of 5x200?"
@@ -156,13 +182,34 @@ def _listed(path: Path) -> list[tuple[str, int]]:
     return rows
 
 
+def _rows_of_list(path: Path) -> Iterator[tuple[int, Row]]:
+    """The rows of a published list, their image file as "Path", whatever the list calls it."""
+    for number, row in table_rows(path, FIVE):
+        column = next((name for name in _PATHS if name in row), None)
+        if column is None:
+            raise UserError(f"{path}: no column {' or '.join(map(repr, _PATHS))}; there are {', '.join(map(repr, row))}")
+        if not text_of(row[column]):
+            raise UserError(f"{path}, row {number}: {column} is empty; is it the list of 5x200?")
+        yield number, {**row, "Path": row[column]}
+
+
+def _is_present(value: object) -> bool:
+    return text_of(value).lower() in ("1", "1.0", "true")
+
+
 def _inside_release(path: str) -> Path:
-    """CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> train/patient00001/..."""
-    parts = Path(path).parts
-    first = next((number for number, part in enumerate(parts) if part in ("train", "valid")), 1)
-    return Path(*parts[first:])
+    """The path in the release's folder, whatever a table writes before it.
+
+    CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> train/patient00001/...
+    """
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    patient = next((number for number, part in enumerate(parts) if part.startswith("patient")), None)
+    splits = [number for number, part in enumerate(parts[:patient]) if part in ("train", "valid", "test")]
+    if splits:
+        return Path(*parts[splits[-1] :])
+    return Path("train", *parts[patient:]) if patient is not None else Path(*parts[1:])
 
 
 def _patient_of(path: str) -> str:
     """CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> patient00001."""
-    return next((part for part in Path(path).parts if part.startswith("patient")), path)
+    return next((part for part in PurePosixPath(path.replace("\\", "/")).parts if part.startswith("patient")), path)

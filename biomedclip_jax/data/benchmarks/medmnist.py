@@ -28,6 +28,7 @@ _KEYS = {"train": "train", "validation": "val", "test": "test"}
 def read_medmnist(name: str, where: Path, split: str, classes: Sequence[str], flag: str, size: int = 28) -> Labelled:
     """A split of the set `flag`. Of ChestMNIST, whose images have any number of findings, those with exactly one.
 
+    How many that are is in `caveats`.
     UserError for a file that is missing, damaged, or holds other arrays.
     """
     check_split(name, split, tuple(_KEYS))
@@ -41,8 +42,10 @@ def read_medmnist(name: str, where: Path, split: str, classes: Sequence[str], fl
         raise UserError(
             f"{path}: {_KEYS[split]}_labels is {labels.dtype} {list(labels.shape)}, expected integers [{images.shape[0]}, 1]"
         )
+    caveats: list[str] = []
     if labels.shape[1] > 1:
         kept = np.flatnonzero((labels != 0).sum(axis=1) == 1)
+        caveats.append(f"the {len(kept):,} of {len(labels):,} images with exactly one finding")
         labels = labels[kept].argmax(axis=1)[:, None]
     else:
         kept = np.arange(len(labels))
@@ -57,6 +60,7 @@ def read_medmnist(name: str, where: Path, split: str, classes: Sequence[str], fl
         names=[f"{path}, {split} image {index}" for index in kept],
         labels=labels[:, 0].astype(np.int64),
         fingerprint=fingerprint([file_fingerprint([path]), split]),
+        caveats=tuple(caveats),
     )
 
 

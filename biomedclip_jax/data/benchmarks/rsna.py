@@ -9,7 +9,8 @@ images of stage_2_test_images have no labels.
 import math
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -21,7 +22,17 @@ from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.errors import UserError
 
 _IMAGES, _LABELS, _CLASSES = "stage_2_train_images", "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
-_NORMAL = "Normal"
+_NORMAL, _OTHER, _SICK = "normal", "no lung opacity / not normal", "lung opacity"  # the three classes, in lower case
+_SEED = "the 30 % of the rows are drawn with a seed of ours: BiomedCLIP's own draw is not known"
+
+
+@dataclass(frozen=True)
+class _Division:
+    """(patient, Target) of the images of a split, in order, and why others are not among them: (patient, reason)."""
+
+    rows: list[tuple[str, int]]
+    rejected: list[tuple[str, str]]
+    caveats: tuple[str, ...] = ()
 
 
 def read_rsna(name: str, where: Path, split: str, classes: Sequence[str], negative: str, division: str) -> Labelled:
@@ -33,24 +44,36 @@ def read_rsna(name: str, where: Path, split: str, classes: Sequence[str], negati
         boxes. The seed is a guess, and a training set to go with it is not known, so there is a test split only.
         "none", all as test. "balanced", the lists `rsna_pneumonia_{train,test}.csv` (Path, Normal, Pneumonia) of
         MedCLIP's successors.
-    A patient without a .dcm is in `rejects`. UserError for tables that are missing or miss a column.
+    In `rejects`: patients without a .dcm, with contradicting labels or, where that decides, in no row of the classes; and,
+    of the test split, images that the labels don't list. UserError for tables that are missing or miss a column.
     """
     check_split(
         name, split, {"patients": ("train", "validation", "test"), "balanced": ("train", "test")}.get(division, ("test",))
     )
     folder = existing(where, _IMAGES)
-    if division == "balanced":
-        rows = _listed(existing(where, f"rsna_pneumonia_{split}.csv"))
-    else:
-        rows = _divided(where, split, negative, division)
     there = {entry.name for entry in os.scandir(folder)}
-    found = [(folder / f"{patient}.dcm", target) for patient, target in rows if f"{patient}.dcm" in there]
+    unlisted: list[Reject] = []
+    if division == "balanced":
+        divided = _listed(existing(where, f"rsna_pneumonia_{split}.csv"))
+    else:
+        path = existing(where, _LABELS)
+        labels = [
+            (text_of(row["patientId"]), _target(path, row["Target"])) for _, row in table_rows(path, ["patientId", "Target"])
+        ]
+        divided = _divided(where, labels, split, negative, division)
+        if split == "test":
+            known = {f"{patient}.dcm" for patient, _ in labels}
+            known |= {f"{patient}.dcm" for patient, _ in divided.rejected}
+            others = sorted(file for file in there - known if file.lower().endswith(".dcm"))
+            unlisted = [Reject("", str(folder / file), f"not in {_LABELS}") for file in others]
+    found = [(folder / f"{patient}.dcm", target) for patient, target in divided.rows if f"{patient}.dcm" in there]
     rejects = [
         Reject(str(number), str(folder / f"{patient}.dcm"), "no .dcm for this patient")
-        for number, (patient, _) in enumerate(rows, 1)
+        for number, (patient, _) in enumerate(divided.rows, 1)
         if f"{patient}.dcm" not in there
     ]
-    return labelled_files(name, classes, found, rejects)
+    rejects += [Reject("", str(folder / f"{patient}.dcm"), reason) for patient, reason in divided.rejected]
+    return labelled_files(name, classes, found, rejects + unlisted, divided.caveats)
 
 
 def rsna_rows(where: Path) -> Iterator[LabelledRow]:
@@ -66,33 +89,76 @@ def rsna_rows(where: Path) -> Iterator[LabelledRow]:
             yield LabelledRow(Path(reject.image), {}, split, reject.reason)
 
 
-def _divided(where: Path, split: str, negative: str, division: str) -> list[tuple[str, int]]:
-    path = existing(where, _LABELS)
-    rows = [(text_of(row["patientId"]), _target(path, row["Target"])) for _, row in table_rows(path, ["patientId", "Target"])]
+def _divided(where: Path, labels: Sequence[tuple[str, int]], split: str, negative: str, division: str) -> _Division:
+    """labels: (patient, Target) of each row of the labels, a patient's own once for each box."""
+    targets: dict[str, set[int]] = {}
+    for patient, target in labels:
+        targets.setdefault(patient, set()).add(target)
     if division == "boxes":
-        chosen = [rows[i] for i in halves(len(rows), 0.3)[1]]
+        chosen = [labels[i] for i in halves(len(labels), 0.3)[1]]
     else:
-        patients: dict[str, int] = {}
-        for patient, target in rows:
-            patients[patient] = max(target, patients.get(patient, 0))
-        chosen = sorted(patients.items())
+        chosen = sorted((patient, max(own)) for patient, own in targets.items())
         if division == "patients":
             train, others = halves(len(chosen), 0.3)
             test, validation = (others[half] for half in halves(len(others), 0.5))  # GLoRIA calls the first half test
             chosen = [chosen[i] for i in {"train": train, "validation": validation, "test": test}[split]]
+    faults = {patient: "Target is 0 in one row and 1 in another" for patient, own in targets.items() if len(own) > 1}
+    faults |= {"": "patientId is empty"}
+    caveats = [_SEED] if division == "boxes" else []
+    kinds: dict[str, set[str]] = {}
     if negative == "normal":
         info = existing(where, _CLASSES)
-        normal = {text_of(row["patientId"]) for _, row in table_rows(info, ["patientId", "class"]) if row["class"] == _NORMAL}
-        if not normal:
-            raise UserError(f"{info}: no row of class {_NORMAL!r}; download it again")
-        chosen = [(patient, target) for patient, target in chosen if target or patient in normal]
-    return chosen
+        kinds = _classes(info)
+        if not any(_NORMAL in kinds.get(patient, ()) for patient in targets):
+            raise UserError(f"{info}: no row of class 'Normal' for a patient of {_LABELS}; download both again")
+        for patient, target in chosen:
+            if not target and (reason := _no_class(kinds.get(patient, set()))):
+                faults.setdefault(patient, reason)
+        whole = [(patient, target) for patient, target in chosen if patient not in faults]
+        kept = [(patient, target) for patient, target in whole if target or kinds[patient] == {_NORMAL}]
+        if len(kept) < len(whole):
+            caveats.append(f"without {len(whole) - len(kept):,} of class 'No Lung Opacity / Not Normal', by definition")
+    else:
+        kept = [(patient, target) for patient, target in chosen if patient not in faults]
+    rejected = [(patient, faults[patient]) for patient, _ in chosen if patient in faults]
+    if negative == "normal" and split == "test":
+        rejected += [(patient, f"not in {_LABELS}") for patient in sorted(kinds.keys() - targets.keys()) if patient]
+    return _Division(kept, rejected, tuple(caveats))
 
 
-def _listed(path: Path) -> list[tuple[str, int]]:
-    return [
-        (Path(text_of(row["Path"])).stem, _target(path, row["Pneumonia"])) for _, row in table_rows(path, ["Path", "Pneumonia"])
+def _classes(path: Path) -> dict[str, set[str]]:
+    """The classes of each patient, in lower case."""
+    found: dict[str, set[str]] = {}
+    for _, row in table_rows(path, ["patientId", "class"]):
+        found.setdefault(text_of(row["patientId"]), set()).add(text_of(row["class"]).lower())
+    return found
+
+
+def _no_class(kinds: set[str]) -> str:
+    """Why it is not known whether a patient without a box is healthy; "" where it is."""
+    if not kinds:
+        return f"not in {_CLASSES}"
+    if len(kinds) > 1:
+        return f"several classes in {_CLASSES}"
+    (kind,) = kinds
+    if kind == _SICK:
+        return f"Target is 0, but the class is 'Lung Opacity' in {_CLASSES}"
+    return "" if kind in (_NORMAL, _OTHER) else f"no known class in {_CLASSES}"
+
+
+def _listed(path: Path) -> _Division:
+    rows = [
+        (PurePosixPath(text_of(row["Path"]).replace("\\", "/")).stem, _target(path, row["Pneumonia"]))
+        for _, row in table_rows(path, ["Path", "Pneumonia"])
     ]
+    targets: dict[str, set[int]] = {}
+    for patient, target in rows:
+        targets.setdefault(patient, set()).add(target)
+    both = [patient for patient, own in targets.items() if len(own) > 1]
+    return _Division(
+        [(patient, target) for patient, target in rows if patient not in both],
+        [(patient, "Pneumonia is 0 in one row and 1 in another") for patient in both],
+    )
 
 
 def halves(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,48 +1,47 @@
 """DICOM files as ordinary 8-bit images, shown as a viewer would show them at first.
 
-The order of the steps and their formulas are DICOM PS3.3: modality transform (C.11.1), then windowing (C.11.2), then
-MONOCHROME1 inverted (C.7.6.3.1.2). Needs pydicom, which is imported when the first DICOM file is read.
+Needs pydicom, which is imported when the first DICOM file is read.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.images.load import DICOM_SUFFIXES, one_line, quiet_readers
+from biomedclip_jax.data.images import _dicom_jpeg
+from biomedclip_jax.data.images._deep import FEW_SHADES, count_shades, say_few_shades, to_8_bits
+from biomedclip_jax.data.images._dicom_gray import gray
+from biomedclip_jax.data.images.load import one_line, quiet_readers
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.terminal import say_some
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
 
 def load_dicom(path: str | Path, content: IO[bytes] | None = None) -> Image.Image:
-    """The first frame of a DICOM file as an image of mode "L" or "RGB". content: read instead of the file at `path`.
+    """A DICOM file as an image of mode "L" or "RGB". content: read instead of the file at `path`.
 
-    Gray: rescale slope and intercept or modality table; then the VOI table, else the first window, else the range of
-    the pixels that are not padding; MONOCHROME1 inverted; padding black. Colour: RGB, YBR and palettes become RGB.
-    A file without preamble and file-meta header is accepted under the suffixes .dcm and .dicom.
+    Of several frames the first; where that has one shade, one of the middle, which is said on stderr. Gray: see
+    `gray`. Colour: RGB, YBR and palettes become RGB. Files without preamble and file-meta header are read, too.
 
     Raises `UserError` for a missing or damaged file, one without pixels, and one whose compression nothing installed
     can decode.
     """
-    path = Path(path)
     try:
         import pydicom
-        from pydicom.errors import InvalidDicomError
     except ImportError:
         raise UserError(f"{path}: reading DICOM needs pydicom: pip install 'biomedclip_jax[dicom]'") from None
     with quiet_readers():
         try:
-            dataset = pydicom.dcmread(content or path, force=path.suffix.lower() in DICOM_SUFFIXES)
+            dataset = pydicom.dcmread(content or path, force=True)
             _require_pixels(dataset, path)
-            pixels = _first_frame(dataset)
+            pixels = _shown(dataset, path)
         except UserError:
             raise
-        except InvalidDicomError:
-            raise UserError(f"{path}: not DICOM (no DICM mark); rename it to .dcm if it is DICOM without that mark") from None
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
         except Exception as error:  # what a damaged or odd element raises in pydicom is anybody's guess
@@ -51,12 +50,12 @@ def load_dicom(path: str | Path, content: IO[bytes] | None = None) -> Image.Imag
     return Image.fromarray(pixels)
 
 
-def _require_pixels(dataset: "Dataset", path: Path) -> None:
+def _require_pixels(dataset: "Dataset", path: str | Path) -> None:
     from pydicom import uid
     from pydicom.pixels.decoders.base import get_decoder
 
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        if not dataset.preamble:
+        if not dataset.preamble and "SOPClassUID" not in dataset:
             raise UserError(f"{path}: not a DICOM file, or one without an image: leave it out")
         content = dataset.get("SOPClassUID")
         kind = one_line(content.name) if content else "unknown content"
@@ -67,6 +66,7 @@ def _require_pixels(dataset: "Dataset", path: Path) -> None:
         dataset.file_meta.TransferSyntaxUID = uid.ImplicitVRLittleEndian if implicit else explicit
     syntax = dataset.file_meta.TransferSyntaxUID
     name = one_line(syntax.name)
+    _dicom_jpeg.register()
     try:
         decodable = get_decoder(syntax).is_available
     except NotImplementedError:
@@ -75,87 +75,41 @@ def _require_pixels(dataset: "Dataset", path: Path) -> None:
         raise UserError(f"{path}: no decoder is installed for {name}: pip install 'biomedclip_jax[dicom]'")
 
 
-def _first_frame(dataset: "Dataset") -> np.ndarray:
+def _shown(dataset: "Dataset", path: str | Path) -> np.ndarray:
+    """uint8 [H,W] or [H,W,3] of the frame that stands for the file."""
+    _dicom_jpeg.correct_colour_space(dataset)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    pixels = _frame(dataset, 0, path)
+    if frames > 1 and count_shades(pixels) == 1:
+        for index in dict.fromkeys((frames // 2, 3 * frames // 4, frames // 4, frames - 1)):
+            other = _frame(dataset, index, path)
+            if count_shades(other) > 1:
+                say_some(f"{path}: the first of its {frames} frames has one shade: frame {index + 1} is used")
+                pixels = other
+                break
+    shades = count_shades(pixels)
+    if shades == 1 or (shades < FEW_SHADES and dataset.get("BitsAllocated", 32) > 8):
+        say_few_shades(path, shades)
+    return pixels
+
+
+def _frame(dataset: "Dataset", index: int, path: str | Path) -> np.ndarray:
     """uint8 [H,W] or [H,W,3]."""
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
-    stored = pixel_array(dataset, index=0)  # YBR_FULL and YBR_FULL_422 come out as RGB
+    # YBR_FULL and YBR_FULL_422 come out as RGB
+    stored = pixel_array(dataset, index=index, decoding_plugin=_dicom_jpeg.plugin_for(dataset))
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(stored, dataset)[..., :3]
         # 16-bit tables that hold 8-bit values are against the standard and common.
         return (colours >> (8 if colours.max() > 255 else 0)).astype(np.uint8)
     if stored.ndim == 3:
-        if kind not in ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"):
+        if kind not in _COLOURS:
             raise NotImplementedError(f"colour kind {kind} is not supported")
-        return (stored >> max(dataset.BitsStored - 8, 0)).astype(np.uint8)
-    return _gray(stored, dataset)
-
-
-def _gray(stored: np.ndarray, dataset: "Dataset") -> np.ndarray:
-    """Stored values [H,W] of any integer or float dtype, as uint8 [H,W]."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi
-
-    padding = _padding(stored, dataset)
-    if dataset.get("ModalityLUTSequence"):
-        values = apply_modality_lut(stored, dataset)
-    else:
-        rescale = _of_first_frame(dataset, "PixelValueTransformationSequence")
-        values = stored * (_number(rescale, "RescaleSlope") or 1.0) + (_number(rescale, "RescaleIntercept") or 0.0)
-    if not np.isfinite(values).all():
-        raise ValueError("some pixels are NaN or infinite")
-
-    window = _of_first_frame(dataset, "FrameVOILUTSequence")
-    center, width = _number(window, "WindowCenter"), _number(window, "WindowWidth")
-    if dataset.get("VOILUTSequence"):
-        bits = dataset.VOILUTSequence[0].LUTDescriptor[2]
-        shade = apply_voi(values, dataset) / (2**bits - 1)
-    elif center is not None and width is not None and width > 0:
-        shade = _windowed(values, center, width, window.get("VOILUTFunction") or "LINEAR")
-    else:
-        visible = values[~padding]
-        low, high = (visible.min(), visible.max()) if visible.size else (0.0, 0.0)
-        shade = (values - low) / ((high - low) or 1.0)
-
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
-        shade = 1.0 - shade
-    shade = np.where(padding, 0.0, np.clip(shade, 0.0, 1.0))
-    return np.rint(shade * 255).astype(np.uint8)
-
-
-def _windowed(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
-    """Shades, 0 black and 1 white, unclipped: DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
-    if function == "SIGMOID":
-        return 0.5 + 0.5 * np.tanh(2.0 * (values - center) / width)  # = 1 / (1 + exp(-4 (x - c) / w)), no overflow
-    if function == "LINEAR_EXACT" or width <= 1:  # LINEAR is undefined below 1 and a step at 1
-        return (values - center) / width + 0.5
-    return (values - (center - 0.5)) / (width - 1) + 0.5
-
-
-def _padding(stored: np.ndarray, dataset: "Dataset") -> np.ndarray:
-    """bool [H,W]: the pixels that were never measured (PS3.3 C.7.5.1.1.2)."""
-    first = _number(dataset, "PixelPaddingValue")
-    if first is None:
-        return np.zeros(stored.shape, bool)
-    last = _number(dataset, "PixelPaddingRangeLimit")
-    # Writers store a negative value as unsigned: 63536 in a signed 16-bit image is -2000. The cast wraps it round.
-    ends = np.array([first, first if last is None else last]).astype(np.int64).astype(stored.dtype)
-    return (stored >= ends.min()) & (stored <= ends.max())
-
-
-def _of_first_frame(dataset: "Dataset", sequence: str) -> "Dataset":
-    """Where the settings of the first frame are: in the functional groups of an enhanced file, else at the top."""
-    for groups in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
-        frames = dataset.get(groups)
-        if frames and frames[0].get(sequence):
-            return frames[0].get(sequence)[0]
-    return dataset
-
-
-def _number(dataset: "Dataset", keyword: str) -> float | None:
-    """The element's value, the first of several; None where it is absent or empty."""
-    value: Any = dataset.get(keyword)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = value[0] if value else None
-    return None if value in (None, "") else float(value)
+        shift = max(dataset.BitsStored - 8, 0)
+        if shift and stored.max() >> shift < 64:  # fewer bits than declared
+            return to_8_bits(stored, path)
+        return (stored >> shift).astype(np.uint8)
+    return gray(stored, dataset, index, path)

@@ -5,17 +5,21 @@ neighbour, say) and converts to RGB afterwards.
 """
 
 import io
+import logging
+import struct
 import textwrap
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from biomedclip_jax.data.images._deep import to_8_bits
+from biomedclip_jax.data.images._deep_files import is_deep, is_tiff, load_deep
 from biomedclip_jax.errors import UserError
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -27,6 +31,10 @@ _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000", "AVI
 _ARRAY_KINDS = (
     "uint8 [H,W], [H,W,1], [H,W,3] or [H,W,4], uint16 or bool [H,W], or float [H,W] or [H,W,3] with values from 0 to 1"
 )
+
+_HEAD = 4096  # bytes that say what a file is
+
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it logs what it raises, and the name is missing
 
 _quiet_lock = threading.Lock()
 _quiet_users = 0
@@ -48,10 +56,11 @@ def load_image(source: ImageSource, name: str = "image") -> Image.Image:
     """A decoded image in its own mode. Messages call it by its path, or by `name`.
 
     A path, or the bytes of a file: any common image file (the first frame of several), or DICOM, recognised by content.
-    Pixels deeper than 8 bits become mode "L": integers are shifted right until the brightest pixel fits 8 bits
-    (0..4095 is divided by 16; 0..255 stays), after the darkest is moved to 0 if it is negative; floats from 0 to 1
-    are multiplied by 255, other floats stretched from their minimum and maximum. The orientation tag of a photograph
-    is not applied, nor does open_clip apply it.
+    Pixels deeper than 8 bits are brought to 8: integers are shifted right until the brightest sample of all channels
+    fits (0..4095 is divided by 16; 0..255 stays), after the darkest is moved to 0 if it is negative or far from it;
+    floats from 0 to 1 are multiplied by 255, other floats stretched from their minimum and maximum. A hot pixel and
+    no-data have no say in that; what becomes fewer than 16 shades is named on stderr. The orientation tag of a
+    photograph is not applied, nor does open_clip apply it (to TIFF files Pillow does).
     A PIL image: the same object, so that `preprocess` does with it what open_clip does.
     An array: uint8 [H,W], [H,W,1], [H,W,3], [H,W,4]; uint16 [H,W] by the rule above; bool [H,W] as 0 and 255;
     float [H,W] or [H,W,3] from 0 to 1.
@@ -81,6 +90,16 @@ def load_image(source: ImageSource, name: str = "image") -> Image.Image:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
+def image_size(source: str | Path | bytes, name: str = "image") -> tuple[int, int]:
+    """Width and height of what `load_image` makes of a path or the bytes of a file, read from its head where that is
+    enough. Raises `UserError` as `load_image` does.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with quiet_readers(), suppress(Exception), Image.open(file, formats=_FORMATS) as image:
+        return image.size
+    return load_image(source, name).size
+
+
 @contextmanager
 def quiet_readers() -> Iterator[None]:
     """No Python warning of Pillow or pydicom inside the block: odd files are common, and what matters is an error.
@@ -106,35 +125,81 @@ def quiet_readers() -> Iterator[None]:
 
 def _read(file: IO[bytes], name: str | Path) -> Image.Image:
     with quiet_readers():
-        head = file.read(256)
+        head = file.read(_HEAD)
         if not head:
             raise UserError(f"{name}: the file is empty: download or export it again")
-        if _is_web_page(head):
-            raise UserError(f"{name}: a web page, not an image (an error page of the download?): fetch it again")
+        if said := _markup(head):
+            raise UserError(f"{name}: {said}")
         file.seek(0)
         if not is_dicom(Path(name), head):
-            return _decode(file, name)
+            return _decode(file, name, head)
         from biomedclip_jax.data.images._dicom import load_dicom
 
         return load_dicom(name, file)
 
 
 def is_dicom(path: Path, head: bytes) -> bool:
-    """Whether a file that begins with `head` (132 bytes or more) is DICOM: by its magic, else by its suffix."""
-    return head[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES
+    """Whether a file that begins with `head` (256 bytes or more) is DICOM: by its mark or its first elements, else by
+    its suffix.
+    """
+    return head[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES or is_bare_dicom(head)
 
 
-def _decode(file: IO[bytes], path: str | Path) -> Image.Image:
+def is_bare_dicom(head: bytes) -> bool:
+    """Whether a file begins with DICOM's elements, without preamble and mark: two of groups 2 or 8, in their order."""
+    for order in ("<", ">"):
+        position, tags = 0, []
+        while len(tags) < 2 and len(head) >= position + 12:
+            tag = struct.unpack_from(f"{order}HH", head, position)
+            kind = head[position + 4 : position + 6]
+            explicit = kind.isalpha() and kind.isupper()
+            size = (
+                struct.unpack_from(f"{order}H", head, position + 6)
+                if explicit
+                else struct.unpack_from(f"{order}I", head, position + 4)
+            )
+            tags.append(tag)
+            if tag[0] not in (2, 8) or size[0] % 2 or (explicit and kind in (b"OB", b"OW", b"SQ", b"UN", b"UT")):
+                tags = tags[:-1]
+                break
+            position += 8 + size[0]
+        if len(tags) == 2 and tags[0] < tags[1]:
+            return True
+    return False
+
+
+def _decode(file: IO[bytes], name: str | Path, head: bytes) -> Image.Image:
     try:
         image = Image.open(file, formats=_FORMATS)
+        if not is_deep(image, head):
+            return _whole(image, name)
     except UnidentifiedImageError:
-        known = " ".join(IMAGE_SUFFIXES)
-        raise UserError(f"{path}: not an image, or damaged at its beginning; expected one of {known}") from None
+        if not is_tiff(head) and not head.startswith(b"\xff\xd8"):
+            known = " ".join(IMAGE_SUFFIXES)
+            raise UserError(f"{name}: not an image, or damaged at its beginning; expected one of {known}") from None
+    except UserError:
+        raise
     except Exception as error:
-        raise _damaged(path, error) from error
-    image = _load_pixels(image, path)
+        if not is_tiff(head) or isinstance(error, Image.DecompressionBombError):
+            raise _damaged(name, error) from error
+    try:
+        return load_deep(file, name, head)
+    except UserError:
+        raise
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _whole(image: Image.Image, name: str | Path) -> Image.Image:
+    """An opened image, loaded; gray ones of 16 or 32 bits (PNG, PGM ...) as 8 bits."""
+    image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(np.asarray(image), path))
+        return Image.fromarray(to_8_bits(np.asarray(image), name))
+    if image.mode == "LAB":  # of TIFF, which Pillow itself converts to no other mode
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
     return image
 
 
@@ -159,9 +224,16 @@ def _damaged(name: str | Path, error: Exception) -> UserError:
     return UserError(f"{name}: a damaged or incomplete image ({reason}): download or export it again")
 
 
-def _is_web_page(head: bytes) -> bool:
+def _markup(head: bytes) -> str | None:
+    """What to say of a file that begins as a page of markup; None of any other."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--"))
+    if not text.startswith((b"<!doctype html", b"<!doctype svg", b"<html", b"<head", b"<?xml", b"<!--", b"<svg")):
+        return None
+    if b"<svg" in text.partition(b"<html")[0]:
+        return "SVG / XML, not a picture of pixels: export it as PNG"
+    if text.startswith(b"<?xml") and b"<html" not in text:
+        return "SVG / XML, not a picture of pixels (a web page that says what went wrong?): fetch it again"
+    return "a web page, not an image (an error page of the download?): fetch it again"
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -173,25 +245,9 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if fits and kind == "b" and channels == ():
         return Image.fromarray(array.astype(np.uint8) * 255)
     if fits and kind == "u" and array.dtype.itemsize == 2 and channels == ():
-        return Image.fromarray(_to_8_bits(array, got))
+        return Image.fromarray(to_8_bits(array, got))
     if fits and kind == "f" and channels in ((), (3,)):
         if not (array.min() >= 0 and array.max() <= 1):  # also true of NaN
             raise UserError(f"image array of {got}: values from {array.min()} to {array.max()}, expected 0 to 1")
-        return Image.fromarray(_to_8_bits(array, got))
+        return Image.fromarray(to_8_bits(array, got))
     raise UserError(f"image array of {got}: expected {_ARRAY_KINDS}")
-
-
-def _to_8_bits(values: np.ndarray, name: str | Path) -> np.ndarray:
-    """The rule of `load_image` for deep pixels: any integer or float dtype to uint8, same shape."""
-    if values.dtype.kind == "f":
-        values = values.astype(np.float64)
-        low, high = values.min(), values.max()
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise UserError(f"{name}: some pixels are NaN or infinite: replace them by numbers")
-        if low >= 0 and high <= 1:
-            low, high = 0.0, 1.0
-        return np.rint((values - low) * (255 / ((high - low) or 1.0))).astype(np.uint8)
-    darkest = int(values.min())
-    if darkest < 0:
-        values = values.astype(np.int64) - darkest
-    return (values >> max(int(values.max()).bit_length() - 8, 0)).astype(np.uint8)

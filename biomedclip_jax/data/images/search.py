@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
+from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, is_bare_dicom
 from biomedclip_jax.errors import UserError
 
-_HEAD = 132  # bytes, up to DICOM's mark
+_HEAD = 4096  # bytes: DICOM's mark, or its first elements
 _MARKS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8", b"\0\0\1\0"),
     *(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),  # JPEG 2000, as a file and as a bare stream
@@ -75,11 +75,8 @@ def begins_as_image(path: Path) -> bool:
     netpbm = head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     avif = head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"mif1")
-    # DICOM without its preamble: the first element is of group 2 or 8, and names its type in two capital letters
-    of_group = head[:1] in (b"\2", b"\x08") and head[1:2] == head[3:4] == b"\0"
-    bare = of_group and head[4:6].isalpha() and head[4:6].isupper()
     bmp = head[:2] == b"BM" and head[15:18] == bytes(3)  # the size of the next header, a small number
-    return netpbm or webp or avif or bare or bmp
+    return netpbm or webp or avif or bmp or is_bare_dicom(head)
 
 
 def say_left_out(counts: Counter[str]) -> str:

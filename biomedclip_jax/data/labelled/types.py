@@ -21,7 +21,8 @@ class Labelled:
     image.
     labels: int64 [n], class indices from 0 to C - 1.
     fingerprint: changes when an image, or their order, does; embeddings are cached under it.
-    rejects: what was left out when the data were opened, and why.
+    rejects: what was left out when the data were opened, and why. whole: how many images there are where nothing is
+    missing, None where that is not known. caveats: what has to be said beside every number of these data.
     """
 
     name: str
@@ -31,12 +32,14 @@ class Labelled:
     labels: np.ndarray
     fingerprint: str
     rejects: tuple[Reject, ...] = ()
+    whole: int | None = None
+    caveats: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, positions: np.ndarray) -> "Labelled":
-        """The images at these positions (int [m]), in this order; without rejects."""
+        """The images at these positions (int [m]), in this order; without rejects and caveats."""
         chosen = [int(i) for i in positions]
         return Labelled(
             name=self.name,
@@ -49,7 +52,11 @@ class Labelled:
 
 
 def labelled_files(
-    name: str, classes: Sequence[str], found: Sequence[tuple[Path, int]], rejects: Sequence[Reject] = ()
+    name: str,
+    classes: Sequence[str],
+    found: Sequence[tuple[Path, int]],
+    rejects: Sequence[Reject] = (),
+    caveats: Sequence[str] = (),
 ) -> Labelled:
     """Labelled images from image files, each with its class index. UserError if there is none."""
     if not found:
@@ -63,6 +70,7 @@ def labelled_files(
         labels=np.array([label for _, label in found], np.int64),
         fingerprint=file_fingerprint(paths),
         rejects=tuple(rejects),
+        caveats=tuple(caveats),
     )
 
 
@@ -78,3 +86,8 @@ def existing_files(rows: Iterable[tuple[str, Path, int]]) -> tuple[list[tuple[Pa
         else:
             rejects.append(Reject(number, str(image), "image file is not there"))
     return found, rejects
+
+
+def labels_fingerprint(data: Labelled) -> str:
+    """A hash that changes when an image, a label, the classes or the order of one of these does."""
+    return fingerprint([data.fingerprint, *data.classes, *map(str, data.labels.tolist())])

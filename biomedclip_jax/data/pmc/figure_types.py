@@ -1,11 +1,12 @@
-"""What kind of picture a figure is, told from its caption: the 30 types of García Seco de Herrera et al. (2015), of
-ImageCLEF.
+"""What kinds of pictures a figure shows, told from its caption by keywords.
 
-The types and their keywords are in `figure_types.toml`. Keywords of one or more words are looked for among the
-caption's words; hyphens, slashes and the like only part words ("X-ray" is "x ray", "PET/CT" is "PET CT"). The longest
-keyword wins: "CT angiography" is no "CT", "Table 3" no "table". Pictures that have no type of their own in that
-taxonomy stand with the nearest: protein structures with 3D, phylogenetic trees and maps with charts, fundus pictures
-and OCT with photographs of organs.
+The types are those of García Seco de Herrera et al. (2015), of ImageCLEF, where captions tell them apart; those
+that they do not tell apart are one type here (photographs of skin, organs and all else; transmission and scanning
+electron microscopy), and OCT is added. `figure_types.toml` has them, with their keywords. Keywords of one
+or more words are looked for among the caption's words; hyphens, slashes and the like only part words ("X-ray" is "x
+ray", "PET/CT" is "PET CT"). The longest keyword wins: "CT angiography" is no "CT", "heat map" no "map".
+
+A caption of several panels may name several types: the figure is "mixed". One that names none is "unknown".
 """
 
 import re
@@ -17,31 +18,38 @@ from pathlib import Path
 
 from biomedclip_jax.errors import UserError
 
-UNKNOWN = "unknown"
+UNKNOWN, MIXED = "unknown", "mixed"
 _TABLE = Path(__file__).with_suffix(".toml")
-_TITLE_WORDS = 14  # what stands first says most
 _WORD = re.compile(r"[^\W_]+")
 _NUMBER = re.compile(r"[sS]?\d+[a-zA-Z]?\Z")
 _ROMAN = frozenset(("I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX"))
-_STRONG, _WEAK = 3, 1
 
 
 @dataclass(frozen=True)
 class FigureType:
-    """A type of figures, such as CT. code: of the taxonomy ("DRCT"). name: what users type and records say ("CT")."""
+    """A kind of picture that figures show, such as CT.
 
-    code: str
+    name: what users type and records say ("CT"). codes: of ImageCLEF's types in it ("DRCT"). prompt: the sentence by
+    which a model tells it from a picture. in_captions: whether captions tell it, too.
+    """
+
     name: str
+    codes: tuple[str, ...]
+    prompt: str
+    in_captions: bool
 
 
 @dataclass(frozen=True)
 class _Keywords:
-    """kinds: keyword -> numbers of its types and weights; of none for words that only look like a keyword.
-
-    lengths: first word of keywords -> their numbers of words, longest first. capitals: words with capital letters.
+    """named, hinted: keyword -> numbers of its types. pictures: words that say "no chart". known: all of these, and
+    words that only look like a keyword. lengths: first words of all known -> their numbers of words, longest first.
+    capitals: words with capital letters.
     """
 
-    kinds: dict[str, tuple[tuple[int, int], ...]]
+    named: dict[str, set[int]]
+    hinted: dict[str, set[int]]
+    pictures: frozenset[str]
+    known: frozenset[str]
     lengths: dict[str, tuple[int, ...]]
     capitals: frozenset[str]
 
@@ -49,57 +57,78 @@ class _Keywords:
 @cache
 def _table() -> tuple[tuple[FigureType, ...], _Keywords]:
     table = tomllib.loads(_TABLE.read_text(encoding="utf-8"))
-    found: dict[str, dict[int, int]] = {form: {} for keyword in _listed(table.pop("no_type")) for form in _forms(keyword)}
+    pictures = frozenset(_forms(table.pop("picture")))
+    known = {*_forms(table.pop("no_type")), *pictures}
+    weights: dict[str, dict[str, set[int]]] = {"named": defaultdict(set), "hinted": defaultdict(set)}
     for kind, entry in enumerate(table.values()):
-        for weight, name in ((_WEAK, "weak"), (_STRONG, "strong")):
-            for form in (form for keyword in _listed(entry.get(name, "")) for form in _forms(keyword)):
-                found.setdefault(form, {})[kind] = weight
+        for weight, found in weights.items():
+            for form in _forms(entry.get(weight, "")):
+                found[form].add(kind)
+                known.add(form)
     lengths: dict[str, set[int]] = defaultdict(set)
-    for form in found:
+    for form in known:
         lengths[form.partition(" ")[0]].add(form.count(" ") + 1)
     keywords = _Keywords(
-        {form: tuple(kinds.items()) for form, kinds in found.items()},
-        {first: tuple(sorted(numbers, reverse=True)) for first, numbers in lengths.items()},
-        frozenset(word for form in found for word in form.split() if word != word.lower()),
+        named=dict(weights["named"]),
+        hinted=dict(weights["hinted"]),
+        pictures=pictures,
+        known=frozenset(known),
+        lengths={first: tuple(sorted(numbers, reverse=True)) for first, numbers in lengths.items()},
+        capitals=frozenset(word for form in known for word in form.split() if word != word.lower()),
     )
-    return tuple(FigureType(code, entry["name"]) for code, entry in table.items()), keywords
+    types = (FigureType(name, tuple(one["codes"]), one["prompt"], "named" in one) for name, one in table.items())
+    return tuple(types), keywords
 
 
-def _listed(text: str) -> list[str]:
-    return [" ".join(keyword.split()) for keyword in text.split(",") if keyword.strip()]
+def _forms(text: str) -> list[str]:
+    """The keywords of a comma-separated list, each also as its plural."""
+    keywords = [" ".join(keyword.split()) for keyword in text.split(",") if keyword.strip()]
+    return [form for keyword in keywords for form in (keyword, _plural(keyword))]
 
 
-def _forms(keyword: str) -> tuple[str, ...]:
-    """The keyword, and its plural."""
+def _plural(keyword: str) -> str:
     if keyword.endswith(("s", "#")):
-        return (keyword,)
+        return keyword
     if keyword.endswith("y") and keyword[-2] not in "aeiou":
-        return keyword, f"{keyword[:-1]}ies"
-    return keyword, f"{keyword}es" if keyword.endswith(("x", "ch", "sh")) else f"{keyword}s"
+        return f"{keyword[:-1]}ies"
+    return f"{keyword}es" if keyword.endswith(("x", "ch", "sh")) else f"{keyword}s"
 
 
 def all_types() -> tuple[FigureType, ...]:
-    """The taxonomy, in its own order: radiology, photographs, signals, microscopy, then illustrations."""
+    """All types, in the order of ImageCLEF's taxonomy: radiology, photographs, microscopy, then illustrations."""
     return _table()[0]
 
 
 def figure_types(caption: str) -> tuple[str, ...]:
-    """Names of all types that the caption's keywords name, best first; () if none. About 0.1 ms for 200 words."""
+    """Names of all types that the caption's keywords name, in the order of `all_types`; () if none.
+
+    Keywords that only hint at a type count where none is named; hints at a chart and at pictures say nothing. About
+    0.1 ms for 200 words.
+    """
     types, keywords = _table()
     words = [_normal(word, keywords.capitals) for word in _WORD.findall(caption)]
-    scores: dict[int, int] = defaultdict(int)
+    named: set[int] = set()
+    hints: dict[int, set[str]] = defaultdict(set)
+    is_picture = False
     end = 0
     for i, word in enumerate(words):
         if i < end or word not in keywords.lengths:
             continue
         for length in keywords.lengths[word]:
-            kinds = keywords.kinds.get(" ".join(words[i : i + length]))
-            if kinds is not None:
-                for kind, weight in kinds:
-                    scores[kind] += weight * (2 if i < _TITLE_WORDS else 1)
+            keyword = " ".join(words[i : i + length])
+            if keyword in keywords.known:
+                named |= keywords.named.get(keyword, set())
+                is_picture |= keyword in keywords.pictures
+                for kind in keywords.hinted.get(keyword, ()):
+                    hints[kind].add(keyword)
                 end = i + length
                 break
-    return tuple(types[kind].name for kind in sorted(scores, key=lambda kind: (-scores[kind], kind)))
+    if not named and len(hints) == 1:
+        [(kind, found)] = hints.items()
+        # words of statistics stand in many captions
+        if types[kind].name != "chart" or (len(found) > 1 and not is_picture):
+            named = {kind}
+    return tuple(types[kind].name for kind in sorted(named))
 
 
 def _normal(word: str, capitals: frozenset[str]) -> str:
@@ -111,14 +140,24 @@ def _normal(word: str, capitals: frozenset[str]) -> str:
 
 
 def figure_type(caption: str) -> str:
-    """The type that the caption's keywords name most, or "unknown"."""
-    return next(iter(figure_types(caption)), UNKNOWN)
+    """The type that the caption's keywords name; "mixed" if they name several, "unknown" if none."""
+    return one_type(figure_types(caption))
+
+
+def one_type(found: tuple[str, ...]) -> str:
+    """The one word for what `figure_types` found: the only type, "mixed" or "unknown"."""
+    return UNKNOWN if not found else found[0] if len(found) == 1 else MIXED
 
 
 def type_named(text: str) -> str:
-    """The name of a type given as name or code in any case ("ct", "GFIG"). Raises UserError for another one."""
-    names = [entry.name for entry in all_types()] + [UNKNOWN]
-    for name, code in zip(names, [*(entry.code for entry in all_types()), UNKNOWN], strict=True):
-        if text.lower() in (name.lower(), code.lower()):
-            return name
-    raise UserError(f"figure type {text!r}: no such type; expected one of {', '.join(names)}")
+    """The name of a type that captions tell, or "mixed" or "unknown", given as name or code in any case ("ct", "GFIG").
+
+    Raises UserError for another one.
+    """
+    types = [entry for entry in all_types() if entry.in_captions]
+    names = {code.lower(): entry.name for entry in types for code in (entry.name, *entry.codes)}
+    names |= {MIXED: MIXED, UNKNOWN: UNKNOWN}
+    if text.lower() not in names:
+        known = ", ".join([*(entry.name for entry in types), MIXED, UNKNOWN])
+        raise UserError(f"figure type {text!r}: not one that captions tell; expected one of {known}")
+    return names[text.lower()]

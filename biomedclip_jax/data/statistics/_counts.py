@@ -5,7 +5,6 @@ on the number of processes.
 """
 
 import hashlib
-import io
 import multiprocessing
 import re
 from collections import Counter
@@ -15,10 +14,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from biomedclip_jax.data.pmc.figure_types import figure_type
+from biomedclip_jax.data.images.load import image_size
+from biomedclip_jax.data.pmc.figure_types import figure_types, one_type
 from biomedclip_jax.data.text import token_counter
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.support.terminal import progress_bar
+from biomedclip_jax.support.terminal import progress_bar, say_some
 
 _SAMPLE = 50_000  # captions, about, whose words are counted
 _WORD = re.compile(r"[^\W\d_][\w-]+[^\W_]")  # of three letters or more
@@ -43,7 +43,8 @@ class Counts:
     widths: Counter[int] = field(default_factory=Counter)
     heights: Counter[int] = field(default_factory=Counter)
     references: Counter[int] = field(default_factory=Counter)
-    types: Counter[str] = field(default_factory=Counter)
+    types: Counter[str] = field(default_factory=Counter)  # of figures by the words of their captions
+    in_mixed: Counter[str] = field(default_factory=Counter)  # types in the figures of several
     licenses: Counter[str] = field(default_factory=Counter)
     vocabulary: Counter[str] = field(default_factory=Counter)
     sampled: Counter[bool] = field(default_factory=Counter)  # captions in that sample, and not
@@ -68,7 +69,6 @@ class CountedRecord:
     references: int | None = None
     license: str | None = None
     in_sub_article: bool | None = None
-    figure_type: str = ""
 
     @staticmethod
     def of(features: Mapping[str, Any]) -> "CountedRecord":
@@ -112,6 +112,10 @@ class BuildShard:
 
     def records(self) -> Iterator[CountedRecord]:
         """Read the records, one after the other. UserError for a shard that cannot be read."""
+        return map(CountedRecord.of, self.features())
+
+    def features(self) -> Iterator[Mapping[str, Any]]:
+        """Read the features of the records, images still encoded. UserError for a shard that cannot be read."""
         import tensorflow_datasets as tfds
 
         from biomedclip_jax.data._tfds_write import read_records
@@ -120,7 +124,7 @@ class BuildShard:
         decoders = {name: tfds.decode.SkipDecoding() for name, one in features.items() if isinstance(one, tfds.features.Image)}
         try:
             for record in read_records(self.path):
-                yield CountedRecord.of(features.deserialize_example_np(record, decoders=decoders))
+                yield features.deserialize_example_np(record, decoders=decoders)
         except Exception as error:  # RuntimeError, DecodeError ...
             raise UserError(f"{self.path}: cannot be read ({first_line(error)}); copy or build the shard again") from error
 
@@ -142,15 +146,16 @@ class SomePairs:
 
     def records(self) -> Iterator[CountedRecord]:
         """Read the texts of the pairs, one after the other, and the sizes of their images."""
-        from PIL import Image
-
         from biomedclip_jax.data.sources import open_pairs
 
         pairs = open_pairs(self.source, *self.columns)
         for index in range(self.start, self.stop):
             pair = pairs[index]
-            with Image.open(io.BytesIO(pair.image) if isinstance(pair.image, bytes) else pair.image) as image:  # its head only
-                width, height = image.size
+            try:
+                width, height = image_size(pair.image, pair.name)
+            except UserError as error:
+                say_some(f"{error}; its size is not counted")
+                width = height = None
             yield CountedRecord(pair.captions[0], pair.name, width=width, height=height)
 
 
@@ -215,7 +220,9 @@ def _count_record(counts: Counts, record: CountedRecord, share: float) -> None:
     caption = record.caption
     counts.characters[len(caption)] += 1
     counts.words[len(caption.split())] += 1
-    counts.types[record.figure_type or figure_type(caption)] += 1
+    types = figure_types(caption)  # by today's words, whatever a build stored when it was made
+    counts.types[one_type(types)] += 1
+    counts.in_mixed.update(types if len(types) > 1 else ())
     if record.width is not None and record.height is not None:
         counts.widths[int(record.width)] += 1
         counts.heights[int(record.height)] += 1

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.data.pmc.figure_types import UNKNOWN, all_types
+from biomedclip_jax.data.pmc.figure_types import MIXED, UNKNOWN, all_types
 from biomedclip_jax.data.statistics._counts import Counts
+from biomedclip_jax.data.statistics.captioned import TypesSeen
 
 LIMITS = (77, 256, 512)  # tokens: CLIP's context, BiomedCLIP's, BERT's positions
 SIDES = (224, 336, 512)  # pixels
@@ -72,7 +73,8 @@ class Statistics:
     tokenizer: str  # the name of the folder of the tokenizer
     width: Numbers | None  # of images, in pixels
     height: Numbers | None
-    figure_types: dict[str, int]
+    figure_types: dict[str, int]  # by the words of captions
+    in_mixed_figures: dict[str, int]  # types in figures of several, which are "mixed" above
     references: Numbers | None  # paragraphs that mention a figure
     licenses: dict[str, int] | None
     articles: dict[str, int] | None  # by year, or "unknown"
@@ -80,6 +82,7 @@ class Statistics:
     captions_read: int  # for the frequent words
     frequent_words: dict[str, int]
     left_out: dict[str, dict[str, int]] | None = None  # of a build: reasons for "articles" and "pictures"
+    types_seen: TypesSeen | None = None  # by a model's look at the pictures
 
     @property
     def caption(self) -> dict[str, Numbers]:
@@ -107,6 +110,8 @@ class Statistics:
             "caption": caption,
             "image": image or None,
             "figure types": self.figure_types,
+            "in mixed figures": self.in_mixed_figures,
+            "figure types by picture": None if self.types_seen is None else self.types_seen.to_json(),
             "references of a figure": None if self.references is None else self.references.to_json(),
             "licenses": self.licenses,
             "articles": articles,
@@ -126,9 +131,8 @@ def summarize(
     counts: Counts, source: str, tokenizer: Path | None, left_out: dict[str, dict[str, int]] | None = None
 ) -> Statistics:
     """The statistics of some counts, of which there must be one pair at least."""
-    names = [entry.name for entry in all_types()] + [UNKNOWN]
+    names = [*(entry.name for entry in all_types() if entry.in_captions), MIXED, UNKNOWN]
     names.sort(key=lambda name: -counts.types[name])
-    names += sorted(counts.types.keys() - set(names))
     articles = None
     if counts.articles.total() and (set(counts.articles) != {0} or counts.licenses):
         articles = {str(year) if year else "unknown": n for year, n in sorted(counts.articles.items())}
@@ -143,6 +147,7 @@ def summarize(
         width=Numbers.of(counts.widths, SIDES) if counts.widths else None,
         height=Numbers.of(counts.heights, SIDES) if counts.heights else None,
         figure_types={name: counts.types[name] for name in names},
+        in_mixed_figures=dict(counts.in_mixed.most_common()),
         references=Numbers.of(counts.references) if counts.references else None,
         licenses=dict(counts.licenses.most_common()) if counts.licenses else None,
         articles=articles,

@@ -5,12 +5,15 @@ references, what a build left out.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.data.statistics._counts import count, parts_of
 from biomedclip_jax.data.statistics._summary import Statistics, summarize
+from biomedclip_jax.data.statistics.captioned import CaptionedPicture, TypesSeen, captioned_pictures
 from biomedclip_jax.data.statistics.pictures import draw
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
@@ -23,21 +26,27 @@ def write_statistics(
     tokenizer: Path | None = None,
     workers: int = 1,
     columns: tuple[str, str] = ("image", "caption"),
+    see: Callable[[Iterable[CaptionedPicture], int], TypesSeen] | None = None,
 ) -> Statistics:
     """Count a build, or another source of pairs, and write `statistics.json`, PNGs and `index.html` to the folder
     `out`.
 
     tokenizer: a folder with the tokenizer by which tokens are counted; without it only words are. columns: of image
-    and caption, in sources that are no builds. Statistics that were in `out` go. The same data give the same files.
+    and caption, in sources that are no builds. see: asks a model for the types of all pictures; it
+    also gets their number, or a greater one. Statistics that were in `out` go. The same data give the same files.
     Raises UserError for a source that cannot be read and a folder that cannot be written.
     """
     taken = out.is_dir() and any(out.iterdir()) and not (out / "statistics.json").is_file()
     if taken or out.is_file():
         raise UserError(f"{out}: holds something else than statistics; choose another folder")
-    counts = count(parts_of(source, columns), tokenizer, workers)
+    parts = parts_of(source, columns)
+    counts = count(parts, tokenizer, workers)
     if not counts.pairs:
         raise UserError(f"{source}: no pairs here")
     statistics = summarize(counts, source, tokenizer, _left_out(Path(source) / "summary.json"))
+    if see is not None:
+        pictures = chain.from_iterable(map(captioned_pictures, parts))
+        statistics = replace(statistics, types_seen=see(pictures, sum(part.count for part in parts)))
 
     def write(folder: Path) -> None:
         text = json.dumps(statistics.to_json(), indent=1, ensure_ascii=False)
@@ -71,6 +80,8 @@ def write_page(statistics: Statistics, pictures: Mapping[str, Path], path: Path)
         parts += [html_page.heading(name), html_page.picture(name, picture)]
         if name.startswith("Words"):
             parts.append(html_page.paragraph(f"of {statistics.captions_read:,} captions"))
+        if name.startswith("Types"):
+            parts += _types(statistics)
     html_page.write_page(path, f"Statistics of {statistics.source}", parts)
 
 
@@ -102,3 +113,31 @@ def _lengths(statistics: Statistics) -> list[str]:
         shares = ", ".join(f"{share:.1%} over {limit}" for limit, share in statistics.tokens.share_over.items())
         parts.append(html_page.paragraph(f"Tokens, counted with {statistics.tokenizer}: {shares}."))
     return parts
+
+
+def _types(statistics: Statistics) -> list[str]:
+    """Below the bars of figure types: what mixed figures hold, and what a model sees."""
+    parts = []
+    if statistics.in_mixed_figures:
+        held = ", ".join(f"{name} {n:,}" for name, n in statistics.in_mixed_figures.items())
+        parts.append(html_page.paragraph(f"A mixed figure's caption names several types: {held}."))
+    seen = statistics.types_seen
+    if seen is None:
+        return parts
+    same, both = seen.agreement()
+    share = f", in {same / both:.1%} the same" if both else ""
+    unreadable = f" {seen.unreadable:,} more could not be read; the first: {seen.first_unreadable}." if seen.unreadable else ""
+    parts += [
+        html_page.heading("Types of figures, by their captions and by their pictures"),
+        html_page.paragraph(
+            f"{seen.model} saw {seen.pairs.total():,} pictures and said which of the types' sentences fits best.{unreadable} "
+            f"Of {both:,} pictures caption and picture tell one type{share}. Rows: by the caption; columns: by the picture."
+        ),
+    ]
+    columns = list(seen.by_picture())
+    rows = [
+        [told, f"{sum(found.values()):,}", *(f"{found[name]:,}" if name in found else "" for name in columns)]
+        for told, found in seen.by_words().items()
+    ]
+    rows.append(["all", f"{seen.pairs.total():,}", *(f"{n:,}" for n in seen.by_picture().values())])
+    return [*parts, html_page.table(["", "all", *columns], rows)]

@@ -13,7 +13,6 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation._trainer import shuffled
 
 # Which epoch of a training counts. "last": the last one, of the trainings of the search, too (ELEVATER's
@@ -85,6 +84,6 @@ def score(accuracies: np.ndarray, selection: Selection) -> np.ndarray:
     return accuracies[..., -1] if selection == "last" else accuracies.max(axis=-1)
 
 
-def probabilities(head: Head, features: np.ndarray) -> np.ndarray:
-    """Probabilities of the classes, float64 [n, C], of features [n, E] by the running statistics."""
-    return softmax(np.asarray(scores(head, jnp.asarray(features))))
+def predict(head: Head, features: np.ndarray) -> np.ndarray:
+    """Logits float64 [n, C] of features [n, E] by the running statistics."""
+    return np.asarray(scores(head, jnp.asarray(features))).astype(np.float64)

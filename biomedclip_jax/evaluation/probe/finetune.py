@@ -13,7 +13,7 @@ import numpy as np
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._trainer import State
-from biomedclip_jax.evaluation.probe._head import EPOCHS, SEARCH_EPOCHS, Selection, batches, probabilities, score
+from biomedclip_jax.evaluation.probe._head import EPOCHS, SEARCH_EPOCHS, Selection, batches, predict, score
 from biomedclip_jax.evaluation.probe._image_tower import Tower, decoded
 from biomedclip_jax.evaluation.probe._search import Search, full_search, small_search
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
@@ -39,7 +39,7 @@ class Tuned:
     """A tower that was fine-tuned, and how it went.
 
     state: after the last epoch. losses: float32, of each step. accuracies: of the scored images, after each epoch.
-    best: their probabilities, float64 [n, C], after the first of the best epochs; None if no answer was ever right.
+    best: their logits, float64 [n, C], after the first of the best epochs; None if no answer was ever right.
     """
 
     state: State
@@ -78,9 +78,9 @@ def tune(
 
 
 def predicted(tower: Tower, state: State, images: Images) -> np.ndarray:
-    """Probabilities of the classes, float64 [n, C], of images by a fine-tuned tower."""
+    """Logits float64 [n, C] of images by a fine-tuned tower."""
     head = {"linear": state.params["linear"], "seen": state.statistics}
-    return probabilities(head, tower.features(state, images.pixels, images.positions))
+    return predict(head, tower.features(state, images.pixels, images.positions))
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,13 @@ class FineTune:
             pair = found.learning_rate, found.weight_decay
             settings |= found.settings()
         tuned = run(given, test if self.selection == "best_test_epoch" else None, pair=pair, epochs=EPOCHS)
-        probabilities = tuned.best if self.selection == "best_test_epoch" else predicted(tower, tuned.state, test)
-        if probabilities is None or not np.isfinite(probabilities).all():
+        logits = tuned.best if self.selection == "best_test_epoch" else predicted(tower, tuned.state, test)
+        if logits is None or not np.isfinite(logits).all():
             raise UserError(
                 f"fine-tuning {task.candidate.name} diverged with learning rate {pair[0]:g} and weight decay {pair[1]:g}: "
                 "its loss is no longer a number; try --search full, or a smaller learning rate"
             )
-        return Prediction(probabilities, settings)
+        return Prediction(logits, settings)
 
 
 def _kept(known: dict[str, Kept], key: str, make: Callable[[], Kept]) -> Kept:

@@ -22,7 +22,7 @@ from biomedclip_jax.evaluation.probe._head import (
     accuracy,
     batches,
     cross_entropy,
-    probabilities,
+    predict,
     score,
     scores,
     standardised,
@@ -122,4 +122,4 @@ class LinearProbe:
         scored = task.test if self.selection == "best_test_epoch" else None
         trained = train_heads(task.given, scored, task.text, chosen, EPOCHS, task.seed)
         head = jax.tree.map(lambda x: x[0], trained.last if scored is None else trained.best)
-        return Prediction(probabilities(head, task.test.features), {"selection": self.selection} | found.settings())
+        return Prediction(predict(head, task.test.features), {"selection": self.selection} | found.settings())

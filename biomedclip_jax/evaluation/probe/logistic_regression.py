@@ -35,15 +35,17 @@ def quietly() -> Iterator[None]:
 
 
 def fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strength: float, classes: int) -> np.ndarray:
-    """Probabilities float64 [n, classes] of `test` [n, E], learned from `train` [m, E] with C = `strength`.
+    """Logits float64 [n, classes] of `test` [n, E], learned from `train` [m, E] with C = `strength`.
 
-    They are 0 for a class without training images. To be called inside `quietly`, which is entered once for all threads.
+    They are -inf for a class without training images. To be called inside `quietly`, which is entered once for all
+    threads.
     """
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(train, labels)
-    found = np.zeros((len(test), classes))
-    found[:, model.classes_] = model.predict_proba(test)
+    margins = model.decision_function(test)  # of two classes: how far the second is ahead
+    found = np.full((len(test), classes), -np.inf)
+    found[:, model.classes_] = np.stack([np.zeros_like(margins), margins], axis=1) if margins.ndim == 1 else margins
     return found
 
 
@@ -72,6 +74,6 @@ class LogisticRegressionProbe:
 
         with quietly():
             found = full_search(validated, learning_rates=(0.0,))
-            probabilities = fit_predict(given, task.given.labels, test, found.weight_decay, classes)
+            logits = fit_predict(given, task.given.labels, test, found.weight_decay, classes)
         chosen = {"C": found.weight_decay, "validation_accuracy": found.score, "tried": found.tried}
-        return Prediction(probabilities, chosen)
+        return Prediction(logits, chosen)

@@ -12,10 +12,11 @@ import numpy as np
 
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation._evaluation import left_out
+from biomedclip_jax.evaluation._completeness import completeness
+from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.probe.sampling import BUDGETS, SEEDS, Budget, Split, split
+from biomedclip_jax.evaluation.probe.sampling import BUDGETS, SEEDS, Budget, Split, shortages, split
 from biomedclip_jax.prompts.templates import Prompts, class_embeddings
 
 if TYPE_CHECKING:
@@ -101,13 +102,18 @@ class FewShot:
 class Prediction:
     """What a method answers for the test images of a task.
 
-    probabilities: float64 [n, C], rows sum to 1. settings: what was chosen, such as the learning rate.
+    logits: float64 [n, C], of which images are ranked, too. settings: what was chosen, such as the learning rate.
     prompts: of a method that learns some, to be kept as a file.
     """
 
-    probabilities: np.ndarray
+    logits: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
     prompts: "LearnedPrompts | None" = None
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """The softmax of the logits, float64 [n, C]."""
+        return softmax(self.logits)
 
 
 class Method(Protocol):
@@ -127,7 +133,8 @@ class Method(Protocol):
 class Tasks:
     """The tasks of one candidate on one data set, by budget and seed.
 
-    text: zero-shot weights, float32 [C, E]. known, test: the images that can be read. left_out: the others, and why.
+    text: zero-shot weights, float32 [C, E]. known, test: the images that can be read. about: what results say of data
+    that are not all there, see `completeness`.
     """
 
     candidate: Candidate
@@ -136,11 +143,17 @@ class Tasks:
     text: np.ndarray
     known: Part
     test: Part
-    left_out: list[dict[str, str]]
+    about: dict[str, Any]
     draws: dict[Budget, dict[int, Split]]
 
     def __len__(self) -> int:
         return sum(map(len, self.draws.values()))
+
+    def details(self, budget: Budget) -> dict[str, Any]:
+        """What the result of a budget says of its data: `left_out`, and `caveats`, such as of classes with fewer images."""
+        fewer = shortages(self.known.labels, self.known.data.classes, budget)
+        caveats = [*self.about.get("caveats", ()), *fewer]
+        return self.about | ({"caveats": caveats} if caveats else {})
 
     def of(self, budget: Budget) -> Iterator[FewShot]:
         """One task for each seed, made when it is asked for: each has copies of the embeddings."""
@@ -154,21 +167,24 @@ def make_tasks(candidate: Candidate, embeddings: Embeddings, data: FewLabels) ->
 
     Raises UserError where a budget cannot be drawn from `data.train`, and where an embedding is not finite.
     """
-    known, unread = _readable(embeddings, candidate, data.train)
-    tested, unread_test = _readable(embeddings, candidate, data.test)
+    known, of_train = _readable(embeddings, candidate, data.train, "training images")
+    tested, of_test = _readable(embeddings, candidate, data.test, "images")
+    about = {name: [*of_test.get(name, ()), *of_train.get(name, ())] for name in {**of_test, **of_train}}
     draws = {budget: _draws(known, budget, data) for budget in data.budgets}
-    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat), data.prompts)
-    return Tasks(candidate, embeddings, data.prompts, text, known, tested, unread + unread_test, draws)
+    text = class_embeddings(embeddings.texts(candidate, data.prompts.flat, "prompts"), data.prompts)
+    return Tasks(candidate, embeddings, data.prompts, text, known, tested, about, draws)
 
 
-def _readable(embeddings: Embeddings, candidate: Candidate, data: Labelled) -> tuple[Part, list[dict[str, str]]]:
-    """The images that can be read, and those that cannot, with the reason."""
+def _readable(embeddings: Embeddings, candidate: Candidate, data: Labelled, of: str) -> tuple[Part, dict[str, Any]]:
+    """The images that can be read, and what is to be said of the others; of: what messages call these images."""
     found = embeddings.images(candidate, data.images, data.fingerprint)
     if not np.isfinite(found.features).all():
         bad = data.names[int(found.kept[(~np.isfinite(found.features)).any(axis=1).argmax()])]
         raise UserError(f"{candidate.name}: the embedding of {bad} is not finite; is the model, or the image, broken?")
-    missing = left_out(data.rejects, found.errors, data.names.__getitem__)
-    return Part(data.subset(found.kept), found.rows, found.features), missing
+    about = completeness(data, len(found.kept), found.errors, of)
+    if of != "images" and "left_out" in about:
+        about["left_out"] = [each | {"reason": f"{each['reason']}, of {of}"} for each in about["left_out"]]
+    return Part(data.subset(found.kept), found.rows, found.features), about
 
 
 def _draws(known: Part, budget: Budget, data: FewLabels) -> dict[int, Split]:

@@ -7,6 +7,7 @@ shots.
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,6 +96,22 @@ def split(labels: np.ndarray, classes: int, budget: Budget, seed: int, search_sh
     if not len(train):
         raise UserError(f"{budget}: {len(given)} labels leave none to train on beside those that validate; give more labels")
     return Split(train if budget.shots == 1 else given, train, validation)
+
+
+def shortages(labels: np.ndarray, classes: Sequence[str], budget: Budget) -> list[str]:
+    """What is to be said of classes that have fewer images than a budget asks for, or too few for its share of them."""
+    counts = dict(zip(classes, np.bincount(labels, minlength=len(classes)).tolist(), strict=True))
+    if budget.shots is not None:
+        few = [f"{count} of {name!r}" for name, count in counts.items() if count < max(2, budget.shots)]
+        second = ", and one more to validate" if budget.shots == 1 else ""
+        return [f"{budget}{second}, but there are only {_some(few)}"] if few else []
+    share = budget.fraction or 0
+    few = [f"{min(2, count)} of {name!r}" for name, count in counts.items() if share < 1 and round(count * share, 6) <= 1]
+    return [f"{budget} of a class is less than two images, of which one validates: taken are {_some(few)}"] if few else []
+
+
+def _some(parts: Sequence[str], most: int = 5) -> str:
+    return ", ".join(parts[:most]) + (f" and of {len(parts) - most} more" if len(parts) > most else "")
 
 
 def _drawn(labels: np.ndarray, budget: Budget, seed: int) -> np.ndarray:

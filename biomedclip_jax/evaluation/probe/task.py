@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.evaluation._evaluation import Evaluation
-from biomedclip_jax.evaluation._metrics import classification_metrics, majority_metrics, sklearn_metrics, softmax
+from biomedclip_jax.evaluation._metrics import classification_metrics, majority_metrics, sklearn_metrics
 from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Method, Tasks, make_tasks
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.report.drawing import Curve, draw_learning_curves, file_stem, picture_file
@@ -35,7 +35,7 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
     for candidate in evaluation.candidates:
         tasks = make_tasks(candidate, evaluation.embeddings, data)
         scores = evaluation.embeddings.logit_scale(candidate) * (tasks.test.unit @ tasks.text.T)
-        zero_shot = classification_metrics(tasks.test.labels, softmax(scores))
+        zero_shot = classification_metrics(tasks.test.labels, scores.astype(np.float64))
         constant = majority_metrics(tasks.test.labels)
         with progress_bar(len(methods) * len(tasks), f"training ({candidate.name})") as bar:
             for method in methods:
@@ -58,7 +58,7 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
 
 def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot) -> dict[str, Any]:
     predicted = method(task)
-    metrics = classification_metrics(task.test.labels, predicted.probabilities)
+    metrics = classification_metrics(task.test.labels, predicted.logits)
     run = {"seed": task.seed, "labels": len(task.given), "metrics": metrics, "chosen": predicted.settings}
     if predicted.prompts is None:
         return run
@@ -71,11 +71,9 @@ def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot) 
 def _result(dataset: str, tasks: Tasks, method: Method, budget: Budget, runs: list[dict[str, Any]]) -> Result:
     names = runs[0]["metrics"]
     values = {name: [run["metrics"][name] for run in runs] for name in names}
-    details: dict[str, Any] = {"runs": runs}
+    details: dict[str, Any] = {"runs": runs} | tasks.details(budget)
     if len(runs) > 1:
         details["spread"] = {name: float(np.std(each, ddof=1)) for name, each in values.items()}
-    if tasks.left_out:
-        details["left_out"] = tasks.left_out
     # what every run chose alike is a setting; what they chose each for themselves stands with the runs
     alike = {name: value for name, value in runs[0]["chosen"].items() if all(run["chosen"].get(name) == value for run in runs)}
     return Result(

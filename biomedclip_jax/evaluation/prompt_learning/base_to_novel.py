@@ -29,15 +29,25 @@ class PromptLearner(Protocol):
         """Prompts for the classes of the task, learned from its images."""
         ...
 
+    def settings(self, task: FewShot) -> dict[str, Any]:
+        """What a task is learned with, such as epochs and learning rate."""
+        ...
+
+    def for_base_to_novel(self) -> "PromptLearner":
+        """The method with the recipe published for this protocol, where no other was given."""
+        ...
+
 
 def base_to_novel(method: PromptLearner, task: FewShot) -> Result:
     """Learn on the first half of the classes (one more if their number is odd), test each half among its own classes.
 
     metrics: base_accuracy, novel_accuracy, their harmonic_mean, and zero_shot_* of the data set's prompts on these images.
+    What the method leaves open is as published for this protocol (`PromptLearner.for_base_to_novel`).
     UserError for class-specific prompts, which fit no other classes, and for less than four classes.
     """
     classes = task.given.data.classes
     _check_count(classes)
+    asked = method = method.for_base_to_novel()
     if isinstance(method, BiomedCoOp) and method.sentences is not None:  # the file is about all classes
         task = dataclasses.replace(task, prompts=read_prompts(method.sentences, classes))
         method = dataclasses.replace(method, sentences=None)
@@ -52,9 +62,8 @@ def base_to_novel(method: PromptLearner, task: FewShot) -> Result:
             reached[prefix].append(float((scores.argmax(axis=1) == part.test.labels).mean()))
     metrics = {}
     for prefix, (known, new) in reached.items():
-        harmonic = 2 * known * new / (known + new) if known + new else 0.0
-        metrics |= {f"{prefix}base_accuracy": known, f"{prefix}novel_accuracy": new, f"{prefix}harmonic_mean": harmonic}
-    settings = {"seed": task.seed, "base_classes": half, "images": len(base.given)}
+        metrics |= _with_harmonic_mean({f"{prefix}base_accuracy": known, f"{prefix}novel_accuracy": new}, prefix)
+    settings = {"seed": task.seed, "base_classes": half, "images": len(base.given)} | asked.settings(base)
     n = len(base.test) + len(novel.test)
     return Result(task.candidate.name, f"{method.name} base-to-novel", task.test.data.name, n, metrics, settings=settings)
 
@@ -62,6 +71,8 @@ def base_to_novel(method: PromptLearner, task: FewShot) -> Result:
 def base_to_novel_results(evaluation: Evaluation, data: FewLabels, methods: Sequence[PromptLearner]) -> list[Result]:
     """One result for each candidate, method and budget: means over the seeds, whose own metrics are in the details (`runs`).
 
+    The harmonic mean is that of the two means, as papers have it. details: `spread`, the standard deviation over the seeds
+    (n - 1), where there are several; what is not all there of the data, see `completeness`.
     Raises UserError as `base_to_novel` does, and where the classes of training data, test data and prompts differ.
     """
     data.check_classes()
@@ -81,13 +92,21 @@ def base_to_novel_results(evaluation: Evaluation, data: FewLabels, methods: Sequ
 
 
 def _means(dataset: str, tasks: Tasks, budget: Budget, runs: Sequence[Result]) -> Result:
-    metrics = {name: float(np.mean([run.metrics[name] for run in runs])) for name in runs[0].metrics}
-    about = {name: runs[0].settings[name] for name in ("base_classes", "images")}
+    values = {name: [run.metrics[name] for run in runs] for name in runs[0].metrics}
+    metrics = {name: float(np.mean(each)) for name, each in values.items()}
+    for prefix in ("", "zero_shot_"):
+        metrics = _with_harmonic_mean(metrics, prefix)
+    about = {name: value for name, value in runs[0].settings.items() if name != "seed"}
     settings = about | {"budget": str(budget), "seeds": [run.settings["seed"] for run in runs]}
-    details: dict[str, Any] = {"runs": [run.settings | {"metrics": run.metrics} for run in runs]}
-    if tasks.left_out:
-        details["left_out"] = tasks.left_out
+    details: dict[str, Any] = {"runs": [run.settings | {"metrics": run.metrics} for run in runs]} | tasks.details(budget)
+    if len(runs) > 1:
+        details["spread"] = {name: float(np.std(each, ddof=1)) for name, each in values.items()}
     return dataclasses.replace(runs[0], dataset=dataset, metrics=metrics, settings=settings, details=details)
+
+
+def _with_harmonic_mean(metrics: dict[str, float], prefix: str) -> dict[str, float]:
+    known, new = metrics[f"{prefix}base_accuracy"], metrics[f"{prefix}novel_accuracy"]
+    return metrics | {f"{prefix}harmonic_mean": 2 * known * new / (known + new) if known + new else 0.0}
 
 
 def _check_count(classes: Sequence[str]) -> None:

@@ -1,7 +1,9 @@
 """BiomedCoOp (Koleilat et al., CVPR 2025): CoOp held near the sentences of a language model about each class."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from jax import Array, lax
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
-from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
+from biomedclip_jax.evaluation.prompt_learning.coop import FOUR_WORDS, predict, prepare, settings_of
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit, mean
 from biomedclip_jax.models import unit_length
 from biomedclip_jax.models.clip import logits
@@ -65,6 +67,9 @@ class BiomedCoOpLoss:
         return cross_entropy(student, labels, weights) + self.sccm * distance + self.kdsp * divergence
 
 
+FEW_SHOT = Recipe(epochs=100, batch_size=4, learning_rate=2.5e-3)
+
+
 @dataclass(frozen=True)
 class BiomedCoOp:
     """BiomedCoOp as a method of few labels: by default 100 epochs of SGD, with the weights of its terms for BTMRI.
@@ -79,8 +84,8 @@ class BiomedCoOp:
     sccm: float = 0.5
     kdsp: float = 0.25
     threshold: float = 1.5
-    context: ContextConfig = ContextConfig(start="a photo of a")
-    recipe: Recipe = Recipe(epochs=100, batch_size=4, learning_rate=2.5e-3)
+    context: ContextConfig = ContextConfig(start=FOUR_WORDS)
+    recipe: Recipe = FEW_SHOT
 
     @property
     def name(self) -> str:
@@ -101,14 +106,21 @@ class BiomedCoOp:
 
     def __call__(self, task: FewShot) -> Prediction:
         """Learn prompts, and predict the test images with them."""
-        prediction = predict(self.learn(task), task, self.recipe)
-        prediction.settings.update(
-            sccm=self.sccm,
-            kdsp=self.kdsp,
-            threshold=self.threshold,
-            sentences=str(self.sentences) if self.sentences else "the prompts of the task",
-        )
-        return prediction
+        return predict(self.learn(task), task, self.settings(task))
+
+    def settings(self, task: FewShot) -> dict[str, Any]:
+        """What any task is learned with."""
+        return settings_of(self.context, self.recipe) | {
+            "sccm": self.sccm,
+            "kdsp": self.kdsp,
+            "threshold": self.threshold,
+            "sentences": str(self.sentences) if self.sentences else "the prompts of the task",
+        }
+
+    def for_base_to_novel(self) -> Self:
+        """The method as its authors have it from base to novel classes: 50 epochs, where no recipe was given."""
+        # the default itself: one like it that was given is meant
+        return dataclasses.replace(self, recipe=dataclasses.replace(FEW_SHOT, epochs=50)) if self.recipe is FEW_SHOT else self
 
     def _embed(self, task: FewShot) -> np.ndarray:
         classes = task.given.data.classes
@@ -118,5 +130,5 @@ class BiomedCoOp:
             raise UserError(
                 "biomedcoop: the classes have different numbers of prompts; give a file with equally many sentences"
             )
-        rows = task.embeddings.texts(task.candidate, prompts.flat)
+        rows = task.embeddings.texts(task.candidate, prompts.flat, "prompts")
         return rows.reshape(len(classes), counts.pop(), -1).swapaxes(0, 1)

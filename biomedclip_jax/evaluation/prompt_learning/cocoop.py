@@ -1,13 +1,14 @@
 """CoCoOp, conditional context optimization (Zhou et al., 2022, arXiv 2203.05557): learned vectors that follow the image."""
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from jax import Array
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
-from biomedclip_jax.evaluation.prompt_learning.coop import predict, prepare
+from biomedclip_jax.evaluation.prompt_learning.coop import FOUR_WORDS, predict, prepare, settings_of
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.prompts.layout import ContextConfig, Layout
 from biomedclip_jax.prompts.learned import Graph, LearnedPrompts, conditioned_logits, encode_conditioned
@@ -36,7 +37,7 @@ class CoCoOp:
     Each image has prompts of its own, so that a test set of n images costs n x classes passes through the text tower.
     """
 
-    context: ContextConfig = ContextConfig(start="a photo of a")
+    context: ContextConfig = ContextConfig(start=FOUR_WORDS)
     recipe: Recipe = Recipe(epochs=10, batch_size=1)
 
     @property
@@ -60,7 +61,15 @@ class CoCoOp:
 
     def __call__(self, task: FewShot) -> Prediction:
         """Learn prompts, and predict the test images with them."""
-        return predict(self.learn(task), task, self.recipe)
+        return predict(self.learn(task), task, self.settings(task))
+
+    def settings(self, task: FewShot) -> dict[str, Any]:
+        """What any task is learned with."""
+        return settings_of(self.context, self.recipe)
+
+    def for_base_to_novel(self) -> Self:
+        """The method itself: its published recipe is that from base to novel classes."""
+        return self
 
 
 def initial_meta_net(embed_width: int, word_width: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -7,16 +7,18 @@ released code calls the contrastive loss instead, and leaves the image tower fre
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from jax import Array
 
-from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 from biomedclip_jax.models.clip import logits
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, initial_context
 from biomedclip_jax.prompts.learned import Graph, LearnedPrompts, encode_prompts, layout_for
+
+FOUR_WORDS = "a photo of a"  # from which CoCoOp and BiomedCoOp start, and CoOp from base to novel classes
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class CoOpLoss:
 
 @dataclass(frozen=True)
 class CoOp:
-    """CoOp as a method of few labels, by default with 16 learned vectors.
+    """CoOp as a method of few labels.
 
-    recipe: None is the published one: SGD 2e-3, batch 32; 50 epochs with one image a class, 100 with up to 4, 200 with
-    more.
+    context: None is 16 vectors. recipe: None is the published one: SGD 2e-3, batch 32; 50 epochs with one image a class,
+    100 with up to 4, 200 with more. From base to novel classes both are others, see `for_base_to_novel`.
     """
 
-    context: ContextConfig = ContextConfig()
+    context: ContextConfig | None = None
     recipe: Recipe | None = None
 
     @property
@@ -53,15 +55,30 @@ class CoOp:
 
         Raises UserError where training diverged.
         """
-        clip, given = task.candidate.clip, task.given
-        recipe = self._recipe(task)
-        frozen, start = prepare(task, self.context)
-        arrays, _ = fit(CoOpLoss(clip.graph), recipe, start, frozen, given.unit, given.labels, task.seed)
-        return LearnedPrompts("coop", given.data.classes, self.context, arrays)
+        clip, given, context = task.candidate.clip, task.given, self._context
+        frozen, start = prepare(task, context)
+        arrays, _ = fit(CoOpLoss(clip.graph), self._recipe(task), start, frozen, given.unit, given.labels, task.seed)
+        return LearnedPrompts("coop", given.data.classes, context, arrays)
 
     def __call__(self, task: FewShot) -> Prediction:
         """Learn prompts, and predict the test images with them."""
-        return predict(self.learn(task), task, self._recipe(task))
+        return predict(self.learn(task), task, self.settings(task))
+
+    def settings(self, task: FewShot) -> dict[str, Any]:
+        """What a task is learned with."""
+        return settings_of(self._context, self._recipe(task))
+
+    def for_base_to_novel(self) -> Self:
+        """The method as CoCoOp's authors compare it from base to novel classes, where nothing else is chosen.
+
+        Vectors start from the four words "a photo of a", and there are 50 epochs, whatever the number of images.
+        """
+        context = self.context or ContextConfig(start=FOUR_WORDS)
+        return dataclasses.replace(self, context=context, recipe=self.recipe or Recipe(epochs=50))
+
+    @property
+    def _context(self) -> ContextConfig:
+        return self.context or ContextConfig()
 
     def _recipe(self, task: FewShot) -> Recipe:
         if self.recipe is not None:
@@ -84,19 +101,23 @@ def prepare(task: FewShot, context: ContextConfig) -> tuple[Arrays, dict[str, np
     return {"params": clip.params, **layout._asdict()}, {"context": start}
 
 
-def predict(learned: LearnedPrompts, task: FewShot, recipe: Recipe) -> Prediction:
-    """Probabilities of `task.test` by learned prompts, with the settings that they were learned with."""
-    settings = {
-        "context": learned.context.start,
-        "position": learned.context.position,
-        "class_specific": learned.context.class_specific,
+def settings_of(context: ContextConfig, recipe: Recipe) -> dict[str, Any]:
+    """The settings of a result that say how its prompts were learned."""
+    return {
+        "context": context.start,
+        "position": context.position,
+        "class_specific": context.class_specific,
         "epochs": recipe.epochs,
         "batch_size": recipe.batch_size,
         "learning_rate": recipe.learning_rate,
         "selection": "last_epoch",
         "augmentation": "none",
     }
-    return Prediction(softmax(learned.scores(task.candidate.clip, task.test.unit)), settings, learned)
+
+
+def predict(learned: LearnedPrompts, task: FewShot, settings: dict[str, Any]) -> Prediction:
+    """Logits of `task.test` by learned prompts. settings: what they were learned with."""
+    return Prediction(learned.scores(task.candidate.clip, task.test.unit).astype(np.float64), settings, learned)
 
 
 PHRASE = "this is a chest x ray of a patient with"
@@ -111,7 +132,7 @@ class ContextPrompts(CoOp):
     falling to 1e-5, weight decay 1e-3, 8,000 updates of 288 images.
     """
 
-    context: ContextConfig = ContextConfig(start=PHRASE, vectors=30)
+    context: ContextConfig | None = ContextConfig(start=PHRASE, vectors=30)
 
     @property
     def name(self) -> str:

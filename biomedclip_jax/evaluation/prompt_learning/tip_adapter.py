@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.probe.methods import FewShot, Part, Prediction
 from biomedclip_jax.evaluation.prompt_learning.training import Arrays, Recipe, cross_entropy, fit
 
@@ -92,7 +91,7 @@ class TipAdapter:
         near = task.test.unit @ self.keys(task, task.given).T
         scores = _zero_shot(task, task.test) + alpha * np.asarray(_votes(near, _labels(task.given), len(task.text), beta))
         searched = "validation" if len(task.validation) else "none, too few images"
-        return Prediction(softmax(scores), {"alpha": alpha, "beta": beta, "search": searched, "augmentation": "none"})
+        return Prediction(scores.astype(np.float64), {"alpha": alpha, "beta": beta, "search": searched, "augmentation": "none"})
 
     def _choose(self, task: FewShot) -> tuple[float, float]:
         """The pair with the highest accuracy on validation; of equals the smallest beta, then the smallest alpha."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.labelled.types import Labelled
-from biomedclip_jax.evaluation._metrics import BINS, Calibration, confusion_counts
+from biomedclip_jax.evaluation._metrics import BINS, Calibration, confusion_counts, softmax
 from biomedclip_jax.evaluation.report.drawing import new_figure, picture_file, save, small, words
 
 _MISTAKES = 12
@@ -18,19 +19,32 @@ _WITH_NUMBERS = 20  # classes; of more the cells are too many to read
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What a classifier answers for the n images of `data`: probabilities, float64 [n, C], whose rows sum to 1."""
+    """What a classifier answers for the n images of `data`, as logits, float64 [n, C]."""
 
     data: Labelled
-    probabilities: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The class index of each answer, int64 [n]."""
+        return self.logits.argmax(axis=1)
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """The softmax of the logits, float64 [n, C]."""
+        return softmax(self.logits)
 
 
-def draw(folder: Path, dataset: str, model: str, answers: Answers) -> dict[str, str]:
-    """Write the pictures of one model into `folder`: the title of each file. Without mistakes there is no picture of them."""
+def draw(folder: Path, dataset: str, model: str, answers: Answers, row: str) -> dict[str, str]:
+    """Write the pictures of one model into `folder`: the title of each file. Without mistakes there is no picture of them.
+
+    row: `Result.id`, in the names of the files: another row has pictures of its own.
+    """
     title = f"{dataset}: {model}"
     labels, classes = answers.data.labels, answers.data.classes
-    counts = confusion_counts(labels, answers.probabilities.argmax(axis=1), len(classes))
+    counts = confusion_counts(labels, answers.predicted, len(classes))
     titles = {"confusion": "confusion matrix", "calibration": "reliability diagram", "mistakes": "most confident mistakes"}
-    files = {kind: picture_file("zero-shot", dataset, model, kind) for kind in titles}
+    files = {kind: picture_file("zero-shot", dataset, model, kind, row) for kind in titles}
     confusion_matrix(folder / files["confusion"], counts, classes, title)
     reliability_diagram(folder / files["calibration"], Calibration.of(labels, answers.probabilities), title)
     if not confident_mistakes(folder / files["mistakes"], answers, title):
@@ -97,7 +111,7 @@ def reliability_diagram(path: Path, calibration: Calibration, title: str) -> Non
 def confident_mistakes(path: Path, answers: Answers, title: str) -> bool:
     """Draw the wrong answers of the highest probability, most confident first; False, and no file, without a wrong answer."""
     data, labels, classes = answers.data, answers.data.labels, answers.data.classes
-    predicted, confidence = answers.probabilities.argmax(axis=1), answers.probabilities.max(axis=1)
+    predicted, confidence = answers.predicted, answers.probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     if not len(wrong):
         return False

@@ -1,27 +1,31 @@
 """Zero-shot classification: an image belongs to the class whose sentences are nearest to it."""
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation._bootstrap import bootstrap, differences, intervals
-from biomedclip_jax.evaluation._evaluation import Evaluation, left_out
+from biomedclip_jax.evaluation._bootstrap import bootstrap
+from biomedclip_jax.evaluation._completeness import completeness, total
+from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._intervals import classification_intervals
 from biomedclip_jax.evaluation._metrics import (
     classification_metrics,
     confusion_counts,
     majority_metrics,
     metrics_per_class,
     sklearn_metrics,
-    softmax,
 )
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.report.results import Result, asked_with
+from biomedclip_jax.evaluation.report.results import Result
 from biomedclip_jax.evaluation.zero_shot._pictures import Answers, draw
+from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts
 from biomedclip_jax.prompts.templates import Aggregation, Prompts, check_told_apart, class_embeddings
 
@@ -36,10 +40,11 @@ def zero_shot(
 ) -> list[Result]:
     """One result for each candidate, all on the same images, with pictures in `evaluation.out`.
 
-    Metrics are those of `classification_metrics`, of softmax(logit scale x cosine) in float64, and of `majority_metrics`.
-    Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are
-    true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left
-    out when the data were opened, and images that one of the candidates can't read, which count for none.
+    Metrics are those of `classification_metrics`, of logit scale x cosine in float64, and of `majority_metrics`.
+    Intervals are 95 % intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are true
+    classes), no_interval (why a metric has none), left_out: what was left out when the data were opened, and images that
+    one of the candidates can't read, which count for none; caveats: what else has to be said of the data. Outcomes: the
+    labels and logits of the images.
     aggregate: see `cosines`. learned: a file of learned prompts, used instead of `prompts` with the data's class names.
     Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an
     embedding is not finite.
@@ -60,39 +65,37 @@ def zero_shot(
         image = found.rows[np.isin(found.kept, kept)]
         _check_finite(candidate, image, kept_data.names)
         if words is None:
-            text = embeddings.texts(candidate, prompts.flat)
+            text = embeddings.texts(candidate, prompts.flat, f"{evaluation.dataset}: prompts")
             _check_finite(candidate, text, prompts.flat)
             of_classes = class_embeddings(text, prompts, first=aggregate == "single")
             check_told_apart(evaluation.dataset, data.classes, of_classes, candidate.name)
-            scale, probabilities = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
+            scale, logits = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
         else:
-            scale, probabilities = embeddings.logit_scale(candidate), softmax(words.scores(candidate.clip, image))
-        answers.append(Answers(kept_data, probabilities))
+            scale, logits = embeddings.logit_scale(candidate), words.scores(candidate.clip, image).astype(np.float64)
+        answers.append(Answers(kept_data, logits))
         settings.append({"classes": list(data.classes), **_asked(prompts, aggregate, words, learned), "logit_scale": scale})
 
-    samples = bootstrap(kept_data.labels, [each.probabilities for each in answers], evaluation.resamples, evaluation.seed)
-    metrics = [classification_metrics(kept_data.labels, each.probabilities) for each in answers]
+    samples = bootstrap(kept_data.labels, [each.logits for each in answers], evaluation.resamples, evaluation.seed)
     majority = majority_metrics(kept_data.labels)
+    fingerprint = labels_fingerprint(kept_data)
     results = []
-    for i, candidate in enumerate(candidates):
-        others = [(j, other) for j, other in enumerate(candidates) if j != i]
-        compared = {other.name: differences(samples[i], samples[j], metrics[i], metrics[j]) for j, other in others}
-        details = _details(answers[i]) | {"differences": compared}
-        details["left_out"] = left_out(data.rejects, errors, data.names.__getitem__)
-        asked = asked_with(candidate.name, settings[i].get("prompts_method"), settings[i].get("prompts_file"))
-        results.append(
-            Result(
-                model=candidate.name,
-                task="zero-shot",
-                dataset=evaluation.dataset,
-                n=len(kept),
-                metrics=metrics[i] | majority,
-                intervals=intervals(samples[i]),
-                settings=settings[i] | {"resamples": evaluation.resamples, "seed": evaluation.seed},
-                details={name: value for name, value in details.items() if value},
-                pictures=draw(evaluation.out, evaluation.dataset, asked, answers[i]),
-            )
+    for candidate, each, asked, drawn in zip(candidates, answers, settings, samples, strict=True):
+        intervals, no_interval = classification_intervals(kept_data.labels, each.logits, drawn)
+        details = _details(each) | {"no_interval": no_interval} | completeness(data, len(kept), errors)
+        result = Result(
+            model=candidate.name,
+            task="zero-shot",
+            dataset=evaluation.dataset,
+            n=len(kept),
+            metrics=classification_metrics(kept_data.labels, each.logits) | majority,
+            intervals=intervals,
+            settings=asked | {"resamples": evaluation.resamples, "seed": evaluation.seed},
+            details={name: value for name, value in details.items() if value},
+            measured=evaluation.measured(candidate, fingerprint, total(data)),
+            outcomes={"labels": kept_data.labels, "logits": each.logits},
         )
+        pictures = draw(evaluation.out, evaluation.dataset, result.who, each, result.id)
+        results.append(dataclasses.replace(result, pictures=pictures))
     return results
 
 
@@ -104,15 +107,15 @@ def _by_sentences(
     prompts: Prompts,
     aggregate: Aggregation,
 ) -> tuple[float, np.ndarray]:
-    """The scale of the cosines, and probabilities float64 [n, C] of images [n, E]. text: of `prompts.flat`."""
+    """The scale of the cosines, and logits float64 [n, C] of images [n, E]. text: of `prompts.flat`."""
     # z-scores are no cosines: the temperature was not learned for them
     scale = 1.0 if aggregate == "gloria" else embeddings.logit_scale(candidate)
-    return scale, softmax(scale * cosines(image, text, prompts, aggregate).astype(np.float64))
+    return scale, scale * cosines(image, text, prompts, aggregate).astype(np.float64)
 
 
 def _details(answers: Answers) -> dict[str, Any]:
     labels, classes = answers.data.labels, answers.data.classes
-    predicted = answers.probabilities.argmax(axis=1)
+    predicted = answers.predicted
     confusion = confusion_counts(labels, predicted, len(classes)).tolist()
     return {"per_class": metrics_per_class(labels, predicted, classes), "confusion": confusion}
 
@@ -121,7 +124,9 @@ def _asked(prompts: Prompts, aggregate: Aggregation, words: LearnedPrompts | Non
     """The settings that say with what words the classes were described."""
     if words is None:
         return {"prompts": [list(own) for own in prompts.sentences], "aggregate": aggregate}
-    return {"prompts": "learned", "prompts_method": words.method, "prompts_file": str(learned)}
+    content = b"" if learned is None else learned.read_bytes()
+    known = {"prompts_method": words.method, "prompts_file": str(learned)}
+    return {"prompts": "learned"} | known | {"prompts_fingerprint": hashlib.sha256(content).hexdigest()[:32]}
 
 
 def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Aggregation = "mean") -> np.ndarray:
@@ -141,6 +146,12 @@ def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Ag
         spread = best.std(axis=0)
         return (best - best.mean(axis=0)) / np.where(spread > 0, spread, 1)
     return image @ class_embeddings(text, prompts, first=aggregate == "single").T
+
+
+def default_embeddings(clip: Pretrained, classes: Sequence[str]) -> np.ndarray:
+    """Zero-shot weights, float32 [C, E], of the sentences that `biomedclip evaluate` takes where none are given."""
+    prompts = Prompts.default(classes)
+    return class_embeddings(clip.encode_texts(prompts.flat), prompts)
 
 
 def accuracy(image: np.ndarray, prompt: np.ndarray, labels: Sequence[str], truth: Sequence[str]) -> dict[str, float]:

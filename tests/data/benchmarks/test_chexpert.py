@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.data.benchmarks import NotOnDisk
-from biomedclip_jax.data.benchmarks.chexpert import FIVE, read_chexpert
+from biomedclip_jax.data.benchmarks.chexpert import FIVE, chexpert_rows, read_chexpert
 from biomedclip_jax.errors import UserError
 
 HEADER = (
@@ -96,6 +96,44 @@ def test_the_published_list_is_preferred(folder: Path) -> None:
     (folder / "chexpert_5x200.csv").write_text("\n".join([HEADER, line(1)]))
     with pytest.raises(UserError, match="row 1: 0 of the five findings; expected one"):
         read(folder)
+
+
+@pytest.mark.parametrize("before", ["CheXpert-v1.0/", "CheXpert-v1.0-small/", "", "/data/train/CheXpert-v1.0/", "a\\b\\"])
+@pytest.mark.parametrize("name", ["chexpert-5x200.csv", "CheXpert_5x200.CSV", "chexpert-5x200-meta.csv", "my_5x200_list.csv"])
+def test_lists_with_other_columns_and_prefixes(folder: Path, name: str, before: str) -> None:
+    """imgpath for Path, and of the findings the five alone; a path may begin as the list's author had it."""
+    rows = [line(n, **only(n % 5)).split(",")[0].partition("/")[2] for n in (19, 7)]
+    lines = ["imgpath,Atelectasis,Cardiomegaly,Consolidation,Edema,Pleural Effusion,report"]
+    lines += [f"{before}{rows[0]},0,0,0,0,1,ok", f"{before}{rows[1]},0.0,False,True,0,,ok"]
+    (folder / name).write_text("\n".join(lines) + "\n")
+    found = read(folder, per_class=200)
+    assert patients(found) == ["patient00019", "patient00007"] and found.labels.tolist() == [4, 2]
+    assert found.caveats == () and found.rejects == ()
+    rows = {row.image: row for row in chexpert_rows(folder)}
+    tested = {str(image): row.row["five"] for image, row in rows.items() if row.split == "test" and not row.skip}
+    assert tested == {str(found.images[0]): "pleural effusion", str(found.images[1]): "consolidation"}
+
+
+def test_lists_that_cannot_be_read(folder: Path) -> None:
+    listed = folder / "chexpert-5x200.csv"
+    listed.write_text("file,Atelectasis,Cardiomegaly,Consolidation,Edema,Pleural Effusion\nx,1,0,0,0,0\n")
+    with pytest.raises(UserError, match=r"chexpert-5x200\.csv: no column 'Path' or 'imgpath'; there are 'file'"):
+        read(folder)
+    listed.rename(folder / "a_5x200.csv")
+    (folder / "b_5x200.csv").write_text("x\n")
+    with pytest.raises(UserError, match=r"a_5x200\.csv, b_5x200\.csv: which is the list of 5x200"):
+        read(folder)
+
+
+def test_our_own_draw_is_named(folder: Path) -> None:
+    assert "not the published list" in read(folder).caveats[0] and read(folder, "train").caveats == ()
+
+
+def test_an_image_that_is_listed_twice_counts_once(folder: Path) -> None:
+    path = line(19, **only(4))
+    (folder / "chexpert_5x200.csv").write_text("\n".join([HEADER, path, path, line(7, **only(2))]))
+    found = read(folder)
+    assert len(found) == 2 and [(each.row, each.reason) for each in found.rejects] == [("2", "listed twice")]
 
 
 def test_uncertain_labels(folder: Path) -> None:

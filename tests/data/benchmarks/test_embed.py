@@ -99,19 +99,76 @@ def test_a_balanced_test_split(folder: Path) -> None:
 
 
 def test_which_finding_an_image_is_described_with(folder: Path) -> None:
-    """The first of its side, else the exam's first; what only the full table says comes from the same finding."""
+    """The worst of its breast; what only the full table says comes from the same finding, in whatever order."""
     write(folder, "EMBED_OpenData_metadata_reduced_test.csv", IMAGES, [image_row(7, 70, side) for side in "LR"])
-    rows = [finding(7, 70, "N", "2", "R"), finding(7, 70, "S", "3", "L"), finding(7, 70, "B", "4", "L")]
+    rows = [finding(7, 70, "N", "2", "R"), finding(7, 70, "B", "4", "L"), finding(7, 70, "S", "3", "L")]
     write(folder, "EMBED_OpenData_clinical_reduced.csv", REDUCED, rows)
-    full = ["7,70,N,2,R,,,,", "7,70,S,3,L,O,+,A,", "7,70,B,4,L,R,,,"]
+    full = ["7,70,S,3,L,O,+,A,", "7,70,N,2,R,,,,", "7,70,B,4,L,R,,,"]
     write(folder, "EMBED_OpenData_clinical.csv", FULL, full)
     write(folder, "AWS_Open_Data_Clinical_Legend.csv", LEGEND, ["massshape,,O    ,Oval     ", "massdens,,+,High density"])
     left, right = mammograms(folder, "test")
     assert (left.row["asses"], left.row["tissueden"], left.row["massshape"]) == ("S", "3", "Oval")
     assert left.row["massdens"] == "High density" and left.row["calcfind"] == ""  # a code that the legend does not have
     assert (right.row["asses"], right.row["massshape"], right.row["RACE_DESC"]) == ("N", "", "Asian")
+    first = next(mammograms(folder, "test", "first"))
+    assert (first.row["asses"], first.row["tissueden"], first.row["massshape"]) == ("B", "4", "")
     write(folder, "EMBED_OpenData_clinical_reduced.csv", REDUCED, rows[1:])
-    assert [each.row["asses"] for each in mammograms(folder, "test")] == ["S", "S"]
+    left, right = mammograms(folder, "test")
+    assert left.row["asses"] == "S" and "asses" not in right.row, "a finding of the other breast says nothing of this one"
+    assert right.row["tissueden"] == "4", "the density is the exam's"
+    assert [each.row["asses"] for each in mammograms(folder, "test", "first")] == ["B", "B"], "as CLEFT has it"
+    assert [each.reason for each in read(folder).rejects] == ["no finding of this side in the clinical table"]
+
+
+@pytest.mark.parametrize(
+    ("findings", "left", "right"),
+    [
+        (["R:M"], None, 5),
+        (["R:M", "B:N"], 1, 5),
+        (["L:N", "L:M", "R:N"], 5, 1),
+        ([":N"], 1, 1),
+        ([":S", "L:B"], 4, 4),
+        (["L:N", "L:A"], 0, None),  # a recall is worse than negative, benign or probably benign ...
+        (["L:P", "L:A", "R:A", "R:S"], 0, 4),  # ... and less than suspicious
+        (["L:M", "L:K", "R:S", "R:M"], 6, 5),
+        (["L:", "L:B"], 2, None),
+        (["L:X", "L:B", "R:N"], None, 1),  # an assessment that nobody knows may be the worst
+        (["l:m"], 5, None),
+        (["L:M", "Q:N"], None, None),
+    ],
+)
+def test_the_worst_finding_of_each_breast(folder: Path, findings: list[str], left: int | None, right: int | None) -> None:
+    write(folder, "EMBED_OpenData_metadata_reduced_test.csv", IMAGES, [image_row(7, 70, side) for side in "LR"])
+    rows = [finding(7, 70, each.partition(":")[2], "2", each.partition(":")[0]) for each in findings]
+    write(folder, "EMBED_OpenData_clinical_reduced.csv", REDUCED, [*rows, finding(8, 80, "N", "2")])
+    expected = {side: label for side, label in (("L", left), ("R", right)) if label is not None}
+    if not expected:
+        with pytest.raises(UserError, match=r"no usable image, 2 left out; .*a finding of its exam is of side 'Q'"):
+            read(folder)
+        return
+    found = read(folder)
+    assert {Path(name).name[0]: label for name, label in zip(found.names, found.labels, strict=True)} == expected
+    assert len(found.rejects) == 2 - len(expected)
+
+
+def test_an_image_of_no_side_is_left_out(folder: Path) -> None:
+    images = [image_row(7, 70, "L"), image_row(7, 70, ""), image_row(7, 70, "B")]
+    write(folder, "EMBED_OpenData_metadata_reduced_test.csv", IMAGES, images)
+    write(
+        folder, "EMBED_OpenData_clinical_reduced.csv", REDUCED, [finding(7, 70, "N", "2", "L"), finding(7, 70, "S", "2", "R")]
+    )
+    found = read(folder)
+    assert found.labels.tolist() == [1, 4] and [each.reason for each in found.rejects] == [
+        "ImageLateralityFinal is not L, R or B"
+    ]
+
+
+def test_our_own_draws_are_named(folder: Path) -> None:
+    assert "drawn with a seed of ours" in " ".join(read(folder).caveats)
+    write(folder, "EMBED_OpenData_metadata_reduced_test.csv", IMAGES, [image_row(10_000 + n, 5_000 + n) for n in range(10)])
+    assert read(folder).caveats == ()
+    balanced, fewer = read(folder, per_class=2).caveats
+    assert balanced.startswith("at most 2 of each class") and fewer.startswith("there are fewer: 1 of '3: probably benign")
 
 
 def test_what_is_left_out(folder: Path) -> None:

@@ -68,6 +68,37 @@ def test_own_folders(tmp_path: Path) -> None:
         read_tcga_til("tcga-til", tmp_path, "train", CLASSES, "luad")
 
 
+def test_what_is_no_image_of_a_class_is_listed(folder: Path, tmp_path: Path) -> None:
+    lung = folder / "lung_colon_image_set" / "lung_image_sets"
+    (lung / "lung_n" / "notes.txt").write_text("x")
+    found = read_lc25000("lc25000-lung", folder, "test", ("aca", "n", "scc"), "lung")
+    assert len(found) == 6 and [(Path(each.image).name, each.reason) for each in found.rejects] == [("notes.txt", "no image")]
+    for path in (lung / "lung_scc").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="lung_scc: no image in this folder"):
+        read_lc25000("lc25000-lung", folder, "test", ("aca", "n", "scc"), "lung")
+    own = tmp_path / "own"
+    write(own, "none/1.png", "til/3.png", "unsure/4.png")
+    found = read_tcga_til("tcga-til", own, "test", CLASSES, "luad")
+    assert [(Path(each.image).name, each.reason) for each in found.rejects] == [
+        ("4.png", "lies outside the folders of the classes")
+    ]
+    assert "was not published" in found.caveats[0]
+
+
+def test_rows_of_a_table_that_cannot_be_used(tmp_path: Path) -> None:
+    write(tmp_path, "1.png", "2.png", "3.png", "4.png", "unlisted.png")
+    rows = "path,label,split\n./1.png,1.0,test\n2.png,,test\n3.png,None,TEST\n4.png,0,fold7\n"
+    (tmp_path / "labels.csv").write_text(rows)
+    found = read_tcga_til("tcga-til", tmp_path, "test", CLASSES, "luad")
+    assert found.labels.tolist() == [1, 0]
+    assert {Path(each.image).name: each.reason for each in found.rejects} == {
+        "2.png": "label is empty",
+        "4.png": "split 'fold7' is none of train, validation and test",
+        "unlisted.png": "not in labels.csv",
+    }
+
+
 def test_a_table(tmp_path: Path) -> None:
     write(tmp_path, "1.png", "2.png")
     table = tmp_path / "labels.csv"

@@ -122,6 +122,42 @@ def test_a_patient_without_a_file_is_listed(folder: Path) -> None:
         read(folder, division="none")
 
 
+def test_patients_whose_class_is_not_known_are_listed(folder: Path) -> None:
+    """Where only healthy ones are negative, the class decides; a sick patient has a box, whatever the table of classes says."""
+    info = folder / "stage_2_detailed_class_info.csv"
+    lines = [each for each in info.read_text().splitlines() if PATIENTS[1] not in each and PATIENTS[4] not in each]
+    lines = [each.replace("Normal", " normal ") if PATIENTS[5] in each else each for each in lines]
+    lines += [f"{PATIENTS[9]},Lung Opacity", f"{PATIENTS[2]},Normal", "unknown,Normal"]
+    lines = [f"{PATIENTS[13]},what" if each.startswith(PATIENTS[13]) else each for each in lines]
+    info.write_text("\n".join(lines) + "\n")
+    found = read(folder, negative="normal", division="none")
+    assert set(patients(found)) == SICK | HEALTHY - {PATIENTS[n] for n in (1, 9, 13)}
+    where = "in stage_2_detailed_class_info.csv"
+    assert {Path(each.image).stem: each.reason for each in found.rejects} == {
+        PATIENTS[1]: f"not {where}",
+        PATIENTS[2]: f"several classes {where}",
+        PATIENTS[9]: f"several classes {where}",
+        PATIENTS[13]: f"no known class {where}",
+        "unknown": "not in stage_2_train_labels.csv",
+    }
+    assert found.caveats == ("without 9 of class 'No Lung Opacity / Not Normal', by definition",)
+    assert len(read(folder, division="none")) == 20, "all negatives: no class is asked for"
+
+
+def test_images_and_labels_that_do_not_fit(folder: Path) -> None:
+    write_dicom(folder / "stage_2_train_images" / "unlisted.dcm", 0)
+    labels = folder / "stage_2_train_labels.csv"
+    labels.write_text(labels.read_text() + f"{PATIENTS[0]},,,,,0\n,,,,,0\n")
+    found = read(folder, division="none")
+    assert len(found) == 19 and {Path(each.image).stem: each.reason for each in found.rejects} == {
+        PATIENTS[0]: "Target is 0 in one row and 1 in another",
+        ".dcm": "patientId is empty",
+        "unlisted": "not in stage_2_train_labels.csv",
+    }
+    assert all(each.reason != "not in stage_2_train_labels.csv" for each in read(folder, "train").rejects), "said once"
+    assert "seed of ours" in read(folder, division="boxes").caveats[0]
+
+
 def test_wrong_layouts(folder: Path) -> None:
     labels, info = folder / "stage_2_train_labels.csv", folder / "stage_2_detailed_class_info.csv"
     content = labels.read_text()

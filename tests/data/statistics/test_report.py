@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from biomedclip_jax.cli import main
 from biomedclip_jax.data.statistics import _counts as statistics_counts
 from biomedclip_jax.data.statistics._counts import BuildShard, count, count_part, parts_of
+from biomedclip_jax.data.statistics.captioned import captioned_pictures
 from biomedclip_jax.data.statistics.report import write_statistics
 from biomedclip_jax.errors import UserError
 
@@ -90,7 +92,8 @@ def test_everything_is_counted(build: Path, vocabulary: Path, tmp_path: Path) ->
     assert found["articles"] == {"all": 4, "by year": {"unknown": 1, "2010": 1, "2011": 1, "2012": 1}}
     types = {name: n for name, n in found["figure types"].items() if n}
     assert types == {"CT": 2, "gel": 2, "chart": 1, "flowchart": 1}
-    assert len(found["figure types"]) == 31
+    assert {"mixed", "unknown"} < found["figure types"].keys() and "table" not in found["figure types"]
+    assert found["in mixed figures"] == {}
     assert found["licenses"] == {"CC BY": 4, "CC0": 2}
     assert found["in sub-articles"] == 1
     assert found["left out"] == {"articles": {"retracted": 2}, "pictures": {"no caption": 4, "duplicate": 1}}
@@ -165,9 +168,15 @@ def test_words_are_counted_of_a_sample(build: Path, monkeypatch: pytest.MonkeyPa
     assert count_part(parts[0], None, 0.0).vocabulary.total() == 0
 
 
+def test_pictures_of_a_build_one_by_one(build: Path) -> None:
+    found = [picture for part in parts_of(str(build)) for picture in captioned_pictures(part)]
+    assert sorted(p.caption for p in found) == sorted(text for part in CAPTIONS.values() for texts in part for text in texts)
+    assert {picture.image.load().size for picture in found} == {(16, 12)}, "the panel is not among them"
+
+
 def test_a_table(tmp_path: Path) -> None:
     rows = ["picture,text"]
-    for i, caption in enumerate(["Chest CT scan of a man", "Table of results", "Axial CT image"]):
+    for i, caption in enumerate(["Chest CT scan of a man", "Box plot; CT image", "Axial CT image"]):
         Image.new("RGB", (40 + i, 30)).save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,{caption}")
     (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
@@ -175,8 +184,22 @@ def test_a_table(tmp_path: Path) -> None:
     assert main(["data", "statistics", str(tmp_path / "t.csv"), *flags]) == 0
     found = json.loads((tmp_path / "s" / "statistics.json").read_text())
     assert found["pairs"] == {"all": 3} and found["image"]["width"]["max"] == 42
-    assert found["figure types"]["CT"] == 2 and found["figure types"]["table"] == 1
+    assert found["figure types"]["CT"] == 2 and found["figure types"]["mixed"] == 1
+    assert found["in mixed figures"] == {"CT": 1, "chart": 1}
     assert not found.keys() & {"licenses", "articles", "left out", "references of a figure", "in sub-articles"}
+
+
+def test_sizes_of_whatever_load_image_reads(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    tifffile.imwrite(tmp_path / "0.tif", np.zeros((7, 9, 3)), photometric="rgb")  # of a depth that Pillow does not open
+    Image.new("RGB", (11, 5)).save(tmp_path / "1.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    (tmp_path / "t.csv").write_text("image,caption\n0.tif,a\n1.png,b\n2.png,c\n")
+    flags = ["--out", str(tmp_path / "s"), "--workers", "1"]
+    assert main(["data", "statistics", str(tmp_path / "t.csv"), *flags]) == 0
+    found = json.loads((tmp_path / "s" / "statistics.json").read_text())
+    assert found["pairs"] == {"all": 3} and found["image"]["width"]["max"] == 11 and found["image"]["height"]["max"] == 7
+    said = [line for line in capfd.readouterr().err.splitlines() if "size is not counted" in line]
+    assert len(said) == 1 and "2.png" in said[0]
 
 
 def test_the_command(build: Path, vocabulary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

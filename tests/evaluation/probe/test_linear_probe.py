@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from helpers.tiny_labels import TinyCandidate, overlapping, part_of, task, unit
 
-from biomedclip_jax.evaluation.probe._head import batches, probabilities
+from biomedclip_jax.evaluation._metrics import softmax
+from biomedclip_jax.evaluation.probe._head import batches, predict
 from biomedclip_jax.evaluation.probe._search import LEARNING_RATES, STRENGTHS, full_search, small_search
 from biomedclip_jax.evaluation.probe.linear_probe import LinearProbe, train_heads
 from biomedclip_jax.evaluation.probe.sampling import Budget
@@ -44,9 +45,9 @@ def test_heads_are_torchs(images: int, pair: tuple[float, float]) -> None:
     for name, leaf in (head["linear"] | head["seen"]).items():
         np.testing.assert_allclose(leaf, expected[name].detach().numpy(), atol=1e-5, err_msg=name)
     with torch.no_grad():
-        theirs = linear(norm(torch.tensor(test.features))).softmax(-1).numpy()
-    np.testing.assert_allclose(probabilities(head, test.features), theirs, atol=1e-5)
-    assert trained.accuracies[1, -1] == pytest.approx((theirs.argmax(1) == test.labels).mean())
+        theirs = linear(norm(torch.tensor(test.features)))
+    np.testing.assert_allclose(softmax(predict(head, test.features)), theirs.softmax(-1).numpy(), atol=1e-5)
+    assert trained.accuracies[1, -1] == pytest.approx((theirs.numpy().argmax(1) == test.labels).mean())
     assert np.abs(head["linear"]["kernel"] - TEXT.T).max() > 0.01, "something was learned"
 
 
@@ -66,7 +67,7 @@ def test_the_best_epoch_is_kept_beside_the_last() -> None:
     trained = train_heads(train, test, TEXT, pairs, epochs=20, seed=0)
     for k in range(2):
         best = {outer: {name: leaf[k] for name, leaf in inner.items()} for outer, inner in trained.best.items()}
-        reached = (probabilities(best, test.features).argmax(1) == test.labels).mean()
+        reached = (predict(best, test.features).argmax(1) == test.labels).mean()
         assert reached == pytest.approx(trained.accuracies[k].max())
     assert trained.accuracies[0].max() > trained.accuracies[0, -1], "they differ, or this shows nothing"
 

@@ -7,6 +7,7 @@ import pytest
 from helpers.tiny_labels import TinyCandidate, overlapping, part_of, task, unit
 from sklearn.linear_model import LogisticRegression
 
+from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.probe._search import STRENGTHS
 from biomedclip_jax.evaluation.probe.logistic_regression import LogisticRegressionProbe, fit_predict
 from biomedclip_jax.evaluation.probe.sampling import Budget
@@ -38,8 +39,11 @@ def test_it_is_scikit_learns_with_the_best_c() -> None:
 def test_a_class_without_images_has_probability_0() -> None:
     known = overlapping(60, 0)
     two = known.subset(np.flatnonzero(known.labels != 1))
-    found = fit_predict(two.features, two.labels, known.features, 1.0, 3)
-    assert (found[:, 1] == 0).all() and found.sum(axis=1) == pytest.approx(1)
+    given, asked = two.features.astype(np.float64), known.features.astype(np.float64)
+    found = fit_predict(given, two.labels, asked, 1.0, 3)
+    assert np.isneginf(found[:, 1]).all() and np.isfinite(found[:, [0, 2]]).all()
+    expected = LogisticRegression(C=1.0, max_iter=1_000).fit(given, two.labels).predict_proba(asked)
+    np.testing.assert_allclose(softmax(found), np.insert(expected, 1, 0, axis=1), atol=1e-12)
 
 
 def test_weak_regularisation_is_no_warning() -> None:

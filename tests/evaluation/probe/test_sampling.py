@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.probe.sampling import Budget, first_of_each_class, share, shots, split
+from biomedclip_jax.evaluation.probe.sampling import Budget, first_of_each_class, share, shortages, shots, split
 
 LABELS = np.random.default_rng(0).choice(3, 200, p=[0.6, 0.3, 0.1])
 
@@ -101,3 +101,29 @@ def test_a_class_without_images() -> None:
         split(np.array([0, 0, 2]), 3, Budget(shots=5), 0)
     with pytest.raises(UserError, match="none to train on"):
         split(np.array([0, 1]), 2, Budget(shots=5), 0)
+
+
+LESS = "a class is less than two images, of which one validates: taken are"
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (Budget(shots=2), []),
+        (Budget(shots=5), ["5 per class, but there are only 2 of 'a', 3 of 'b'"]),
+        (Budget(fraction=0.5), [f"50 % of {LESS} 2 of 'a'"]),
+        (Budget(fraction=0.1), [f"10 % of {LESS} 2 of 'a', 2 of 'b', 2 of 'c'"]),
+        (Budget(fraction=1.0), []),
+    ],
+)
+def test_classes_with_too_few_images_are_said(budget: Budget, said: list[str]) -> None:
+    labels = np.array([0] * 2 + [1] * 3 + [2] * 10)
+    assert shortages(labels, "abc", budget) == said
+
+
+def test_one_image_of_a_class_validates_and_is_said() -> None:
+    assert shortages(np.array([0, 1, 1]), "ab", Budget(shots=1)) == [
+        "1 per class, and one more to validate, but there are only 1 of 'a'"
+    ]
+    many = shortages(np.arange(8), "abcdefgh", Budget(shots=5))
+    assert many[0].endswith("1 of 'e' and of 3 more")

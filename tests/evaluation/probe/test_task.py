@@ -11,7 +11,6 @@ from PIL import Image
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation
-from biomedclip_jax.evaluation._metrics import softmax
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
 from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Prediction
@@ -28,7 +27,7 @@ BUDGETS = (Budget(shots=4), Budget(fraction=0.5), Budget(fraction=1.0))
 class Known(Embeddings):
     """Sentences have embeddings that were made up; the tower's own tokenizer has no vocabulary here."""
 
-    def texts(self, candidate, texts):
+    def texts(self, candidate, texts, source):
         return TEXT[[PROMPTS.flat.index(text) for text in texts]]
 
 
@@ -42,7 +41,7 @@ class Centres:
     def __call__(self, task: FewShot) -> Prediction:
         self.tasks.append(task)
         means = np.stack([task.given.unit[task.given.labels == c].mean(axis=0) for c in range(3)])
-        return Prediction(softmax(10 * task.test.unit @ means.T), {"scale": 10, "drawn": task.seed})
+        return Prediction((10 * task.test.unit @ means.T).astype(np.float64), {"scale": 10, "drawn": task.seed})
 
 
 def learned(
@@ -114,7 +113,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named(data, tmp_path: Path)
     tasks: list[FewShot] = []
     few = FewLabels(broken, test, PROMPTS, BUDGETS[2:])
     rows = learned([TinyCandidate()], tmp_path, Known(None), few, [Centres(tasks)])
-    assert rows[0].details["left_out"] == [{"image": "image 10", "reason": "gone.png: no such file"}]
+    assert rows[0].details["left_out"] == [{"image": "image 10", "reason": "gone.png: no such file, of training images"}]
     assert rows[0].settings["labels"] == 60 and tasks[0].given.labels.tolist() == train.labels.tolist()
 
 

@@ -92,7 +92,7 @@ def test_training_improves_on_the_phrase_it_started_from(candidate: Candidate, t
     directions = unit_rows(rng, len(CLASSES), 24)
     given, test = make_part(rng, 8, directions, 0.3), make_part(rng, 10, directions, 0.3)
     prompts = Prompts.from_templates(CLASSES, ["this is a photo of {}"])
-    text = class_embeddings(embeddings.texts(candidate, prompts.flat), prompts)
+    text = class_embeddings(embeddings.texts(candidate, prompts.flat, "prompts"), prompts)
     task = FewShot(candidate, embeddings, prompts, text, given, given, given.subset(np.arange(0)), test, 0)
     method = ContextPrompts(CONTEXT, Recipe(epochs=60, batch_size=32, learning_rate=0.05))
     assert method.name == "context-prompts"

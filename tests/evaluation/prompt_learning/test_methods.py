@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.few_shot_task import CLASSES, make_candidate, make_task
+from helpers.tiny_labels import part_of
 
 import biomedclip_jax as bc
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.probe.methods import FewShot
+from biomedclip_jax.evaluation.probe.methods import FewShot, Tasks
+from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.prompt_learning import (
     BiomedCoOp,
     CoCoOp,
@@ -21,6 +23,8 @@ from biomedclip_jax.evaluation.prompt_learning import (
     base_to_novel,
     load_prompts,
 )
+from biomedclip_jax.evaluation.prompt_learning.base_to_novel import _means
+from biomedclip_jax.evaluation.report.results import Result
 
 FAST = Recipe(epochs=25, batch_size=8, learning_rate=0.1, warmup_epochs=0)
 METHODS = {
@@ -117,6 +121,35 @@ def test_published_epochs_follow_the_shots(task: FewShot) -> None:
         assert CoOp()._recipe(few) == Recipe(epochs=epochs, batch_size=32, learning_rate=2e-3)
     assert CoCoOp().recipe == Recipe(epochs=10, batch_size=1, learning_rate=2e-3)
     assert BiomedCoOp().recipe == Recipe(epochs=100, batch_size=4, learning_rate=2.5e-3)
+    assert CoOp().settings(task)["context"] == 16
+
+
+def test_published_recipes_from_base_to_novel(task: FewShot) -> None:
+    """Four words and 50 epochs, whatever the shots; what was given is kept."""
+    coop, biomedcoop = (method.for_base_to_novel().settings(task) for method in (CoOp(), BiomedCoOp()))
+    assert (coop["context"], coop["epochs"], coop["batch_size"], coop["learning_rate"]) == ("a photo of a", 50, 32, 2e-3)
+    assert (biomedcoop["context"], biomedcoop["epochs"], biomedcoop["batch_size"]) == ("a photo of a", 50, 4)
+    cocoop = CoCoOp().for_base_to_novel().settings(task)
+    assert (cocoop["context"], cocoop["epochs"], cocoop["batch_size"]) == ("a photo of a", 10, 1)
+    given = CoOp(ContextConfig(3), FAST), BiomedCoOp(recipe=Recipe(epochs=100, batch_size=4, learning_rate=2.5e-3))
+    assert [method.for_base_to_novel() for method in given] == list(given)
+
+
+def test_the_harmonic_mean_is_that_of_the_means() -> None:
+    """Seeds of 90 and 50 % and of 50 and 90 %: 70, and not 64.3, the mean of theirs."""
+    reached = ((0.9, 0.5), (0.5, 0.9))
+    runs = []
+    for seed, (base, novel) in enumerate(reached):
+        known = {"base_accuracy": base, "novel_accuracy": novel, "harmonic_mean": 2 * base * novel / (base + novel)}
+        metrics = known | {f"zero_shot_{name}": value / 2 for name, value in known.items()}
+        runs.append(Result("m", "coop base-to-novel", "x", 9, metrics, settings={"seed": seed, "epochs": 50}))
+    part = part_of(np.ones((8, 2), np.float32), np.arange(8) % 3)
+    tasks = Tasks(None, None, None, None, part, part, {}, {})
+    found = _means("x", tasks, Budget(shots=2), runs)
+    assert found.metrics["harmonic_mean"] == pytest.approx(0.7) == found.metrics["base_accuracy"]
+    assert found.metrics["zero_shot_harmonic_mean"] == pytest.approx(0.35)
+    assert found.settings == {"epochs": 50, "budget": "2 per class", "seeds": [0, 1]}
+    assert found.details["spread"]["base_accuracy"] == pytest.approx(0.2828, abs=1e-4)
 
 
 def test_sentences_of_ones_own(task: FewShot, tmp_path: Path) -> None:
@@ -143,6 +176,7 @@ def test_base_to_novel(task: FewShot, tmp_path: Path) -> None:
     assert metrics["harmonic_mean"] == pytest.approx(2 * base * novel / (base + novel))
     assert base > metrics["zero_shot_base_accuracy"] and result.n == 40
     assert result.settings["base_classes"] == 2 and result.settings["images"] == 12
+    assert (result.settings["epochs"], result.settings["sentences"]) == (FAST.epochs, str(path))
     own = task.test.labels >= 2
     zero_shot = (task.test.unit[own] @ task.text[2:].T).argmax(axis=1) + 2 == task.test.labels[own]
     assert metrics["zero_shot_novel_accuracy"] == pytest.approx(zero_shot.mean())

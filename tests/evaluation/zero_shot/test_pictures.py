@@ -70,11 +70,12 @@ COLOURS = {"red": (255, 0, 0), "lime": (0, 255, 0), "blue": (0, 0, 255), "magent
 def mistakes(path: Path, labels: list[int], sure: list[float], count: int = 4) -> np.ndarray | None:
     """Images of four colours, all answered as class 0 with the given probability."""
     images = [Image.new("RGB", (40, 30 + i), name) for i, name in enumerate(COLOURS)]
-    probabilities = np.array([[p, 1 - p, 0] for p in sure])
+    with np.errstate(divide="ignore"):
+        logits = np.log([[p, 1 - p, 0] for p in sure])
     names = [f"folder/{'x' * 60}{i}.png" for i in range(count)]
     classes = ("normal", LONG, r"formula $\frac{1}{$")
     data = Labelled("a set", classes, [images[i % 4] for i in range(count)], names, np.array(labels), "")
-    drawn = confident_mistakes(path, Answers(data, probabilities), "a set: a model")
+    drawn = confident_mistakes(path, Answers(data, logits), "a set: a model")
     return opened(path) if drawn else None
 
 
@@ -104,7 +105,7 @@ def test_no_mistakes_no_picture(tmp_path: Path) -> None:
 
 def test_all_pictures_of_a_model(tmp_path: Path) -> None:
     """Whatever the model and the data are called, the files are in the folder, under the names that are given back."""
-    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
+    logits = np.log([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]])
     palette = Image.new("P", (20, 20))
     palette.info["transparency"] = bytes(range(16))  # Pillow warns where such an image is converted carelessly
     images = [palette, Image.new("L", (20, 20)), Image.new("RGBA", (700, 500))]
@@ -112,7 +113,7 @@ def test_all_pictures_of_a_model(tmp_path: Path) -> None:
     for labels, kinds in (([0, 1, 0], 3), ([0, 0, 1], 2)):
         folder = tmp_path / str(kinds)
         data = Labelled("x", ("正常", "lung $x_"), images, names, np.array(labels), "")
-        titles = draw(folder, "C:\\data | x", "../org/Modell Ü:1", Answers(data, probabilities))
+        titles = draw(folder, "C:\\data | x", "../org/Modell Ü:1", Answers(data, logits), "0123456789ab")
         assert len(titles) == kinds and titles.keys() == {path.name for path in folder.iterdir()}
         assert all("Modell Ü:1" in title for title in titles.values())
         counts = np.array([[1, 1], [1, 0]] if kinds == 3 else [[2, 0], [0, 1]])

@@ -19,6 +19,7 @@ from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._metrics import classification_metrics, softmax
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.report.differences import paired
 from biomedclip_jax.evaluation.report.results import read_results, write_results
 from biomedclip_jax.evaluation.zero_shot.task import accuracy, cosines, zero_shot
 from biomedclip_jax.prompts.templates import Prompts
@@ -111,6 +112,9 @@ class KnownClip:
                 rows.append(np.asarray(image.convert("RGB"), np.float32).mean(axis=(0, 1)) * [self._red, 1, 1])
         return np.array(rows, np.float32)
 
+    def unread_texts(self, texts: Sequence[str]) -> list[str]:
+        return [f"1 of {len(texts)} is cut"]
+
     def encode_texts(self, texts: Sequence[str], progress: Any) -> np.ndarray:
         return np.stack([unit(np.array(["red" in text, "green" in text, "blue" in text], np.float32)) for text in texts])
 
@@ -118,6 +122,7 @@ class KnownClip:
 class Known(Candidate):
     def __init__(self, name: str, clip: Any):
         self.name, self.fingerprint, self.clip = name, name, clip  # type: ignore[misc]
+        self.source, self.adapter = f"models/{name}", ""
 
 
 def measured(out: Path, *candidates: Candidate, resamples: int = 1_000, embeddings: Embeddings | None = None) -> Evaluation:
@@ -143,18 +148,20 @@ def test_one_model(tmp_path: Path) -> None:
     data = coloured()
     (result,) = zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=50), data, SAYS)
     pixels = np.stack([np.asarray(image)[0, 0] for image in data.images]).astype(np.float32)
-    probabilities = softmax(10 * unit(pixels).astype(np.float64))
-    expected = classification_metrics(data.labels, probabilities)
+    expected = classification_metrics(data.labels, 10 * unit(pixels).astype(np.float64))
     assert {name: result.metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert 0.5 < result.metrics["accuracy"] < 1
     assert result.metrics["majority_accuracy"] == np.bincount(data.labels).max() / 60
     assert (result.model, result.task, result.dataset, result.n) == ("eye", "zero-shot", "set", 60)
     assert result.intervals.keys() == expected.keys()
+    assert result.outcomes["labels"].tolist() == data.labels.tolist()
+    assert result.outcomes["logits"] == pytest.approx(10 * unit(pixels), abs=1e-5)
+    assert result.measured is not None and (result.measured.model, result.measured.total) == ("models/eye", 60)
     for name, (low, high) in result.intervals.items():
         assert low <= expected[name] <= high or name == "expected_calibration_error"  # whose resamples are biased upwards
     assert np.sum(result.details["confusion"]) == 60 and result.details["per_class"]["red"]["n"] == (data.labels == 0).sum()
     assert result.settings["prompts"][0] == ["red", "a red thing"] and result.settings["logit_scale"] == 10
-    assert "left_out" not in result.details and "differences" not in result.details
+    assert "left_out" not in result.details
     assert len(result.pictures) == 3 and all((tmp_path / file).is_file() for file in result.pictures)
     write_results(tmp_path, [result])
     assert json.loads(json.dumps(read_results(tmp_path)[0].row())) == json.loads(
@@ -163,15 +170,35 @@ def test_one_model(tmp_path: Path) -> None:
 
 
 def test_models_side_by_side(tmp_path: Path) -> None:
-    """One that sees no red is worse, by a difference that both results tell."""
+    """One that sees no red is worse, by a difference that is read from the later to the earlier."""
     candidates = [Known("eye", KnownClip()), Known("colour/blind", KnownClip(red=0.2))]
     eye, blind = zero_shot(measured(tmp_path, *candidates, resamples=100), coloured(), SAYS)
-    difference, low, high, better = eye.details["differences"]["colour/blind"]["accuracy"]
-    assert difference == eye.metrics["accuracy"] - blind.metrics["accuracy"] > 0
-    assert 0 < low < difference < high and better > 0.95
-    assert blind.details["differences"]["eye"]["accuracy"] == pytest.approx([-difference, -high, -low, 0], abs=0.05)
+    (pair,) = paired(tmp_path, [eye, blind], [eye, blind], 100, 0)
+    assert (pair.after, pair.before) == (blind.id, eye.id)
+    difference, low, high, better = pair.metrics["accuracy"]
+    assert difference == blind.metrics["accuracy"] - eye.metrics["accuracy"] < 0
+    assert low < difference < high < 0 and better < 0.05
+    assert pair.metrics.keys() == {name for name in eye.metrics if not name.startswith("majority")}
     assert blind.details["per_class"]["red"]["recall"] < eye.details["per_class"]["red"]["recall"]
     assert eye.pictures.keys().isdisjoint(blind.pictures) and len(list(tmp_path.iterdir())) == 6
+
+
+def test_other_data_and_prompts_overwrite_no_pictures(tmp_path: Path) -> None:
+    first, second, third = coloured(), coloured(40), SAYS
+    rows = zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=10), first, SAYS)
+    rows += zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=10), second, third)
+    rows += zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=10), first, third, aggregate="max")
+    assert len({row.id for row in rows}) == 3 and len(list(tmp_path.iterdir())) == 9
+
+
+def test_a_class_of_few_images_has_no_interval_of_its_ranking(tmp_path: Path) -> None:
+    data = coloured(100)
+    some = data.subset(np.concatenate([np.flatnonzero(data.labels != 2), np.flatnonzero(data.labels == 2)[:1]]))
+    (row,) = zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=50), some, SAYS)
+    assert row.details["no_interval"] == dict.fromkeys(["macro_f1", "auroc", "average_precision"], "too few to say")
+    low, high = row.intervals["balanced_accuracy"]
+    assert high - low > 0.25, "the one image may be right or wrong by chance"
+    assert "accuracy" in row.intervals and "auroc" not in row.intervals
 
 
 class Squeamish(KnownClip):
@@ -195,13 +222,14 @@ def test_an_image_that_one_model_cannot_read_counts_for_none(tmp_path: Path) -> 
     assert alone.metrics == results[0].metrics, "each image kept its own label"
 
 
-def test_the_second_time_no_model_is_needed(tmp_path: Path) -> None:
-    """Not for its temperature either."""
+def test_the_second_time_no_model_is_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not for its temperature either; which prompts it does not read as they are is said again."""
     runs = []
     for clip in (KnownClip(), None):
         cache = Embeddings(tmp_path / "cache")
         runs.append(zero_shot(measured(tmp_path, Known("eye", clip), resamples=20, embeddings=cache), coloured(), SAYS))
-    assert runs[0][0].row() == runs[1][0].row()
+        assert capsys.readouterr().err == "set: prompts (eye): 1 of 6 is cut\n"
+    assert runs[0][0] == runs[1][0]
 
 
 class Broken(KnownClip):

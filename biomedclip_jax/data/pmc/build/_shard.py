@@ -6,25 +6,23 @@ All that is known of a shard is under `.build/` of the destination: `NAME.array_
 `NAME.final.json` (`FinishedShard`).
 """
 
-import functools
 import io
-import tempfile
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 
 import numpy as np
 
 from biomedclip_jax.data._tfds_write import Encoder, read_records, write_records
-from biomedclip_jax.data.pmc.build._storage import Storage, sha256_of
+from biomedclip_jax.data.pmc.build._reading import KILLER, Apart, ReadingLog
+from biomedclip_jax.data.pmc.build._storage import STATE, Storage, sha256_of
 from biomedclip_jax.data.pmc.build.pairs import Filters, Pair, Reject, pairs_of_article
 from biomedclip_jax.data.pmc.build.record import ShardId, record_features, shard_name
-from biomedclip_jax.data.pmc.sources.open import Source
+from biomedclip_jax.data.pmc.sources.open import Source, identity
 from biomedclip_jax.support.parallel import in_order
 
-STATE = ".build"
 _ARTICLES_AT_ONCE = 4  # from far away most of the time is waiting
 
 
@@ -47,7 +45,7 @@ class ShardPairs:
     """What was found in a shard's articles.
 
     counts: of "articles" and "articles without figures". pictures: that passed. rejected: by kind and reason
-    ("picture: no caption"). licenses: pictures that passed, by licence.
+    ("picture: no caption"). licenses: pictures that passed, by licence. articles: that gave pairs, by `identity`.
     """
 
     fingerprint: str
@@ -55,6 +53,7 @@ class ShardPairs:
     pictures: int
     rejected: dict[str, int]
     licenses: dict[str, int]
+    articles: list[str]
 
     @staticmethod
     def read(storage: Storage, work: Work) -> "ShardPairs":
@@ -159,37 +158,73 @@ class _Found:
     licenses: Counter[str] = field(default_factory=Counter)
     hashes: list[_PairHashes] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    articles: list[str] = field(default_factory=list)
 
 
 def build_shard(work: Work, source: Source, filters: Filters, storage: Storage) -> None:
     """Read the shard's articles and write all of their pairs aside, with hashes, rejects and counts."""
+    killers = _killers(storage, work)
     storage.remove(f"{work.path}.json")
     found = _Found()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "records"
-        write_records(file, _records(work, source, filters, found))
+    with storage.staging() as folder:
+        file = folder / "records"
+        with ReadingLog(storage, work.shard) as log, Apart() as apart:
+            read = _Reader(source, filters, log, killers | log.suspects(), apart)
+            write_records(file, _records(work, read, found))
         storage.put(file, f"{work.path}.array_record")
-        file = Path(folder) / "hashes"
+        file = folder / "hashes"
         with file.open("wb") as out:  # to a path numpy would add an ending
             np.savez(out, **vars(Hashes.of(found.hashes)))
         storage.put(file, f"{work.path}.npz")
     storage.write(f"{work.path}.rejects.jsonl", b"".join(reject.line() for reject in found.rejects))
     rejected = Counter(f"{reject.kind}: {reject.reason}" for reject in found.rejects)
     pairs = ShardPairs(
-        work.fingerprint, dict(found.counts), len(found.hashes), dict(sorted(rejected.items())), dict(found.licenses)
+        work.fingerprint,
+        dict(found.counts),
+        len(found.hashes),
+        dict(sorted(rejected.items())),
+        dict(found.licenses),
+        found.articles,
     )
     storage.write_json(f"{work.path}.json", vars(pairs))
 
 
-def _records(work: Work, source: Source, filters: Filters, found: _Found) -> Iterator[bytes]:
+def _killers(storage: Storage, work: Work) -> frozenset[str]:
+    """The articles that ended the process that read them when the shard was built before."""
+    try:
+        rejects = [json.loads(line) for line in storage.read(f"{work.path}.rejects.jsonl").splitlines()]
+    except (FileNotFoundError, ValueError):
+        return frozenset()
+    return frozenset(reject["article"] for reject in rejects if reject.get("reason") == KILLER)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Gives the pairs of an article, noting that it is read; those of `suspects` it lets another process read."""
+
+    source: Source
+    filters: Filters
+    log: ReadingLog
+    suspects: frozenset[str]
+    apart: Apart
+
+    def __call__(self, key: str) -> list[Pair | Reject]:
+        with self.log.reading(key):
+            read = self.apart.read if key in self.suspects else pairs_of_article
+            return read(self.source, key, self.filters)
+
+
+def _records(work: Work, read: _Reader, found: _Found) -> Iterator[bytes]:
     """The encoded records of all pairs of the shard's articles; `found` is filled meanwhile."""
     # now, before there are threads: while TFDS is imported it takes over the import statement of all of them
     encode = Encoder(record_features())
-    read = functools.partial(pairs_of_article, source, filters=filters)
     with ThreadPoolExecutor(_ARTICLES_AT_ONCE) as threads:
-        for items in in_order(threads, read, work.articles, 2 * _ARTICLES_AT_ONCE):
+        items_of = in_order(threads, read, work.articles, 2 * _ARTICLES_AT_ONCE)
+        for key, items in zip(work.articles, items_of, strict=True):
             found.counts["articles"] += 1
             found.counts["articles without figures"] += not items
+            if any(isinstance(item, Pair) for item in items):
+                found.articles.append(identity(read.source, key))
             for item in items:
                 if isinstance(item, Reject):
                     found.rejects.append(item)
@@ -219,9 +254,9 @@ def finish_shard(work: Work, dropped: Sequence[int], source: Source, filters: Fi
     picture_of = np.repeat(np.arange(len(panels)), panels + 1)
     leave_out = set(np.flatnonzero(np.isin(picture_of, np.asarray(dropped, int))).tolist())
     storage.remove(f"{work.path}.final.json")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "shard"
-        staged = storage.get(f"{work.path}.array_record", Path(folder))
+    with storage.staging() as folder:
+        file = folder / "shard"
+        staged = storage.get(f"{work.path}.array_record", folder)
         kept = (record for i, record in enumerate(read_records(staged)) if i not in leave_out)
         records = write_records(file, kept)
         final = FinishedShard(

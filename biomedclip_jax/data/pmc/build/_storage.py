@@ -2,9 +2,12 @@
 all.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +16,9 @@ from typing import Any
 
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
+
+STATE = ".build"  # what a build knows of itself
+_STAGING = f"{STATE}/staging"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,53 @@ class Storage:
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
         return (Path(self.root) / name).exists() if self.is_local else self._remote[0].exists(self._path(name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless there is one; says whether it was written. Of several at once one succeeds in a folder."""
+        if not self.is_local:
+            if self.exists(name):
+                return False
+            self.write(name, data)
+            return True
+        path = Path(self.root) / name
+        with self.writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            except FileExistsError:
+                return False
+            with os.fdopen(file, "wb") as out:
+                out.write(data)
+        return True
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder of this machine for what is not finished: beside the destination, so that it has that disk's room."""
+        with self.writing():
+            base = Path(self.root) / _STAGING if self.is_local else None
+            if base is not None:
+                base.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=base, ignore_cleanup_errors=True) as folder:
+                yield Path(folder)
+
+    def clear_staging(self) -> None:
+        """Remove these folders, also what killed builds left in them."""
+        if self.is_local:
+            shutil.rmtree(Path(self.root) / _STAGING, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """UserError, one line, for a full disk and all else that keeps the block from writing."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise  # something is missing that was there: no matter of room or rights
+        except OSError as error:
+            reason = error.strerror or first_line(error)
+            where = error.filename or self.root
+            raise UserError(
+                f"{where}: cannot be written ({reason}); free space, or choose a folder that you may write to"
+            ) from error
 
     def names(self, folder: str) -> Iterator[str]:
         """The names of the files directly in a folder; none if there is no such folder."""

@@ -5,13 +5,13 @@ build which was killed goes on where it was, and the result is the same byte for
 needs all shards at once: it reads their hashes (100 bytes a picture) and tells each shard what to leave out.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data._tfds_write import write_metadata
+from biomedclip_jax.data.pmc.build._lock import only_build
 from biomedclip_jax.data.pmc.build._pictures import find_duplicates
 from biomedclip_jax.data.pmc.build._shard import (
-    STATE,
     FinishedShard,
     Hashes,
     ShardPairs,
@@ -31,7 +31,8 @@ from biomedclip_jax.data.pmc.build._shard import (
     is_built,
     is_finished,
 )
-from biomedclip_jax.data.pmc.build._storage import Storage
+from biomedclip_jax.data.pmc.build._storage import STATE, Storage
+from biomedclip_jax.data.pmc.build._summary import Summary, summarize
 from biomedclip_jax.data.pmc.build.pairs import Filters, Reject
 from biomedclip_jax.data.pmc.build.record import (
     ARTICLES_PER_SHARD,
@@ -44,13 +45,18 @@ from biomedclip_jax.data.pmc.build.record import (
     shard_name,
     shard_of,
 )
-from biomedclip_jax.data.pmc.build.runner import Runner
+from biomedclip_jax.data.pmc.build.runner import Runner, WorkerDied
+from biomedclip_jax.data.pmc.jats.article import TEXT_RULE
 from biomedclip_jax.data.pmc.sources.folders import id_in_path
-from biomedclip_jax.data.pmc.sources.open import Source
+from biomedclip_jax.data.pmc.sources.open import Source, identity
 from biomedclip_jax.errors import UserError
 
 _OPTIONS = f"{STATE}/options.json"
-_FORMAT = 1  # of a build; a build of another format is not continued
+_FORMAT = 2  # of a build; a build of another format is not continued
+_DEATHS = 3  # of worker processes, after which a build goes on by itself
+
+
+_SAME_ID = "pair_id is there twice"
 
 
 @dataclass(frozen=True)
@@ -64,43 +70,6 @@ class BuildOptions:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What a build holds and what it left out: numbers of articles, pictures and pairs, and numbers by reason.
-
-    pairs: of each split, panels included. panels: of all pairs. licenses: of pictures, before duplicates went.
-    bytes: of all shards.
-    """
-
-    articles_seen: int
-    articles_with_pictures: int
-    articles_without_figures: int
-    articles_rejected: dict[str, int]
-    pictures_seen: int
-    pictures_kept: int
-    pictures_rejected: dict[str, int]
-    pairs: dict[str, int]
-    panels: int
-    licenses: dict[str, int]
-    bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object that `summary.json` holds."""
-        return {
-            "articles": {
-                "seen": self.articles_seen,
-                "with pictures": self.articles_with_pictures,
-                "without figures": self.articles_without_figures,
-                "rejected": self.articles_rejected,
-            },
-            "pictures": {"seen": self.pictures_seen, "kept": self.pictures_kept, "rejected": self.pictures_rejected},
-            "pairs": self.pairs,
-            "of which panels": self.panels,
-            "licenses of pictures before duplicates": self.licenses,
-            "bytes": self.bytes,
-        }
-
-
-@dataclass(frozen=True)
 class _Duplicates:
     """Of a shard: the positions of pictures to leave out, and the rejects that say why."""
 
@@ -108,10 +77,12 @@ class _Duplicates:
     rejects: list[Reject] = field(default_factory=list)
 
 
-def build(source: Source, destination: str, options: BuildOptions, runner: Runner) -> Summary:
+def build(source: Source, destination: str, options: BuildOptions, runner: Runner, *, may_replace: bool = False) -> Summary:
     """Build, or go on with, or bring up to date what is in `destination`; `summary.json` there holds what is returned.
 
-    Raises UserError for a destination that holds something else, or was built with other options.
+    may_replace: also where articles that gave pairs before are in the source no more.
+    Raises UserError for a destination that holds something else, was built with other options, holds articles that would
+    disappear, or is being written by another build; nothing is touched then.
     """
     storage = Storage(destination.rstrip("/"))
     articles = list(source.keys())
@@ -121,10 +92,29 @@ def build(source: Source, destination: str, options: BuildOptions, runner: Runne
     splits = {name: share for name, share in options.splits if share > 0}
     assert options.shards is not None, "_agree sets it"
     works = _divide(source, articles, splits, shard_counts(splits, options.shards), options)
+    if not may_replace:
+        _check_that_none_disappears(storage, works, {identity(source, key) for key in articles})
+    with only_build(storage), storage.writing():
+        storage.clear_staging()
+        storage.write_json(_OPTIONS, _plain(options))
+        summary = _build(storage, source, works, options, runner)
+        storage.clear_staging()
+    return summary
 
-    first = [work for work in works if not is_built(storage, work)]
-    make = functools.partial(build_shard, source=source, filters=options.filters, storage=storage)
-    runner.for_each(first, make, functools.partial(_count, storage, works, len(first), ".json"), "reading articles")
+
+def _build(storage: Storage, source: Source, works: Sequence[Work], options: BuildOptions, runner: Runner) -> Summary:
+    def read_articles() -> bool:
+        first = [work for work in works if not is_built(storage, work)]
+        make = functools.partial(_make, source=source, filters=options.filters, storage=storage)
+        runner.for_each(first, make, functools.partial(_count, storage, works, len(first), ".json"), "reading articles")
+        return True
+
+    for _ in range(_DEATHS):
+        with contextlib.suppress(WorkerDied):  # what it read is read again apart, see `_reading`
+            if read_articles():
+                break
+    else:
+        read_articles()
 
     duplicates = _duplicates(storage, works, options.duplicates)
     last = [(work, found.positions) for work, found in zip(works, duplicates, strict=True)]
@@ -134,8 +124,14 @@ def build(source: Source, destination: str, options: BuildOptions, runner: Runne
     return _conclude(storage, works, duplicates)
 
 
+def _make(work: Work, source: Source, filters: Filters, storage: Storage) -> None:
+    with storage.writing():
+        build_shard(work, source, filters, storage)
+
+
 def _finish(item: tuple[Work, Sequence[int]], source: Source, filters: Filters, storage: Storage) -> None:
-    finish_shard(item[0], item[1], source, filters, storage)
+    with storage.writing():
+        finish_shard(item[0], item[1], source, filters, storage)
 
 
 def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptions:
@@ -143,7 +139,11 @@ def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptio
     already.
     """
     if storage.exists(_OPTIONS):
-        before = storage.read_json(_OPTIONS)
+        before = {"text_rule": 1} | storage.read_json(_OPTIONS)  # the first rule was not written down
+        if before.get("format") != _FORMAT:
+            raise UserError(
+                f"{storage.root}: was built by another version of this program; choose another destination, or remove this one"
+            )
         options = dataclasses.replace(options, shards=options.shards or before["shards"])
         now = _plain(options)
         different = [name for name in now if now[name] != before.get(name)]
@@ -154,18 +154,30 @@ def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptio
                 "choose another destination, or remove this one"
             )
         return options
-    if storage.is_local and Path(storage.root).is_dir() and any(Path(storage.root).iterdir()):
+    folder = Path(storage.root)
+    if storage.is_local and folder.is_dir() and any(entry.name != STATE for entry in folder.iterdir()):
         raise UserError(f"{storage.root}: holds something else than a build; choose an empty or a new folder")
-    shards = options.shards or max(1, -(-articles // ARTICLES_PER_SHARD))
-    options = dataclasses.replace(options, shards=shards)
-    storage.write_json(_OPTIONS, _plain(options))
-    return options
+    return dataclasses.replace(options, shards=options.shards or max(1, -(-articles // ARTICLES_PER_SHARD)))
+
+
+def _check_that_none_disappears(storage: Storage, works: Sequence[Work], articles: Collection[str]) -> None:
+    """UserError if what is built of some shards are pairs of articles that are not among `articles`."""
+    before: set[str] = set()
+    for work in works:
+        with contextlib.suppress(ValueError, TypeError, FileNotFoundError):  # that shard is not built yet
+            before.update(ShardPairs.read(storage, work).articles)
+    if lost := sorted(before.difference(articles)):
+        shown = ", ".join(lost[:3]) + (" ..." if len(lost) > 3 else "")
+        raise UserError(
+            f"{storage.root}: {len(lost):,} of the {len(before):,} articles that its pairs are of are not in this source"
+            f" ({shown}); choose another destination, or say --replace to lose them"
+        )
 
 
 def _plain(options: BuildOptions) -> dict[str, Any]:
     plain = dataclasses.asdict(options)
     filters = plain.pop("filters")
-    return json.loads(json.dumps({"format": _FORMAT} | plain | filters))
+    return json.loads(json.dumps({"format": _FORMAT, "text_rule": TEXT_RULE} | plain | filters))
 
 
 def _divide(
@@ -180,8 +192,8 @@ def _divide(
     works = []
     for shard, keys in members.items():
         digest = hashlib.sha256(base.encode())
-        for key in keys:
-            digest.update(f"{key} {source.version(key)}\n".encode())
+        for key in keys:  # not every file system's names are UTF-8
+            digest.update(f"{key} {source.version(key)}\n".encode("utf-8", "surrogateescape"))
         works.append(Work(shard, tuple(keys), digest.hexdigest()))
     return works
 
@@ -201,20 +213,25 @@ def _count(storage: Storage, works: Sequence[Work], todo: int, suffix: str) -> i
 
 
 def _duplicates(storage: Storage, works: Sequence[Work], which: str) -> list[_Duplicates]:
-    """The duplicates among the pictures of all shards, for each shard."""
+    """What to leave out of all shards' pictures, for each shard: what has the id of another, and duplicates."""
     duplicates = [_Duplicates() for _ in works]
-    if which == "none":
-        return duplicates
     hashes, sizes = Hashes.read_all(storage, works)
     # the earliest article keeps the picture; within it the earlier figure, as positions are in document order
     order = np.lexsort((np.arange(len(hashes)), hashes.articles))
-    found = find_duplicates(hashes.digests, hashes.looks, order, similar=which == "similar")
+    first = np.zeros(len(hashes), bool)
+    first[order[np.unique(hashes.ids[order], return_index=True)[1]]] = True
+    of, exact = np.full(len(hashes), -1), np.zeros(len(hashes), bool)
+    if which != "none":
+        order = order[np.argsort(~first[order], kind="stable")]  # what goes anyway is no reason for another to go
+        found = find_duplicates(hashes.digests, hashes.looks, order, similar=which == "similar")
+        of, exact = found.of, found.exact
     starts = np.cumsum([0, *sizes])
     for own, start, size in zip(duplicates, starts, sizes, strict=False):
-        for position in np.flatnonzero(found.of[start : start + size] >= 0):
+        for position in np.flatnonzero(~first[start : start + size] | (of[start : start + size] >= 0)):
             i = start + position
-            reason = "duplicate" if found.exact[i] else "similar picture"
-            detail = f"of {_text(hashes.ids[found.of[i]])}"
+            reason, detail = "duplicate" if exact[i] else "similar picture", f"of {_text(hashes.ids[of[i]])}"
+            if of[i] < 0:
+                reason, detail = _SAME_ID, "another article, or a copy of this one, has this id"
             own.positions.append(int(position))
             own.rejects.append(Reject("picture", reason, None, _text(hashes.ids[i]), detail=detail))
     return duplicates
@@ -233,8 +250,8 @@ def _conclude(storage: Storage, works: Sequence[Work], duplicates: Sequence[_Dup
         lengths[work.shard.split].append(final.records)
         sizes[work.shard.split] += final.bytes
     lengths = {split: shards for split, shards in lengths.items() if sum(shards)}  # TFDS cannot read a split without records
-    with tempfile.TemporaryDirectory() as folder:
-        rejects = Path(folder) / "rejects.jsonl"
+    with storage.staging() as folder:
+        rejects = folder / "rejects.jsonl"
         with rejects.open("wb") as out:
             for work, found in zip(works, duplicates, strict=True):
                 out.write(storage.read(f"{work.path}.rejects.jsonl"))
@@ -244,52 +261,15 @@ def _conclude(storage: Storage, works: Sequence[Work], duplicates: Sequence[_Dup
             # TFDS takes names from the shards that it finds beside the metadata, which are not in this folder
             for work in works:
                 if work.shard.split in lengths:
-                    (Path(folder) / shard_name(work.shard)).touch()
-            write_metadata(Path(folder), DATASET, VERSION, record_features(), lengths, sizes)
+                    (folder / shard_name(work.shard)).touch()
+            write_metadata(folder, DATASET, VERSION, record_features(), lengths, sizes)
             for name in ("features.json", "dataset_info.json"):
-                storage.put(Path(folder) / name, name)
+                storage.put(folder / name, name)
     sums = [f"{final.sha256}  {shard_name(work.shard)}\n" for work, final in zip(works, finals, strict=True)]
     storage.write("SHA256SUMS", "".join(sums).encode())
     states = [ShardPairs.read(storage, work) for work in works]
-    summary = _summary(states, finals, lengths, [reject for found in duplicates for reject in found.rejects])
+    summary = summarize(states, finals, lengths, [reject for found in duplicates for reject in found.rejects])
     storage.write_json("summary.json", summary.to_json())
     if not lengths:
         raise UserError(f"{storage.root}: no pair is left; rejects.jsonl says why")
     return summary
-
-
-def _summary(
-    states: Sequence[ShardPairs],
-    finals: Sequence[FinishedShard],
-    lengths: Mapping[str, Sequence[int]],
-    duplicates: Sequence[Reject],
-) -> Summary:
-    counts = _sum(state.counts for state in states)
-    rejected = _sum(state.rejected for state in states)
-    rejected.update(f"{reject.kind}: {reject.reason}" for reject in duplicates)
-    articles, pictures = (
-        {name.removeprefix(kind): count for name, count in sorted(rejected.items()) if name.startswith(kind)}
-        for kind in ("article: ", "picture: ")
-    )
-    kept = sum(state.pictures for state in states) - len(duplicates)
-    without = counts["articles without figures"]
-    return Summary(
-        articles_seen=counts["articles"],
-        articles_with_pictures=counts["articles"] - without - sum(articles.values()),
-        articles_without_figures=without,
-        articles_rejected=articles,
-        pictures_seen=kept + sum(pictures.values()),
-        pictures_kept=kept,
-        pictures_rejected=pictures,
-        pairs={split: sum(shards) for split, shards in lengths.items()},
-        panels=sum(final.panels for final in finals),
-        licenses=dict(sorted(_sum(state.licenses for state in states).items())),
-        bytes=sum(final.bytes for final in finals),
-    )
-
-
-def _sum(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for part in parts:
-        total.update(part)
-    return total

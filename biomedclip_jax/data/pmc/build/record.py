@@ -44,7 +44,7 @@ def shard_of(article: str, proportions: Mapping[str, float], shards: Mapping[str
 
     proportions: shares of the splits, which need not add up to 1. shards: the number of shards of each split.
     """
-    digest = hashlib.sha256(article.encode()).digest()
+    digest = hashlib.sha256(article.encode("utf-8", "surrogateescape")).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64 * sum(proportions.values())
     last = ""
     for split, share in proportions.items():

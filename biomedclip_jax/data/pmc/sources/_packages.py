@@ -12,11 +12,22 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
-from biomedclip_jax.data.pmc.sources.folders import XML_SUFFIXES, articles_among, digest_of_files, id_in_path, walk, with_ids
+from biomedclip_jax.data.pmc.jats.safe_xml import MAX_BYTES
+from biomedclip_jax.data.pmc.sources.folders import (
+    XML_SUFFIXES,
+    articles_among,
+    digest_of_files,
+    id_in_path,
+    newest_versions,
+    walk,
+    with_ids,
+)
+from biomedclip_jax.data.pmc.sources.selection import OlderVersion
 from biomedclip_jax.errors import UserError, first_line
 
 PACKAGE_SUFFIXES = (".tar.gz", ".tgz")
@@ -48,12 +59,21 @@ class Packages:
     only: str | None = None  # one package of the folder, whatever it is called
 
     def keys(self) -> Iterator[str]:
-        """The keys of the articles, sorted; see `Source.keys`."""
+        """The keys of the articles, sorted; see `Source.keys`. Older versions have keys, too: opening one is an error."""
+        keys = self._keys()
+        vars(self)["_newest"] = newest_versions(keys)
+        return iter(keys)
+
+    def _keys(self) -> list[str]:
         if self.only is not None:
             found = [self.only]
         else:
             found = [f"{folder}{name}" for folder, files in walk(self.root) for name in packages_among(files)]
-        return iter(with_ids(found, self.ids))
+        return with_ids(found, self.ids)
+
+    @cached_property
+    def _newest(self) -> dict[str, str]:
+        return newest_versions(self._keys())
 
     def version(self, key: str) -> str:
         """Changes when the package's name, size or time does."""
@@ -63,22 +83,28 @@ class Packages:
         """Read an article from its package. UserError for one that is damaged, hostile, or holds no article or
         several.
         """
+        if key in self._newest:
+            raise OlderVersion(f"{self.root / key}: an older version of {self._newest[key]}, which is taken")
         path = self.root / key
         names: list[str] = []
-        xmls: dict[str, bytes] = {}
+        data = b""
+        best: tuple[int, int] | None = None
         with _members(path) as members:
             for name, member in members:
                 names.append(name)
-                if name.lower().endswith(XML_SUFFIXES):
-                    xmls[name] = member.read()
-        xml = _the_article(path, xmls)
+                if name.lower().endswith(XML_SUFFIXES) and (best is None or _depth_and_form(name) < best):
+                    best = _depth_and_form(name)  # only this one stays in memory: a supplement may be large
+                    if member.size > MAX_BYTES:
+                        raise _Refused(f"has {member.size:,} bytes of XML, more than {MAX_BYTES:,}")
+                    data = member.read()
+        xml = _the_article(path, [name for name in names if name.lower().endswith(XML_SUFFIXES)])
         folder = xml.rpartition("/")[0]
         beside = {name.rpartition("/")[2]: name for name in names if name.rpartition("/")[0] == folder}
         media = {name: member for name, member in beside.items() if not name.lower().endswith(XML_SUFFIXES)}
         # a package's own name counts; the folder in it, and the name of the XML, where that has no id
         name = id_in_path(xml if self.only is not None and id_in_path(key) is None else key) or _stem(key)
         return ArticleFiles(
-            name, xml if self.only is not None else f"{key}/{xml}", xmls[xml], None, tuple(media), _Reader(path, media)
+            name, xml if self.only is not None else f"{key}/{xml}", data, None, tuple(media), _Reader(path, media)
         )
 
 
@@ -86,7 +112,12 @@ def _stem(key: str) -> str:
     return next((key[: -len(suffix)] for suffix in PACKAGE_SUFFIXES if key.lower().endswith(suffix)), key)
 
 
-def _the_article(path: Path, xmls: dict[str, bytes]) -> str:
+def _depth_and_form(xml: str) -> tuple[int, int]:
+    """The smaller, the likelier the article: not deep in the package, `.nxml` before `.xml`."""
+    return xml.count("/"), 0 if xml.lower().endswith(XML_SUFFIXES[0]) else 1
+
+
+def _the_article(path: Path, xmls: list[str]) -> str:
     depth = min((name.count("/") for name in xmls), default=0)
     found = articles_among(name for name in xmls if name.count("/") == depth)
     if len(found) != 1:

@@ -11,6 +11,7 @@ from biomedclip_jax.data.pmc.sources.folders import (
     CloudFolder,
     PlainFolder,
     articles_among,
+    id_in_path,
     is_cloud_folder,
     walk,
 )
@@ -45,6 +46,15 @@ class Source(Protocol):
     def version(self, key: str) -> str:
         """Another one whenever the article's files, or which version is the best, may have changed."""
         ...
+
+
+def identity(source: Source, key: str) -> str:
+    """What an article is called whatever version or form of it a source has: its PMC id, else (its path names none) where
+    it is.
+    """
+    if found := id_in_path(key):
+        return found.partition(".")[0]
+    return str(Path(getattr(source, "root", "")).resolve() / key)
 
 
 def open_source(

@@ -12,12 +12,18 @@ COMMERCIAL = ("CC0", "CC BY", "CC BY-SA", "CC BY-ND")  # PMC's own group "commer
 # reasons why an article is left out; counted, so they are few
 NOT_WANTED = "licence not wanted"
 UNREADABLE = "cannot be read"
+OLDER = "older version"
+NO_MEMORY = "too large for the memory"
 OUR_FAULT = "error of the reader"
 _ID = re.compile(r"(?:PMC)?(\d{1,12})(\.\d{1,4})?", re.ASCII | re.IGNORECASE)
 
 
 class NotWanted(UserError):
     """Nothing is wrong with the article; its licence is not among those asked for."""
+
+
+class OlderVersion(UserError):
+    """The source also holds a newer version of the article, which is taken."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,12 @@ def reject_of(key: str, error: Exception) -> ArticleReject:
     """The reject for an article that could not be opened or described, whatever the error: millions of others wait."""
     if isinstance(error, NotWanted):
         return ArticleReject(key, NOT_WANTED, str(error))
+    if isinstance(error, OlderVersion):
+        return ArticleReject(key, OLDER, str(error))
     if isinstance(error, UserError):
         return ArticleReject(key, UNREADABLE, str(error))
+    if isinstance(error, MemoryError):
+        return ArticleReject(key, NO_MEMORY, f"{first_line(error)}; fewer --workers leave each more")
     return ArticleReject(key, OUR_FAULT, f"{type(error).__name__}: {first_line(error)}")  # ours to mend
 
 

@@ -87,9 +87,9 @@ def test_what_is_kept_and_what_is_not(built: Path) -> None:
     rejects = [json.loads(line) for line in (built / "rejects.jsonl").read_text().splitlines()]
     assert len(rejects) == 4 + 8
     by_id = {line.get("pair_id"): line for line in rejects}
-    assert by_id["4_F1"]["detail"] == "of 1_F1"
-    assert by_id["5_F1"]["detail"] == "of 2_F2"
-    assert "a web page" in by_id["6_F2"]["detail"]
+    assert by_id["1000004_F1"]["detail"] == "of 1_F1"
+    assert by_id["1000005_F1"]["detail"] == "of 2_F2"
+    assert "a web page" in by_id["1000006_F2"]["detail"]
 
 
 def test_records_hold_what_they_should(built: Path, corpus: Path) -> None:
@@ -176,7 +176,7 @@ def test_only_shards_with_changed_articles_are_built_again(corpus: Path, tmp_pat
     assert 1 <= len(changed) <= 2
     found = records(tmp_path / "pmc")
     assert found["1_F1"]["caption"] == b"Another chest X-ray in version 2."
-    assert found["4_F1"]["image"] == (articles / "PMC8000004.1" / "copy.jpg").read_bytes()
+    assert found["1000004_F1"]["image"] == (articles / "PMC8000004.1" / "copy.jpg").read_bytes()
     fresh = tmp_path / "fresh"
     assert build(articles, fresh) == 0
     assert contents(fresh) == after
@@ -207,7 +207,7 @@ def test_filters(corpus: Path, tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "pmc" / "summary.json").read_text())
     assert summary["pictures"]["rejected"]["type: chart"] == 12
     found = records(tmp_path / "pmc")
-    assert {"8000001"[-1] + "_F1", "2_F1", "3_F1", "4_F1", "5_F1"} <= set(found)
+    assert {f"{number}_F1" for number in range(1_000_001, 1_000_006)} <= set(found)
     import io
 
     from PIL import Image
@@ -223,6 +223,11 @@ def test_bad_input_is_one_line(built: Path, corpus: Path, tmp_path: Path, capsys
         assert "\n" not in error
         return error
 
+    older = tmp_path / "older"  # whose texts follow the first rule, which no build wrote down
+    shutil.copytree(built, older)
+    options = json.loads((older / ".build/options.json").read_text())
+    (older / ".build/options.json").write_text(json.dumps({k: v for k, v in options.items() if k != "text_rule"}))
+    assert "was built with text_rule = 1, not 2" in said("--shards", "3", *SPLITS, destination=older)
     assert "was built with max_side = 512, not 256" in said("--shards", "3", *SPLITS, "--max-side", "256", destination=built)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")

@@ -31,6 +31,12 @@ from biomedclip_jax.data.pmc.jats.figure_files import SUFFIXES, picture, resolve
         ("Fig1", ["FIG1.JPG"], "FIG1.JPG"),
         ("fig1.JPG", ["Fig1.jpg"], "Fig1.jpg"),
         ("FIG1", ["fig1.jpg", "Fig1.jpg"], None),
+        # another way to compose a letter
+        ("\u00e91.jpg", ["e\u03011.jpg"], "e\u03011.jpg"),
+        ("e\u03011", ["\u00e91.png"], "\u00e91.png"),
+        ("\u00e91", ["e\u03011.jpg", "E\u03011.jpg"], "e\u03011.jpg"),
+        ("\u00c91.tif", ["e\u03011.jpg"], "e\u03011.jpg"),
+        ("\u56f31", ["\u56f31.jpg"], "\u56f31.jpg"),
         # another form of the image
         ("elife-1-fig1.tif", ["elife-1-fig1.jpg", "elife-1-fig1.gif"], "elife-1-fig1.jpg"),
         ("f1.eps", ["f1.gif"], "f1.gif"),
@@ -80,6 +86,16 @@ def forms(*hrefs: str, of: int = 0) -> list[Graphic]:
         (forms("gone", "b.gif"), ["b.gif"], ["b.gif"]),
         (forms("a", "b") + forms("c", "d", of=1) + plain("e"), [f"{c}.jpg" for c in "abcde"], ["a.jpg", "c.jpg", "e.jpg"]),
         (forms("488v1_f1", "a.png"), ["488v1_f1", "a.png"], ["488v1_f1"]),
+        # what we cannot read gives way, named or not
+        (plain("f1.eps"), ["f1.eps", "f1.jpg"], ["f1.jpg"]),
+        (plain("f1.eps"), ["f1.EPS", "F1.tif", "f1.gif"], ["F1.tif"]),
+        (plain("f1.svg"), ["f1.svg", "f1.png"], ["f1.png"]),
+        (plain("f1.pdf"), ["f1.pdf", "f1.gif", "f1.jpeg"], ["f1.jpeg"]),
+        (plain("f1.eps"), ["f1.eps", "f10.jpg", "f1.xlsx"], ["f1.eps"]),
+        (plain("x_Fig3_Print.eps"), ["x_Fig3_Print.eps", "x_Fig3_HTML.jpg", "x_Fig4_HTML.jpg"], ["x_Fig3_HTML.jpg"]),
+        (forms("a.eps", "b.tif"), ["a.eps", "b.tif"], ["b.tif"]),
+        (forms("a.svg", "a.gif"), ["a.svg", "a.gif"], ["a.gif"]),
+        (plain("u\u0308.eps"), ["\u00fc.eps", "u\u0308.jpg"], ["u\u0308.jpg"]),
         # thumbnails, by name, use and stated size
         (forms("a.png", "a.thumbnail.jpg"), ["a.png", "a.thumbnail.jpg"], ["a.png"]),
         (forms("a-small.jpg", "b.tif"), ["a-small.jpg", "b.tif"], ["b.tif"]),

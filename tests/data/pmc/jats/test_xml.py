@@ -3,8 +3,8 @@
 import pytest
 from lxml import etree
 
-from biomedclip_jax.data.pmc.jats import _xml as safe_xml
-from biomedclip_jax.data.pmc.jats._xml import MAX_DEPTH, read_xml
+from biomedclip_jax.data.pmc.jats import safe_xml
+from biomedclip_jax.data.pmc.jats.safe_xml import MAX_DEPTH, read_xml
 from biomedclip_jax.errors import UserError
 
 
@@ -123,6 +123,27 @@ def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
         text(b"<a>" + b"x" * 150 + b"</a>")
     with pytest.raises(UserError, match="once its entities are in place"):
         text(b'<!DOCTYPE a [<!ENTITY b "' + b"x" * 60 + b'">]><a>&b;&b;&b;</a>')
+
+
+def test_a_flood_of_references_stops_where_it_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known only by what has been replaced so far: what all of it would take is never in memory."""
+    import tracemalloc
+
+    monkeypatch.setattr(safe_xml, "MAX_BYTES", 2**20)
+    xml = b"<a>" + b"&a;" * 300_000 + b"</a>"
+    tracemalloc.start()
+    with pytest.raises(UserError, match="over 1,048,576 bytes of XML once its entities are in place"):
+        read_xml(xml, "a.xml")
+    assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    tracemalloc.stop()
+
+
+def test_hrefs_of_a_text() -> None:
+    declared = '<!DOCTYPE a [<!ENTITY n "12">]>'
+    xml = f"""{declared}<a xlink:href="f&n;"><b l:href = 'a&amp;b "&beta;"'/><!-- href="c" --><c nohref="d"/></a>"""
+    for encoding in ("utf-8", "utf-16"):
+        assert safe_xml.hrefs(xml.encode(encoding), "a.xml") == {"f12", 'a&b "β"', "c"}
+    assert safe_xml.hrefs(b"<!DOCTYPE a [", "a.xml") == frozenset()
 
 
 def test_comments_and_instructions_are_gone() -> None:

@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 from helpers.faulty_s3 import small_article
 
+from biomedclip_jax.data.pmc.sources import folders
 from biomedclip_jax.data.pmc.sources._packages import Packages
 from biomedclip_jax.data.pmc.sources.folders import CloudFolder, PlainFolder
 from biomedclip_jax.data.pmc.sources.open import open_source
-from biomedclip_jax.data.pmc.sources.selection import NotWanted, read_ids, read_licenses
+from biomedclip_jax.data.pmc.sources.selection import NotWanted, OlderVersion, read_ids, read_licenses, reject_of
 from biomedclip_jax.errors import UserError
 
 XML = b"<article/>"
+
+
+def naming(*hrefs: str) -> bytes:
+    return "".join(["<article>", *(f"<graphic xlink:href='{href}'/>" for href in hrefs), "</article>"]).encode()
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -82,8 +87,8 @@ def test_plain_folders(tmp_path: Path) -> None:
             "a/PMC12/main.nxml": XML,
             "a/PMC12/f1.jpg": b"1",
             "a/PMC12/supplement.xml": b"<sbml/>",
-            "b/one.jats.xml": XML,
-            "b/two.XML": XML,
+            "b/one.jats.xml": naming("f"),
+            "b/two.XML": naming("g.eps"),
             "b/f.tif": b"2",
             ".git/x.xml": XML,
             "b/._one.jats.xml": b"",
@@ -99,12 +104,89 @@ def test_plain_folders(tmp_path: Path) -> None:
     files = source.open("b/one.jats.xml")
     assert (files.key, files.media) == ("b/one.jats", ("f.tif",))
     assert list(open_source(str(tmp_path), ids=("PMC12",)).keys()) == ["a/PMC12/main.nxml"]
-    before = source.version("b/two.XML")
+    before = {key: source.version(key) for key in list(source.keys())}
     write(tmp_path, {"b/g.tif": b"3"})
-    assert source.version("b/two.XML") != before
+    assert [key for key in before if source.version(key) != before[key]] == ["b/two.XML"], "the one that it belongs to"
+    write(tmp_path, {"a/PMC12/any.tif": b"3"})
+    assert source.version("a/PMC12/main.nxml") != before["a/PMC12/main.nxml"], "what lies beside one article is its own"
     (tmp_path / "b" / "f.tif").unlink()
     with pytest.raises(UserError, match=r"f\.tif: cannot be read \(No such file"):
         files.read("f.tif")
+
+
+@pytest.mark.parametrize(
+    ("href", "name"),
+    [
+        ("f1", "f1.jpg"),
+        ("f1.tif", "f1.tif.png"),
+        ("F1.eps", "f1.JPEG"),
+        ("a/f%201.jpg?x=1", "f 1.jpg"),
+        ("info:doi/10.1371/journal.pone.1.g001", "pone.1.g001.tif"),
+        ("&#xe9;1.png", "e\u03011.png"),
+        ("a&amp;b", "a&b.gif"),
+        ("x_Fig1_Print.eps", "x_Fig1_HTML.jpg"),
+    ],
+)
+def test_one_folder_of_several_articles_gives_each_its_own_files(tmp_path: Path, href: str, name: str) -> None:
+    write(tmp_path, {"a.nxml": naming(href), "b.nxml": "<a>\u20ac</a>".encode("utf-16"), "c.nxml": b"<!DOCTYPE", name: b"1"})
+    source = open_source(str(tmp_path))
+    assert [source.open(key).media for key in list(source.keys())] == [(name,), (), ()]
+    wide = naming(href).decode().encode("utf-16")
+    write(tmp_path, {"b.nxml": wide})
+    assert source.open("b.nxml").media == (name,)
+
+
+def test_a_folder_of_many_articles_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {f"PMC{i}.nxml": naming(f"f{i}") for i in range(50)} | {f"f{i}.jpg": b"1" for i in range(50)})
+    os.utime(tmp_path, (1, 1))
+    listed = []
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or real(path))
+    source = PlainFolder(tmp_path)
+    versions = [source.version(f"PMC{i}.nxml") for i in range(50)]
+    assert len(set(versions)) == 50 and len(listed) == 1
+    assert [source.open(f"PMC{i}.nxml").media for i in range(50)] == [(f"f{i}.jpg",) for i in range(50)]
+    assert len(listed) <= 2, "the second time for the versions of articles"
+
+
+def test_of_two_versions_the_newer_counts(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {f"{folder}/PMC5{version}.nxml": XML for folder, version in (("z", ".1"), ("b", ".2"), ("a", ""), ("c", ".10"))},
+    )
+    write(tmp_path, {"copy/PMC5.10.nxml": XML, "PMC6/x.nxml": XML, "PMC6/y.nxml": XML, "d/PMC7.3/x.nxml": XML})
+    source = pickle.loads(pickle.dumps(open_source(str(tmp_path))))
+    older = ["a/PMC5.nxml", "b/PMC5.2.nxml", "z/PMC5.1.nxml"]
+    for key in list(source.keys()):
+        if key in older:
+            with pytest.raises(OlderVersion, match=r"an older version of c/PMC5\.10\.nxml, which is taken"):
+                source.open(key)
+        else:
+            source.open(key)
+    reject = reject_of(older[0], OlderVersion("x"))
+    assert reject.reason == "older version"
+    asked = open_source(str(tmp_path), ids=("PMC5.2",))
+    assert [asked.open(key).key for key in list(asked.keys())] == ["PMC5.2"]
+
+
+def test_files_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"a.nxml": naming("f"), "f.jpg": b"1"})
+    source = open_source(str(tmp_path))
+    files = source.open("a.nxml")
+    monkeypatch.setattr(folders, "_MAX_FILE_BYTES", 1)
+    monkeypatch.setattr(folders, "MAX_BYTES", 10)
+    with pytest.raises(UserError, match=r"a\.nxml: \d+ bytes; expected at most 10: leave it out"):
+        source.open("a.nxml")
+    assert files.read("f.jpg") == b"1"
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"latin\xff")
+    try:
+        write(tmp_path, {f"{name}.nxml": XML})
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    assert open_source(str(tmp_path)).open(f"{name}.nxml").key == "latin\\xff"
 
 
 def test_one_file(tmp_path: Path, pmc_articles: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from biomedclip_jax.data.pmc.sources import _packages as packages
 from biomedclip_jax.data.pmc.sources._packages import Packages
 from biomedclip_jax.data.pmc.sources.open import open_source
+from biomedclip_jax.data.pmc.sources.selection import OlderVersion
 from biomedclip_jax.errors import UserError
 
 XML = b"<article><body><fig id='f1'/></body></article>"
@@ -193,3 +194,22 @@ def test_ids_and_versions(tmp_path: Path) -> None:
     assert before == source.version("00/ab/PMC5.tar.gz") != open_source(str(tmp_path)).version("00/ab/PMC6.tar.gz")
     package(tmp_path / "00" / "ab", member("PMC5/f.jpg", b"x"))
     assert source.version("00/ab/PMC5.tar.gz") != before
+
+
+def test_of_two_versions_the_newer_counts(tmp_path: Path) -> None:
+    package(tmp_path, name="PMC5.1.tar.gz")
+    source = package(tmp_path, name="PMC5.2.tar.gz")
+    assert source.open("PMC5.2.tar.gz").key == "PMC5.2"
+    with pytest.raises(OlderVersion, match=r"PMC5\.1\.tar\.gz: an older version of PMC5\.2\.tar\.gz, which is taken"):
+        source.open("PMC5.1.tar.gz")
+
+
+def test_a_large_xml_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the article, nor a supplement that comes before or after it."""
+    monkeypatch.setattr(packages, "MAX_BYTES", 100)
+    large = b"<a>" + b"x" * 200 + b"</a>"
+    source = package(tmp_path, member("PMC5/deep/b.nxml", large), member("PMC5/model.xml", large))
+    assert source.open("PMC5.tar.gz").xml == XML
+    (tmp_path / "PMC6.tar.gz").write_bytes(gzip.compress(tar(member("PMC6/a.nxml", large))))
+    with pytest.raises(UserError, match=r"'PMC6/a\.nxml' has 207 bytes of XML, more than 100; such a package is not read"):
+        source.open("PMC6.tar.gz")

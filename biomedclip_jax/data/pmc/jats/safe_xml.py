@@ -9,6 +9,7 @@ stays as it is written (`&name;`).
 
 import codecs
 import re
+from html import unescape
 from html.entities import html5
 
 from lxml import etree
@@ -19,7 +20,7 @@ MAX_BYTES = 128 * 2**20  # of one document; PubMed Central's largest articles ar
 MAX_DEPTH = 256  # of nested elements; the parser's own limit (libxml2), as are 10,000,000 characters in one text
 MAX_ENTITY_VALUE = 64  # characters of a declared entity that is replaced; a longer one is no character's name
 
-_PREDEFINED = frozenset({"amp", "lt", "gt", "quot", "apos"})
+_PREDEFINED = frozenset({b"amp", b"lt", b"gt", b"quot", b"apos"})
 # ISOgrk1, plain Greek letters: the one set of the JATS DTDs that HTML did not take over; from U+0391 and from
 # U+03B1 on
 # fmt: off
@@ -45,6 +46,7 @@ _DOCTYPE = re.compile(
     re.DOTALL,
 )
 _ENTITY = re.compile(rb"""<!ENTITY\s+([A-Za-z_][\w.\-]*)\s+(?:"([^"]*)"|'([^']*)')\s*>""")
+_HREF = re.compile(rb"""\bhref\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _CHARACTER_REFERENCE = re.compile(r"&#(?:x([0-9A-Fa-f]{1,6})|([0-9]{1,7}));")
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -60,11 +62,7 @@ def read_xml(xml: bytes, name: str) -> etree._Element:
 
     Raises UserError with `name` (and the line where there is one) for what is not well-formed, too large or too deep.
     """
-    if len(xml) > MAX_BYTES:
-        raise UserError(f"{name}: {len(xml):,} bytes of XML; expected at most {MAX_BYTES:,}: leave it out or split it")
-    text = _without_doctype(_as_utf8(xml, name), name)
-    if len(text) > MAX_BYTES:
-        raise UserError(f"{name}: over {MAX_BYTES:,} bytes of XML once its entities are in place: leave it out")
+    text = _text_of_document(xml, name)
     # `recover`, as a prefix without declaration is no reason to stop; everything worse stops us below
     parser = etree.XMLParser(
         encoding="utf-8",
@@ -93,6 +91,25 @@ def read_xml(xml: bytes, name: str) -> etree._Element:
                     del element.attrib[key]
                     element.set(bare, value)
     return root
+
+
+def hrefs(xml: bytes, name: str) -> frozenset[str]:
+    """What all attributes called href hold, with any prefix; found without parsing, so those in comments are among them.
+
+    None of a document that `read_xml` would refuse for its size, encoding or document type.
+    """
+    try:
+        text = _text_of_document(xml, name)
+    except UserError:
+        return frozenset()
+    found = {double or single for double, single in _HREF.findall(text)}
+    return frozenset(unescape(value.decode("utf-8", "replace")) for value in found)
+
+
+def _text_of_document(xml: bytes, name: str) -> bytes:
+    if len(xml) > MAX_BYTES:
+        raise UserError(f"{name}: {len(xml):,} bytes of XML; expected at most {MAX_BYTES:,}: leave it out or split it")
+    return _without_doctype(_as_utf8(xml, name), name)
 
 
 def _bare(name: str) -> str:
@@ -132,11 +149,12 @@ def _without_doctype(xml: bytes, name: str) -> bytes:
         for entity, double, single in _ENTITY.findall(doctype[1] or b""):
             declared.setdefault(entity, double or single)
         xml = xml[: before.end()] + b"\n" * doctype[0].count(b"\n") + xml[doctype.end() :]
-    return _with_characters(xml, declared) if _NAMED_REFERENCE.search(xml) else xml
+    return _with_characters(xml, declared, name) if _NAMED_REFERENCE.search(xml) else xml
 
 
-def _with_characters(xml: bytes, declared: dict[bytes, bytes]) -> bytes:
-    pieces, done, position = [], 0, 0
+def _with_characters(xml: bytes, declared: dict[bytes, bytes], document: str) -> bytes:
+    # one buffer that grows, and no further than it may: a reference of three bytes can stand there millions of times
+    text, done, position = bytearray(), 0, 0
     known: dict[bytes, bytes] = {}
     while found := _REFERENCE_OR_VERBATIM.search(xml, position):
         position = found.end()
@@ -145,12 +163,16 @@ def _with_characters(xml: bytes, declared: dict[bytes, bytes]) -> bytes:
             position = xml.find(_ENDS[found[0]], position)
             if position < 0:
                 break  # never closed: the parser will say so
-        elif name.decode() not in _PREDEFINED:
+        elif name not in _PREDEFINED:
             if name not in known:
                 known[name] = _in_place_of(name, declared.get(name))
-            pieces += xml[done : found.start()], known[name]
+            text += memoryview(xml)[done : found.start()]
+            text += known[name]
             done = found.end()
-    return b"".join((*pieces, xml[done:]))
+            if len(text) + len(xml) - done > MAX_BYTES:
+                raise UserError(f"{document}: over {MAX_BYTES:,} bytes of XML once its entities are in place: leave it out")
+    text += memoryview(xml)[done:]
+    return bytes(text)
 
 
 def _in_place_of(name: bytes, value: bytes | None) -> bytes:

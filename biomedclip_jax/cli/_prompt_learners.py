@@ -1,0 +1,86 @@
+"""Options of `biomedclip evaluate` for methods that learn prompts, and the methods as these options have them."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from biomedclip_jax.cli.arguments import count
+from biomedclip_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from biomedclip_jax.evaluation.prompt_learning import BiomedCoOp, CoCoOp, CoOp
+
+LEARNERS = ("coop", "cocoop", "biomedcoop", "context-prompts")
+
+
+def add_learner_options(verb: argparse.ArgumentParser) -> None:
+    """Add the options of methods that learn prompts; those left out are as published for the task."""
+    group = verb.add_argument_group(
+        "methods that learn prompts",
+        "Left out, each is as published: in probe CoOp has 16 vectors and 50, 100 or 200 epochs, by the shots; in "
+        "base-to-novel CoOp and BiomedCoOp start from 4 words and have 50 epochs, CoCoOp 10.",
+    )
+    group.add_argument("--sentences", type=Path, metavar="FILE", help="of biomedcoop: as --prompts, several for each class")
+    context = "learned vectors, drawn at random, or the words that they start from: 'a photo of a'"
+    group.add_argument("--context", metavar="N|WORDS", help=context)
+    group.add_argument("--epochs", type=count, metavar="N")
+    group.add_argument("--learning-rate", type=_positive, metavar="X")
+    group.add_argument("--images-per-update", type=count, metavar="N", help="the batch that is learned from")
+    for name, what in (
+        ("sccm", "weight of the distance to the sentences"),
+        ("kdsp", "weight of the divergence from zero-shot"),
+        ("threshold", "how far a sentence's score may be from the mean, in standard deviations"),
+    ):
+        group.add_argument(f"--{name}", type=_positive, metavar="X", help=f"of biomedcoop: {what}")
+
+
+def make_learner(name: str, arguments: argparse.Namespace) -> "CoOp | CoCoOp | BiomedCoOp":
+    """One of `LEARNERS`, with the options that were given. UserError for an option that it does not have."""
+    from biomedclip_jax.evaluation.prompt_learning import BiomedCoOp, CoCoOp, CoOp, Recipe
+    from biomedclip_jax.evaluation.prompt_learning.coop import ContextPrompts
+    from biomedclip_jax.prompts.layout import ContextConfig
+
+    method: Any = {"coop": CoOp, "cocoop": CoCoOp, "biomedcoop": BiomedCoOp, "context-prompts": ContextPrompts}[name]()
+    if name == "biomedcoop":
+        if arguments.sentences is None:
+            raise UserError(
+                "--methods biomedcoop: expected --sentences FILE with sentences for each class, as BiomedCoOp had GPT-4 write"
+            )
+        weights = {each: getattr(arguments, each) for each in ("sccm", "kdsp", "threshold")}
+        weights = {each: value for each, value in weights.items() if value is not None}
+        method = dataclasses.replace(method, sentences=arguments.sentences, **weights)
+    if arguments.context is not None:
+        text = arguments.context.strip()
+        start = ContextConfig(start=int(text) if text.isdecimal() else text)
+        method = dataclasses.replace(method, context=start)
+    if arguments.task == "base-to-novel":
+        method = method.for_base_to_novel()
+    names = {"epochs": "epochs", "learning_rate": "learning_rate", "images_per_update": "batch_size"}
+    changed = {field: value for option, field in names.items() if (value := getattr(arguments, option)) is not None}
+    if not changed:
+        return method
+    if method.recipe is None and "epochs" not in changed:
+        raise UserError(f"--methods {name}: its epochs depend on the number of labels; expected --epochs, too")
+    return dataclasses.replace(method, recipe=dataclasses.replace(method.recipe or Recipe(), **changed))
+
+
+def check_learner_options(arguments: argparse.Namespace, methods: list[str]) -> None:
+    """UserError for an option that none of the methods has."""
+    of_all = ("context", "epochs", "learning_rate", "images_per_update")
+    given = [name for name in of_all if getattr(arguments, name) is not None]
+    if given and not set(methods) & set(LEARNERS):
+        raise UserError(f"--{given[0].replace('_', '-')}: of methods that learn prompts; --methods {', '.join(LEARNERS)}")
+    given = [name for name in ("sentences", "sccm", "kdsp", "threshold") if getattr(arguments, name) is not None]
+    if given and "biomedcoop" not in methods:
+        raise UserError(f"--{given[0]}: of biomedcoop alone; expected --methods biomedcoop")
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number above 0")
+    return value
