@@ -7,12 +7,16 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from biomedclip_jax.data._tokenizers import load_tokenizer
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.fields import choice
+
+if TYPE_CHECKING:
+    import tokenizers
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -94,7 +98,7 @@ class Tokenizer:
 
     def unread(self, texts: Sequence[str]) -> Unread:
         """The positions of texts that are cut at the context length, and of those that are mostly unknown signs."""
-        encodings = self._tokenizer.encode_batch([clean_caption(text) for text in texts])
+        encodings = self._tokenizer.encode_batch([self._clean(text) for text in texts])
         unk = getattr(self._tokenizer.model, "unk_token", None)
         return Unread(
             cut=[position for position, encoding in enumerate(encodings) if encoding.overflowing],
