@@ -129,6 +129,9 @@ class Result:
         """The result whose `row()` this is, without its outcomes."""
         names = [each.name for each in fields(Result)]
         own = {name: value for name, value in row.items() if name in names}
+        for name in ("intervals", "settings", "details", "pictures"):
+            if not isinstance(row.get(name, {}), dict):
+                raise ValueError(f"{name} of {row.get('model')!r} is no object")
         own["intervals"] = {name: tuple(interval) for name, interval in row.get("intervals", {}).items()}
         if "measured" in own:
             own["measured"] = Measured(**own["measured"])
