@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -184,9 +186,9 @@ def read_outcomes(folder: Path, result: Result) -> Mapping[str, np.ndarray] | No
     if result.outcomes:
         return result.outcomes
     try:
-        with np.load(outcomes_file(folder, result)) as file:
+        with outcomes_file(folder, result).open("rb") as opened, np.load(opened) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

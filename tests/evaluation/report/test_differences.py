@@ -85,8 +85,10 @@ def test_outcomes_that_are_gone(tmp_path: Path) -> None:
     write_results(tmp_path, rows)
     bare = [dataclasses.replace(row, outcomes={}) for row in rows]
     assert len(paired(tmp_path, bare, bare, 20, 0)) == 1
-    outcomes_file(tmp_path, rows[0]).write_bytes(b"broken")
-    assert paired(tmp_path, bare, bare, 20, 0) == []
+    whole = outcomes_file(tmp_path, rows[0]).read_bytes()
+    for broken in (b"broken", whole[: len(whole) // 2], b"", whole[:200] + b"x" * 40 + whole[240:]):
+        outcomes_file(tmp_path, rows[0]).write_bytes(broken)
+        assert paired(tmp_path, bare, bare, 20, 0) == []
     (tmp_path / "differences.json").write_text("{")
     assert paired(tmp_path, [rows[0], bare[1]], [], 20, 0) != []
 

@@ -308,7 +308,16 @@ def test_new_rows_replace_only_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[1]", '{"a": 1}', '[{"model": "x"}]', '[{"model": "x", "task": "t", "dataset": "d", "n": null}]', '[{"settings": 1}]']
+    "content",
+    [
+        "{",
+        "[1]",
+        '{"a": 1}',
+        '[{"model": "x"}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": null}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": 1, "settings": 1}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": 1, "measured": {"later": 1}}]',
+    ],
 )
 def test_a_foreign_results_file_is_left_alone(content: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(content)
