@@ -42,7 +42,7 @@ class _Table:
         return (self.looked_up(values).astype(np.float64) - black) / ((white - black) or 1)
 
 
-def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.ndarray:
+def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: str | Path) -> np.ndarray:
     """Stored values [H,W] of any integer or float dtype, as uint8 [H,W].
 
     Rescale slope and intercept or modality table; then the VOI table, else the first window that shows anything, else
@@ -80,7 +80,9 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.n
     return np.rint(shades * 255).astype(np.uint8)
 
 
-def _through_window(values: np.ndarray, padding: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.ndarray | None:
+def _through_window(
+    values: np.ndarray, padding: np.ndarray, dataset: "Dataset", frame: int, path: str | Path
+) -> np.ndarray | None:
     """Shades, 0 black and 1 white, unclipped, by the first table or window that shows more than one; None without."""
     visible = values[~padding] if padding.any() else values
     flat = visible.min() == visible.max()

@@ -235,6 +235,23 @@ def test_few_labels_have_a_column_for_each_budget() -> None:
     assert found == [["ours", "probe", "40.00", "60.00 ± 2.00", "90.00"], ["ours", "coop", "40.00", "65.00 ± 2.00", "-"]]
 
 
+def test_published_few_labels_stand_beside_ours_of_the_same_share() -> None:
+    """The paper's number for 10 % of RSNA's labels; that for 100 % has no column here, and no row."""
+    own = [dataclasses.replace(few("probe", budget, 10, 0.8), dataset="rsna") for budget in ("10 %", "5 per class")]
+    found = rows(markdown(tables(own, published)), "Few labels: rsna, 32,768 images")
+    assert found[-1] == ["paper: BiomedCLIP (figure, linear probe)", "", "", "83.00", "-"] and len(found) == 2
+    whole = dataclasses.replace(few("probe", "100 %", 10, 0.8), dataset="rsna")
+    assert [row[3:] for row in rows(markdown(tables([whole], published)), "Few labels: rsna")][1:] == [["82.40"]]
+
+
+def test_what_is_missing_of_the_data_is_said_below_the_table() -> None:
+    gone = {"left_out": [{"image": "x.png", "reason": "image file is not there"}], "caveats": ["5 per class, but 2 of 'a'"]}
+    own = [dataclasses.replace(each, details=each.details | gone) for each in FEW]
+    assert "Of the data left out: 1 (image file is not there 1); 5 per class, but 2 of 'a'." in markdown(tables(own, published))
+    drawn = dataclasses.replace(ZERO_SHOT, details=ZERO_SHOT.details | {"caveats": ["drawn by us"]})
+    assert "Of the data: drawn by us." in markdown(tables([drawn], published))
+
+
 def test_few_labels_of_other_seeds_have_a_row_of_their_own() -> None:
     again = few("probe", "5 per class", 10, 0.5, seeds=[7])
     found = merged(FEW, [again])
