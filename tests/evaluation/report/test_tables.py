@@ -312,6 +312,11 @@ def test_rows_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert first.rows[0][1].startswith("60.00 (50.0") and second.rows[0][1].startswith("70.00")
 
 
+def test_rows_that_fit_no_table_are_kept() -> None:
+    odd = [Result("ours", "probe", "x", 3, {"accuracy": 0.5}, settings={"budget": "100 %"}), Result("a", "b", "c", 1, {})]
+    assert tables(odd, published) == [] and merged(odd, ALL) == [*odd, *ALL]
+
+
 def test_new_rows_replace_only_their_own(tmp_path: Path) -> None:
     again = few("probe", "5 per class", 10, 0.7)
     found = merged(ALL, [again])
@@ -320,7 +325,16 @@ def test_new_rows_replace_only_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[1]", '{"a": 1}', '[{"model": "x"}]', '[{"model": "x", "task": "t", "dataset": "d", "n": null}]']
+    "content",
+    [
+        "{",
+        "[1]",
+        '{"a": 1}',
+        '[{"model": "x"}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": null}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": 1, "settings": 1}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": 1, "measured": {"later": 1}}]',
+    ],
 )
 def test_a_foreign_results_file_is_left_alone(content: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(content)
