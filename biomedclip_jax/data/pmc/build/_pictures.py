@@ -45,6 +45,11 @@ class Picture:
     look: np.ndarray
 
 
+# glibc keeps what is freed in blocks of Pillow's usual 16 MB for the thread that had it, gigabytes with four threads;
+# blocks of more than 32 MB go back to the system
+Image.core.set_block_size(2**26)
+
+
 class PictureError(UserError):
     """A picture that is not used. reason: one of a few, to be counted."""
 
