@@ -31,7 +31,6 @@ def load_dicom(path: str | Path, content: IO[bytes] | None = None) -> Image.Imag
     Raises `UserError` for a missing or damaged file, one without pixels, and one whose compression nothing installed
     can decode.
     """
-    path = Path(path)
     try:
         import pydicom
     except ImportError:
@@ -51,7 +50,7 @@ def load_dicom(path: str | Path, content: IO[bytes] | None = None) -> Image.Imag
     return Image.fromarray(pixels)
 
 
-def _require_pixels(dataset: "Dataset", path: Path) -> None:
+def _require_pixels(dataset: "Dataset", path: str | Path) -> None:
     from pydicom import uid
     from pydicom.pixels.decoders.base import get_decoder
 
@@ -76,7 +75,7 @@ def _require_pixels(dataset: "Dataset", path: Path) -> None:
         raise UserError(f"{path}: no decoder is installed for {name}: pip install 'biomedclip_jax[dicom]'")
 
 
-def _shown(dataset: "Dataset", path: Path) -> np.ndarray:
+def _shown(dataset: "Dataset", path: str | Path) -> np.ndarray:
     """uint8 [H,W] or [H,W,3] of the frame that stands for the file."""
     _dicom_jpeg.correct_colour_space(dataset)
     frames = int(dataset.get("NumberOfFrames") or 1)
@@ -94,7 +93,7 @@ def _shown(dataset: "Dataset", path: Path) -> np.ndarray:
     return pixels
 
 
-def _frame(dataset: "Dataset", index: int, path: Path) -> np.ndarray:
+def _frame(dataset: "Dataset", index: int, path: str | Path) -> np.ndarray:
     """uint8 [H,W] or [H,W,3]."""
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array

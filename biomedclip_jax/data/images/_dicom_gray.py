@@ -42,7 +42,7 @@ class _Table:
         return (self.looked_up(values).astype(np.float64) - black) / ((white - black) or 1)
 
 
-def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.ndarray:
+def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: str | Path) -> np.ndarray:
     """Stored values [H,W] of any integer or float dtype, as uint8 [H,W].
 
     Rescale slope and intercept or modality table; then the VOI table, else the first window that shows anything, else
@@ -67,8 +67,10 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.n
     values = stored * slope + intercept
     shades = _through_window(values, padding, dataset, frame, path)
     if shades is None:
-        some = np.partition(stored[~padding], (~padding).sum() // 2)[(~padding).sum() // 2]
-        black, white = sorted(end * slope + intercept for end in value_range(np.where(padding, some, stored)))
+        if padding.any():
+            visible = stored[~padding]
+            stored = np.where(padding, np.partition(visible, visible.size // 2)[visible.size // 2], stored)
+        black, white = sorted(end * slope + intercept for end in value_range(stored))
         shades = (values - black) / ((white - black) or 1.0)
 
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
@@ -78,14 +80,16 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.n
     return np.rint(shades * 255).astype(np.uint8)
 
 
-def _through_window(values: np.ndarray, padding: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.ndarray | None:
+def _through_window(
+    values: np.ndarray, padding: np.ndarray, dataset: "Dataset", frame: int, path: str | Path
+) -> np.ndarray | None:
     """Shades, 0 black and 1 white, unclipped, by the first table or window that shows more than one; None without."""
-    visible = values[~padding]
+    visible = values[~padding] if padding.any() else values
     flat = visible.min() == visible.max()
     useless = False
     for shades in _candidates(values, dataset, frame):
-        seen = np.clip(shades[~padding], 0.0, 1.0)
-        if flat or seen.min() < seen.max():
+        seen = shades[~padding] if visible is not values else shades
+        if flat or max(seen.min(), 0.0) < min(seen.max(), 1.0):
             return shades
         useless = True
     if useless:
