@@ -141,7 +141,8 @@ def test_prompts_that_a_probe_learned_are_kept_and_used(model: Path, data: Path,
     assert "prompts" not in plain["details"]["runs"][0]
     runs = coop["details"]["runs"]
     files = [tmp_path / each["prompts"] for each in runs]
-    assert [file.name for file in files] == [f"test.small.coop.2-per-class.seed-{seed}.safetensors" for seed in (0, 1)]
+    assert [file.name[:-25] for file in files] == [f"test.small.coop.2-per-class.seed-{seed}" for seed in (0, 1)]
+    assert len({file.name[-24:] for file in files}) == 1, "a mark of the model, the data and the recipe"
 
     # beside the hand-written prompts, with the accuracy that the probe had; asked twice they are one row
     for prompts in ([], ["--prompts", files[0]], ["--prompts", files[0]]):

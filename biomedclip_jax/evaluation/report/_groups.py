@@ -43,9 +43,12 @@ def kind_of(row: Result) -> Kind | None:
     """The kind of table that a row stands in; None for one that fits no table."""
     if row.task in ("retrieval", "zero-shot"):
         return row.task  # type: ignore[return-value]
+    if "budget" not in row.settings:
+        return None
     if "novel_accuracy" in row.metrics:
         return "base-to-novel"
-    return "few-labels" if "budget" in row.settings and "accuracy" in row.metrics else None
+    known = "accuracy" in row.metrics and "labels" in row.settings and "accuracy" in row.details.get("zero_shot", {})
+    return "few-labels" if known else None
 
 
 def same_data(row: Result) -> str:

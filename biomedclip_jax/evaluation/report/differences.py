@@ -50,7 +50,7 @@ def paired(folder: Path, results: Sequence[Result], changed: Sequence[Result], r
                 continue
             after, before = (first, second) if _adapted(first, second) else (second, first)
             old = known.get((after.id, before.id))
-            if old is not None and not new & {after.id, before.id}:
+            if old is not None and not new & {after.id, before.id} and _is_of(old, after, before):
                 found.append(old)
                 continue
             both = []
@@ -79,9 +79,14 @@ def _read(folder: Path) -> list[Difference]:
     """Those of an earlier evaluation; none where the file cannot be read: they are made again then."""
     try:
         rows = json.loads((folder / DIFFERENCES).read_text(encoding="utf-8"))
-        return [Difference(row["after"], row["before"], row["metrics"]) for row in rows]
+        return [Difference(row["after"], row["before"], dict(row["metrics"])) for row in rows]
     except (OSError, ValueError, TypeError, KeyError):
         return []
+
+
+def _is_of(known: Difference, after: Result, before: Result) -> bool:
+    """Whether a kept difference is that of the two rows as they are: an evaluation may have ended before it was made."""
+    return all(value[0] == after.metrics[name] - before.metrics[name] for name, value in known.metrics.items())
 
 
 def _adapted(row: Result, other: Result) -> bool:

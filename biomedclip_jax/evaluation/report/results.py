@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -129,6 +131,9 @@ class Result:
         """The result whose `row()` this is, without its outcomes."""
         names = [each.name for each in fields(Result)]
         own = {name: value for name, value in row.items() if name in names}
+        for name in ("intervals", "settings", "details", "pictures"):
+            if not isinstance(row.get(name, {}), dict):
+                raise ValueError(f"{name} of {row.get('model')!r} is no object")
         own["intervals"] = {name: tuple(interval) for name, interval in row.get("intervals", {}).items()}
         if "measured" in own:
             own["measured"] = Measured(**own["measured"])
@@ -181,9 +186,9 @@ def read_outcomes(folder: Path, result: Result) -> Mapping[str, np.ndarray] | No
     if result.outcomes:
         return result.outcomes
     try:
-        with np.load(outcomes_file(folder, result)) as file:
+        with outcomes_file(folder, result).open("rb") as opened, np.load(opened) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

@@ -101,11 +101,16 @@ def _note(group: Group) -> str:
         )
     if asked := dict.fromkeys(row.asked for row in rows if row.asked):
         parts.append(f"Asked with {'; '.join(asked)}.")
-    if missing := dict.fromkeys(row.left_out for row in rows if row.left_out):
-        parts.append(f"Of the data {'; '.join(missing)}.")
+    parts += _missing(group)
     if any(row.measured is None for row in rows):
         parts.append("Measured by a version that did not record which weights and data these are.")
     return " ".join(parts)
+
+
+def _missing(group: Group) -> list[str]:
+    """What of the data is in no number of a group, and what else has to be said of them."""
+    found = "; ".join(dict.fromkeys(row.left_out for row in group.rows if row.left_out))
+    return [f"Of the data{'' if found.startswith('left out') else ':'} {found}."] if found else []
 
 
 def _retrieval(group: Group, published: Published) -> Table:
@@ -192,9 +197,12 @@ def _few_labels(group: Group, published: Published) -> Table:
         cells = (_reached(line[budget]) if budget in line else "-" for budget in budgets)
         body.append((model, method, _percent(first.details["zero_shot"]["accuracy"]), *cells))
     for whose, metrics in published("few-labels", group.dataset):
+        if metrics.keys().isdisjoint(budgets):
+            continue  # of other shares of the labels
         body.append((whose, "", "", *(_percent(metrics.get(budget)) for budget in budgets)))
     head = ("model", "method", "zero-shot", *budgets)
     note = "Accuracy in percent on all test images, mean ± standard deviation over the seeds; columns: labels learned from."
+    note = " ".join([note, *_missing(group)])
     return Table(f"Few labels: {group.title}", head, tuple(body), note)
 
 
@@ -218,6 +226,7 @@ def _base_to_novel(group: Group) -> Table:
     body = [(*name.split("\0"), *(_cell(row, each) for each in metrics)) for name, row in zip(names, group.rows, strict=True)]
     head = ("model", "method", "labels", "base", "novel", "harmonic mean", "zero-shot: base", "novel", "harmonic mean")
     note = "Accuracy in percent among the classes learned from (base) and among the others (novel), means over the seeds."
+    note = " ".join([note, *_missing(group)])
     return Table(f"Base to novel classes: {group.title}", head, tuple(body), note)
 
 

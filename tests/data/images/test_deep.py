@@ -100,6 +100,24 @@ def test_hot_pixels(hot, count):
     assert off(values, expected) <= 1
 
 
+def test_hot_pixels_of_floats_from_0_to_1():
+    for scale in (1.0, 1 / 16, 1e-4):
+        values = ramp("f4", 0, 1) * np.float32(scale)
+        expected = SHADES.copy()
+        values[3, 3] = 1.0
+        expected[3, 3] = 255
+        assert off(values, expected) <= 1
+
+
+def test_hot_pixels_of_a_large_picture_in_colour():
+    values = np.dstack([np.linspace(0, 4095, 300)[None].repeat(300, 0)] * 3).astype(np.uint16)
+    expected = (values >> 4).astype(np.uint8)
+    places = np.random.default_rng(1).choice(values.size, 99, replace=False)
+    values.reshape(-1)[places] = np.random.default_rng(2).integers(6000, 65536, 99)
+    expected.reshape(-1)[places] = 255
+    assert off(values, expected) <= 3
+
+
 def test_hot_pixels_of_many_values_and_blurred_ones():
     values = np.random.default_rng(0).integers(0, 4096, (512, 512)).astype(np.uint16)
     expected = values >> 4

@@ -235,6 +235,23 @@ def test_few_labels_have_a_column_for_each_budget() -> None:
     assert found == [["ours", "probe", "40.00", "60.00 ± 2.00", "90.00"], ["ours", "coop", "40.00", "65.00 ± 2.00", "-"]]
 
 
+def test_published_few_labels_stand_beside_ours_of_the_same_share() -> None:
+    """The paper's number for 10 % of RSNA's labels; that for 100 % has no column here, and no row."""
+    own = [dataclasses.replace(few("probe", budget, 10, 0.8), dataset="rsna") for budget in ("10 %", "5 per class")]
+    found = rows(markdown(tables(own, published)), "Few labels: rsna, 32,768 images")
+    assert found[-1] == ["paper: BiomedCLIP (figure, linear probe)", "", "", "83.00", "-"] and len(found) == 2
+    whole = dataclasses.replace(few("probe", "100 %", 10, 0.8), dataset="rsna")
+    assert [row[3:] for row in rows(markdown(tables([whole], published)), "Few labels: rsna")][1:] == [["82.40"]]
+
+
+def test_what_is_missing_of_the_data_is_said_below_the_table() -> None:
+    gone = {"left_out": [{"image": "x.png", "reason": "image file is not there"}], "caveats": ["5 per class, but 2 of 'a'"]}
+    own = [dataclasses.replace(each, details=each.details | gone) for each in FEW]
+    assert "Of the data left out: 1 (image file is not there 1); 5 per class, but 2 of 'a'." in markdown(tables(own, published))
+    drawn = dataclasses.replace(ZERO_SHOT, details=ZERO_SHOT.details | {"caveats": ["drawn by us"]})
+    assert "Of the data: drawn by us." in markdown(tables([drawn], published))
+
+
 def test_few_labels_of_other_seeds_have_a_row_of_their_own() -> None:
     again = few("probe", "5 per class", 10, 0.5, seeds=[7])
     found = merged(FEW, [again])
@@ -295,6 +312,11 @@ def test_rows_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert first.rows[0][1].startswith("60.00 (50.0") and second.rows[0][1].startswith("70.00")
 
 
+def test_rows_that_fit_no_table_are_kept() -> None:
+    odd = [Result("ours", "probe", "x", 3, {"accuracy": 0.5}, settings={"budget": "100 %"}), Result("a", "b", "c", 1, {})]
+    assert tables(odd, published) == [] and merged(odd, ALL) == [*odd, *ALL]
+
+
 def test_new_rows_replace_only_their_own(tmp_path: Path) -> None:
     again = few("probe", "5 per class", 10, 0.7)
     found = merged(ALL, [again])
@@ -303,7 +325,16 @@ def test_new_rows_replace_only_their_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[1]", '{"a": 1}', '[{"model": "x"}]', '[{"model": "x", "task": "t", "dataset": "d", "n": null}]']
+    "content",
+    [
+        "{",
+        "[1]",
+        '{"a": 1}',
+        '[{"model": "x"}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": null}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": 1, "settings": 1}]',
+        '[{"model": "x", "task": "t", "dataset": "d", "n": 1, "measured": {"later": 1}}]',
+    ],
 )
 def test_a_foreign_results_file_is_left_alone(content: str, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(content)
