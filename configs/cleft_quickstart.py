@@ -6,7 +6,7 @@ First images and captions are matched, which are put together from what is known
 landmarks. The image tower learns, and of the language model LoRA's factors and the word embeddings; all else in it stays as it
 was drawn (a pretrained one would have to be downloaded: `text_init`, see cleft_biomedlm.py). Then both towers stand still, and
 thirty vectors before a label are learned by cross-entropy. They end up in `prompts.safetensors`. `results.json` has the
-held-out accuracy of the sentence that they started from, `zero_shot_accuracy`, and theirs, `learned_prompt_accuracy`.
+held-out accuracy of the sentence that they started from, `template_accuracy`, and theirs, `learned_prompt_accuracy`.
 """
 
 import dataclasses

@@ -215,6 +215,7 @@ def _options(arguments: argparse.Namespace) -> "Options":
         allow_overlap=arguments.allow_overlap,
         resamples=arguments.resamples,
         seed=arguments.seed,
+        command=arguments.command_line,
     )
 
 

@@ -4,6 +4,7 @@ import argparse
 import functools
 import io
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser(words)
     arguments: Any
     arguments, arguments.overrides = parser.parse_known_args(words)
+    arguments.command_line = shlex.join(["biomedclip", *words])
     if arguments.overrides and arguments.verb not in ("train", "bench", "plan"):
         parser.error(f"unrecognized arguments: {' '.join(arguments.overrides)}")
     code = _run(arguments)

@@ -1,8 +1,9 @@
 """How sure a number is: the metrics on resamples of the images, and the differences of models on the same resamples.
 
-A resample draws n of the n images with replacement (not class by class: how many images a class has is chance, too).
-It is a whole-number weight of each image, and every metric here is a function of weighted counts: no image is scored
-twice.
+A resample draws n of the n images with replacement: how many images a class has is chance, too. Where a class is rare,
+less than `RARE` images, it draws class by class instead, or some resamples would lack the class, and their numbers be
+about others. A resample is a whole-number weight of each image, and every metric here is a function of weighted
+counts: no image is scored twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from biomedclip_jax.evaluation._metrics import BINS, LOWER_IS_BETTER, calibratio
 
 Samples = Mapping[str, np.ndarray]  # metric -> its value on each resample, float64 [R]; NaN where it has none
 
+RARE = 30  # images of a class
 _WEIGHTS = 2**22  # weights held at once: 32 MiB
 
 
@@ -23,7 +25,7 @@ def bootstrap(labels: np.ndarray, models: Sequence[np.ndarray], resamples: int =
     """
     counted = [_Counted(labels, logits) for logits in models]
     parts: list[list[Samples]] = [[] for _ in models]
-    for weights in _weights(len(labels), resamples, seed):
+    for weights in _weights(_strata(labels), resamples, seed):
         for part, each in zip(parts, counted, strict=True):
             part.append(each.metrics(weights))
     return [{name: np.concatenate([chunk[name] for chunk in part]) for name in part[0]} for part in parts]
@@ -35,9 +37,33 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def intervals(samples: Samples) -> dict[str, tuple[float, float]]:
-    """The 95 % interval of each metric that has a value on some resample."""
-    return {name: interval(values) for name, values in samples.items() if np.isfinite(values).any()}
+def bootstrap_ranks(ranks: Mapping[str, np.ndarray], resamples: int = 1_000, seed: int = 0) -> Samples:
+    """The metrics of retrieval on resamples of the queries, the same resamples for every model with as many queries.
+
+    ranks: of the right answer to each query, int [queries], by direction; 0 is the best. Metrics are
+    DIRECTION_recall_at_1, 5 and 10, DIRECTION_mean_reciprocal_rank and DIRECTION_median_rank.
+    """
+    found: dict[str, np.ndarray] = {}
+    for direction, rank in ranks.items():
+        rows = {f"recall_at_{k}": (rank < k).astype(np.float64) for k in (1, 5, 10)}
+        rows["mean_reciprocal_rank"] = 1 / (1.0 + rank)
+        each = np.stack(list(rows.values()))
+        order = np.argsort(rank, kind="stable")
+        means, medians = [], []
+        for weights in _weights([np.arange(len(rank))], resamples, seed):
+            means.append(each @ weights / len(rank))
+            medians.append(_medians(rank[order], weights[order]))
+        samples = np.concatenate(means, axis=1)
+        found |= {f"{direction}_{name}": values for name, values in zip(rows, samples, strict=True)}
+        found[f"{direction}_median_rank"] = np.concatenate(medians)
+    return found
+
+
+def _medians(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The median, 1 is the best rank, of ranks in rising order [n] for weights [n, r] whose sums are n."""
+    n, reached = len(ranks), np.cumsum(weights, axis=0)
+    middle = [ranks[(reached > position).argmax(axis=0)] for position in ((n - 1) // 2, n // 2)]
+    return (middle[0] + middle[1]) / 2 + 1
 
 
 def differences(
@@ -58,13 +84,25 @@ def differences(
     return {name: found[name] for name in own_metrics if name in found}
 
 
-def _weights(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """float64 [n, r]: how often each image is in each of r resamples; together `resamples` of them."""
+def _strata(labels: np.ndarray) -> list[np.ndarray]:
+    """The positions of the images that are drawn from each other: all of them, or those of each class."""
+    counts = np.bincount(labels)
+    if counts[counts > 0].min() >= RARE:
+        return [np.arange(len(labels))]
+    return [np.flatnonzero(labels == c) for c in np.flatnonzero(counts)]
+
+
+def _weights(strata: Sequence[np.ndarray], resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """float64 [n, r]: how often each of n images is in each of r resamples; together `resamples` of them."""
     generator = np.random.default_rng(seed)
+    n = sum(map(len, strata))
     at_once = max(1, _WEIGHTS // n)
     for start in range(0, resamples, at_once):
-        drawn = [np.bincount(generator.integers(0, n, n), minlength=n) for _ in range(start, min(start + at_once, resamples))]
-        yield np.stack(drawn, axis=1).astype(np.float64)
+        drawn = np.empty((n, min(at_once, resamples - start)))
+        for r in range(drawn.shape[1]):
+            for own in strata:
+                drawn[own, r] = np.bincount(generator.integers(0, len(own), len(own)), minlength=len(own))
+        yield drawn
 
 
 class _Counted:

@@ -23,6 +23,11 @@ def completeness(data: Labelled, measured: int, errors: dict[int, str], of: str 
     return {name: value for name, value in found.items() if value}
 
 
+def total(data: Labelled) -> int:
+    """How many images there are, measured or left out: as many as the benchmark has, where that is known."""
+    return len(data) + len(data.rejects) if data.whole is None else data.whole
+
+
 def _missing_of_benchmark(whole: int | None, measured: int, of: str) -> list[str]:
     """What to say where a known benchmark has another number of images than were measured."""
     if whole is None or whole == measured:

@@ -1,13 +1,16 @@
 """What every task of an evaluation is given beside its data, and how tasks leave out what a model cannot read."""
 
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from biomedclip_jax.data.images.load import ImageSource
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
+from biomedclip_jax.evaluation.report.results import Measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +20,7 @@ class Evaluation:
     candidates: the models. dataset: what tables and pictures call the data. embeddings: makes each embedding once.
     out: the folder of results.json; pictures, learned prompts and reports go into it, too.
     resamples: draws of the bootstrap behind each interval. seed: of these draws, and of the queries that a gallery shows.
+    where: the data as the user named them. command: the command line. Both are only written down.
     """
 
     candidates: Sequence[Candidate]
@@ -25,6 +29,22 @@ class Evaluation:
     out: Path
     resamples: int = 1_000
     seed: int = 0
+    where: str = ""
+    command: str = ""
+
+    def measured(self, candidate: Candidate, data_fingerprint: str, total: int) -> Measured:
+        """What a row of this model says of where its numbers are from. total: rows of the data, measured or left out."""
+        return Measured(
+            model=candidate.source,
+            adapter=candidate.adapter,
+            model_fingerprint=candidate.fingerprint,
+            data=self.where,
+            data_fingerprint=data_fingerprint,
+            total=total,
+            version=_version(),
+            date=datetime.now().astimezone().isoformat(timespec="seconds"),
+            command=self.command,
+        )
 
     def embed(self, images: Sequence[ImageSource], fingerprint: str) -> tuple[list[ImageEmbeddings], dict[int, str]]:
         """The images' embeddings by each candidate, and why some images cannot be read, by position.
@@ -44,3 +64,10 @@ def left_out(rejects: Sequence[Reject], errors: dict[int, str], name: Callable[[
     """
     opened = [{"image": reject.image, "reason": reject.reason} for reject in rejects]
     return opened + [{"image": name(position), "reason": errors[position]} for position in sorted(errors)]
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("biomedclip_jax")
+    except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
+        return ""

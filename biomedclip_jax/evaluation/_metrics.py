@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from biomedclip_jax.errors import UserError
 
 BINS = 15
-LOWER_IS_BETTER = frozenset({"expected_calibration_error"})
+LOWER_IS_BETTER = frozenset({"expected_calibration_error", "image_to_text_median_rank", "text_to_image_median_rank"})
 _TOP = 5
 
 

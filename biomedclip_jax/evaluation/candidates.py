@@ -24,7 +24,7 @@ class Candidate:
         name: what tables call the model; by default the last part of the source, and of the adapter's folder or of the run
         whose `adapter/` it is.
         """
-        self.source = source
+        self.source, self.adapter = source, adapter or ""
         self.name = name or _name(source, adapter)
         self._folder, self._adapter = local_folder(source), None if adapter is None else local_folder(adapter)
         if not self._folder.exists():

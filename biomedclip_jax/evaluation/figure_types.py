@@ -24,12 +24,18 @@ def types_seen(
     cannot be read are counted. UserError if two of the sentences are one text to the model.
     """
     types = all_types()
+    sentences = [one.prompt for one in types]
     found = TypesSeen(name, clip.fingerprint)
     waiting = iter(pictures)
     while some := list(islice(waiting, _AT_ONCE)):
         bad: dict[int, UserError] = {}
         images = [picture.image for picture in some]
-        probabilities = clip.classify(images, [one.prompt for one in types], "{}", on_error=bad.__setitem__)
+        try:
+            probabilities = clip.classify(images, sentences, "{}", on_error=bad.__setitem__)
+        except UserError as error:  # of the sentences: those of images went to `on_error`
+            raise UserError(
+                f"{name}: cannot tell the types of figures apart; leave it out, or give another model ({error})"
+            ) from error
         if bad and not found.unreadable:
             found.first_unreadable = str(bad[min(bad)])
         found.unreadable += len(bad)

@@ -1,13 +1,15 @@
 """What `biomedclip evaluate` runs: each task on each data set that fits it, with all results written after each of them."""
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation._completeness import total
 from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._overlap import images_in_both
 from biomedclip_jax.evaluation.benchmarks import published
@@ -17,8 +19,11 @@ from biomedclip_jax.evaluation.probe.methods import FewLabels, Method
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
 from biomedclip_jax.evaluation.prompt_learning.base_to_novel import PromptLearner, base_to_novel_results
-from biomedclip_jax.evaluation.report.results import Result, merged, read_results, write_clip_benchmark, write_results
-from biomedclip_jax.evaluation.report.tables import markdown, tables, write_results_page
+from biomedclip_jax.evaluation.report.clip_benchmark import write_clip_benchmark
+from biomedclip_jax.evaluation.report.differences import paired, write_differences
+from biomedclip_jax.evaluation.report.page import write_results_page
+from biomedclip_jax.evaluation.report.results import RESULTS, Result, merged, read_results, write_results
+from biomedclip_jax.evaluation.report.tables import markdown, tables
 from biomedclip_jax.evaluation.retrieval.approximate import Method as Approximate
 from biomedclip_jax.evaluation.retrieval.task import retrieval
 from biomedclip_jax.evaluation.sources import Source
@@ -45,6 +50,7 @@ class Options:
     approximate: of "retrieval"; None is the exact search. resamples, seed: see `Evaluation`.
     probes: the methods of "probe". finetune: the method of "finetune". learners: the methods of "base-to-novel".
     budgets, seeds: of these three; see `FewLabels`. allow_overlap: learn also where an image is tested, too.
+    command: the command line, which each row says; "" where there was none.
     """
 
     aggregate: Aggregation
@@ -58,6 +64,7 @@ class Options:
     allow_overlap: bool
     resamples: int
     seed: int
+    command: str = ""
 
 
 def evaluate(
@@ -70,12 +77,18 @@ def evaluate(
 ) -> list[Result]:
     """Run every task on every data set, and write the results so far into `out` after each.
 
-    Written are results.json, results.md, report.html, pictures and, under clip_benchmark/, CLIP_benchmark's JSON. Rows of
-    earlier evaluations in that folder are kept.
+    Written are results.json, differences.json, results.md, report.html, pictures and, under clip_benchmark/,
+    CLIP_benchmark's JSON. Rows of earlier evaluations in that folder are kept, but for one of the very same evaluation.
     Returns the new results. A data set that cannot be read, or that a task cannot use, is named on stderr and the others
     go on; at the end a UserError names those for which the one task asked for, or all of several tasks, failed.
     """
     found = read_results(out)
+    if old := sum(row.measured is None for row in found):
+        print(
+            f"{out / RESULTS}: {old} of {len(found)} rows are of an earlier version, which did not record weights and data: "
+            "they are kept, in tables of their own",
+            file=sys.stderr,
+        )
     new: list[Result] = []
     failed: list[str] = []
     for source in sources:
@@ -86,6 +99,8 @@ def evaluate(
             out=out,
             resamples=options.resamples,
             seed=options.seed,
+            where=source.where,
+            command=options.command,
         )
         for task in tasks:
             try:
@@ -97,7 +112,7 @@ def evaluate(
                 failed.append(source.name)
                 continue
             found, new = merged(found, results), new + results
-            _write(out, found)
+            _write(out, found, results, options)
             for result in results:
                 print(_line(result))
     done = {result.dataset for result in new}
@@ -124,8 +139,30 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
         _check_overlap(train, test, options.allow_overlap)
     data = FewLabels(train, test, prompts, options.budgets, options.seeds, search_shots)
     if task == "base-to-novel":
-        return base_to_novel_results(evaluation, data, options.learners)
-    return few_labels(evaluation, data, options.probes if task == "probe" else [options.finetune])
+        learners = options.learners
+        return _with_sources(evaluation, data, learners, source, base_to_novel_results(evaluation, data, learners))
+    methods = options.probes if task == "probe" else [options.finetune]
+    return _with_sources(evaluation, data, methods, source, few_labels(evaluation, data, methods))
+
+
+def _with_sources(
+    evaluation: Evaluation,
+    data: FewLabels,
+    methods: Sequence[Method | PromptLearner],
+    source: Source,
+    results: Sequence[Result],
+) -> list[Result]:
+    """The results, which say what they were learned from and how, and by what they were measured."""
+    candidates = {each.name: each for each in evaluation.candidates}
+    options = {each.name: repr(each) for each in methods}
+    test, train = labels_fingerprint(data.test), labels_fingerprint(data.train)
+    found = []
+    for row in results:
+        about = {"method": options[row.task.removesuffix(" base-to-novel")], "train": source.train or source.where}
+        about |= {"train_fingerprint": train, "prompts": [list(own) for own in data.prompts.sentences]}
+        known = evaluation.measured(candidates[row.model], test, total(data.test))
+        found.append(dataclasses.replace(row, settings=about | row.settings, measured=known))
+    return found
 
 
 def _check_overlap(train: Labelled, test: Labelled, allowed: bool) -> None:
@@ -139,9 +176,12 @@ def _check_overlap(train: Labelled, test: Labelled, allowed: bool) -> None:
     print(f"{test.name}: {found}", file=sys.stderr)
 
 
-def _write(out: Path, results: Sequence[Result]) -> None:
-    shown = tables(results, published)
+def _write(out: Path, results: Sequence[Result], changed: Sequence[Result], options: Options) -> None:
+    """Write all results; pairs with a row of `changed` are compared anew."""
     write_results(out, results)
+    differences = paired(out, results, changed, options.resamples, options.seed)
+    write_differences(out, differences, results)
+    shown = tables(results, published, differences)
     write_text(out / "results.md", markdown(shown))
     write_clip_benchmark(out / "clip_benchmark", results)
     write_results_page(out, results, shown)
@@ -151,4 +191,5 @@ def _line(result: Result) -> str:
     shown = [f"{name} {result.metrics[name]:.4f}" for name in _HEADLINES if name in result.metrics]
     about = "".join(f", {result.settings[name]}" for name in ("budget", "search") if name in result.settings)
     measured = ", ".join(filter(None, (f"{result.n:,}", result.left_out)))
-    return f"{result.task} {result.dataset}{about} ({measured}): {result.who}: {'  '.join(shown)}"
+    asked = f"  asked with {result.asked}" if result.task == "zero-shot" and "prompts_file" not in result.settings else ""
+    return f"{result.task} {result.dataset}{about} ({measured}): {result.who}: {'  '.join(shown)}{asked}"

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.config import TrainConfig
+from biomedclip_jax.config import DEFAULT_TEMPLATE, TrainConfig
 from biomedclip_jax.data.pairs import ImageOf, Pairs, Texts
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.report.drawing import loss_curve
 from biomedclip_jax.evaluation.retrieval.gallery import Found, choose, images_of_captions
 from biomedclip_jax.evaluation.retrieval.task import recall
-from biomedclip_jax.evaluation.zero_shot.task import accuracy
+from biomedclip_jax.evaluation.zero_shot.task import accuracy, default_embeddings
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
 from biomedclip_jax.prompts.learned import LearnedPrompts
-from biomedclip_jax.prompts.templates import label_sentences
+from biomedclip_jax.prompts.templates import DEFAULT_TEMPLATES, check_labels, check_told_apart, label_sentences
 from biomedclip_jax.train._metrics import Line
 
 PROMPTS = "prompts.safetensors"
@@ -28,9 +28,12 @@ _GALLERY_CANDIDATES = 1_000  # different captions that the rows are chosen from
 class Results:
     """`results.json` of a finished run; None, and not in the file, is what was not measured.
 
-    Recall and accuracy are shares of the held-out pairs, by the model folder; chance is the accuracy of the best constant
-    answer, learned_prompt_accuracy that of the prompts which the run has learned. exported_step: updates done in the
-    weights of the model folder, 0 for the start. seconds: of the run, all parts together.
+    Recall and accuracy are shares of the held-out pairs, by the model folder. zero_shot_accuracy: what `biomedclip
+    evaluate zero-shot` says of this model and these images, with its default sentences, which zero_shot_prompts has; of
+    the zero_shot_images that have a label. chance: the accuracy of the best constant answer. template_accuracy: that of
+    the sentence in the config, where it is another than by default or prompts started from it;
+    learned_prompt_accuracy: that of the prompts which the run has learned. exported_step: updates done in the weights of
+    the model folder, 0 for the start. seconds: of the run, all parts together.
     """
 
     held_out_pairs: int | None = None
@@ -43,11 +46,14 @@ class Results:
     zero_shot_accuracy: float | None = None
     chance: float | None = None
     classes: int | None = None
+    zero_shot_images: int | None = None
+    zero_shot_prompts: list[str] | None = None
+    template_accuracy: float | None = None
     learned_prompt_accuracy: float | None = None
     exported_step: int | None = None
     seconds: float | None = None
 
-    def record(self) -> dict[str, int | float]:
+    def record(self) -> dict[str, int | float | list[str]]:
         """What was measured, by name, in the order of the fields."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
@@ -95,7 +101,18 @@ def _accuracies(
     image, truth = image[labelled], [label for label in labels if label is not None]
     classes = sorted(set(truth))
     found: dict[str, Any] = {"classes": len(classes)}
-    found |= accuracy(image, clip.encode_texts(label_sentences(classes, config.data.template)), classes, truth)
+    try:
+        check_labels(classes)
+        embeddings = default_embeddings(clip, classes)
+        check_told_apart("held-out labels", classes, embeddings)
+    except UserError as error:  # at the end of a run there is nobody to mend it
+        print(f"no zero-shot accuracy: {error}")
+        return found
+    found |= accuracy(image, embeddings, classes, truth)
+    found |= {"zero_shot_images": len(truth), "zero_shot_prompts": list(DEFAULT_TEMPLATES)}
+    if learned is not None or config.data.template != DEFAULT_TEMPLATE:
+        embeddings = clip.encode_texts(label_sentences(classes, config.data.template))
+        found["template_accuracy"] = accuracy(image, embeddings, classes, truth)["zero_shot_accuracy"]
     if learned is not None:
         embeddings = learned.with_classes(classes).text_embeddings(clip)
         found["learned_prompt_accuracy"] = accuracy(image, embeddings, classes, truth)["zero_shot_accuracy"]

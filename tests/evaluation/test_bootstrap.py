@@ -7,7 +7,8 @@ import pytest
 import sklearn.metrics as sk
 
 from biomedclip_jax.evaluation import _bootstrap as tested
-from biomedclip_jax.evaluation._bootstrap import bootstrap, differences, interval, intervals
+from biomedclip_jax.evaluation._bootstrap import bootstrap, bootstrap_ranks, differences, interval
+from biomedclip_jax.evaluation._intervals import FEWEST, balanced_interval, classification_intervals, wilson
 from biomedclip_jax.evaluation._metrics import classification_metrics, ranks, softmax
 
 
@@ -21,11 +22,11 @@ def answers(n: int, classes: int, seed: int = 0, ties: bool = False, skill: floa
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("n", "classes"), [(40, 2), (30, 3), (90, 7), (9, 4)])
 def test_as_if_the_images_were_repeated(n: int, classes: int, ties: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every metric of every resample is scikit-learn's of the list with its repetitions; some lack a class, of nine images."""
+    """Every metric of every resample is scikit-learn's of the list with its repetitions."""
     labels, logits = answers(n, classes, ties=ties)
     monkeypatch.setattr(tested, "_WEIGHTS", 4 * n)  # more than one chunk
     (found,) = bootstrap(labels, [logits], 10, seed=3)
-    weights = np.concatenate(list(tested._weights(n, 10, 3)), axis=1)
+    weights = np.concatenate(list(tested._weights(tested._strata(labels), 10, 3)), axis=1)
     assert weights.shape == (n, 10) and (weights.sum(axis=0) == n).all()
     for r in range(10):
         repeated = np.repeat(np.arange(n), weights[:, r].astype(int))
@@ -45,14 +46,82 @@ def test_the_weighted_ranking(ties: bool) -> None:
         assert precision[r] == pytest.approx(sk.average_precision_score(*side, sample_weight=weights[:, r]), abs=1e-12)
 
 
-def test_a_resample_without_one_of_the_classes_has_no_auroc() -> None:
-    """Two images, of two classes: half of the resamples have only one of them. The intervals are of the others."""
-    (found,) = bootstrap(np.array([0, 1]), [np.log([[0.9, 0.1], [0.2, 0.8]])], 100)
-    missing = np.isnan(found["auroc"])
-    assert 30 < missing.sum() < 70
-    assert (found["auroc"][~missing] == 1).all() and interval(found["auroc"]) == (1, 1)
-    (found,) = bootstrap(np.array([0, 0]), [np.log([[0.9, 0.1], [0.2, 0.8]])], 10)
-    assert "auroc" not in found and intervals(found)["accuracy"] == (0, 1)
+def test_a_rare_class_is_in_every_resample() -> None:
+    """Drawn class by class, each as often as it is there; classes of 30 images and more are drawn with all others."""
+    labels = np.repeat([0, 1, 3], [200, 29, 1])
+    weights = np.concatenate(list(tested._weights(tested._strata(labels), 50, 0)), axis=1)
+    for c, n in ((0, 200), (1, 29), (3, 1)):
+        assert (weights[labels == c].sum(axis=0) == n).all()
+    assert len(set(weights[0])) > 1
+    common = np.repeat([0, 1], [200, 30])
+    weights = np.concatenate(list(tested._weights(tested._strata(common), 50, 0)), axis=1)
+    assert (weights.sum(axis=0) == 230).all() and len(set(weights[common == 1].sum(axis=0))) > 5
+
+
+def test_a_single_image_of_a_class_is_too_few_to_say() -> None:
+    """Its AUROC is one image's place among the others: the bootstrap would draw it again and again."""
+    labels, logits = answers(400, 3)
+    few = np.concatenate([np.flatnonzero(labels < 2), np.flatnonzero(labels == 2)[:1]])
+    labels, logits = labels[few], logits[few]
+    (samples,) = bootstrap(labels, [logits], 50)
+    assert np.isfinite(samples["auroc"]).all()
+    found, missing = classification_intervals(labels, logits, samples)
+    assert missing == dict.fromkeys(["macro_f1", "auroc", "average_precision"], "too few to say")
+    assert found.keys() == {"accuracy", "balanced_accuracy", "expected_calibration_error"}
+
+
+@pytest.mark.parametrize("count", [FEWEST - 1, FEWEST])
+def test_how_few_are_too_few(count: int) -> None:
+    labels = np.repeat([0, 1], [100, count])
+    logits = np.random.default_rng(0).normal(size=(100 + count, 2)) + np.eye(2)[labels]
+    found, _ = classification_intervals(labels, logits, bootstrap(labels, [logits], 100)[0])
+    assert ("auroc" in found) == (count == FEWEST)
+
+
+def test_everything_right_is_no_certainty() -> None:
+    labels = np.repeat([0, 1], 20)
+    logits = 5.0 * np.eye(2)[labels]
+    found, missing = classification_intervals(labels, logits, bootstrap(labels, [logits], 50)[0])
+    low, high = found["accuracy"]
+    assert low == pytest.approx(0.9124, abs=1e-4) and high == 1, "of 40, by Wilson's formula"
+    assert 0.8 < found["balanced_accuracy"][0] < low and found["balanced_accuracy"][1] == 1
+    assert missing["auroc"] == missing["macro_f1"] == "every resample the same"
+    found, _ = classification_intervals(labels, -logits, bootstrap(labels, [-logits], 50)[0])
+    assert found["accuracy"] == pytest.approx((0, 1 - low)) and found["balanced_accuracy"][0] == 0
+    one_class, _ = classification_intervals(labels[:5], logits[:5], bootstrap(labels[:5], [logits[:5]], 50)[0])
+    assert "auroc" not in one_class and one_class["accuracy"] == one_class["balanced_accuracy"]
+
+
+@pytest.mark.parametrize(("count", "n"), [(0, 1), (0, 10), (1, 10), (50, 100), (99, 100), (7, 7)])
+def test_wilson(count: int, n: int) -> None:
+    """Against SciPy's implementation."""
+    from scipy.stats import binomtest
+
+    expected = binomtest(count, n).proportion_ci(0.95, method="wilson")
+    assert wilson(count, n) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_the_interval_of_balanced_accuracy_covers_the_truth() -> None:
+    """Three classes of 5, 40 and 200 images with recalls 0.9, 0.6 and 0.8: about 95 % of 2,000 studies hold the mean."""
+    rng, n, recalls = np.random.default_rng(0), np.array([5, 40, 200]), np.array([0.9, 0.6, 0.8])
+    held = 0
+    for _ in range(2_000):
+        low, high = balanced_interval(rng.binomial(n, recalls), n)
+        held += low <= recalls.mean() <= high
+    assert 0.93 <= held / 2_000 <= 0.99
+
+
+def test_ranks_as_if_the_queries_were_repeated() -> None:
+    ranks = {"image_to_text": np.random.default_rng(0).integers(0, 12, 25), "text_to_image": np.arange(30)}
+    found = bootstrap_ranks(ranks, 8, seed=2)
+    for direction, rank in ranks.items():
+        weights = np.concatenate(list(tested._weights([np.arange(len(rank))], 8, 2)), axis=1)
+        for r in range(8):
+            again = np.repeat(rank, weights[:, r].astype(int))
+            assert found[f"{direction}_recall_at_5"][r] == pytest.approx((again < 5).mean())
+            assert found[f"{direction}_mean_reciprocal_rank"][r] == pytest.approx((1 / (1 + again)).mean())
+            assert found[f"{direction}_median_rank"][r] == np.median(again) + 1
+    assert len(found) == 10 and len(set(found["image_to_text_median_rank"].tolist())) > 1
 
 
 def test_the_seed() -> None:
@@ -70,7 +139,10 @@ def test_the_interval_covers_the_truth() -> None:
         right = rng.uniform(size=150) < 0.7
         answer = np.where(right, labels, 1 - labels)
         logits = np.log(np.where(np.arange(2) == answer[:, None], 0.8, 0.2))
-        low, high = intervals(bootstrap(labels, [logits], 200, seed=study)[0])["accuracy"]
+        (samples,) = bootstrap(labels, [logits], 200, seed=study)
+        low, high = classification_intervals(labels, logits, samples)[0]["accuracy"]
+        drawn_low, drawn_high = interval(samples["accuracy"])
+        assert (drawn_low, drawn_high) == pytest.approx((low, high), abs=0.03), "what the bootstrap says of it, too"
         assert low < high
         held += low <= 0.7 <= high
     assert 0.90 <= held / 200 <= 0.99
@@ -87,7 +159,7 @@ def test_paired_differences() -> None:
     found = differences(samples[0], samples[1], metrics[0], metrics[1])
     difference, low, high, better = found["accuracy"]
     assert difference == pytest.approx(25 / 300) and 0 < low < difference < high and better == 1
-    apart = intervals(samples[0])["accuracy"][0] - intervals(samples[1])["accuracy"][1]
+    apart = interval(samples[0]["accuracy"])[0] - interval(samples[1]["accuracy"])[1]
     assert apart < 0, "their own intervals overlap: only the paired one shows it"
     back = differences(samples[1], samples[0], metrics[1], metrics[0])
     assert back["accuracy"] == pytest.approx([-difference, -high, -low, 0])

@@ -107,6 +107,15 @@ def test_no_picture_at_all_is_no_end(tmp_path: Path) -> None:
     assert seen.unreadable == 2 and not seen.pairs and seen.agreement() == (0, 0)
 
 
+def test_a_model_to_which_two_types_are_one_text_is_an_error_that_names_it(tmp_path: Path) -> None:
+    class Blind(Seer):
+        def classify(self, *given: object, **more: object) -> np.ndarray:
+            raise UserError("labels: 'a' and 'b' are one text to this model")
+
+    with pytest.raises(UserError, match=r"seer: cannot tell the types of figures apart; .* \(labels: 'a' and 'b'"):
+        look(table(tmp_path, ROWS), Blind())
+
+
 def test_the_report_has_both(tmp_path: Path) -> None:
     path = table(tmp_path, ROWS[:-1])
 

@@ -1,7 +1,9 @@
 """`biomedclip evaluate` as its users meet it: files that it writes, what it says of data that do not fit, a second run."""
 
 import csv
+import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -87,10 +89,22 @@ def test_all_tasks(model: Path, data: Path, tmp_path: Path, capsys: Captured, mo
 
     # the second time costs nothing: the model is not even loaded, and the numbers are the same
     monkeypatch.setattr(candidates, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
-    before = (tmp_path / "results.json").read_bytes()
+    before, files = rows(tmp_path), sorted(path.name for path in tmp_path.rglob("*"))
     for task in ("retrieval", "zero-shot"):
         assert run(task, *words[1:]) == 0
-    assert sorted(map(str, rows(tmp_path))) == sorted(map(str, json.loads(before)))
+    again = rows(tmp_path)
+    for row in (*before, *again):
+        assert row["measured"].pop("command").startswith("biomedclip evaluate ") and row["measured"].pop("date")
+    assert again == before and sorted(path.name for path in tmp_path.rglob("*")) == files
+    assert before[0]["measured"] == {
+        "model": str(model),
+        "adapter": "",
+        "model_fingerprint": candidates.Candidate(str(model)).fingerprint,
+        "data": str(data / "test.csv"),
+        "data_fingerprint": before[0]["measured"]["data_fingerprint"],
+        "total": 18,
+        "version": importlib.metadata.version("biomedclip_jax"),
+    }
 
 
 def test_class_folders_have_labels_and_no_captions(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -100,8 +114,10 @@ def test_class_folders_have_labels_and_no_captions(model: Path, data: Path, tmp_
     found = rows(tmp_path)
     assert {(row["model"], row["dataset"]) for row in found} == {("first", "mine"), ("second", "mine")}
     zero_shot = [row for row in found if row["task"] == "zero-shot"]
-    difference = zero_shot[0]["details"]["differences"]["second"]["accuracy"]
-    assert difference[:3] == [0, 0, 0], "a model does not differ from itself"
+    assert len(zero_shot) == 2
+    (difference,) = json.loads((tmp_path / "differences.json").read_text())
+    assert (difference["after_model"], difference["before_model"]) == ("second", "first")
+    assert difference["metrics"]["accuracy"][:3] == [0, 0, 0], "a model does not differ from itself"
     assert "a folder of images has no captions" in failure(capsys, "retrieval", model, *words)
 
 
@@ -125,7 +141,8 @@ def test_prompts_that_a_probe_learned_are_kept_and_used(model: Path, data: Path,
     assert "prompts" not in plain["details"]["runs"][0]
     runs = coop["details"]["runs"]
     files = [tmp_path / each["prompts"] for each in runs]
-    assert [file.name for file in files] == [f"test.small.coop.2-per-class.seed-{seed}.safetensors" for seed in (0, 1)]
+    assert [file.name[:-25] for file in files] == [f"test.small.coop.2-per-class.seed-{seed}" for seed in (0, 1)]
+    assert len({file.name[-24:] for file in files}) == 1, "a mark of the model, the data and the recipe"
 
     # beside the hand-written prompts, with the accuracy that the probe had; asked twice they are one row
     for prompts in ([], ["--prompts", files[0]], ["--prompts", files[0]]):
@@ -260,7 +277,10 @@ def test_classes_that_the_model_cannot_tell(
     """Numbers, and names that are one text after the tokenizer or after the cut: an error, not an accuracy."""
     rows = "".join(f"{data}/folders/test/brain/{n}.png,{names[n % 2]}\n" for n in range(6))
     (tmp_path / "t.csv").write_text(f"image,label\n{rows}")
-    assert said in failure(capsys, "zero-shot", model, "--data", tmp_path / "t.csv", "--out", tmp_path / "out")
+    assert run("zero-shot", model, "--data", tmp_path / "t.csv", "--out", tmp_path / "out") == 2
+    *warnings, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("biomedclip evaluate: ") and said in error
+    assert len(warnings) == len(names[0]) // 200, "of sentences that are cut, where they are"
 
 
 def test_what_is_left_out_stands_on_the_terminal(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
@@ -275,3 +295,111 @@ def test_what_is_left_out_stands_on_the_terminal(model: Path, data: Path, tmp_pa
     report = (tmp_path / "out" / "results.md").read_text()
     assert f"Of the data left out: 3 ({missing}, caption is empty 1)." in report
     assert "725,739 pairs; among 12 the right one is easier to find, so they cannot be compared" in report
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same architecture with other weights, under the same folder name."""
+    folder = tmp_path_factory.mktemp("others") / "small"
+    vision = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
+    open_clip_model(folder, vision, {"context_length": 32}, bert={"num_hidden_layers": 1}, seed=5)
+    return folder
+
+
+def differences(out: Path) -> dict[tuple[str, str, str], dict]:
+    found = json.loads((out / "differences.json").read_text())
+    return {(each["task"], each["after_model"], each["before_model"]): each for each in found}
+
+
+def test_a_report_never_contradicts_itself(
+    model: Path, other_model: Path, data: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    """A row that is measured again leads to new differences of its pairs, in the same direction, and to no others."""
+    base, tuned = f"base={tmp_path / 'a'}", f"tuned={other_model}"
+    shutil.copytree(model, tmp_path / "a")
+    words = ["--data", data / "test.csv", "--out", tmp_path / "out", "--resamples", "50"]
+    for task in ("zero-shot", "retrieval"):
+        assert run(task, base, tuned, *words) == 0
+    first = differences(tmp_path / "out")
+    assert set(first) == {(task, "tuned", "base") for task in ("zero-shot", "retrieval")}
+    found = {(row["task"], row["model"]): row for row in rows(tmp_path / "out")}
+    for (task, after, before), each in first.items():
+        assert (each["after"], each["before"]) == (found[task, after]["id"], found[task, before]["id"])
+        for metric, (difference, low, high, _) in each["metrics"].items():
+            assert difference == found[task, after][metric] - found[task, before][metric]
+            assert low <= high
+    ways = ("image_to_text", "text_to_image")
+    names = {f"{way}_{name}" for way in ways for name in ("recall_at_1", "recall_at_10", "median_rank")}
+    assert names <= first["retrieval", "tuned", "base"]["metrics"].keys()
+    assert {"auroc", "balanced_accuracy", "macro_f1"} <= first["zero-shot", "tuned", "base"]["metrics"].keys()
+
+    # the base alone, again: nothing is different, and the direction is the same
+    assert run("zero-shot", base, *words) == 0
+    assert differences(tmp_path / "out") == first and len(rows(tmp_path / "out")) == 4
+    # of another model in its folder: a row of its own, with a difference to each of the others
+    shutil.rmtree(tmp_path / "a")
+    shutil.copytree(other_model, tmp_path / "a")
+    assert run("zero-shot", base, *words) == 0
+    everything = json.loads((tmp_path / "out" / "differences.json").read_text())
+    same = [each for each in everything if (each["task"], each["after_model"]) == ("zero-shot", "base")]
+    assert len(rows(tmp_path / "out")) == 5 and len(same) == 2 and len(everything) == 4
+    assert [each["metrics"]["accuracy"] for each in same if each["before_model"] == "tuned"] == [[0, 0, 0, 0]]
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "\n| base (weights " in page and "\n| base (weights " in page.split("Differences, zero-shot")[1]
+    assert "Differences, retrieval: test, 18 images" in page
+
+
+def test_an_adapted_model_less_its_base(model: Path, data: Path, tmp_path: Path) -> None:
+    """In whatever order they are named."""
+    adapter = make_adapter(model, tmp_path / "run7" / "adapter")
+    words = ["--data", data / "test.csv", "--out", tmp_path / "out", "--resamples", "10"]
+    assert run("zero-shot", f"{model}::{adapter}", model, *words) == 0
+    assert list(differences(tmp_path / "out")) == [("zero-shot", "small+run7", "small")]
+    (_, after) = sorted(rows(tmp_path / "out"), key=lambda row: row["model"])
+    assert after["measured"]["adapter"] == str(adapter)
+
+
+def test_tables_of_one_name_are_told_apart(model: Path, data: Path, tmp_path: Path) -> None:
+    """Two files called test.csv, of which one has fewer rows; and other words for the same classes."""
+    lines = (data / "test.csv").read_text().splitlines()
+    (tmp_path / "test.csv").write_text("\n".join([lines[0], *(f"{data}/{line}" for line in lines[1:16])]))
+    (tmp_path / "words.yaml").write_text('templates: ["an image of {}"]')
+    words = ["--out", tmp_path / "out", "--resamples", "10"]
+    for table, more in (
+        (data / "test.csv", ["zero-shot"]),
+        (tmp_path / "test.csv", ["zero-shot"]),
+        (data / "test.csv", ["zero-shot", "--prompts", tmp_path / "words.yaml"]),
+        (data / "test.csv", ["retrieval"]),
+        (data / "test.csv", ["retrieval", "--approximate", "approx_max_k"]),
+    ):
+        assert run(more[0], model, "--data", table, *more[1:], *words) == 0
+    found = rows(tmp_path / "out")
+    assert [row["n"] for row in found] == [18, 15, 18, 18, 18] and len({row["id"] for row in found}) == 5
+    assert len(list((tmp_path / "out" / "clip_benchmark").iterdir())) == 5
+    pictures = [file for row in found if row["task"] == "zero-shot" for file in row["pictures"]]
+    assert len(pictures) == len(set(pictures))
+    titles = [line for line in (tmp_path / "out" / "results.md").read_text().splitlines() if line.startswith("## Zero-shot")]
+    assert sorted(titles) == [
+        "## Zero-shot classification: test, 15 images",
+        '## Zero-shot classification: test, 18 images ("a photo of brain" (2 sentences a class, mean))',
+        '## Zero-shot classification: test, 18 images ("an image of brain" (1 sentence a class, mean))',
+    ]
+
+
+def test_results_of_an_earlier_version(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
+    """Rows without weights and data are kept, and said; a file that cannot be read is one line, before any work."""
+    old = {
+        "model": "small",
+        "task": "zero-shot",
+        "dataset": "test",
+        "n": 18,
+        "accuracy": 0.5,
+        "settings": {"aggregate": "mean"},
+    }
+    (tmp_path / "results.json").write_text(json.dumps([old]))
+    words = ["zero-shot", model, "--data", data / "test.csv", "--out", tmp_path, "--resamples", "10"]
+    assert run(*words) == 0
+    assert "1 of 1 rows are of an earlier version" in capsys.readouterr().err
+    assert [row.get("measured") is None for row in rows(tmp_path)] == [True, False]
+    (tmp_path / "results.json").write_text('{"held_out_pairs": 8}')
+    assert "results.json: not a table of results" in failure(capsys, *words)

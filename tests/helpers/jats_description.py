@@ -57,12 +57,9 @@ def bold(words: Words) -> Text:
     return inline("bold", words)
 
 
-def sup(words: Words) -> Text:
-    return inline("sup", words)
-
-
-def sub(words: Words) -> Text:
-    return inline("sub", words)
+def script(name: str, words: Words, read: str) -> Text:
+    """A <sup> or <sub>. read: as a reader gets it on the line, after what stands before it."""
+    return Text(inline(name, words).xml, read, read)
 
 
 def link(address: str, words: Words) -> Text:
@@ -76,16 +73,16 @@ def mention(rid: str, words: Words, kind: str = "fig") -> Text:
 
 
 def formula(mathml: str, shown: str, tex: str = "") -> Text:
-    """An inline formula in MathML; with `tex` in both forms. shown: its characters, as a reader of MathML gets them."""
+    """An inline formula in MathML; with `tex` in both forms. shown: as a reader of formulas gets it."""
     math = f"<mml:math>{mathml}</mml:math>"
     if tex:
         math = f"<alternatives><tex-math>{escape(tex)}</tex-math>{math}</alternatives>"
     return Text(f"<inline-formula>{math}</inline-formula>", "", shown)
 
 
-def tex_formula(tex: str) -> Text:
-    """An inline formula in TeX only: nothing of it is read."""
-    return Text(f"<inline-formula><tex-math>{escape(tex)}</tex-math></inline-formula>")
+def tex_formula(tex: str, shown: str) -> Text:
+    """An inline formula in TeX only. shown: as a reader of formulas gets it."""
+    return Text(f"<inline-formula><tex-math>{escape(tex)}</tex-math></inline-formula>", "", shown)
 
 
 def image_formula(href: str) -> Text:

@@ -15,6 +15,7 @@ from helpers.reference import load_open_clip
 from helpers.tiny_run import ABSENT, BATCHES, BROKEN, TOTAL, config, final_state, make_data, read_lines
 from PIL import Image
 
+from biomedclip_jax.cli import main
 from biomedclip_jax.config import OptimizerConfig, Stage, from_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.pretrained import from_pretrained
@@ -53,11 +54,28 @@ def test_what_a_run_leaves(data: Path, finished: Finished) -> None:
     assert found["held_out_pairs"] == 8 and found["classes"] == 2 and found["seconds"] > 0
     rates = [f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
     rates += ["zero_shot_accuracy", "chance"]
-    assert list(found) == ["held_out_pairs", *rates, "classes", "seconds"]
+    says = ["classes", "zero_shot_images", "zero_shot_prompts"]
+    assert list(found) == ["held_out_pairs", *rates, *says, "seconds"]
+    assert found["zero_shot_images"] == 8 and found["zero_shot_prompts"] == ["a photo of {}", "{} presented in image"]
     assert all(0 <= found[name] <= 1 for name in rates) and found["chance"] == 0.5
     for picture in ("loss_curve.png", "retrieval_gallery.png"):
         with Image.open(workdir / picture) as image:
             assert image.format == "PNG" and min(image.size) > 100
+
+
+def test_evaluate_says_the_same_of_the_model_and_its_held_out_table(
+    data: Path, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One model and one table have one zero-shot number, of as many images."""
+    workdir, results = finished
+    words = ["zero-shot", str(workdir), "--data", str(data / "held_out.csv"), "--out", str(tmp_path), "--resamples", "5"]
+    assert main(["evaluate", *words, "--label-column", "label"]) == 0
+    (row,) = json.loads((tmp_path / "results.json").read_text())
+    found = results.zero_shot_prompts or []
+    assert (row["accuracy"], row["n"]) == (results.zero_shot_accuracy, results.zero_shot_images)
+    assert row["majority_accuracy"] == results.chance
+    assert row["settings"]["prompts"][0] == [each.replace("{}", "brain") for each in found]
+    assert f"accuracy {results.zero_shot_accuracy:.4f}" in capsys.readouterr().out
 
 
 def test_metrics_of_a_run(finished: Finished) -> None:

@@ -87,6 +87,7 @@ def test_what_it_leaves(stopped: Any, data: Path) -> None:
     workdir, _, after = stopped
     results = json.loads((workdir / "results.json").read_text())
     assert 0 <= results["learned_prompt_accuracy"] <= 1 and "zero_shot_accuracy" in results
+    assert 0 <= results["template_accuracy"] <= 1, "of the sentence that the prompts started from"
     assert read_model(workdir / "model").adaptation == UNADAPTED and not (workdir / "adapter").exists()
     clip = from_pretrained(workdir / "model")
     learned = load_prompts(workdir / "prompts.safetensors", clip)

@@ -63,6 +63,7 @@ def read_rsna(name: str, where: Path, split: str, classes: Sequence[str], negati
         divided = _divided(where, labels, split, negative, division)
         if split == "test":
             known = {f"{patient}.dcm" for patient, _ in labels}
+            known |= {f"{patient}.dcm" for patient, _ in divided.rejected}
             others = sorted(file for file in there - known if file.lower().endswith(".dcm"))
             unlisted = [Reject("", str(folder / file), f"not in {_LABELS}") for file in others]
     found = [(folder / f"{patient}.dcm", target) for patient, target in divided.rows if f"{patient}.dcm" in there]
@@ -104,6 +105,7 @@ def _divided(where: Path, labels: Sequence[tuple[str, int]], split: str, negativ
     faults = {patient: "Target is 0 in one row and 1 in another" for patient, own in targets.items() if len(own) > 1}
     faults |= {"": "patientId is empty"}
     caveats = [_SEED] if division == "boxes" else []
+    kinds: dict[str, set[str]] = {}
     if negative == "normal":
         info = existing(where, _CLASSES)
         kinds = _classes(info)
@@ -119,6 +121,8 @@ def _divided(where: Path, labels: Sequence[tuple[str, int]], split: str, negativ
     else:
         kept = [(patient, target) for patient, target in chosen if patient not in faults]
     rejected = [(patient, faults[patient]) for patient, _ in chosen if patient in faults]
+    if negative == "normal" and split == "test":
+        rejected += [(patient, f"not in {_LABELS}") for patient in sorted(kinds.keys() - targets.keys()) if patient]
     return _Division(kept, rejected, tuple(caveats))
 
 

@@ -54,10 +54,10 @@ def alpha_to_8_bits(alpha: np.ndarray) -> np.ndarray:
     return (alpha >> max(int(alpha.max()).bit_length() - 8, 0)).astype(np.uint8)
 
 
-def value_range(values: np.ndarray) -> tuple[int | float, int | float]:
+def value_range(values: np.ndarray, few_values: int = _FEW_VALUES) -> tuple[int | float, int | float]:
     """The darkest and the brightest of finite values [H,W] or [H,W,C], without those far outside.
 
-    Left out at either end: a hundredth of the pixels, if they lie four times farther out than all others; up to four
+    Left out at either end: a hundredth of the pixels, if they lie four times farther out than all others; `few_values`
     values whatever their share, if they do (of floats, sixteen times farther, but for whole numbers below -999, which
     stand for no-data); a hundredth of the pixels, if no neighbour is like them and all others would share an eighth of
     the range. At least 16 values stay: a mask keeps its white.
@@ -66,10 +66,11 @@ def value_range(values: np.ndarray) -> tuple[int | float, int | float]:
     start, stop = 0, len(levels)
     for _ in range(3):  # again, because -3.4e38 hides that 9999 is far out, too
         height = levels[start:stop].astype(np.float64)
-        stop = start + _without_top(height - height[0], counts[start:stop], _gap(levels, float(levels[stop - 1])))
+        gap = _gap(levels, float(levels[stop - 1]))
+        stop = start + _without_top(height - height[0], counts[start:stop], gap, few_values)
         height = levels[start:stop].astype(np.float64)
         depth = (height[-1] - height)[::-1]
-        start = stop - _without_top(depth, counts[start:stop][::-1], _gap(levels, float(levels[start])))
+        start = stop - _without_top(depth, counts[start:stop][::-1], _gap(levels, float(levels[start])), few_values)
     low, high = levels[start].item(), levels[stop - 1].item()
     if stop - start <= FEW_SHADES:
         return low, high
@@ -78,8 +79,8 @@ def value_range(values: np.ndarray) -> tuple[int | float, int | float]:
     least = (high - low) / _CROWDED
     if most_high - low > least and high - most_low > least:
         return low, high
-    with_neighbours = _medians(np.clip(values, low, high))
-    low_end, high_end = min(with_neighbours.min().item(), most_low), max(with_neighbours.max().item(), most_high)
+    low_end, high_end = _ends_of_medians(np.clip(values, low, high))
+    low_end, high_end = min(low_end, most_low), max(high_end, most_high)
     enough = 0 if levels.dtype.kind == "f" else 255  # a few counts of integers are noise, not worth stretching
     if enough <= high_end - low <= least:
         return low, high_end
@@ -88,11 +89,16 @@ def value_range(values: np.ndarray) -> tuple[int | float, int | float]:
     return low, high
 
 
-def _medians(values: np.ndarray) -> np.ndarray:
-    """The median of each pixel [H,W] or [H,W,C] and its eight neighbours."""
-    height, width = values.shape[:2]
+def _ends_of_medians(values: np.ndarray) -> tuple[float, float]:
+    """The smallest and the largest median of a pixel [H,W] or [H,W,C] and its eight neighbours."""
     padded = np.pad(values, [(1, 1), (1, 1), *[(0, 0)] * (values.ndim - 2)], mode="edge")
-    return np.median([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
+    low, high, width = np.inf, -np.inf, values.shape[1]
+    for top in range(0, values.shape[0], 128):  # by strips, as there are nine copies of each
+        strip = padded[top : top + 130]
+        nine = [strip[y : len(strip) - 2 + y, x : x + width] for y in range(3) for x in range(3)]
+        medians = np.median(nine, axis=0)
+        low, high = min(low, float(medians.min())), max(high, float(medians.max()))
+    return low, high
 
 
 def _gap(levels: np.ndarray, outermost: float) -> int:
@@ -101,14 +107,14 @@ def _gap(levels: np.ndarray, outermost: float) -> int:
     return _GAP if levels.dtype.kind != "f" or no_data else FEW_SHADES
 
 
-def _without_top(height: np.ndarray, counts: np.ndarray, gap: int) -> int:
+def _without_top(height: np.ndarray, counts: np.ndarray, gap: int, few_values: int) -> int:
     """How many of the different values, by their height above the lowest, stay when those far above are left out."""
     if len(height) <= FEW_SHADES:
         return len(height)
     last, total = len(height) - 1, counts.sum()
     above = total - counts.cumsum()[:-1]
     far = (above <= _FEW_PIXELS * total) & (height[1:] >= _GAP * height[:-1])
-    few = (last - np.arange(last) <= _FEW_VALUES) & (height[1:] >= gap * height[:-1])
+    few = (last - np.arange(last) <= few_values) & (height[1:] >= gap * height[:-1])
     ends = np.flatnonzero((far | few)[FEW_SHADES - 1 :])
     return int(ends[0]) + FEW_SHADES if len(ends) else len(height)
 
@@ -117,14 +123,16 @@ def _levels(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different values, sorted, and how many pixels have each."""
     if values.dtype.kind == "f" or values.dtype.itemsize > 2:
         return np.unique(values, return_counts=True)
-    low = int(values.min())
-    counts = np.bincount((values.astype(np.int32) - low).reshape(-1))
+    low = 0 if values.dtype.kind == "u" else int(values.min())
+    counts = np.bincount((values.astype(np.int32) - low if low else values).reshape(-1))
     levels = np.flatnonzero(counts)
     return levels + low, counts[levels]
 
 
 def _measured(values: np.ndarray, no_data: float | None) -> np.ndarray | None:
     """bool, which samples are measurements; None where all are."""
+    if values.dtype.kind != "f" and no_data is None:
+        return None
     measured = np.ones(values.shape, bool)
     if values.dtype.kind == "f":
         measured = np.abs(values) < _NO_MEASUREMENT if values.dtype.itemsize > 2 else np.isfinite(values)  # also of NaN
@@ -137,7 +145,11 @@ def _measured(values: np.ndarray, no_data: float | None) -> np.ndarray | None:
 def _floats(values: np.ndarray) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
-        as_they_are = (high - low) * 255 >= FEW_SHADES - 1 or len(_levels(values)[0]) < FEW_SHADES
+        crowded, some = 1 / (FEW_SHADES - 1), _FEW_PIXELS * values.size
+        as_they_are = np.count_nonzero(values > low + crowded) > some and np.count_nonzero(values < high - crowded) > some
+        if not as_they_are:
+            low, high = value_range(values, few_values=0)
+            as_they_are = high - low >= crowded or len(_levels(values)[0]) < FEW_SHADES
     else:
         low, high = value_range(values)
         as_they_are = low >= 0 and high <= 1
@@ -150,23 +162,30 @@ def _integers(values: np.ndarray) -> np.ndarray:
     if values.dtype.itemsize == 8 and max(float(values.max()), -float(values.min())) >= 2**62:
         values = values >> 8  # so that no difference overflows
     if values.dtype != np.uint16:
-        values = values.astype(np.int64)
-    black, high = min(int(values.min()), 0), int(values.max())
-    if (high - black).bit_length() <= 8:
-        return (values - black).astype(np.uint8)
+        values = values.astype(np.int32 if values.dtype.itemsize <= 2 else np.int64)
+    darkest, brightest = int(values.min()), int(values.max())
+    if (brightest - min(darkest, 0)).bit_length() <= 8:
+        return (values - min(darkest, 0)).astype(np.uint8)
     low, high = (int(end) for end in value_range(values))
     black = min(low, 0)
     bits = (high - black).bit_length()
     if bits > 8 and values.ndim == 2 and 4 * (high - low) < 1 << bits and len(_levels(values)[0]) >= FEW_SHADES:
         black, bits = low, (high - low).bit_length()
-    shades = ((np.clip(values, black, high) - black) >> max(bits - 8, 0)).astype(np.uint8)
-    shades[values > high] = 255
+    outside = values > high if high < brightest else None
+    if outside is not None or black or darkest < 0:
+        values = np.clip(values, black, high) - black
+    shades = (values >> max(bits - 8, 0)).astype(np.uint8)
+    if outside is not None:
+        shades[outside] = 255
     return shades
 
 
 def count_shades(shades: np.ndarray) -> int:
-    """How many different values uint8 samples have."""
-    return int(np.count_nonzero(np.bincount(shades.reshape(-1), minlength=256)))
+    """How many different values uint8 samples have, or that they are at least 16."""
+    samples = shades.reshape(-1)
+    some = samples[:: max(1, samples.size // 4096)]  # enough for nearly every picture
+    count = len(np.unique(some))
+    return count if count >= FEW_SHADES else int(np.count_nonzero(np.bincount(samples, minlength=256)))
 
 
 def say_few_shades(name: object, count: int) -> None:

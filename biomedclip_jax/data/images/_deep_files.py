@@ -157,9 +157,9 @@ def _require_all_there(page: "TiffPage", file: IO[bytes]) -> None:
     """Raise ValueError for a page whose data are cut off, and Pillow's error for one of too many pixels."""
     if Image.MAX_IMAGE_PIXELS is not None and page.imagewidth * page.imagelength > 2 * Image.MAX_IMAGE_PIXELS:
         raise Image.DecompressionBombError(f"{page.imagewidth * page.imagelength} pixels are too many.")
-    end = file.seek(0, 2)
-    spans = zip(page.dataoffsets, page.databytecounts, strict=True)
-    if not page.dataoffsets or any(offset + count > end for offset, count in spans):
+    end, counts = file.seek(0, 2), page.databytecounts
+    cut_off = any(offset + count > end for offset, count in zip(page.dataoffsets, counts, strict=True))
+    if cut_off or not any(counts) or (0 in counts and _NO_DATA not in page.tags):  # GDAL leaves out tiles of no data
         raise ValueError("some of its pixels are missing")
 
 

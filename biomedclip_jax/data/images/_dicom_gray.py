@@ -42,7 +42,7 @@ class _Table:
         return (self.looked_up(values).astype(np.float64) - black) / ((white - black) or 1)
 
 
-def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.ndarray:
+def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: str | Path) -> np.ndarray:
     """Stored values [H,W] of any integer or float dtype, as uint8 [H,W].
 
     Rescale slope and intercept or modality table; then the VOI table, else the first window that shows anything, else
@@ -51,7 +51,6 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.n
     the photometric interpretation, as in DCMTK and dcm4che; without that element MONOCHROME1 does. Padding and pixels that
     are no numbers are black. Overlays are not drawn.
     """
-    stored = _without_overlay(stored, dataset)
     padding = _padding(stored, dataset)
     if stored.dtype.kind == "f":
         padding |= ~np.isfinite(stored)
@@ -67,8 +66,10 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.n
     values = stored * slope + intercept
     shades = _through_window(values, padding, dataset, frame, path)
     if shades is None:
-        some = np.partition(stored[~padding], (~padding).sum() // 2)[(~padding).sum() // 2]
-        black, white = sorted(end * slope + intercept for end in value_range(np.where(padding, some, stored)))
+        if padding.any():
+            visible = stored[~padding]
+            stored = np.where(padding, np.partition(visible, visible.size // 2)[visible.size // 2], stored)
+        black, white = sorted(end * slope + intercept for end in value_range(stored))
         shades = (values - black) / ((white - black) or 1.0)
 
     shape = str(dataset.get("PresentationLUTShape") or "").strip().upper()
@@ -78,14 +79,16 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.n
     return np.rint(shades * 255).astype(np.uint8)
 
 
-def _through_window(values: np.ndarray, padding: np.ndarray, dataset: "Dataset", frame: int, path: Path) -> np.ndarray | None:
+def _through_window(
+    values: np.ndarray, padding: np.ndarray, dataset: "Dataset", frame: int, path: str | Path
+) -> np.ndarray | None:
     """Shades, 0 black and 1 white, unclipped, by the first table or window that shows more than one; None without."""
-    visible = values[~padding]
+    visible = values[~padding] if padding.any() else values
     flat = visible.min() == visible.max()
     useless = False
     for shades in _candidates(values, dataset, frame):
-        seen = np.clip(shades[~padding], 0.0, 1.0)
-        if flat or seen.min() < seen.max():
+        seen = shades[~padding] if visible is not values else shades
+        if flat or max(seen.min(), 0.0) < min(seen.max(), 1.0):
             return shades
         useless = True
     if useless:
@@ -127,21 +130,6 @@ def _table(dataset: "Dataset", sequence: str) -> _Table | None:
     one_byte_each = bits <= 8 and len(content) < 2 * count
     entries = np.frombuffer(content[: len(content) // 2 * 2], np.uint8 if one_byte_each else f"{order}u2")[:count]
     return _Table(first, bits, entries) if len(entries) > 1 and 0 < bits <= 16 else None
-
-
-def _without_overlay(stored: np.ndarray, dataset: "Dataset") -> np.ndarray:
-    """Integers without the bits of an overlay that is hidden in the unused ones (retired, and of old devices)."""
-    bits = int(dataset.get("BitsStored") or 0)
-    if stored.dtype.kind == "f" or not 0 < bits < 8 * stored.dtype.itemsize:
-        return stored
-    hidden = any(
-        (group, 0x0102) in dataset and (group, 0x3000) not in dataset and int(dataset[group, 0x0102].value or 0) >= bits
-        for group in range(0x6000, 0x6020, 2)
-    )
-    if not hidden:
-        return stored
-    unused = 8 * stored.dtype.itemsize - bits
-    return (stored << unused) >> unused  # keeps the sign
 
 
 def _padding(stored: np.ndarray, dataset: "Dataset") -> np.ndarray:

@@ -195,6 +195,11 @@ def _whole(image: Image.Image, name: str | Path) -> Image.Image:
     image.load()
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return Image.fromarray(to_8_bits(np.asarray(image), name))
+    if image.mode == "LAB":  # of TIFF, which Pillow itself converts to no other mode
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB") or image
     return image
 
 

@@ -86,3 +86,8 @@ def existing_files(rows: Iterable[tuple[str, Path, int]]) -> tuple[list[tuple[Pa
         else:
             rejects.append(Reject(number, str(image), "image file is not there"))
     return found, rejects
+
+
+def labels_fingerprint(data: Labelled) -> str:
+    """A hash that changes when an image, a label, the classes or the order of one of these does."""
+    return fingerprint([data.fingerprint, *data.classes, *map(str, data.labels.tolist())])

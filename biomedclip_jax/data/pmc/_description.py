@@ -53,19 +53,22 @@ class FigureDescription:
     index: int  # from 0, in document order
     fig_id: str | None
     fig_label: str | None
-    fig_caption: str | None  # title and paragraphs
+    fig_caption: str | None  # its own title and paragraphs; a pair's caption begins with `group_caption`
     graphic_ref: str | None  # the first of `pictures`, as a path within the source
     pair_id: str  # unique in the article, see `_pair_ids`
     caption_title: str | None
     caption_paragraphs: tuple[str, ...]
     attrib: str | None  # the credit line beside the caption
     own_license: OwnLicense | None
+    taken_from: str | None  # what its caption or credit line says of being taken over from elsewhere
+    is_translation: bool  # the same images stand in the article with another caption, which is preferred
     pictures: tuple[str, ...]  # files that are its picture: one of each set of alternatives and no thumbnails
+    picture_captions: tuple[str | None, ...]  # what is said of each of `pictures` alone, besides the caption
     graphics: tuple[NamedGraphic, ...]  # all that are named
     in_sub_article: bool
     in_floats_group: bool
     fig_group: int | None  # from 1
-    group_caption: str | None  # of that group
+    group_caption: str | None  # of the groups round it, and of the figure round it whose panel it is
     nested_in_fig: str | None  # an id
     references: FigureReferences
 
@@ -172,7 +175,10 @@ def _figure(figure: Figure, pair_id: str, names: frozenset[str], folder: str) ->
         caption_paragraphs=figure.caption_paragraphs,
         attrib=figure.attrib,
         own_license=None if own is None else OwnLicense(own.code, own.url, own.text),
+        taken_from=figure.taken_from,
+        is_translation=figure.is_translation,
         pictures=pictures,
+        picture_captions=_picture_captions(figure, pictures, names),
         graphics=tuple(
             NamedGraphic(graphic.href, resolve(graphic.href, names), graphic.in_alternatives) for graphic in figure.graphics
         ),
@@ -183,6 +189,19 @@ def _figure(figure: Figure, pair_id: str, names: frozenset[str], folder: str) ->
         nested_in_fig=figure.nested_in_fig,
         references=_references(figure.references.xrefs, figure.references.outside_paragraphs, figure.references.paragraphs),
     )
+
+
+def _picture_captions(figure: Figure, pictures: Sequence[str], names: frozenset[str]) -> tuple[str | None, ...]:
+    """The own captions of a figure's images, by the files that are its pictures."""
+    captions: dict[str, str] = {}
+    for graphic in figure.graphics:
+        if graphic.caption:
+            forms = [
+                g for g in figure.graphics if g is graphic or (g.in_alternatives and g.alternatives == graphic.alternatives)
+            ]
+            for name in picture(forms, names):
+                captions.setdefault(name, graphic.caption)
+    return tuple(captions.get(name) for name in pictures)
 
 
 def _references(xrefs: int, outside: int, paragraphs: Sequence[Paragraph]) -> FigureReferences:

@@ -2,7 +2,7 @@
 
 The types are those of García Seco de Herrera et al. (2015), of ImageCLEF, where captions tell them apart; those
 that they do not tell apart are one type here (photographs of skin, organs and all else; transmission and scanning
-electron microscopy), and maps and OCT are added. `figure_types.toml` has them, with their keywords. Keywords of one
+electron microscopy), and OCT is added. `figure_types.toml` has them, with their keywords. Keywords of one
 or more words are looked for among the caption's words; hyphens, slashes and the like only part words ("X-ray" is "x
 ray", "PET/CT" is "PET CT"). The longest keyword wins: "CT angiography" is no "CT", "heat map" no "map".
 

@@ -182,6 +182,8 @@ def _readable(embeddings: Embeddings, candidate: Candidate, data: Labelled, of: 
         bad = data.names[int(found.kept[(~np.isfinite(found.features)).any(axis=1).argmax()])]
         raise UserError(f"{candidate.name}: the embedding of {bad} is not finite; is the model, or the image, broken?")
     about = completeness(data, len(found.kept), found.errors, of)
+    if of != "images" and "left_out" in about:
+        about["left_out"] = [each | {"reason": f"{each['reason']}, of {of}"} for each in about["left_out"]]
     return Part(data.subset(found.kept), found.rows, found.features), about
 
 

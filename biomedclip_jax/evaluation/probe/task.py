@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data.labelled.types import labels_fingerprint
 from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._metrics import classification_metrics, majority_metrics, sklearn_metrics
+from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Method, Tasks, make_tasks
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.report.drawing import Curve, draw_learning_curves, file_stem, picture_file
-from biomedclip_jax.evaluation.report.results import Result
+from biomedclip_jax.evaluation.report.results import Result, digest
 from biomedclip_jax.support.terminal import progress_bar
 
 
@@ -28,7 +30,9 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
     sklearn_metrics()  # before hours of work
     data.check_classes()
     results: list[Result] = []
-    picture = picture_file("few-labels", evaluation.dataset, *(method.name for method in methods))
+    marks = {each.name: _mark(data, each, methods) for each in evaluation.candidates}
+    names = [method.name for method in methods]
+    picture = picture_file("few-labels", evaluation.dataset, *names, digest(list(marks.values())))
     title = f"{evaluation.dataset}: {metric.replace('_', ' ')} by the number of labels"
     curves: list[Curve] = []
     constant: dict[str, float] = {}
@@ -43,7 +47,7 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
                 for budget in tasks.draws:
                     runs = []
                     for task in tasks.of(budget):
-                        runs.append(_run(evaluation, method, budget, task))
+                        runs.append(_run(evaluation, method, budget, task, marks[candidate.name]))
                         bar.update(1)
                     result = _result(evaluation.dataset, tasks, method, budget, runs)
                     result.metrics.update(constant)
@@ -56,13 +60,21 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
     return results
 
 
-def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot) -> dict[str, Any]:
+def _mark(data: FewLabels, candidate: Candidate, methods: Sequence[Method]) -> str:
+    """In the names of files: what is learned from other images, of another model or otherwise has files of its own."""
+    words = [list(own) for own in data.prompts.sentences]
+    options = [repr(method) for method in methods]
+    return digest([labels_fingerprint(data.train), labels_fingerprint(data.test), words, candidate.fingerprint, options])
+
+
+def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot, mark: str) -> dict[str, Any]:
     predicted = method(task)
     metrics = classification_metrics(task.test.labels, predicted.logits)
     run = {"seed": task.seed, "labels": len(task.given), "metrics": metrics, "chosen": predicted.settings}
     if predicted.prompts is None:
         return run
-    stem = file_stem(evaluation.dataset, task.candidate.name, method.name, budget.in_file_names, f"seed-{task.seed}")
+    about = task.candidate.name, method.name, budget.in_file_names, f"seed-{task.seed}"
+    stem = file_stem(evaluation.dataset, *about, mark)
     file = f"prompts/{stem}.safetensors"
     predicted.prompts.save(evaluation.out / file, task.candidate.clip)
     return run | {"prompts": file}

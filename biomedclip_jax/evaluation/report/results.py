@@ -1,22 +1,50 @@
-"""Results, and their JSON: `results.json`, a list of rows, and one file for each as CLIP_benchmark writes them.
+"""Results: what one row of an evaluation is, what tells it from others, and `results.json`, the list of all rows."""
 
-`clip_benchmark build` joins the latter into a CSV. Source: LAION-AI/CLIP_benchmark, `cli.py: run` (the object) and
-`metrics/` (names and meaning of the numbers).
-"""
-
+import dataclasses
+import hashlib
 import json
-import re
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.files import write_text
+from biomedclip_jax.files import write_file, write_text
 
 RESULTS = "results.json"
+OUTCOMES = "outcomes"
 _REASONS = 3  # for what was left out, that a line says
+# of the settings, what was asked for: another answer to one of these is another evaluation
+_ASKED = (
+    *("classes", "prompts", "aggregate", "prompts_method", "prompts_fingerprint"),
+    *("search", "budget", "seeds", "selection", "method", "train_fingerprint"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the numbers of a row were measured on, by what, and when.
+
+    model, adapter: as the command named them; adapter is "" where there is none. model_fingerprint: of all their files.
+    data: as the command named them. data_fingerprint: of the images that were measured, in their order, with their labels
+    or captions. total: rows of the data, measured or left out.
+    command: the command line, "" where there was none. version: of biomedclip_jax. date: ISO 8601, with the time zone.
+    """
+
+    model: str
+    adapter: str
+    model_fingerprint: str
+    data: str
+    data_fingerprint: str
+    total: int
+    version: str = field(default="", compare=False)
+    date: str = field(default="", compare=False)
+    command: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -28,8 +56,11 @@ class Result:
         what is no fraction (median_rank) the number itself.
     intervals: of some metrics, the 95 % interval.
     settings: what else the numbers depend on: prompts, aggregation, shots, seed, selection.
-    details: what does not fit in a table, such as the recall of each class, or differences to other models.
+    details: what does not fit in a table, such as the recall of each class, or why a metric has no interval.
     pictures: {file: title} of PNG files; the file is relative to the folder of results.json.
+    measured: None in rows of versions before 2026-12, which did not record it.
+    outcomes: what happened to each image or query, from which rows are compared; kept in a file of its own. Zero-shot:
+        `labels`, int [n], and `logits`, float64 [n, C]. Retrieval: for each direction the ranks, int [queries].
     """
 
     model: str
@@ -41,6 +72,19 @@ class Result:
     settings: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
+    measured: Measured | None = None
+    outcomes: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def id(self) -> str:
+        """12 hexadecimal digits of what was evaluated: model, weights, task, data, n, prompts, aggregation, search ...
+
+        The same evaluation has the same ones whenever it is made, whatever its numbers are.
+        """
+        known = self.measured
+        about = [known.model_fingerprint, known.data_fingerprint] if known is not None else [self.settings.get("prompts_file")]
+        asked = {name: self.settings[name] for name in _ASKED if name in self.settings}
+        return digest([self.model, self.task, self.dataset, self.n, about, asked])
 
     @property
     def who(self) -> str:
@@ -63,24 +107,52 @@ class Result:
         others = f", {len(reasons) - _REASONS} other reasons" if len(reasons) > _REASONS else ""
         return "; ".join([f"left out: {reasons.total():,} ({shown}{others})", *caveats])
 
+    @property
+    def asked(self) -> str:
+        """With what words the classes were described: '"a photo of brain" (2 sentences a class, mean)'; "" for no classes."""
+        prompts = self.settings.get("prompts")
+        if not isinstance(prompts, list) or not prompts or not prompts[0]:
+            return "" if prompts is None else f"{self.settings.get('prompts_method')} prompts"
+        counts = sorted({len(own) for own in prompts})
+        many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        how = f", {self.settings['aggregate']}" if "aggregate" in self.settings else ""
+        return f'"{prompts[0][0]}" ({many} sentence{"" if counts[-1] == 1 else "s"} a class{how})'
+
     def row(self) -> dict[str, Any]:
         """The object of results.json: metrics stand beside model, task, dataset and n."""
-        extra = {"intervals": self.intervals, "settings": self.settings, "details": self.details, "pictures": self.pictures}
-        known = {"model": self.model, "task": self.task, "dataset": self.dataset, "n": self.n}
+        extra = {name: getattr(self, name) for name in ("intervals", "settings", "details", "pictures")}
+        known: dict[str, Any] = {"id": self.id, "model": self.model, "task": self.task, "dataset": self.dataset, "n": self.n}
+        if self.measured is not None:
+            extra["measured"] = dataclasses.asdict(self.measured)
         return known | self.metrics | {name: value for name, value in extra.items() if value}
 
     @staticmethod
     def of_row(row: dict[str, Any]) -> "Result":
-        """The result whose `row()` this is."""
+        """The result whose `row()` this is, without its outcomes."""
         names = [each.name for each in fields(Result)]
         own = {name: value for name, value in row.items() if name in names}
+        for name in ("intervals", "settings", "details", "pictures"):
+            if not isinstance(row.get(name, {}), dict):
+                raise ValueError(f"{name} of {row.get('model')!r} is no object")
         own["intervals"] = {name: tuple(interval) for name, interval in row.get("intervals", {}).items()}
-        return Result(**own, metrics={name: value for name, value in row.items() if name not in names})
+        if "measured" in own:
+            own["measured"] = Measured(**own["measured"])
+        else:  # which model was the first of the two, and whether both rows are still those compared, is not known
+            own["details"] = {name: value for name, value in row.get("details", {}).items() if name != "differences"}
+        numbers = {name: value for name, value in row.items() if name not in names and name != "id"}
+        if not all(isinstance(value, int | float) for value in (own.get("n"), *numbers.values())):
+            raise ValueError(f"a number is missing or none in the row of {own.get('model')!r}")
+        return Result(**own, metrics=numbers)
 
 
 def asked_with(model: str, method: str | None, file: str | None) -> str:
     """A model's name, followed by the method and file of learned prompts where it is asked with such."""
     return model if file is None else f"{model}, {method} prompts ({file.removesuffix('.safetensors')})"
+
+
+def digest(content: Any) -> str:
+    """12 hexadecimal digits of a hash of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -95,48 +167,36 @@ def read_results(folder: Path) -> list[Result]:
 
 
 def merged(old: Sequence[Result], new: Sequence[Result]) -> list[Result]:
-    """Old and new rows together; a new one replaces an old one of the same model, task, data set and settings.
-
-    Of the settings, search, budget of labels and file of prompts tell rows apart.
-    """
-
-    def what(row: Result) -> tuple[str, ...]:
-        settings = (str(row.settings.get(name)) for name in ("search", "budget", "prompts_file"))
-        return row.model, row.task, row.dataset, *settings
-
-    replaced = {what(row) for row in new}
-    return [row for row in old if what(row) not in replaced] + list(new)
+    """Old and new rows together, in the order in which they came; the same evaluation (`Result.id`) replaces its own row."""
+    again = {row.id: row for row in new}
+    kept = [again.pop(row.id, row) for row in old]
+    return kept + list(again.values())
 
 
 def write_results(folder: Path, results: Sequence[Result]) -> None:
-    """Write all results as `results.json` into `folder`."""
+    """Write all results as `results.json` into `folder`, and the outcomes that they bring into a file for each row."""
+    for result in results:
+        if result.outcomes:
+            write_file(outcomes_file(folder, result), lambda partial, own=result.outcomes: _save(partial, own))
     write_text(folder / RESULTS, json.dumps([result.row() for result in results], indent=2) + "\n")
 
 
-# their names say what is retrieved; ours say the query first
-_RETRIEVAL = {"text_retrieval": "image_to_text_recall_at_", "image_retrieval": "text_to_image_recall_at_"}
-_CLASSIFICATION = {"acc1": "accuracy", "acc5": "top_5_accuracy", "mean_per_class_recall": "balanced_accuracy"}
-
-
-def clip_benchmark_object(result: Result) -> dict[str, Any] | None:
-    """A retrieval or zero-shot result as CLIP_benchmark's JSON object; None for tasks that it does not know."""
-    if result.task == "retrieval":
-        names = {f"{theirs}_recall@{k}": f"{ours}{k}" for theirs, ours in _RETRIEVAL.items() for k in (1, 5, 10)}
-        task = "zeroshot_retrieval"
-    elif result.task == "zero-shot":
-        names, task = _CLASSIFICATION, "zeroshot_classification"
-    else:
+def read_outcomes(folder: Path, result: Result) -> Mapping[str, np.ndarray] | None:
+    """What happened to each image or query of a row; None where this was not kept, or cannot be read any more."""
+    if result.outcomes:
+        return result.outcomes
+    try:
+        with outcomes_file(folder, result).open("rb") as opened, np.load(opened) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    metrics = {theirs: result.metrics.get(ours, float("nan")) for theirs, ours in names.items()}
-    known = {"dataset": result.dataset, "model": result.model, "pretrained": result.who, "task": task}
-    return known | {"metrics": metrics, "language": "en"}
 
 
-def write_clip_benchmark(folder: Path, results: Sequence[Result]) -> None:
-    """Write a file for each result, named as theirs are: {dataset}_{pretrained}_{model}_{language}_{task}.json."""
-    for result in results:
-        content = clip_benchmark_object(result)
-        if content is not None:
-            parts = (content[name] for name in ("dataset", "pretrained", "model", "language", "task"))
-            name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
-            write_text(folder / f"{name}.json", json.dumps(content))
+def outcomes_file(folder: Path, result: Result) -> Path:
+    """Where the outcomes of a row are kept."""
+    return folder / OUTCOMES / f"{result.id}.npz"
+
+
+def _save(path: Path, arrays: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:  # `savez` would add an ending to a name without one
+        np.savez_compressed(file, **arrays)

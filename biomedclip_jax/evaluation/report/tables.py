@@ -1,21 +1,20 @@
-"""Results as tables to read, in a Markdown file and in one HTML page that holds every table and picture."""
+"""Results as tables to read: those of one task on the same images side by side, and nothing else with them."""
 
-import importlib.metadata
-import json
 import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from biomedclip_jax.evaluation.report.results import Result
-from biomedclip_jax.files import write_file
-from biomedclip_jax.support import html as html_page
+from biomedclip_jax.evaluation._intervals import FEWEST, TOO_FEW
+from biomedclip_jax.evaluation.report._groups import Group, groups, names_apart
+from biomedclip_jax.evaluation.report.differences import Difference
+from biomedclip_jax.evaluation.report.results import Result, digest
 
 # (task, data set) -> rows of papers: whose, and metrics as fractions
 Published = Callable[[str, str], Sequence[tuple[str, Mapping[str, float]]]]
 
-_RECALLS = [f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
+_RECALLS = {
+    f"{way}_recall_at_{k}": f"{way.replace('_', ' ')} R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
+}
 _ZERO_SHOT = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -24,6 +23,7 @@ _ZERO_SHOT = {
     "average_precision": "average precision",
     "expected_calibration_error": "calibration error",
 }
+_SURE = "Percent, with 95 % intervals."
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,20 @@ class Table:
     note: str = ""
 
 
-def tables(results: Sequence[Result], published: Published) -> list[Table]:
-    """All tables that fit the results. published: gives the rows of papers for a task and a data set."""
-    found = [*_retrieval(results, published), *_zero_shot(results, published), *_differences(results)]
-    return [*found, *_few_labels(results, published), *_base_to_novel(results)]
+def tables(results: Sequence[Result], published: Published, differences: Sequence[Difference] = ()) -> list[Table]:
+    """All tables that fit the results. published: gives the rows of papers for a task and a data set.
+
+    Rows share a table where they are of one task, on the same images with the same labels or captions, and asked with the
+    same sentences; learned prompts stand beside any sentences. differences: of these rows.
+    """
+    found = []
+    for group in groups(results, "retrieval"):
+        found += [_retrieval(group, published), *_differences(group, "retrieval", _RECALLS, differences)]
+    for group in groups(results, "zero-shot"):
+        found += [_zero_shot(group, published), *_differences(group, "zero-shot", _ZERO_SHOT, differences)]
+    found += [_few_labels(group, published) for group in groups(results, "few-labels")]
+    found += [_base_to_novel(group) for group in groups(results, "base-to-novel")]
+    return [*found, *_measured(results)]
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -62,162 +72,184 @@ def _percent(value: float | None) -> str:
 
 
 def _cell(result: Result, metric: str) -> str:
-    """A metric in percent, with the 95 % interval where there is one."""
+    """A metric in percent, with the 95 % interval, or why it has none."""
     text = _percent(result.metrics.get(metric))
-    if metric in result.intervals and text != "-":
+    if text != "-" and metric in result.intervals:
         low, high = result.intervals[metric]
         text += f" ({100 * low:.1f}\u00a0to\u00a0{100 * high:.1f})"  # no line break inside
+    elif text != "-" and (reason := result.details.get("no_interval", {}).get(metric)):
+        text += f" ({reason})"
     return text
 
 
-def _by_dataset(results: Sequence[Result], task: str) -> dict[str, list[Result]]:
-    found: dict[str, list[Result]] = {}
-    for result in results:
-        if result.task == task:
-            found.setdefault(result.dataset, []).append(result)
-    return found
+def _note(group: Group) -> str:
+    """What the numbers are, what of the data is not in them, and what is not known of them."""
+    rows = group.rows
+    parts = [_SURE]
+    rare = {
+        name: each["n"]
+        for row in rows
+        if TOO_FEW in row.details.get("no_interval", {}).values()
+        for name, each in row.details.get("per_class", {}).items()
+        if 0 < each["n"] < FEWEST
+    }
+    if rare:
+        shown = ", ".join(f"{name} {n}" for name, n in rare.items())
+        parts.append(
+            f"Too few to say: of less than {FEWEST} images of a class ({shown}) an interval would be too narrow, and hold "
+            "the true value too rarely."
+        )
+    if asked := dict.fromkeys(row.asked for row in rows if row.asked):
+        parts.append(f"Asked with {'; '.join(asked)}.")
+    parts += _missing(group)
+    if any(row.measured is None for row in rows):
+        parts.append("Measured by a version that did not record which weights and data these are.")
+    return " ".join(parts)
 
 
-def _retrieval(results: Sequence[Result], published: Published) -> list[Table]:
-    made = []
-    for dataset, rows in _by_dataset(results, "retrieval").items():
-        head = ("model", *(f"{way} R@{k}" for way in ("image to text", "text to image") for k in (1, 5, 10)))
-        head += ("median rank, image to text", "text to image")
-        ranks = ("image_to_text_median_rank", "text_to_image_median_rank")
-        body = []
-        for row in rows:
-            median = [f"{row.metrics[rank]:g}" if rank in row.metrics else "-" for rank in ranks]
-            body.append((_searched(row), *(_cell(row, metric) for metric in _RECALLS), *median))
-        for whose, metrics in published("retrieval", dataset):
-            body.append((whose, *(_percent(metrics.get(metric)) for metric in _RECALLS), "-", "-"))
-        note = _note(rows)
-        if len(body) > len(rows):
-            note += (
-                f" The papers' rows are on their own test set, 725,739 pairs; among {rows[0].n:,} the right one is easier to "
-                "find, so they cannot be compared with these."
-            )
-        made.append(Table(f"Retrieval: {dataset}, {rows[0].n:,} images", head, tuple(body), note))
-    return made
+def _missing(group: Group) -> list[str]:
+    """What of the data is in no number of a group, and what else has to be said of them."""
+    found = "; ".join(dict.fromkeys(row.left_out for row in group.rows if row.left_out))
+    return [f"Of the data{'' if found.startswith('left out') else ':'} {found}."] if found else []
 
 
-def _note(rows: Sequence[Result]) -> str:
-    """What the numbers are, and what of the data is not in them."""
-    missing = "; ".join(dict.fromkeys(row.left_out for row in rows if row.left_out))
-    return "Percent, with 95 % bootstrap intervals." + (f" Of the data {missing}." if missing else "")
+def _retrieval(group: Group, published: Published) -> Table:
+    head = ("model", *_RECALLS.values(), "median rank, image to text", "text to image")
+    ranks = ("image_to_text_median_rank", "text_to_image_median_rank")
+    body = []
+    for name, row in zip(names_apart([_searched(row) for row in group.rows], group.rows), group.rows, strict=True):
+        median = [f"{row.metrics[rank]:g}" if rank in row.metrics else "-" for rank in ranks]
+        body.append((name, *(_cell(row, metric) for metric in _RECALLS), *median))
+    papers = published("retrieval", group.dataset)
+    body += [(whose, *(_percent(metrics.get(metric)) for metric in _RECALLS), "-", "-") for whose, metrics in papers]
+    note = _note(group)
+    if papers:
+        note += (
+            f" The papers' rows are on their own test set, 725,739 pairs; among {group.n:,} the right one is easier to find, "
+            "so they cannot be compared with these."
+        )
+    return Table(f"Retrieval: {group.title}", head, tuple(body), note)
 
 
 def _searched(result: Result) -> str:
-    """The model's name, and of an approximate search how many of the exact neighbours it found."""
+    """The model's name, and of an approximate search its name and how many of the exact neighbours it found."""
+    search = result.settings.get("search", "exact")
     measured = result.details.get("recall_against_exact")
     if measured is None:
-        return result.model
+        return result.model if search == "exact" else f"{result.model}, {search}"
     shares = [100 * measured[way]["recall_at_10"] for way in ("image_to_text", "text_to_image")]
-    return f"{result.model}, {result.settings['search']} (finds {shares[0]:.1f} and {shares[1]:.1f} % of the nearest ten)"
+    return f"{result.model}, {search} (finds {shares[0]:.1f} and {shares[1]:.1f} % of the nearest ten)"
 
 
-def _zero_shot(results: Sequence[Result], published: Published) -> list[Table]:
-    made = []
-    for dataset, rows in _by_dataset(results, "zero-shot").items():
-        body = [(row.who, *(_cell(row, metric) for metric in _ZERO_SHOT)) for row in rows]
-        majority = {name: rows[0].metrics.get(f"majority_{name}") for name in _ZERO_SHOT}
-        body.append(("always the most frequent class", *(_percent(value) for value in majority.values())))
-        for whose, metrics in published("zero-shot", dataset):
-            body.append((whose, *(_percent(metrics.get(metric)) for metric in _ZERO_SHOT)))
-        title = f"Zero-shot classification: {dataset}, {rows[0].n:,} images"
-        made.append(Table(title, ("model", *_ZERO_SHOT.values()), tuple(body), _note(rows)))
-    return made
+def _zero_shot(group: Group, published: Published) -> Table:
+    rows = group.rows
+    names = names_apart([row.who for row in rows], rows)
+    body = [(name, *(_cell(row, metric) for metric in _ZERO_SHOT)) for name, row in zip(names, rows, strict=True)]
+    majority = {name: rows[0].metrics.get(f"majority_{name}") for name in _ZERO_SHOT}
+    body.append(("always the most frequent class", *(_percent(value) for value in majority.values())))
+    for whose, metrics in published("zero-shot", group.dataset):
+        body.append((whose, *(_percent(metrics.get(metric)) for metric in _ZERO_SHOT)))
+    return Table(f"Zero-shot classification: {group.title}", ("model", *_ZERO_SHOT.values()), tuple(body), _note(group))
 
 
-def _differences(results: Sequence[Result]) -> list[Table]:
-    """Pairs of models on the same resamples, each pair once: whether a difference is more than chance."""
+def _differences(group: Group, task: str, metrics: Mapping[str, str], differences: Sequence[Difference]) -> list[Table]:
+    """Pairs of rows on the same resamples, each pair once: whether a difference is more than chance."""
+    labels = [_searched(row) if task == "retrieval" else row.who for row in group.rows]
+    names = dict(zip((row.id for row in group.rows), names_apart(labels, group.rows), strict=True))
+    rows = {row.id: row for row in group.rows}
     body = []
-    seen: set[tuple[str, str, str]] = set()
-    for result in results:
-        for other, metrics in result.details.get("differences", {}).items():
-            seen.add((result.dataset, result.model, other))
-            if (result.dataset, other, result.model) in seen:
-                continue
-            for metric, (difference, low, high, *_) in metrics.items():
-                if metric == "accuracy":
-                    cell = f"{100 * difference:+.2f} ({100 * low:+.1f} to {100 * high:+.1f})"
-                    body.append((f"{result.dataset}: {result.model} less {other}", cell))
-    head = ("zero-shot accuracy", "difference in points (95 % interval, paired)")
-    return [Table("Differences between models", head, tuple(body))] if body else []
+    for pair in differences:
+        if pair.after in names and pair.before in names:
+            both = rows[pair.after], rows[pair.before]
+            cells = (_difference(pair, metric, *both) for metric in metrics)
+            body.append((f"{names[pair.after]} minus {names[pair.before]}", *cells))
+    head = ("after minus before", *metrics.values())
+    note = "Points of percent, with 95 % intervals from the same resamples of the same rows: one that holds 0 may be chance."
+    return [Table(f"Differences, {task}: {group.title}", head, tuple(body), note)] if body else []
 
 
-def _few_labels(results: Sequence[Result], published: Published) -> list[Table]:
+def _difference(pair: Difference, metric: str, after: Result, before: Result) -> str:
+    if metric not in pair.metrics:
+        return "-"
+    difference, low, high, *_ = pair.metrics[metric]
+    if any(row.details.get("no_interval", {}).get(metric) == TOO_FEW for row in (after, before)):
+        return f"{100 * difference:+.2f} ({TOO_FEW})"
+    return f"{100 * difference:+.2f} ({100 * low:+.1f}\u00a0to\u00a0{100 * high:+.1f})"
+
+
+def _few_labels(group: Group, published: Published) -> Table:
     """A row for each model and method, a column for each budget of labels."""
-    made = []
-    learned = [result for result in results if "budget" in result.settings and "accuracy" in result.metrics]
-    for dataset in dict.fromkeys(result.dataset for result in learned):
-        own = sorted((row for row in learned if row.dataset == dataset), key=lambda row: row.settings["labels"])
-        budgets = list(dict.fromkeys(row.settings["budget"] for row in own))
-        cells: dict[tuple[str, str], dict[str, str]] = {}
-        zero_shot: dict[str, float] = {}
-        for row in own:
-            text = _percent(row.metrics["accuracy"])
-            if "spread" in row.details:
-                text += f" ± {100 * row.details['spread']['accuracy']:.2f}"
-            if row.settings.get("selection") == "best_test_epoch":
-                text += " (best test epoch)"
-            cells.setdefault((row.model, row.task), {})[row.settings["budget"]] = text
-            zero_shot[row.model] = row.details["zero_shot"]["accuracy"]
-        body = [
-            (model, method, _percent(zero_shot[model]), *(found.get(budget, "-") for budget in budgets))
-            for (model, method), found in cells.items()
-        ]
-        for whose, metrics in published("few-labels", dataset):
-            body.append((whose, "", "", *(_percent(metrics.get(budget)) for budget in budgets)))
-        head = ("model", "method", "zero-shot", *budgets)
-        note = "Accuracy in percent on all test images, mean ± standard deviation over the seeds; columns: labels learned from."
-        made.append(Table(f"Few labels: {dataset}, {own[0].n:,} images", head, tuple(body), note))
-    return made
+    own = sorted(group.rows, key=lambda row: row.settings["labels"])
+    budgets = list(dict.fromkeys(row.settings["budget"] for row in own))
+    lines: dict[tuple[str, tuple[int, ...]], dict[str, Result]] = {}
+    for row in sorted(own, key=lambda row: row.settings["budget"] == "100 %"):
+        learner, seeds = _learner(row), tuple(row.settings.get("seeds", ()))
+        beside = [line for (name, drawn), line in lines.items() if name == learner and drawn[:1] == seeds]
+        # all labels are drawn once, with the first of the seeds
+        whole = beside if row.settings["budget"] == "100 %" else []
+        for line in whole or [lines.setdefault((learner, seeds), {})]:
+            line[row.settings["budget"]] = row
+    firsts = [next(iter(line.values())) for line in lines.values()]
+    names = names_apart([f"{row.model}\0{row.task}" for row in firsts], firsts)
+    body = []
+    for name, line, first in zip(names, lines.values(), firsts, strict=True):
+        model, method = name.split("\0")
+        cells = (_reached(line[budget]) if budget in line else "-" for budget in budgets)
+        body.append((model, method, _percent(first.details["zero_shot"]["accuracy"]), *cells))
+    for whose, metrics in published("few-labels", group.dataset):
+        if metrics.keys().isdisjoint(budgets):
+            continue  # of other shares of the labels
+        body.append((whose, "", "", *(_percent(metrics.get(budget)) for budget in budgets)))
+    head = ("model", "method", "zero-shot", *budgets)
+    note = "Accuracy in percent on all test images, mean ± standard deviation over the seeds; columns: labels learned from."
+    note = " ".join([note, *_missing(group)])
+    return Table(f"Few labels: {group.title}", head, tuple(body), note)
 
 
-def _base_to_novel(results: Sequence[Result]) -> list[Table]:
+def _learner(row: Result) -> str:
+    weights = row.measured.model_fingerprint if row.measured is not None else ""
+    return digest([row.model, row.task, weights, *(row.settings.get(name) for name in ("method", "selection"))])
+
+
+def _reached(row: Result) -> str:
+    text = _percent(row.metrics["accuracy"])
+    if "spread" in row.details:
+        text += f" ± {100 * row.details['spread']['accuracy']:.2f}"
+    return f"{text} (best test epoch)" if row.settings.get("selection") == "best_test_epoch" else text
+
+
+def _base_to_novel(group: Group) -> Table:
     """Learned on half of the classes, tested on each half; beside it what the same model does without learning."""
-    made = []
-    metrics = [
-        f"{prefix}{name}" for prefix in ("", "zero_shot_") for name in ("base_accuracy", "novel_accuracy", "harmonic_mean")
-    ]
-    rows = [result for result in results if "novel_accuracy" in result.metrics]
-    for dataset in dict.fromkeys(row.dataset for row in rows):
-        own = [row for row in rows if row.dataset == dataset]
-        body = [
-            (row.model, row.task.split()[0], row.settings["budget"], *(_cell(row, each) for each in metrics)) for row in own
-        ]
-        head = ("model", "method", "labels", "base", "novel", "harmonic mean", "zero-shot: base", "novel", "harmonic mean")
-        note = "Accuracy in percent among the classes learned from (base) and among the others (novel), means over the seeds."
-        made.append(Table(f"Base to novel classes: {dataset}, {own[0].n:,} images", head, tuple(body), note))
-    return made
+    reached = ("base_accuracy", "novel_accuracy", "harmonic_mean")
+    metrics = [f"{prefix}{name}" for prefix in ("", "zero_shot_") for name in reached]
+    names = names_apart([f"{row.model}\0{row.task.split()[0]}\0{row.settings['budget']}" for row in group.rows], group.rows)
+    body = [(*name.split("\0"), *(_cell(row, each) for each in metrics)) for name, row in zip(names, group.rows, strict=True)]
+    head = ("model", "method", "labels", "base", "novel", "harmonic mean", "zero-shot: base", "novel", "harmonic mean")
+    note = "Accuracy in percent among the classes learned from (base) and among the others (novel), means over the seeds."
+    note = " ".join([note, *_missing(group)])
+    return Table(f"Base to novel classes: {group.title}", head, tuple(body), note)
 
 
-_LIBRARIES = ("biomedclip_jax", "jax", "flax", "numpy", "scikit-learn", "pillow")
-# the details that a reader wants to see beside the tables
-_SHOWN = ("left_out", "differences", "per_class", "approximate")
-
-
-def write_results_page(folder: Path, results: Sequence[Result], tables: Sequence[Table]) -> None:
-    """Write `report.html` into `folder`, with the pictures that the results name, which are files in this folder."""
-    parts = [html_page.paragraph(f"Made with {_versions()}.")]
-    for table in tables:
-        parts += [html_page.heading(table.title), html_page.table(table.head, table.rows)]
-        if table.note:
-            parts.append(html_page.paragraph(table.note))
-    pictures = {file: title for result in results for file, title in result.pictures.items()}
-    parts += [html_page.picture(title, folder / file) for file, title in pictures.items() if (folder / file).is_file()]
-    parts.append(html_page.heading("Settings and details"))
-    for result in results:
-        known = {"settings": result.settings} | {name: result.details[name] for name in _SHOWN if name in result.details}
-        parts.append(html_page.folded(f"{result.task}, {result.dataset}, {result.who}", json.dumps(known, indent=1)))
-    write_file(folder / "report.html", lambda partial: html_page.write_page(partial, "Evaluation", parts))
-
-
-def _versions() -> str:
-    found = []
-    for name in _LIBRARIES:
-        try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ", ".join([*found, f"Python {platform.python_version()}"])
+def _measured(results: Sequence[Result]) -> list[Table]:
+    """Where each row is from; the budgets and seeds of one evaluation stand in one line."""
+    body: dict[tuple[str, ...], None] = {}
+    for row in results:
+        if (known := row.measured) is not None:
+            asked = row.settings.get("prompts_file") or row.asked or "-"
+            model = f"{known.model}::{known.adapter}" if known.adapter else known.model
+            trained = f", learned from {row.settings['train']}" if "train" in row.settings else ""
+            cells = (
+                f"{row.task}, {row.dataset}: {row.model}",
+                f"{model} ({known.model_fingerprint[:12]})",
+                f"{known.data or row.dataset} ({known.data_fingerprint[:12]}){trained}",
+                f"{row.n:,} of {known.total:,}{f'; {row.left_out}' if row.left_out else ''}",
+                asked,
+                f"{known.date}, biomedclip_jax {known.version}",
+                known.command or "-",
+            )
+            body[cells] = None
+    head = ("row", "model (hash)", "data (hash)", "measured", "prompts", "when", "command")
+    note = (
+        "Hashes are of the weights and all files of a model, and of the rows that were measured; all of it is in results.json."
+    )
+    return [Table("What was measured", head, tuple(body), note)] if body else []

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.pairs import ImageOf, Pairs, pairs_fingerprint
+from biomedclip_jax.data.pairs import ImageOf, Pairs, fingerprint, pairs_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation, left_out
+from biomedclip_jax.evaluation._intervals import wilson
 from biomedclip_jax.evaluation.report.drawing import picture_file
-from biomedclip_jax.evaluation.report.results import Result
+from biomedclip_jax.evaluation.report.results import Result, digest
 from biomedclip_jax.evaluation.retrieval._ranks import ranks
 from biomedclip_jax.evaluation.retrieval.approximate import Method, first_right, nearest, recall_against_exact
 from biomedclip_jax.evaluation.retrieval.gallery import SHOWN, Found, captions_of_images, images_of_captions
@@ -46,19 +47,21 @@ def retrieval(
     Every caption of an image is a text of its own; the same caption under several images is one text. Any of its captions
     is right for an image, and any of its images for a caption. Metrics, each for image_to_text and text_to_image:
     recall_at_1, recall_at_5 and recall_at_10, and of exact ranks also median_rank (1 is the best) and
-    mean_reciprocal_rank. Intervals of the recalls: 95 %, from the bootstrap over queries. Details: left_out, what one of
-    the candidates cannot read, which counts for none of them, and what was no pair at all; of an approximate search
-    recall_against_exact, each way.
+    mean_reciprocal_rank. Intervals of the recalls: Wilson's, 95 %, over queries. Details: left_out, what one of the
+    candidates cannot read, which counts for none of them, and what was no pair at all; of an approximate search
+    recall_against_exact, each way. Outcomes: the rank of each query, 0 is the best.
     approximate: see `approximate.nearest`; None is exact. gallery_rows: queries in each picture; 0 draws none.
     Raises UserError where nothing can be read, or an embedding is not finite.
     """
     texts = _Texts.of(pairs)
     images = [ImageOf(pairs, index) for index in range(len(pairs))]
-    embedded, errors = evaluation.embed(images, pairs_fingerprint(pairs))
+    data = pairs_fingerprint(pairs)
+    embedded, errors = evaluation.embed(images, data)
     errors = texts.errors | errors
     asked = _Asked.without(texts.own, sorted(errors), len(images))
     if not len(asked.images):
         raise UserError(f"{evaluation.dataset}: no pair can be read by all of the models")
+    measured_data = fingerprint([data, *map(str, asked.images.tolist())])
 
     gallery = _Gallery.drawn(asked, images, texts.captions, gallery_rows, evaluation.seed)
     results, found = [], []
@@ -66,19 +69,32 @@ def retrieval(
         image = _rows(each.rows, np.searchsorted(each.kept, asked.images))
         text = _rows(evaluation.embeddings.texts(candidate, texts.captions, f"{evaluation.dataset}: captions"), asked.texts)
         sides, settings, details = _search(image, text, asked.own, approximate, evaluation.seed)
-        metrics, intervals = _metrics(sides, approximate is None, evaluation.resamples, evaluation.seed)
+        metrics, intervals = _metrics(sides, approximate is None)
         by_text = Found.by(candidate.name, text[gallery.texts], image)
         found.append((by_text, Found.by(candidate.name, image[gallery.images], text)))
-        settings |= {"images": len(image), "texts": len(text)}
-        settings |= {"resamples": evaluation.resamples, "seed": evaluation.seed}
+        settings |= {"images": len(image), "texts": len(text), "seed": evaluation.seed}
         if missing := left_out(pairs.rejects, errors, pairs.name):
             details["left_out"] = missing
-        about = candidate.name, "retrieval", evaluation.dataset, len(image)
-        results.append(Result(*about, metrics, intervals, settings, details))
+        results.append(
+            Result(
+                model=candidate.name,
+                task="retrieval",
+                dataset=evaluation.dataset,
+                n=len(image),
+                metrics=metrics,
+                intervals=intervals,
+                settings=settings,
+                details=details,
+                measured=evaluation.measured(candidate, measured_data, len(pairs) + len(pairs.rejects)),
+                outcomes=dict(zip(_DIRECTIONS, sides, strict=True)),
+            )
+        )
 
     for start in range(0, len(results), _SIDE_BY_SIDE) if gallery_rows else ():
         part = slice(start, start + _SIDE_BY_SIDE)
-        pictures = _galleries(evaluation, start // _SIDE_BY_SIDE, found[part], gallery)
+        # of these models and data alone: another evaluation has pictures of its own
+        mark = digest([measured_data, gallery_rows, evaluation.seed, *(each.id for each in results[part])])
+        pictures = _galleries(evaluation, mark, found[part], gallery)
         for result in results[part]:
             result.pictures.update(pictures)
     return results
@@ -150,21 +166,13 @@ def _search(
     return tuple(sides), {"search": approximate} | settings, {"recall_against_exact": measured}
 
 
-def _metrics(
-    sides: Sequence[np.ndarray], exact: bool, resamples: int, seed: int
-) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    generator = np.random.default_rng(seed)
+def _metrics(sides: Sequence[np.ndarray], exact: bool) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     metrics: dict[str, float] = {}
     intervals: dict[str, tuple[float, float]] = {}
     for direction, rank in zip(_DIRECTIONS, sides, strict=True):
         for k in _KS:
-            name, share = f"{direction}_recall_at_{k}", float((rank < k).mean())
-            metrics[name] = share
-            if resamples:
-                # hits among n queries drawn from these with replacement: what the bootstrap would count
-                again = generator.binomial(len(rank), share, resamples) / len(rank)
-                low, high = np.percentile(again, [2.5, 97.5])
-                intervals[name] = float(low), float(high)
+            name, found = f"{direction}_recall_at_{k}", rank < k
+            metrics[name], intervals[name] = float(found.mean()), wilson(int(found.sum()), len(found))
         if exact:
             metrics[f"{direction}_median_rank"] = float(np.median(rank) + 1)
             metrics[f"{direction}_mean_reciprocal_rank"] = float((1 / (1 + rank)).mean())
@@ -204,12 +212,11 @@ class _Gallery:
         return [set(own[own[:, 0] == image, 1].tolist()) for image in self.images]
 
 
-def _galleries(evaluation: Evaluation, number: int, found: Sequence[tuple[Found, Found]], gallery: _Gallery) -> dict[str, str]:
-    """Draw what some models found, images of captions and captions of images: the title of each file."""
+def _galleries(evaluation: Evaluation, mark: str, found: Sequence[tuple[Found, Found]], gallery: _Gallery) -> dict[str, str]:
+    """Draw what some models found, images of captions and captions of images: the title of each file. mark: in its name."""
     dataset, out = evaluation.dataset, evaluation.out
-    more = [str(number + 1)] if number else []
-    of_captions = picture_file("retrieval", dataset, "images_of_captions", *more)
-    of_images = picture_file("retrieval", dataset, "captions_of_images", *more)
+    of_captions = picture_file("retrieval", dataset, "images_of_captions", mark)
+    of_images = picture_file("retrieval", dataset, "captions_of_images", mark)
     titles = {
         of_captions: f"{dataset}: random captions, and the {SHOWN} images found first for each; the right one framed in yellow",
         of_images: f"{dataset}: random images, and the {SHOWN} captions found first for each; the right one on yellow",

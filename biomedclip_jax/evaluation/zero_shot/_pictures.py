@@ -35,13 +35,16 @@ class Answers:
         return softmax(self.logits)
 
 
-def draw(folder: Path, dataset: str, model: str, answers: Answers) -> dict[str, str]:
-    """Write the pictures of one model into `folder`: the title of each file. Without mistakes there is no picture of them."""
+def draw(folder: Path, dataset: str, model: str, answers: Answers, row: str) -> dict[str, str]:
+    """Write the pictures of one model into `folder`: the title of each file. Without mistakes there is no picture of them.
+
+    row: `Result.id`, in the names of the files: another row has pictures of its own.
+    """
     title = f"{dataset}: {model}"
     labels, classes = answers.data.labels, answers.data.classes
     counts = confusion_counts(labels, answers.predicted, len(classes))
     titles = {"confusion": "confusion matrix", "calibration": "reliability diagram", "mistakes": "most confident mistakes"}
-    files = {kind: picture_file("zero-shot", dataset, model, kind) for kind in titles}
+    files = {kind: picture_file("zero-shot", dataset, model, kind, row) for kind in titles}
     confusion_matrix(folder / files["confusion"], counts, classes, title)
     reliability_diagram(folder / files["calibration"], Calibration.of(labels, answers.probabilities), title)
     if not confident_mistakes(folder / files["mistakes"], answers, title):

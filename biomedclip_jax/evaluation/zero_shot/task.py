@@ -1,16 +1,19 @@
 """Zero-shot classification: an image belongs to the class whose sentences are nearest to it."""
 
+import dataclasses
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation._bootstrap import bootstrap, differences, intervals
-from biomedclip_jax.evaluation._completeness import completeness
+from biomedclip_jax.evaluation._bootstrap import bootstrap
+from biomedclip_jax.evaluation._completeness import completeness, total
 from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._intervals import classification_intervals
 from biomedclip_jax.evaluation._metrics import (
     classification_metrics,
     confusion_counts,
@@ -20,8 +23,9 @@ from biomedclip_jax.evaluation._metrics import (
 )
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
-from biomedclip_jax.evaluation.report.results import Result, asked_with
+from biomedclip_jax.evaluation.report.results import Result
 from biomedclip_jax.evaluation.zero_shot._pictures import Answers, draw
+from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.prompts.learned import LearnedPrompts, load_prompts
 from biomedclip_jax.prompts.templates import Aggregation, Prompts, check_told_apart, class_embeddings
 
@@ -37,10 +41,10 @@ def zero_shot(
     """One result for each candidate, all on the same images, with pictures in `evaluation.out`.
 
     Metrics are those of `classification_metrics`, of logit scale x cosine in float64, and of `majority_metrics`.
-    Intervals are 95 % bootstrap intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are
-    true classes), differences to each other candidate as `bootstrap.differences` gives them, and left_out: what was left
-    out when the data were opened, and images that one of the candidates can't read, which count for none; caveats: what
-    else has to be said of the data.
+    Intervals are 95 % intervals over images. Details: per_class (n, precision, recall, f1), confusion (rows are true
+    classes), no_interval (why a metric has none), left_out: what was left out when the data were opened, and images that
+    one of the candidates can't read, which count for none; caveats: what else has to be said of the data. Outcomes: the
+    labels and logits of the images.
     aggregate: see `cosines`. learned: a file of learned prompts, used instead of `prompts` with the data's class names.
     Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an
     embedding is not finite.
@@ -72,28 +76,26 @@ def zero_shot(
         settings.append({"classes": list(data.classes), **_asked(prompts, aggregate, words, learned), "logit_scale": scale})
 
     samples = bootstrap(kept_data.labels, [each.logits for each in answers], evaluation.resamples, evaluation.seed)
-    metrics = [classification_metrics(kept_data.labels, each.logits) for each in answers]
     majority = majority_metrics(kept_data.labels)
+    fingerprint = labels_fingerprint(kept_data)
     results = []
-    for i, candidate in enumerate(candidates):
-        others = [(j, other) for j, other in enumerate(candidates) if j != i]
-        compared = {other.name: differences(samples[i], samples[j], metrics[i], metrics[j]) for j, other in others}
-        details = _details(answers[i]) | {"differences": compared}
-        details |= completeness(data, len(kept), errors)
-        asked = asked_with(candidate.name, settings[i].get("prompts_method"), settings[i].get("prompts_file"))
-        results.append(
-            Result(
-                model=candidate.name,
-                task="zero-shot",
-                dataset=evaluation.dataset,
-                n=len(kept),
-                metrics=metrics[i] | majority,
-                intervals=intervals(samples[i]),
-                settings=settings[i] | {"resamples": evaluation.resamples, "seed": evaluation.seed},
-                details={name: value for name, value in details.items() if value},
-                pictures=draw(evaluation.out, evaluation.dataset, asked, answers[i]),
-            )
+    for candidate, each, asked, drawn in zip(candidates, answers, settings, samples, strict=True):
+        intervals, no_interval = classification_intervals(kept_data.labels, each.logits, drawn)
+        details = _details(each) | {"no_interval": no_interval} | completeness(data, len(kept), errors)
+        result = Result(
+            model=candidate.name,
+            task="zero-shot",
+            dataset=evaluation.dataset,
+            n=len(kept),
+            metrics=classification_metrics(kept_data.labels, each.logits) | majority,
+            intervals=intervals,
+            settings=asked | {"resamples": evaluation.resamples, "seed": evaluation.seed},
+            details={name: value for name, value in details.items() if value},
+            measured=evaluation.measured(candidate, fingerprint, total(data)),
+            outcomes={"labels": kept_data.labels, "logits": each.logits},
         )
+        pictures = draw(evaluation.out, evaluation.dataset, result.who, each, result.id)
+        results.append(dataclasses.replace(result, pictures=pictures))
     return results
 
 
@@ -122,7 +124,9 @@ def _asked(prompts: Prompts, aggregate: Aggregation, words: LearnedPrompts | Non
     """The settings that say with what words the classes were described."""
     if words is None:
         return {"prompts": [list(own) for own in prompts.sentences], "aggregate": aggregate}
-    return {"prompts": "learned", "prompts_method": words.method, "prompts_file": str(learned)}
+    content = b"" if learned is None else learned.read_bytes()
+    known = {"prompts_method": words.method, "prompts_file": str(learned)}
+    return {"prompts": "learned"} | known | {"prompts_fingerprint": hashlib.sha256(content).hexdigest()[:32]}
 
 
 def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Aggregation = "mean") -> np.ndarray:
@@ -142,6 +146,12 @@ def cosines(image: np.ndarray, text: np.ndarray, prompts: Prompts, aggregate: Ag
         spread = best.std(axis=0)
         return (best - best.mean(axis=0)) / np.where(spread > 0, spread, 1)
     return image @ class_embeddings(text, prompts, first=aggregate == "single").T
+
+
+def default_embeddings(clip: Pretrained, classes: Sequence[str]) -> np.ndarray:
+    """Zero-shot weights, float32 [C, E], of the sentences that `biomedclip evaluate` takes where none are given."""
+    prompts = Prompts.default(classes)
+    return class_embeddings(clip.encode_texts(prompts.flat), prompts)
 
 
 def accuracy(image: np.ndarray, prompt: np.ndarray, labels: Sequence[str], truth: Sequence[str]) -> dict[str, float]:

@@ -127,7 +127,7 @@ def test_patients_whose_class_is_not_known_are_listed(folder: Path) -> None:
     info = folder / "stage_2_detailed_class_info.csv"
     lines = [each for each in info.read_text().splitlines() if PATIENTS[1] not in each and PATIENTS[4] not in each]
     lines = [each.replace("Normal", " normal ") if PATIENTS[5] in each else each for each in lines]
-    lines += [f"{PATIENTS[9]},Lung Opacity", f"{PATIENTS[2]},Normal"]
+    lines += [f"{PATIENTS[9]},Lung Opacity", f"{PATIENTS[2]},Normal", "unknown,Normal"]
     lines = [f"{PATIENTS[13]},what" if each.startswith(PATIENTS[13]) else each for each in lines]
     info.write_text("\n".join(lines) + "\n")
     found = read(folder, negative="normal", division="none")
@@ -138,6 +138,7 @@ def test_patients_whose_class_is_not_known_are_listed(folder: Path) -> None:
         PATIENTS[2]: f"several classes {where}",
         PATIENTS[9]: f"several classes {where}",
         PATIENTS[13]: f"no known class {where}",
+        "unknown": "not in stage_2_train_labels.csv",
     }
     assert found.caveats == ("without 9 of class 'No Lung Opacity / Not Normal', by definition",)
     assert len(read(folder, division="none")) == 20, "all negatives: no class is asked for"

@@ -100,6 +100,24 @@ def test_hot_pixels(hot, count):
     assert off(values, expected) <= 1
 
 
+def test_hot_pixels_of_floats_from_0_to_1():
+    for scale in (1.0, 1 / 16, 1e-4):
+        values = ramp("f4", 0, 1) * np.float32(scale)
+        expected = SHADES.copy()
+        values[3, 3] = 1.0
+        expected[3, 3] = 255
+        assert off(values, expected) <= 1
+
+
+def test_hot_pixels_of_a_large_picture_in_colour():
+    values = np.dstack([np.linspace(0, 4095, 300)[None].repeat(300, 0)] * 3).astype(np.uint16)
+    expected = (values >> 4).astype(np.uint8)
+    places = np.random.default_rng(1).choice(values.size, 99, replace=False)
+    values.reshape(-1)[places] = np.random.default_rng(2).integers(6000, 65536, 99)
+    expected.reshape(-1)[places] = 255
+    assert off(values, expected) <= 3
+
+
 def test_hot_pixels_of_many_values_and_blurred_ones():
     values = np.random.default_rng(0).integers(0, 4096, (512, 512)).astype(np.uint16)
     expected = values >> 4
@@ -171,6 +189,25 @@ def test_pixels_of_which_none_is_a_number():
             to_8_bits(values, "x")
     with pytest.raises(UserError, match="complex"):
         to_8_bits(np.zeros((2, 2), complex), "x")
+
+
+def test_brighter_pixels_never_become_darker():
+    noise = np.random.default_rng(0)
+    for turn in range(400):
+        dtype = np.dtype(noise.choice(["u2", "i2", "u4", "i4", "i8", "f4", "f8"]))
+        scale = 10.0 ** noise.uniform(0.5, 4.5)
+        values = noise.choice(
+            [noise.gamma(2, scale, (40, 50)), noise.normal(0, scale, (40, 50)), noise.uniform(0, scale, (40, 50))]
+        )
+        values += noise.choice([0, 0, 3e4])
+        for _ in range(noise.integers(3)):
+            places = noise.choice(values.size, noise.choice([1, 3, 15, 400]), replace=False)
+            values.reshape(-1)[places] = noise.choice([-32768, -9999, -1000, 0, 255, 4095, 32767, 65535])
+        limits = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+        values = values.clip(max(limits.min, -(2**40)), min(limits.max, 2**40)).astype(dtype).reshape(-1)
+        shades = to_8_bits(values.reshape(40, 50), turn).reshape(-1)
+        order = values.argsort(kind="stable")
+        assert (np.diff(shades[order].astype(int)) >= 0).all(), (turn, dtype)
 
 
 def test_range_of_few_values_is_their_own():

@@ -153,6 +153,23 @@ def test_the_first_page_and_the_first_slice(tmp_path):
     assert off(load_image(tmp_path / "volume.tif"), 1) <= 1
 
 
+def test_cielab_becomes_rgb(tmp_path):
+    lab = np.full((8, 8, 3), (138, 81, 70), np.uint8)  # pure red, seen in the light of D50
+    tifffile.imwrite(tmp_path / "a.tif", lab, photometric="cielab")
+    np.testing.assert_allclose(load_image(tmp_path / "a.tif").getpixel((3, 3)), (255, 0, 0), atol=6)
+    tifffile.imwrite(tmp_path / "b.tif", lab.astype(np.uint16), photometric="cielab")
+    assert "CIELAB" in message_of(tmp_path / "b.tif")
+
+
+def test_a_file_whose_pixels_were_never_written(tmp_path):
+    for dtype in ("uint8", "uint16"):
+        path = write_tiff(tmp_path / "a.tif", samples(dtype, 255, 1), compression="lzw")
+        with tifffile.TiffFile(path, mode="r+") as tiff:
+            for tag in ("StripOffsets", "StripByteCounts"):
+                tiff.pages.first.tags[tag].overwrite([0] * len(tiff.pages.first.dataoffsets))
+        assert "damaged" in message_of(path)
+
+
 def test_orientation_is_applied_to_deep_tiff_as_pillow_does_to_plain_ones(tmp_path):
     for orientation in range(1, 9):
         tags = [(274, "H", 1, orientation, True)]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dicom_files import item, shown, table, write
 from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig
@@ -16,6 +15,8 @@ from biomedclip_jax.data.images.search import find_images
 from biomedclip_jax.errors import UserError
 
 pydicom = pytest.importorskip("pydicom")
+
+from helpers.dicom_files import item, shown, table, write  # noqa: E402  (it imports pydicom)
 
 
 def example(name: str) -> Path:

@@ -76,6 +76,12 @@ def test_a_window_outside_of_all_values_is_said(tmp_path, capsys):
     assert capsys.readouterr().err == f"{path}: its window shows one shade: the range of its pixels is shown instead\n"
 
 
+def test_a_name_that_is_no_path_is_said_as_it_is(tmp_path, capsys):
+    content = write(tmp_path / "a.dcm", RAMP, **TWELVE, WindowCenter=40000, WindowWidth=100).read_bytes()
+    load_image(content, "s3://bucket/a.tar: b")
+    assert capsys.readouterr().err.startswith("s3://bucket/a.tar: b: its window")
+
+
 def test_the_next_window_that_shows_anything(tmp_path):
     two = write(tmp_path / "a.dcm", RAMP, **TWELVE, WindowCenter=[40000, 1000], WindowWidth=[100, 500])
     one = write(tmp_path / "b.dcm", RAMP, **TWELVE, WindowCenter=1000, WindowWidth=500)
@@ -213,6 +219,16 @@ def test_an_overlay_in_the_unused_bits_is_not_shown(tmp_path):
         dataset.add_new((0x6000, element), vr, value)
     dataset.save_as(path)
     assert off(path, SHADES) == 0
+
+
+@pytest.mark.parametrize("left_aligned", [True, False])
+def test_high_bit_that_is_not_the_last_one_stored(tmp_path, left_aligned):
+    window = {"WindowCenter": 1000, "WindowWidth": 700}
+    path = write(tmp_path / "a.dcm", RAMP << 4 if left_aligned else RAMP, **TWELVE, **window)
+    dataset = pydicom.dcmread(path)
+    dataset.HighBit = 15  # wrong of the other one
+    dataset.save_as(path)
+    assert shown(path) == shown(write(tmp_path / "b.dcm", RAMP, **TWELVE, **window))
 
 
 # --- frames

@@ -113,7 +113,7 @@ def test_images_that_cannot_be_read_are_left_out_and_named(data, tmp_path: Path)
     tasks: list[FewShot] = []
     few = FewLabels(broken, test, PROMPTS, BUDGETS[2:])
     rows = learned([TinyCandidate()], tmp_path, Known(None), few, [Centres(tasks)])
-    assert rows[0].details["left_out"] == [{"image": "image 10", "reason": "gone.png: no such file"}]
+    assert rows[0].details["left_out"] == [{"image": "image 10", "reason": "gone.png: no such file, of training images"}]
     assert rows[0].settings["labels"] == 60 and tasks[0].given.labels.tolist() == train.labels.tolist()
 
 

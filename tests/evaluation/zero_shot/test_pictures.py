@@ -113,7 +113,7 @@ def test_all_pictures_of_a_model(tmp_path: Path) -> None:
     for labels, kinds in (([0, 1, 0], 3), ([0, 0, 1], 2)):
         folder = tmp_path / str(kinds)
         data = Labelled("x", ("正常", "lung $x_"), images, names, np.array(labels), "")
-        titles = draw(folder, "C:\\data | x", "../org/Modell Ü:1", Answers(data, logits))
+        titles = draw(folder, "C:\\data | x", "../org/Modell Ü:1", Answers(data, logits), "0123456789ab")
         assert len(titles) == kinds and titles.keys() == {path.name for path in folder.iterdir()}
         assert all("Modell Ü:1" in title for title in titles.values())
         counts = np.array([[1, 1], [1, 0]] if kinds == 3 else [[2, 0], [0, 1]])

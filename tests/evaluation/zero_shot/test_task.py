@@ -19,6 +19,7 @@ from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._metrics import classification_metrics, softmax
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.report.differences import paired
 from biomedclip_jax.evaluation.report.results import read_results, write_results
 from biomedclip_jax.evaluation.zero_shot.task import accuracy, cosines, zero_shot
 from biomedclip_jax.prompts.templates import Prompts
@@ -121,6 +122,7 @@ class KnownClip:
 class Known(Candidate):
     def __init__(self, name: str, clip: Any):
         self.name, self.fingerprint, self.clip = name, name, clip  # type: ignore[misc]
+        self.source, self.adapter = f"models/{name}", ""
 
 
 def measured(out: Path, *candidates: Candidate, resamples: int = 1_000, embeddings: Embeddings | None = None) -> Evaluation:
@@ -152,11 +154,14 @@ def test_one_model(tmp_path: Path) -> None:
     assert result.metrics["majority_accuracy"] == np.bincount(data.labels).max() / 60
     assert (result.model, result.task, result.dataset, result.n) == ("eye", "zero-shot", "set", 60)
     assert result.intervals.keys() == expected.keys()
+    assert result.outcomes["labels"].tolist() == data.labels.tolist()
+    assert result.outcomes["logits"] == pytest.approx(10 * unit(pixels), abs=1e-5)
+    assert result.measured is not None and (result.measured.model, result.measured.total) == ("models/eye", 60)
     for name, (low, high) in result.intervals.items():
         assert low <= expected[name] <= high or name == "expected_calibration_error"  # whose resamples are biased upwards
     assert np.sum(result.details["confusion"]) == 60 and result.details["per_class"]["red"]["n"] == (data.labels == 0).sum()
     assert result.settings["prompts"][0] == ["red", "a red thing"] and result.settings["logit_scale"] == 10
-    assert "left_out" not in result.details and "differences" not in result.details
+    assert "left_out" not in result.details
     assert len(result.pictures) == 3 and all((tmp_path / file).is_file() for file in result.pictures)
     write_results(tmp_path, [result])
     assert json.loads(json.dumps(read_results(tmp_path)[0].row())) == json.loads(
@@ -165,15 +170,35 @@ def test_one_model(tmp_path: Path) -> None:
 
 
 def test_models_side_by_side(tmp_path: Path) -> None:
-    """One that sees no red is worse, by a difference that both results tell."""
+    """One that sees no red is worse, by a difference that is read from the later to the earlier."""
     candidates = [Known("eye", KnownClip()), Known("colour/blind", KnownClip(red=0.2))]
     eye, blind = zero_shot(measured(tmp_path, *candidates, resamples=100), coloured(), SAYS)
-    difference, low, high, better = eye.details["differences"]["colour/blind"]["accuracy"]
-    assert difference == eye.metrics["accuracy"] - blind.metrics["accuracy"] > 0
-    assert 0 < low < difference < high and better > 0.95
-    assert blind.details["differences"]["eye"]["accuracy"] == pytest.approx([-difference, -high, -low, 0], abs=0.05)
+    (pair,) = paired(tmp_path, [eye, blind], [eye, blind], 100, 0)
+    assert (pair.after, pair.before) == (blind.id, eye.id)
+    difference, low, high, better = pair.metrics["accuracy"]
+    assert difference == blind.metrics["accuracy"] - eye.metrics["accuracy"] < 0
+    assert low < difference < high < 0 and better < 0.05
+    assert pair.metrics.keys() == {name for name in eye.metrics if not name.startswith("majority")}
     assert blind.details["per_class"]["red"]["recall"] < eye.details["per_class"]["red"]["recall"]
     assert eye.pictures.keys().isdisjoint(blind.pictures) and len(list(tmp_path.iterdir())) == 6
+
+
+def test_other_data_and_prompts_overwrite_no_pictures(tmp_path: Path) -> None:
+    first, second, third = coloured(), coloured(40), SAYS
+    rows = zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=10), first, SAYS)
+    rows += zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=10), second, third)
+    rows += zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=10), first, third, aggregate="max")
+    assert len({row.id for row in rows}) == 3 and len(list(tmp_path.iterdir())) == 9
+
+
+def test_a_class_of_few_images_has_no_interval_of_its_ranking(tmp_path: Path) -> None:
+    data = coloured(100)
+    some = data.subset(np.concatenate([np.flatnonzero(data.labels != 2), np.flatnonzero(data.labels == 2)[:1]]))
+    (row,) = zero_shot(measured(tmp_path, Known("eye", KnownClip()), resamples=50), some, SAYS)
+    assert row.details["no_interval"] == dict.fromkeys(["macro_f1", "auroc", "average_precision"], "too few to say")
+    low, high = row.intervals["balanced_accuracy"]
+    assert high - low > 0.25, "the one image may be right or wrong by chance"
+    assert "accuracy" in row.intervals and "auroc" not in row.intervals
 
 
 class Squeamish(KnownClip):
@@ -204,7 +229,7 @@ def test_the_second_time_no_model_is_needed(tmp_path: Path, capsys: pytest.Captu
         cache = Embeddings(tmp_path / "cache")
         runs.append(zero_shot(measured(tmp_path, Known("eye", clip), resamples=20, embeddings=cache), coloured(), SAYS))
         assert capsys.readouterr().err == "set: prompts (eye): 1 of 6 is cut\n"
-    assert runs[0][0].row() == runs[1][0].row()
+    assert runs[0][0] == runs[1][0]
 
 
 class Broken(KnownClip):

@@ -88,7 +88,7 @@ SWIM = WrittenArticle(
                                     "Figure 2\u2014figure supplement 2.",
                                     "Water temperature.",
                                     "It changed by less than "
-                                    + tex_formula(r"0.3^\circ")
+                                    + tex_formula(r"0.3^\circ", "0.3°")
                                     + " one degree over the "
                                     + _N
                                     + " sessions.",

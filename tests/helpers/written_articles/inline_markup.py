@@ -1,10 +1,10 @@
 """Captions full of italics and superscripts, under CC0."""
 
-from helpers.jats_description import Figure, Paragraph, Section, Words, WrittenArticle, bold, italic, mention, sup
+from helpers.jats_description import Figure, Paragraph, Section, Words, WrittenArticle, bold, italic, mention, script
 from helpers.written_articles.pieces import NLM_3, ZERO, drawn, licence_by_attribute, said_of
 
-_ALLELE = italic("Wri" + sup("+"))  # markup in markup
-_MUTANT = italic("Wri" + sup(italic("m1") + "J"))
+_ALLELE = italic("Wri" + script("sup", "+", "+"))  # markup in markup
+_MUTANT = italic("Wri" + script("sup", italic("m1") + "J", "^m1J"))
 
 
 def _gene_figure(

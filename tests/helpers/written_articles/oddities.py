@@ -17,7 +17,7 @@ from helpers.jats_description import (
     italic,
     link,
     mention,
-    sub,
+    script,
     unread,
     written,
 )
@@ -226,7 +226,7 @@ SKIN = WrittenArticle(
                             "F1s1",
                             "Figure 1-figure supplement 1.",
                             "The same mole a year later.",
-                            ("It has grown by " + sub("about") + " one millimetre.",),
+                            ("It has grown by " + script("sub", "about", "about") + " one millimetre.",),
                             (_odd("mole1s.jpg", "mole1s.jpg", 72, "cells"),),
                         ),
                     ),

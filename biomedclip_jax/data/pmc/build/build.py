@@ -46,6 +46,7 @@ from biomedclip_jax.data.pmc.build.record import (
     shard_of,
 )
 from biomedclip_jax.data.pmc.build.runner import Runner, WorkerDied
+from biomedclip_jax.data.pmc.jats.article import TEXT_RULE
 from biomedclip_jax.data.pmc.sources.folders import id_in_path
 from biomedclip_jax.data.pmc.sources.open import Source, identity
 from biomedclip_jax.errors import UserError
@@ -138,7 +139,7 @@ def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptio
     already.
     """
     if storage.exists(_OPTIONS):
-        before = storage.read_json(_OPTIONS)
+        before = {"text_rule": 1} | storage.read_json(_OPTIONS)  # the first rule was not written down
         if before.get("format") != _FORMAT:
             raise UserError(
                 f"{storage.root}: was built by another version of this program; choose another destination, or remove this one"
@@ -176,7 +177,7 @@ def _check_that_none_disappears(storage: Storage, works: Sequence[Work], article
 def _plain(options: BuildOptions) -> dict[str, Any]:
     plain = dataclasses.asdict(options)
     filters = plain.pop("filters")
-    return json.loads(json.dumps({"format": _FORMAT} | plain | filters))
+    return json.loads(json.dumps({"format": _FORMAT, "text_rule": TEXT_RULE} | plain | filters))
 
 
 def _divide(

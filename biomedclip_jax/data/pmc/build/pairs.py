@@ -6,13 +6,17 @@ from dataclasses import dataclass
 
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.pmc._description import ArticleDescription, FigureDescription, describe
-from biomedclip_jax.data.pmc.build._pictures import Picture, encode, make_picture, on_white, reduce
+from biomedclip_jax.data.pmc.build._pictures import Picture, PictureError, decoding, encode, make_picture, reduce, whole_rgb
 from biomedclip_jax.data.pmc.build.record import Record
 from biomedclip_jax.data.pmc.figure_types import figure_type
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
+from biomedclip_jax.data.pmc.jats.licences import license_code
 from biomedclip_jax.data.pmc.sources.open import Source
 from biomedclip_jax.data.pmc.sources.selection import COMMERCIAL, NOT_WANTED, check_license, reject_of
 from biomedclip_jax.errors import UserError
+
+TAKEN_OVER = "taken over from elsewhere"  # somebody else's, under no licence that is named
+TRANSLATION = "translation of another figure"
 
 
 @dataclass(frozen=True)
@@ -74,35 +78,60 @@ def pairs_of_article(source: Source, key: str, filters: Filters) -> list[Pair | 
 def _pairs_of_figure(
     files: ArticleFiles, article: ArticleDescription, figure: FigureDescription, filters: Filters
 ) -> Iterator[Pair | Reject]:
-    caption = figure.fig_caption or figure.group_caption or ""
     if not figure.pictures:
         named = figure.graphics[0].href if figure.graphics else None
         reason = "no image file" if named else "no image named"
         yield Reject("picture", reason, files.key, figure.pair_id, named)
         return
-    kind = figure_type(caption)
-    reason = _unwanted(figure, caption, kind, filters)
-    for number, name in enumerate(figure.pictures, 1):
+    license, of_the_figure, detail = _license(article, figure, filters)
+    for number, (name, own_caption) in enumerate(zip(figure.pictures, figure.picture_captions, strict=True), 1):
         pair_id = figure.pair_id if number == 1 else f"{figure.pair_id}+{number}"
-        if reason:
-            yield Reject("picture", reason, files.key, pair_id, name)
+        caption = _caption(figure, own_caption)
+        kind = figure_type(caption)
+        if reason := of_the_figure or _unwanted(caption, kind, filters):
+            yield Reject("picture", reason, files.key, pair_id, name, detail)
             continue
         try:
             data = files.read(name)
             picture = make_picture(data, name, filters.max_side, filters.min_side)
         except UserError as error:
-            small = "on the shorter side" in str(error)
-            yield Reject("picture", "image too small" if small else "image unreadable", files.key, pair_id, name, str(error))
+            why = error.reason if isinstance(error, PictureError) else "image unreadable"
+            yield Reject("picture", why, files.key, pair_id, name, str(error))
             continue
-        record = _record(article, figure, picture, caption, kind, pair_id)
+        record = _record(article, figure, picture, caption, kind, pair_id, license)
         yield Pair(picture, record, tuple(_panels(data, name, record, filters)) if filters.panels else ())
 
 
-def _unwanted(figure: FigureDescription, caption: str, kind: str, filters: Filters) -> str | None:
-    """The reason why a figure's pictures are left out, whatever is in them."""
+def _caption(figure: FigureDescription, own_caption: str | None) -> str:
+    """All that is said of a picture: of its group, of its figure, of itself. What repeats the part before is left out."""
+    caption = ""
+    for part in (figure.group_caption, figure.fig_caption, own_caption):
+        if part and part not in caption:
+            caption = part if part.startswith(caption) else f"{caption} {part}"
+    return caption
+
+
+def _license(
+    article: ArticleDescription, figure: FigureDescription, filters: Filters
+) -> tuple[str | None, str | None, str | None]:
+    """(licence of a figure, the reason why its pictures are left out, details of it); no reason where it may stay.
+
+    A figure's own licence counts, or else that which its caption names of what it takes from elsewhere.
+    """
+    if figure.is_translation:
+        return article.license, TRANSLATION, None
     own = figure.own_license
-    if own is not None and filters.licenses is not None and own.code not in filters.licenses:
-        return NOT_WANTED  # taken over from elsewhere, say
+    if own is None and figure.taken_from is None:
+        return article.license, None, None
+    code = own.code if own is not None else license_code(figure.taken_from)
+    if filters.licenses is None or code in filters.licenses:
+        return code, None, None
+    detail = own.text if own is not None else figure.taken_from
+    return code, NOT_WANTED if code else TAKEN_OVER, detail
+
+
+def _unwanted(caption: str, kind: str, filters: Filters) -> str | None:
+    """The reason why a picture is left out, whatever is in it."""
     if not caption:
         return "no caption"
     if len(caption.split()) < filters.min_words:
@@ -111,7 +140,13 @@ def _unwanted(figure: FigureDescription, caption: str, kind: str, filters: Filte
 
 
 def _record(
-    article: ArticleDescription, figure: FigureDescription, picture: Picture, caption: str, kind: str, pair_id: str
+    article: ArticleDescription,
+    figure: FigureDescription,
+    picture: Picture,
+    caption: str,
+    kind: str,
+    pair_id: str,
+    license: str | None,
 ) -> Record:
     return Record(
         image=picture.jpeg,
@@ -123,7 +158,7 @@ def _record(
         year=article.year or 0,
         figure_id=figure.fig_id or "",
         label=figure.fig_label or "",
-        license=(article.license if figure.own_license is None else figure.own_license.code) or "",
+        license=license or "",
         citation=article.citation or "",
         references=tuple(paragraph.text for paragraph in figure.references.paragraphs),
         width=picture.width,
@@ -137,11 +172,12 @@ def _panels(data: bytes, name: str, whole: Record, filters: Filters) -> Iterator
     """A record for each panel whose part of the caption is known; cut out of the original, then reduced."""
     from biomedclip_jax.data.pmc.panels import compound
 
-    image = on_white(load_image(data, name))
-    for part in compound.match_panels(image, whole.caption):
-        panel = image.crop(part.box)
-        size = panel.size
-        if min(size) < filters.min_side:
-            continue
-        reduce(panel, filters.max_side)
-        yield whole.of_panel(part.label, part.caption, encode(panel), size)
+    with decoding(data, name):
+        image = whole_rgb(load_image(data, name))
+        for part in compound.match_panels(image, whole.caption):
+            panel = image.crop(part.box)
+            size = panel.size
+            if min(size) < filters.min_side:
+                continue
+            reduce(panel, filters.max_side)
+            yield whole.of_panel(part.label, part.caption, encode(panel), size)

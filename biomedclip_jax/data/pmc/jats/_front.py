@@ -5,28 +5,33 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from biomedclip_jax.data.pmc.jats._text import local_name, one_line, text_of
+from biomedclip_jax.data.pmc.jats._elements import child, children, local_name
+from biomedclip_jax.data.pmc.jats._text import one_line, text_of
 from biomedclip_jax.data.pmc.jats.article import License
 from biomedclip_jax.data.pmc.jats.licences import license_code
 
+_TEXT_MINING_ONLY = "TDM"
+_BY_TYPE = "license/@license-type"
 STATEMENT_LENGTH = 300  # characters of a licence's statement that are kept
 
 _ADDRESS = re.compile(r"https?://[^\s<>\"'()]*[^\s<>\"'().,;:]")
 _NOT_PUBLICATION = re.compile(r"pmc|nihms|received|accepted|rev-|preprint|submi|correct|retract|embargo", re.IGNORECASE)
 _RETRACTED_TYPES = frozenset({"retraction", "retracted-article", "partial-retraction"})
+# of the article itself: "RETRACTED: Mice", "[Retracted] Mice", "Mice (retracted article)"; not "Retracted articles: a study"
 _RETRACTED_TITLE = re.compile(
-    r"[\[(]?\s*(?:retracted|retraction)\b(?:\s+(?:article|note|notice|paper))?\s*(?:[:\])\u2013\u2014-]|to\b)", re.IGNORECASE
+    r"[\[(]?\s*(?:retracted|withdrawn)\b(?:\s+(?:article|paper|manuscript|chapter))?\s*(?:[:\])]|[\u2013\u2014-]\s)"
+    r"|.*[\[(]\s*retracted(?:\s+(?:article|paper))?\s*[\])]\s*\Z",
+    re.IGNORECASE | re.DOTALL,
 )
-
-
-def children(element: etree._Element | None, *names: str) -> list[etree._Element]:
-    """The children with one of these local names, in document order."""
-    return [] if element is None else list(element.iterchildren(*(f"{{*}}{name}" for name in names)))
-
-
-def child(element: etree._Element | None, name: str) -> etree._Element | None:
-    """The first child element of this name, or None."""
-    return None if element is None else next(element.iterchildren(f"{{*}}{name}"), None)
+# of a notice; "Retraction: ..." and "Retraction to ..." may also be of muscles and brains
+_NOTICE_TITLE = re.compile(
+    r"[\[(]?\s*(?:(?:partial\s+)?retraction\b\s*(?:(?:note|notice|statement|announcement)\b|(?:to|of|for)\s*[:\"\u201c\u2018\u00ab']|[\])]|\.?\s*\Z)"
+    r"|notice of (?:partial )?retraction\b)",
+    re.IGNORECASE,
+)
+_PERHAPS_A_NOTICE = re.compile(r"retraction\b\s*(?:[:.\u2013\u2014-]|to\b|of\b|for\b)", re.IGNORECASE)
+_SHOUTED_NOTICE = re.compile(r"RETRACTION\s*[:\u2013\u2014].*[a-z]", re.DOTALL)
+_NOTICE_TYPES = frozenset({"correction", "addendum", "announcement", "expression-of-concern"})
 
 
 def xlink(element: etree._Element, name: str) -> str | None:
@@ -88,14 +93,20 @@ def is_retracted(article: etree._Element, meta: etree._Element | None) -> bool:
 
     Publishers and PubMed Central mark it by the article's type, by a <related-article> "retraction-forward" (that
     leads to the notice; the notice itself points back with "retracted-article"), or only by a title that begins with
-    "RETRACTED:".
+    "RETRACTED:". A title that begins with "Retraction" alone says it only where something else does: the pointer to the
+    retracted article, the type, or its words ("Retraction notice", capitals).
     """
-    if (article.get("article-type") or "").lower() in _RETRACTED_TYPES:
+    kind = (article.get("article-type") or "").lower()
+    if kind in _RETRACTED_TYPES:
         return True
-    related = children(meta, "related-article")
-    if any((e.get("related-article-type") or "").lower() in ("retraction-forward", "retraction") for e in related):
+    related = {(e.get("related-article-type") or "").lower() for e in children(meta, "related-article")}
+    if related & {"retraction-forward", "retraction"}:
         return True
-    return _RETRACTED_TITLE.match(title(meta) or "") is not None
+    words = title(meta) or ""
+    if _RETRACTED_TITLE.match(words) or _NOTICE_TITLE.match(words) or _SHOUTED_NOTICE.match(words):
+        return True
+    says_so = "retracted-article" in related or kind in _NOTICE_TYPES
+    return says_so and _PERHAPS_A_NOTICE.match(words) is not None
 
 
 def article_license(meta: etree._Element | None) -> License:
@@ -108,16 +119,22 @@ def license_of(permissions: list[etree._Element]) -> License:
     declared.
 
     The statement kept is that of the <license>, by the rule for texts; of the copyright if there is no <license>.
+    Words that allow text mining only overrule the address beside them.
     """
     first: License | None = None
     for element in permissions:
         for statement in (*children(element, "license"), *children(element, "license_ref", "copyright-statement")):
-            for url, declared_in, words in _declarations(statement):
-                text = text_of(statement)[:STATEMENT_LENGTH] or None
-                found = License(license_code(words), url, declared_in, text)
+            words = text_of(statement)
+            text = words[:STATEMENT_LENGTH] or None
+            sentences = " ".join(text_of(part) for part in children(statement, "license-p", "p"))
+            if license_code(sentences) == _TEXT_MINING_ONLY:
+                return License(_TEXT_MINING_ONLY, None, "license text", text)
+            for url, declared_in, named in _declarations(statement):
+                found = License(license_code(named), url, declared_in, text)
                 if found.code:
                     return found
-                first = first or found
+                if declared_in != _BY_TYPE:
+                    first = first or found
     return first or License(None, None, "none", None)
 
 
@@ -136,3 +153,5 @@ def _declarations(statement: etree._Element) -> Iterator[tuple[str | None, str, 
     if words:
         address = _ADDRESS.search(words)
         yield address and address[0], "permissions/license_ref" if name == "license_ref" else f"{name} text", words
+    if name == "license" and (kind := statement.get("license-type")):  # "cc-by"; as a rule just "open-access"
+        yield None, _BY_TYPE, kind

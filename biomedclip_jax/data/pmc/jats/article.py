@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+TEXT_RULE = 2  # how texts are read (`_text`): a build keeps it, so that no two rules mix in one; 1 flattened superscripts
+
 
 @dataclass(frozen=True)
 class Graphic:
@@ -13,6 +15,7 @@ class Graphic:
     alternatives: int | None = None  # which <alternatives> of the figure it stands in, from 0: forms of one picture
     specific_use: str | None = None  # "print", "online", "thumbnail", "scielo-web" ...
     content_type: str | None = None  # "scielo-267x140" and the like: a small copy for web pages
+    caption: str | None = None  # its own, besides the figure's
 
     @property
     def in_alternatives(self) -> bool:
@@ -51,7 +54,9 @@ class License:
 
 @dataclass(frozen=True)
 class Figure:
-    """One <fig> of an article. Texts follow the rule of `text.text_of`; None where the element is missing."""
+    """One <fig> of an article, or one image with a caption outside any. Texts follow the rule of `_text.text_of`; None
+    where the element is missing.
+    """
 
     index: int  # from 0, in document order
     id: str | None
@@ -66,9 +71,11 @@ class Figure:
     in_floats_group: bool = False
     fig_group: int | None = None  # which <fig-group> of the article, from 1
     group_label: str | None = None
-    group_caption: str | None = None  # of the whole <fig-group>: often all that is said of its figures "(a)", "(b)" ...
+    group_caption: str | None = None  # of the groups round it: often all that is said of its figures "(a)", "(b)" ...
     nested_in_fig: str | None = None  # id of the figure round it
     license: License | None = None  # its own <permissions>, where it has them: then the article's do not hold for it
+    taken_from: str | None = None  # what its caption or credit line says of being taken over from elsewhere
+    is_translation: bool = False  # the same images stand in the article with another caption, which is preferred
 
 
 @dataclass(frozen=True)

@@ -223,6 +223,11 @@ def test_bad_input_is_one_line(built: Path, corpus: Path, tmp_path: Path, capsys
         assert "\n" not in error
         return error
 
+    older = tmp_path / "older"  # whose texts follow the first rule, which no build wrote down
+    shutil.copytree(built, older)
+    options = json.loads((older / ".build/options.json").read_text())
+    (older / ".build/options.json").write_text(json.dumps({k: v for k, v in options.items() if k != "text_rule"}))
+    assert "was built with text_rule = 1, not 2" in said("--shards", "3", *SPLITS, destination=older)
     assert "was built with max_side = 512, not 256" in said("--shards", "3", *SPLITS, "--max-side", "256", destination=built)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")

@@ -62,9 +62,68 @@ def test_a_picture_taken_from_elsewhere_is_not_under_the_articles_licence() -> N
     files = {"a.jpg": jpeg(picture(1)), "b.jpg": jpeg(picture(2))}
     first, second = items(body, files)
     assert isinstance(first, Pair) and first.record.license == "CC BY"
-    assert isinstance(second, Reject) and second.reason == "licence not wanted"
+    assert isinstance(second, Reject) and second.reason == "taken over from elsewhere"
     _, second = items(body, files, Filters(licenses=None))
     assert isinstance(second, Pair) and second.record.license == ""
+
+
+def test_a_caption_that_says_whose_the_picture_is() -> None:
+    body = """<fig id="F1"><caption><p>Brain MRI, normal. Reprinted with permission from Springer Nature.</p></caption>
+    <graphic xlink:href="a.jpg"/></fig>
+    <fig id="F2"><caption><p>Brain MRI, normal. Adapted from Smith et al. (2010) under CC BY-NC 4.0.</p></caption>
+    <graphic xlink:href="a.jpg"/></fig>
+    <fig id="F3"><caption><p>Brain MRI, normal. Adapted from Smith et al. (2010) under CC BY-SA 4.0.</p></caption>
+    <graphic xlink:href="a.jpg"/></fig>
+    <fig id="F4"><caption><p>Brain MRI, normal. Shown with the written permission of the patient.</p></caption>
+    <graphic xlink:href="a.jpg"/></fig>
+    <fig id="F5"><caption><p>Brain MRI, normal.</p></caption><attrib>Courtesy of A. Smith.</attrib>
+    <graphic xlink:href="a.jpg"/></fig>
+    <fig id="F6"><caption><p>Brain MRI, normal. Reprinted with permission.</p></caption><graphic xlink:href="a.jpg"/>
+    <permissions><license xlink:href="https://creativecommons.org/licenses/by/4.0/"/></permissions></fig>"""
+    found = items(body, {"a.jpg": jpeg(picture(1))})
+    assert [item.reason if isinstance(item, Reject) else item.record.license for item in found] == [
+        "taken over from elsewhere",
+        "licence not wanted",
+        "CC BY-SA",
+        "CC BY",
+        "taken over from elsewhere",
+        "CC BY",
+    ]
+    assert isinstance(found[0], Reject) and found[0].detail == "Reprinted with permission from Springer Nature."
+    assert all(isinstance(item, Pair) for item in items(body, {"a.jpg": jpeg(picture(1))}, Filters(licenses=None)))
+
+
+def captions(body: str) -> list[str]:
+    found = items(body, {"a.jpg": jpeg(picture(1)), "b.jpg": jpeg(picture(2))})
+    return [item.record.caption if isinstance(item, Pair) else item.reason for item in found]
+
+
+def test_a_groups_caption_stands_before_those_of_its_panels() -> None:
+    body = """<fig-group><label>Figure 1</label><caption><title>MRI of the knee.</title></caption>
+    <fig id="F1"><label>(a)</label><caption><p>Sagittal.</p></caption><graphic xlink:href="a.jpg"/></fig>
+    <fig id="F2"><label>(b)</label><graphic xlink:href="b.jpg"/></fig></fig-group>"""
+    assert captions(body) == ["MRI of the knee. Sagittal.", "MRI of the knee."]
+    body = """<fig-group><caption><p>Scans.</p></caption><fig><caption><p>Scans. Left and right lung.</p></caption>
+    <graphic xlink:href="a.jpg"/></fig></fig-group>"""
+    assert captions(body) == ["Scans. Left and right lung."], "said once"
+    body = """<fig id="F1"><label>Figure 1</label><caption><p>MRI of the knee.</p></caption>
+    <fig id="F1a"><label>(a)</label><caption><p>Sagittal.</p></caption><graphic xlink:href="a.jpg"/></fig></fig>"""
+    assert captions(body) == ["no image named", "MRI of the knee. Sagittal."]
+
+
+def test_each_image_of_a_figure_has_its_own_caption_too() -> None:
+    body = """<fig id="F1"><caption><p>Imaging of a patient.</p></caption>
+    <graphic xlink:href="a.jpg"><caption><p>Chest CT.</p></caption></graphic>
+    <alternatives><graphic xlink:href="b.tif"/><graphic xlink:href="b.jpg"><caption><p>Brain MRI.</p></caption></graphic>
+    </alternatives></fig>"""
+    assert captions(body) == ["Imaging of a patient. Chest CT.", "Imaging of a patient. Brain MRI."]
+
+
+def test_a_translation_is_left_out() -> None:
+    body = """<fig id="F1"><caption><p>Chest radiograph with effusion.</p></caption><graphic xlink:href="a"/></fig></body>
+    <sub-article article-type="translation" xml:lang="pt"><body><fig id="F1pt"><caption><p>Radiografia de t\u00f3rax.</p>
+    </caption><graphic xlink:href="a"/></fig></body></sub-article><body>"""
+    assert captions(body) == ["Chest radiograph with effusion.", "translation of another figure"]
 
 
 def test_a_group_lends_its_caption() -> None:

@@ -83,6 +83,35 @@ def test_title_is_the_articles_own() -> None:
     assert found.title == "The lacZ+ gene"
 
 
+RETRACTED = [
+    "RETRACTED ARTICLE: Mice",
+    "Retracted \u2013 Mice",
+    "Mice (Retracted)",
+    "Mice [retracted article]",
+    "WITHDRAWN: Mice",
+    "Retraction notice to \u201cMice\u201d",
+    "Retraction Note: Mice",
+    "Retraction Note to: Mice",
+    "Retraction to: Mice",
+    "Retraction",
+    "[Retraction] Mice",
+    "Notice of Retraction: Mice",
+    "RETRACTION: Mice run",
+]
+NOT_RETRACTED = [
+    "Retraction to neutral position of the shoulder in MRI",
+    "Retraction to the hippocampus: brain retraction in surgery",
+    "Retraction: forces in brain surgery",
+    "Retraction-induced injury",
+    "Retraction of the nipple: imaging findings",
+    "RETRACTION: FORCES IN BRAIN SURGERY",
+    "Retracted tongue in mice",
+    "Withdrawn patients: a study",
+    "Retraction for vitrectomy",
+]
+TO_THE_ARTICLE = "<related-article related-article-type='retracted-article'/>"
+
+
 @pytest.mark.parametrize(
     ("meta", "attributes", "retracted"),
     [
@@ -96,6 +125,12 @@ def test_title_is_the_articles_own() -> None:
         ("<title-group><article-title>[Retracted] Mice</article-title></title-group>", "", True),
         ("<title-group><article-title>Retraction of the tongue in mice</article-title></title-group>", "", False),
         ("<title-group><article-title>Retracted articles in PubMed: a study</article-title></title-group>", "", False),
+        *((f"<title-group><article-title>{t}</article-title></title-group>", "", True) for t in RETRACTED),
+        *((f"<title-group><article-title>{t}</article-title></title-group>", "", False) for t in NOT_RETRACTED),
+        (f"{TO_THE_ARTICLE}<title-group><article-title>Retraction: Mice</article-title></title-group>", "", True),
+        (f"{TO_THE_ARTICLE}<title-group><article-title>Retraction to Mice and cats</article-title></title-group>", "", True),
+        (f"{TO_THE_ARTICLE}<title-group><article-title>Many retractions</article-title></title-group>", "", False),
+        ("<title-group><article-title>Retraction: Mice</article-title></title-group>", "article-type='correction'", True),
     ],
 )
 def test_retraction(meta: str, attributes: str, retracted: bool) -> None:
@@ -146,3 +181,30 @@ def test_the_first_known_of_several_licences() -> None:
 def test_unknown_licence_is_kept_as_it_stands() -> None:
     found = article('<permissions><license xlink:href="http://publisher/terms"><p>Ours.</p></license></permissions>').license
     assert found == License(None, "http://publisher/terms", "license/@xlink:href", "Ours.")
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "declared_in"),
+    [
+        ('<license license-type="cc-by"><license-p>Open access.</license-p></license>', "CC BY", "license/@license-type"),
+        ('<license license-type="CC BY-NC 4.0"/>', "CC BY-NC", "license/@license-type"),
+        ('<license license-type="open-access"><license-p>Open access.</license-p></license>', None, "license text"),
+        ('<license license-type="cc-by"><license-p>CC BY-NC 4.0</license-p></license>', "CC BY-NC", "license text"),
+        (
+            f'<license><ali:license_ref specific-use="textmining">{CC_BY}</ali:license_ref>'
+            "<license-p>Text and data mining only.</license-p></license>",
+            "TDM",
+            "license text",
+        ),
+        (
+            f'<license><ali:license_ref specific-use="textmining">{CC_BY}</ali:license_ref>'
+            "<license-p>Open access.</license-p></license>",
+            "CC BY",
+            "license//license_ref",
+        ),
+        ("<ali:free_to_read/>", None, "none"),
+    ],
+)
+def test_licence_by_type_and_words_that_overrule(statement: str, code: str | None, declared_in: str) -> None:
+    found = article(f"<permissions>{statement}</permissions>").license
+    assert (found.code, found.declared_in) == (code, declared_in)

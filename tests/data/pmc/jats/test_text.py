@@ -1,12 +1,16 @@
 """The text rule, element by element."""
 
+# ruff: noqa: RUF001 -- dashes, primes and Greek letters are meant
+
 import pytest
 from lxml import etree
 
 from biomedclip_jax.data.pmc.jats._text import caption_parts, text_of
 
 DROPPED = [
-    "tex-math",
+    "strike",
+    "index-term",
+    "glyph-data",
     "object-id",
     "supplementary-material",
     "media",
@@ -23,10 +27,11 @@ LEAVING_A_SPACE = ["supplementary-material", "media", "fig", "fig-group", "table
 BLOCKS = [
     *("title", "p", "list", "list-item", "def-list", "def-item", "term", "def", "disp-quote", "disp-formula", "sec", "break"),
     *("label", "caption", "attrib", "preformat", "statement", "speech", "boxed-text", "verse-group", "verse-line"),
+    *("fn", "td", "th", "tr"),
 ]
 INLINE = [
-    *("bold", "italic", "sub", "sup", "sc", "underline", "monospace", "xref", "ext-link", "named-content", "styled-content"),
-    *("inline-formula", "alternatives", "email", "uri", "fn", "td", "license-p", "ref", "anything"),
+    *("bold", "italic", "sc", "underline", "monospace", "xref", "ext-link", "named-content", "styled-content"),
+    *("inline-formula", "alternatives", "email", "uri", "license-p", "ref", "anything", "textual-form", "overline", "roman"),
 ]
 
 
@@ -63,10 +68,14 @@ def test_lists() -> None:
     )
 
 
-def test_mathml_is_kept_and_tex_dropped() -> None:
+def test_of_the_forms_of_a_formula_one_is_read() -> None:
     formula = "<mml:math><mml:mi>β</mml:mi><mml:mo>=</mml:mo><mml:mn>2</mml:mn></mml:math>"
     assert text(f"p <inline-formula>{formula}</inline-formula> q") == "p β=2 q"
-    assert text("p<inline-formula><tex-math>\\beta</tex-math></inline-formula>q") == "pq"
+    assert text("p<inline-formula><tex-math>\\beta</tex-math></inline-formula>q") == "pβq"
+    words = "<alternatives><tex-math>\\beta</tex-math><textual-form>b</textual-form></alternatives>"
+    assert text(f"p <inline-formula>{words}</inline-formula> q") == "p b q"
+    both = f"<inline-formula><tex-math>\\beta</tex-math>{formula}</inline-formula>"
+    assert text(f"{both} and <tex-math>\\gamma</tex-math>") == "β=2 and γ"
     # one formula in several forms is read once
     forms = "<tex-math>\\beta</tex-math><mml:math><mml:mi>β</mml:mi></mml:math><inline-graphic/><graphic/>"
     assert text(f"p <inline-formula><alternatives>{forms}</alternatives></inline-formula> q") == "p β q"
@@ -77,6 +86,21 @@ def test_mathml_is_kept_and_tex_dropped() -> None:
 def test_annotations_of_mathml_are_dropped(name: str) -> None:
     note = f'<mml:{name} encoding="application/x-tex">\\beta</mml:{name}>'
     assert text(f"<mml:math><mml:semantics><mml:mi>β</mml:mi>{note}</mml:semantics></mml:math>") == "β"
+
+
+def test_without_formulas_and_signs() -> None:
+    """As the characters stand in the XML: what finds a text in another reading."""
+    xml = (
+        '<p xmlns:mml="http://m">10<sup>5</sup><mml:math><mml:mi>x</mml:mi></mml:math> of H<sub>2</sub>O in tissue<sup>'
+        '<xref ref-type="bibr">12</xref></sup><tex-math>y</tex-math></p>'
+    )
+    assert text_of(etree.fromstring(xml), plain=True) == "105 of H2O in tissue12"
+    assert text_of(etree.fromstring(xml)) == "10^5x of H2O in tissuey"
+
+
+def test_footnotes_and_tables_in_a_text() -> None:
+    assert text("Mice<fn><label>*</label><p>p &lt; 0.05</p></fn>ran") == "Mice * p < 0.05 ran"
+    assert text("Key<array><tbody><tr><td>red</td><td>CT</td></tr></tbody></array>") == "Key red CT"
 
 
 def test_comments_and_instructions_are_nothing() -> None:
@@ -93,7 +117,7 @@ def test_nothing_else_changes() -> None:
 
 
 def test_any_namespace() -> None:
-    assert text('a<x:title xmlns:x="http://x">b</x:title><y:tex-math xmlns:y="http://y">no</y:tex-math>c') == "a b c"
+    assert text('a<x:title xmlns:x="http://x">b</x:title><y:object-id xmlns:y="http://y">no</y:object-id>c') == "a b c"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +133,7 @@ def test_any_namespace() -> None:
         ("<title>T</title><p>a</p><supplementary-material><p>no</p></supplementary-material>", "T", ["a"]),
         ("<!-- x --><title>T</title><?x?><p>a</p>", "T", ["a"]),
         ("", None, []),
+        ("<title>T<sup>2</sup></title>x<sub>i</sub><p>10<sup>5</sup></p>", "T^2", ["x_i", "10^5"]),
     ],
 )
 def test_parts_of_a_caption(inner: str, title: str | None, paragraphs: list[str]) -> None:
