@@ -24,7 +24,7 @@ from biomedclip_jax.bench.task import Task, make_batch
 from biomedclip_jax.config import UNADAPTED, BertConfig, Softmax
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json
-from biomedclip_jax.interop.formats.open_clip.config import ADAPTERS_REFUSED, write_config
+from biomedclip_jax.interop.formats.open_clip.write_config import ADAPTERS_REFUSED, write_config
 from biomedclip_jax.interop.write import check_writable
 
 

@@ -25,8 +25,15 @@ from biomedclip_jax.config import (
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import to_params
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
-from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_entries
+from biomedclip_jax.interop.formats.huggingface.mapping import (
+    BERT_IGNORED,
+    bert_entries,
+    check_equal,
+    check_same_bert,
+    read_json,
+)
 from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
+from biomedclip_jax.interop.formats.open_clip.timm import timm_config
 from biomedclip_jax.interop.model import Model, Params
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights
@@ -40,6 +47,9 @@ _FREE: dict[type, tuple[str, ...]] = {
     GPTConfig: ("context_length", "dropout", "embedding_dropout", "attention_dropout"),
     LlamaConfig: ("context_length",),
 }
+
+_FREE_OF_IMAGES = ("image_size", "pool", "norm_after_pool")
+_PLACED = ("position_on_prefix", "position_on_registers")  # one computation in two forms, between which positions move
 
 
 def _folder(source: str) -> Path:
@@ -57,7 +67,8 @@ def _weights(source: str) -> Path:
 def image_tower(source: str, config: ViTConfig) -> Params:
     """Parameters of the image tower from a folder or file in the layout of timm, DINOv2 or transformers' DINOv2.
 
-    Positions are resized if the image size differs. UserError names what does not fit the config.
+    Positions are resized if the image size differs. UserError names what does not fit the config, also what only a
+    config.json beside the weights tells.
     """
     path = _weights(source)
     tensors = read_weights(path)
@@ -75,6 +86,7 @@ def image_tower(source: str, config: ViTConfig) -> Params:
         stored = config
     side = round((tensors.shape(name)[1] - stored.prefix_positions) ** 0.5)
     stored = dataclasses.replace(stored, image_size=side * config.patch_size)
+    _check_same_image_tower(path, source, config)
     entries = timm_entries if not dino else dinov2.own_entries if name == "pos_embed" else dinov2.transformers_entries
     shapes = {"image": abstract_model(CLIPConfig(image=stored))[1]["image"]}
     tower = to_params(tensors, entries(stored), shapes, ignored, path)[0]["image"]
@@ -88,6 +100,19 @@ def image_tower(source: str, config: ViTConfig) -> Params:
     return tower
 
 
+def _check_same_image_tower(weights: Path, source: str, config: ViTConfig) -> None:
+    """UserError if the config.json beside weights, timm's or transformers', describes another tower than `config`."""
+    path = weights.parent / "config.json"
+    given = read_json(path) if path.is_file() else {}
+    if "architecture" in given:
+        found = timm_config(given, str(path))
+    elif given and (not Path(source).is_file() or dinov2.is_dinov2(given)):  # beside a bare file may stand another model's
+        found = dinov2.read_config(given, str(path))
+    else:
+        return
+    check_equal(found, config, (*_FREE_OF_IMAGES, *(_PLACED if found.registers else ())), str(path))
+
+
 def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None = None) -> Params:
     """Parameters of a BERT, GPT-2 or LLaMA from a folder in transformers' layout, bare or under a language model's heads.
 
@@ -95,7 +120,7 @@ def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None =
     they get there one by one as they are read, because a language model of billions is too large for a host.
     Others, and all without `like`, are float32 on the default device.
 
-    UserError names what does not fit the config; of GPT-2 and LLaMA also what only a config.json beside the weights tells.
+    UserError names what does not fit the config, also what only a config.json beside the weights tells.
     """
     if isinstance(config, ClipTextConfig):
         raise UserError(
@@ -106,6 +131,7 @@ def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None =
     leaves = flatten_dict({"text": abstract_model(CLIPConfig(text=config))[1]["text"]}, sep="/")
     shapes = unflatten_dict({path: (like or {}).get(path, leaf) for path, leaf in leaves.items()}, sep="/")
     if isinstance(config, BertConfig):
+        check_same_bert(path.parent, config)
         prefix = "bert." if "bert.embeddings.word_embeddings.weight" in tensors else ""
         ignored = {f"{prefix}{pattern}": why for pattern, why in BERT_IGNORED.items()} | {"cls.*": BERT_IGNORED["cls.*"]}
         entries = bert_entries(config, prefix)

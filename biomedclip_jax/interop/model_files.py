@@ -6,12 +6,15 @@ address. A tokenizer is in the model's folder or, where weights come as a single
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.interop.formats.huggingface.mapping import read_json
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, with_shards
 
 CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+OPEN_CLIP = "open_clip_config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -28,7 +31,10 @@ _OF_BERT = ("vocab.txt", "tokenizer.json")
 _CLIP_SOURCE = f"{CLIP_VOCABULARY} from https://github.com/openai/CLIP/raw/main/clip/{CLIP_VOCABULARY}"
 _BERT_SOURCE = "vocab.txt from https://huggingface.co/microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
 _HUB = "hf-hub:"
-_DESCRIPTIONS = ("open_clip_config.json", "biomedclip_config.json", "config.json", "preprocessor_config.json", *TOKENIZER_FILES)
+_DESCRIPTIONS = (
+    *(OPEN_CLIP, "biomedclip_config.json", "config.json", "preprocessor_config.json", "processor_config.json"),
+    *TOKENIZER_FILES,
+)
 _PARTS = ("", "vision/", "text/")
 _EXAMPLE = "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 
@@ -55,6 +61,26 @@ def tokenizer_files(model: Model) -> list[Path]:
     if model.tokenizer.is_file():
         return [model.tokenizer]
     return [model.tokenizer / name for name in TOKENIZER_FILES if (model.tokenizer / name).is_file()]
+
+
+def tokenizer_options(tokenizer: Path) -> dict[str, Any]:
+    """open_clip's tokenizer_kwargs for a model's tokenizer, from the open_clip_config.json of its folder, where there is one.
+
+    They say how texts are cleaned, which stands in no file of the tokenizer itself.
+    """
+    path = tokenizer / OPEN_CLIP
+    text = ((read_json(path).get("model_cfg") or {}).get("text_cfg") or {}) if path.is_file() else {}
+    return text.get("tokenizer_kwargs") or {}
+
+
+def check_cleaning(tokenizer: Path, format: str) -> None:
+    """UserError if texts are cleaned in a way of open_clip's that only its own folder can say."""
+    clean = tokenizer_options(tokenizer).get("clean", "whitespace")
+    if clean != "whitespace" and format not in ("open_clip", "open_clip-bin"):
+        raise UserError(
+            f"{tokenizer}: texts are cleaned with tokenizer_kwargs clean = {clean!r} of open_clip, which the {format} format "
+            "cannot say; write the model in the open_clip format, or train with another tokenizer"
+        )
 
 
 def copy_tokenizer(model: Model, folder: Path) -> None:

@@ -19,9 +19,10 @@ from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats import tower_pair
 from biomedclip_jax.interop.formats.cleft import checkpoint as cleft
 from biomedclip_jax.interop.formats.huggingface.clip import write_clip
-from biomedclip_jax.interop.formats.open_clip.config import ADAPTERS_REFUSED, write_config
 from biomedclip_jax.interop.formats.open_clip.folder import expressible, expressible_config, write_open_clip
+from biomedclip_jax.interop.formats.open_clip.write_config import ADAPTERS_REFUSED, write_config
 from biomedclip_jax.interop.model import Model
+from biomedclip_jax.interop.model_files import check_cleaning
 
 Format = Literal["open_clip", "open_clip-bin", "huggingface", "cleft"]
 
@@ -33,6 +34,7 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
     """
     if format not in get_args(Format):
         raise UserError(f"format {format!r}: expected one of {', '.join(get_args(Format))}")
+    check_cleaning(model.tokenizer, format)
     if format in ("open_clip", "open_clip-bin"):
         model = expressible(model)
     write, adapters = _writer(model, destination, format)

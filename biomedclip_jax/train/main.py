@@ -19,6 +19,7 @@ from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
+from biomedclip_jax.interop.model_files import check_cleaning
 from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
@@ -128,6 +129,9 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
     classes = classes_in(pairs, data.label_separator) if prompted else ()
     held_out = held_out_pairs(config, workdir)
     folder = tokenizer_folder(config, workdir)
+    for stage in config.stages:
+        format = export_format(config.model_in(stage), config.preprocess_in(stage), config.adaptation.unmergeable)
+        check_cleaning(folder, format)
     return _Data(pairs, held_out, folder, Tokenizer(folder, text.context_length, text.pad_id, text.vocab_size), classes)
 
 

@@ -12,7 +12,7 @@ from biomedclip_jax.data.images._crop import foreground_box, in_square, otsu_cro
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.images.preprocess import preprocess, preprocess_train
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.open_clip.config import write_config
+from biomedclip_jax.interop.formats.open_clip.write_config import write_config
 
 CLEFT = PreprocessConfig(
     mean=(0.5, 0.5, 0.5),

@@ -86,7 +86,7 @@ def test_each_field_is_kept_or_refused(tmp_path: Path, name: str, format: Format
         assert read_model(folder).preprocess == config, (field, value)
         file = next((f for f in (folder / "vision", folder) if (f / "preprocessor_config.json").is_file()), None)
         if file is not None and format == "huggingface":  # for those who read nothing else
-            said = read_preprocessor(file / "preprocessor_config.json", 32)
+            said = read_preprocessor(file, 32)
             assert dataclasses.replace(said, fill_color=config.fill_color) == config, (field, value)
         else:
             assert format != "huggingface" or called(field, value) in LEFT
@@ -129,10 +129,10 @@ def test_transformers_makes_the_same_pixels(tmp_path: Path, config: PreprocessCo
 )
 def test_what_a_file_asks_for_and_we_do_not_do(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     path = tmp_path / "preprocessor_config.json"
-    assert read_preprocessor(path, 32) == PLAIN, "no file: transformers' defaults"
+    assert read_preprocessor(tmp_path, 32) == PLAIN, "no file: transformers' defaults"
     path.write_text(json.dumps({"size": 32, "crop_size": 32, "do_center_crop": True}))
-    assert read_preprocessor(path, 32) == PLAIN, "as transformers 4.1 wrote it"
+    assert read_preprocessor(tmp_path, 32) == PLAIN, "as transformers 4.1 wrote it"
     path.write_text(json.dumps(preprocessor_json(PLAIN) | changes))
     with pytest.raises(UserError) as caught:
-        read_preprocessor(path, 32)
+        read_preprocessor(tmp_path, 32)
     assert message in str(caught.value) and "\n" not in str(caught.value)

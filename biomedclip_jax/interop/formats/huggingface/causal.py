@@ -4,7 +4,6 @@ Sources: transformers `modeling_gpt2.py`, `modeling_llama.py` (5.23) and their c
 keeps its weights [in, out], as we do: they are not transposed.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ from typing import Any
 from biomedclip_jax.config import GPTConfig, LlamaConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked
-from biomedclip_jax.interop.formats.huggingface.mapping import read_json
+from biomedclip_jax.interop.formats.huggingface._fields import GPT2, LLAMA, ROPE
+from biomedclip_jax.interop.formats.huggingface.mapping import check_equal, located, read_json
 from biomedclip_jax.interop.tensor_files import TensorFile
+from biomedclip_jax.support.fields import choice, flag, number
 
 CausalConfig = GPTConfig | LlamaConfig
 
@@ -84,69 +85,88 @@ def read_config(folder: Path) -> CausalConfig:
     kind = given.get("model_type")
     if kind not in ("gpt2", "llama"):
         raise UserError(f"{path}: model_type = {kind!r}: expected 'gpt2' or 'llama'")
+    (GPT2 if kind == "gpt2" else LLAMA).check(given, str(path))
     try:
         return _gpt_config(given, str(path)) if kind == "gpt2" else _llama_config(given, str(path))
     except KeyError as error:
         raise UserError(f"{path}: no field {error.args[0]!r}; expected a {kind} config as transformers writes it") from None
+    except UserError as error:
+        raise located(error, str(path)) from None
 
 
-def _refuse(given: Mapping[str, Any], where: str, **allowed: Any) -> None:
-    for field, value in allowed.items():
-        if given.get(field, value) != value:
-            raise UserError(f"{where}: {field} = {given[field]!r} is not supported; supported: {value!r}")
+def _pad(given: Mapping[str, Any], default: int, vocab_size: int, where: str) -> int:
+    end = given.get("eos_token_id", default)
+    end = end[0] if isinstance(end, list) and end else end  # several ends of a chat: the first ends a text
+    if end is None or (end == default and default >= vocab_size):
+        return vocab_size - 1
+    return number({"eos_token_id": end}, "eos_token_id", default, where)  # type: ignore[no-any-return]
 
 
-def _pad(given: Mapping[str, Any], vocab_size: int) -> int:
-    end = given.get("eos_token_id")
-    end = end[0] if isinstance(end, list) and end else end
-    return end if isinstance(end, int) else vocab_size - 1
+def _sizes(given: Mapping[str, Any], where: str, *names: str) -> tuple[int, ...]:
+    """The whole numbers in fields that must be there."""
+    return tuple(number({name: given[name]}, name, 1, where) for name in names)
 
 
 def _gpt_config(given: Mapping[str, Any], where: str) -> GPTConfig:
-    _refuse(given, where, scale_attn_weights=True, add_cross_attention=False)
-    activation = given.get("activation_function", "gelu_new")
-    if activation not in _ACTIVATIONS:
-        raise UserError(f"{where}: activation_function = {activation!r} is not supported; supported: {', '.join(_ACTIVATIONS)}")
+    names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
+    vocab_size, positions, width, depth, heads = _sizes(given, where, *names)
+    inner = {name: value for name, value in given.items() if value is not None}  # null: the default
     return GPTConfig(
-        vocab_size=given["vocab_size"],
-        context_length=min(GPTConfig.context_length, given["n_positions"]),
-        positions=given["n_positions"],
-        width=given["n_embd"],
-        depth=given["n_layer"],
-        heads=given["n_head"],
-        mlp_width=given.get("n_inner") or 4 * given["n_embd"],
-        inverse_layer_scale=given.get("scale_attn_by_inverse_layer_idx", False),
-        dropout=given.get("resid_pdrop", 0.1),
-        embedding_dropout=given.get("embd_pdrop", 0.1),
-        attention_dropout=given.get("attn_pdrop", 0.1),
-        activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
-        layer_norm_eps=given.get("layer_norm_epsilon", 1e-5),
-        pad_id=_pad(given, given["vocab_size"]),
+        vocab_size=vocab_size,
+        context_length=min(GPTConfig.context_length, positions),
+        positions=positions,
+        width=width,
+        depth=depth,
+        heads=heads,
+        mlp_width=number(inner, "n_inner", 4 * width, where),
+        inverse_layer_scale=flag(given, "scale_attn_by_inverse_layer_idx", False, where),
+        dropout=number(given, "resid_pdrop", 0.1, where),
+        embedding_dropout=number(given, "embd_pdrop", 0.1, where),
+        attention_dropout=number(given, "attn_pdrop", 0.1, where),
+        activation=choice(given, "activation_function", "gelu_new", _ACTIVATIONS, where),
+        layer_norm_eps=number(given, "layer_norm_epsilon", 1e-5, where, least=0),
+        pad_id=_pad(given, 50_256, vocab_size, where),
     )
 
 
 def _llama_config(given: Mapping[str, Any], where: str) -> LlamaConfig:
-    heads, width = given["num_attention_heads"], given["hidden_size"]
-    _refuse(given, where, hidden_act="silu", attention_bias=False, mlp_bias=False)
-    if given.get("head_dim") not in (None, width // heads):
-        raise UserError(f"{where}: head_dim = {given['head_dim']!r} is not supported; supported: {width // heads}")
-    rope = given.get("rope_parameters") or given.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise UserError(f"{where}: rotary positions of type {kind!r} are not supported; supported: 'default'")
+    names = ("vocab_size", "max_position_embeddings", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    vocab_size, positions, width, depth, heads = _sizes(given, where, *names)
+    (mlp_width,) = _sizes(given, where, "intermediate_size")
+    if heads < 1 or given.get("head_dim") not in (None, width // heads):
+        raise UserError(f"{where}: head_dim = {given.get('head_dim')!r} is not supported; supported: {width // max(1, heads)}")
+    groups = {name: value for name, value in given.items() if value is not None}  # null: the default
     return LlamaConfig(
-        vocab_size=given["vocab_size"],
-        context_length=min(LlamaConfig.context_length, given["max_position_embeddings"]),
-        positions=given["max_position_embeddings"],
+        vocab_size=vocab_size,
+        context_length=min(LlamaConfig.context_length, positions),
+        positions=positions,
         width=width,
-        depth=given["num_hidden_layers"],
+        depth=depth,
         heads=heads,
-        key_value_heads=given.get("num_key_value_heads") or heads,
-        mlp_width=given["intermediate_size"],
-        rope_theta=float(rope.get("rope_theta", given.get("rope_theta", 10_000.0))),
-        rms_norm_eps=given.get("rms_norm_eps", 1e-6),
-        pad_id=_pad(given, given["vocab_size"]),
+        key_value_heads=number(groups, "num_key_value_heads", heads, where),
+        mlp_width=mlp_width,
+        rope_theta=_rope_theta(given, where),
+        rms_norm_eps=number(given, "rms_norm_eps", 1e-6, where, least=0),
+        pad_id=_pad(given, 2, vocab_size, where),
     )
+
+
+def _rope_theta(given: Mapping[str, Any], where: str) -> float:
+    """The base of the rotary positions, which stands in one of three fields. UserError for another kind of positions."""
+    found = {}
+    for field in ("rope_parameters", "rope_scaling"):
+        rope = given.get(field) or {}
+        kind = rope.get("rope_type", rope.get("type", "default")) if isinstance(rope, Mapping) else None
+        if kind not in ("default", None):
+            raise UserError(f"{where}: rotary positions of type {kind!r} are not supported; supported: 'default'")
+        ROPE.check(rope, f"{where}: {field}")
+        if "rope_theta" in rope:
+            found[field] = number(rope, "rope_theta", 10_000.0, f"{where}: {field}")
+    if "rope_theta" in given:
+        found["rope_theta"] = number(given, "rope_theta", 10_000.0, where)
+    if len(set(found.values())) > 1:
+        raise UserError(f"{where}: rope_theta stands there with several values ({found}); expected one")
+    return float(next(iter(found.values()), 10_000.0))
 
 
 def check_same_model(folder: Path, config: CausalConfig) -> None:
@@ -159,11 +179,7 @@ def check_same_model(folder: Path, config: CausalConfig) -> None:
     found = read_config(folder)
     if type(found) is not type(config):
         raise UserError(f"{folder}/config.json: a {type(found).__name__}; expected the config's {type(config).__name__}")
-    names = [f.name for f in dataclasses.fields(config) if f.name not in _FREE]
-    different = [name for name in names if getattr(found, name) != getattr(config, name)]
-    if different:
-        shown = ", ".join(f"{name} = {getattr(found, name)!r} (config: {getattr(config, name)!r})" for name in different)
-        raise UserError(f"{folder}/config.json: another model than the config asks for: {shown}")
+    check_equal(found, config, _FREE, f"{folder}/config.json")
 
 
 def config_json(config: CausalConfig) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 Source: transformers `modeling_clip.py` (5.23) and its configuration file.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from biomedclip_jax.config import CLIPConfig, ClipTextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, from_params, norm, one, to_params
 from biomedclip_jax.interop.formats import _preprocessor as preprocessor
-from biomedclip_jax.interop.formats.huggingface.mapping import ACTIVATION_NAMES, activation, read_json, write_json
+from biomedclip_jax.interop.formats.huggingface._fields import CLIP, CLIP_TEXT, CLIP_VISION
+from biomedclip_jax.interop.formats.huggingface.mapping import ACTIVATION_NAMES, activation, located, read_json, write_json
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import copy_tokenizer
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors
 from biomedclip_jax.models import abstract_model
+from biomedclip_jax.support.fields import Fields, number, shown
 
+_END = 49_407  # transformers' default
+_OLD_END = 2  # stands in OpenAI's own configs and means: at the largest id
 _IGNORED = {"*.position_ids": "index buffer of older transformers versions"}
 
 
@@ -30,7 +35,7 @@ def is_clip(folder: Path) -> bool:
 def read_clip(folder: Path) -> Model:
     """The model in such a folder. UserError names what is missing, unknown, misshapen or not finite."""
     config = read_clip_config(folder)
-    preprocess = preprocessor.read_preprocessor(folder / preprocessor.FILE, config.image.image_size)
+    preprocess = preprocessor.read_preprocessor(folder, config.image.image_size)
     path = find_weights(folder)
     params, report = to_params(read_weights(path), clip_entries(config), abstract_model(config)[1], _IGNORED, path)
     return Model(config, preprocess, params, folder, report)
@@ -47,35 +52,63 @@ def write_clip(model: Model, folder: Path) -> list[str]:
 
 
 def read_clip_config(folder: Path) -> CLIPConfig:
-    """`config.json` of a transformers `CLIPModel` folder -> our config."""
-    config = read_json(folder / "config.json")
-    text, vision = config.get("text_config") or {}, config.get("vision_config") or {}
-    where = str(folder / "config.json")
-    return CLIPConfig(
-        image=ViTConfig(
-            image_size=vision.get("image_size", 224),
-            patch_size=vision.get("patch_size", 32),
-            width=vision.get("hidden_size", 768),
-            depth=vision.get("num_hidden_layers", 12),
-            heads=vision.get("num_attention_heads", 12),
-            mlp_width=vision.get("intermediate_size", 3072),
-            patch_bias=False,
-            norm_pre=True,
-            activation=activation(vision, "quick_gelu", where),
-            layer_norm_eps=vision.get("layer_norm_eps", 1e-5),
-        ),
-        text=ClipTextConfig(
-            vocab_size=text.get("vocab_size", 49408),
-            context_length=text.get("max_position_embeddings", 77),
-            width=text.get("hidden_size", 512),
-            depth=text.get("num_hidden_layers", 12),
-            heads=text.get("num_attention_heads", 8),
-            mlp_width=text.get("intermediate_size", 2048),
-            activation=activation(text, "quick_gelu", where),
-            layer_norm_eps=text.get("layer_norm_eps", 1e-5),
-        ),
-        embed_width=config.get("projection_dim", 512),
-        text_head="linear",
+    """`config.json` of a transformers `CLIPModel` folder -> our config. UserError names a field with another meaning."""
+    path = folder / "config.json"
+    config, where = read_json(path), str(path)
+    CLIP.check(config, where)
+    text, vision = _tower(config, "text_config", CLIP_TEXT, where), _tower(config, "vision_config", CLIP_VISION, where)
+    try:
+        return CLIPConfig(
+            image=_image_config(vision, f"{where}: vision_config"),
+            text=_text_config(text, f"{where}: text_config"),
+            embed_width=number(config, "projection_dim", 512, where),
+            text_head="linear",
+        )
+    except UserError as error:
+        raise located(error, where) from None
+
+
+def _tower(config: Mapping[str, Any], name: str, fields: Fields, where: str) -> Mapping[str, Any]:
+    """The config of one tower: text_config_dict, an older name, counts before text_config, as in transformers."""
+    for field in (name, f"{name}_dict"):
+        if config.get(field) is not None:
+            fields.check(config[field], f"{where}: {field}")
+    older = config.get(f"{name}_dict")
+    return older if older is not None else config.get(name) or {}
+
+
+def _image_config(given: Mapping[str, Any], where: str) -> ViTConfig:
+    return ViTConfig(
+        image_size=number(given, "image_size", 224, where),
+        patch_size=number(given, "patch_size", 32, where),
+        width=number(given, "hidden_size", 768, where),
+        depth=number(given, "num_hidden_layers", 12, where),
+        heads=number(given, "num_attention_heads", 12, where),
+        mlp_width=number(given, "intermediate_size", 3072, where),
+        patch_bias=False,
+        norm_pre=True,
+        activation=activation(given, "quick_gelu", where),
+        layer_norm_eps=number(given, "layer_norm_eps", 1e-5, where, least=0),
+    )
+
+
+def _text_config(given: Mapping[str, Any], where: str) -> ClipTextConfig:
+    vocab_size = number(given, "vocab_size", 49_408, where)
+    end = given.get("eos_token_id", _END)
+    if end not in (_OLD_END, vocab_size - 1):
+        raise UserError(
+            f"{where}: eos_token_id = {shown(end)} is not supported; supported: {vocab_size - 1}, the largest id, at which "
+            f"this tower reads a text, and {_OLD_END}, which means the same to transformers; remove tokens that were added"
+        )
+    return ClipTextConfig(
+        vocab_size=vocab_size,
+        context_length=number(given, "max_position_embeddings", 77, where),
+        width=number(given, "hidden_size", 512, where),
+        depth=number(given, "num_hidden_layers", 12, where),
+        heads=number(given, "num_attention_heads", 8, where),
+        mlp_width=number(given, "intermediate_size", 2048, where),
+        activation=activation(given, "quick_gelu", where),
+        layer_norm_eps=number(given, "layer_norm_eps", 1e-5, where, least=0),
     )
 
 

@@ -8,12 +8,16 @@ Sources: facebookresearch/dinov2 `models/vision_transformer.py`; transformers `m
 `modeling_dinov2_with_registers.py` (5.23).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from biomedclip_jax.config import ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked
+from biomedclip_jax.interop.formats.huggingface._fields import DINOV2
+from biomedclip_jax.interop.formats.huggingface.mapping import activation, located
 from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
+from biomedclip_jax.support.fields import number, shown
 
 MASK_TOKEN = "embeddings.mask_token"
 IGNORED = {
@@ -53,6 +57,39 @@ def transformers_entries(config: ViTConfig, prefix: str = "", path: str = "image
     if c.registers:
         found.append(one(f"{path}registers", f"{prefix}embeddings.register_tokens", "batch1"))
     return found
+
+
+def is_dinov2(given: Mapping[str, Any]) -> bool:
+    """Whether a `config.json` is that of a DINOv2 of transformers."""
+    return given.get("model_type") in ("dinov2", "dinov2_with_registers")
+
+
+def read_config(given: Mapping[str, Any], where: str) -> ViTConfig:
+    """The tower that a `config.json` of transformers' DINOv2 describes. UserError for what the tower cannot be."""
+    kind = given.get("model_type")
+    if not is_dinov2(given):
+        expected = "'dinov2', 'dinov2_with_registers' or a config of timm's"
+        raise UserError(f"{where}: model_type = {shown(kind)}; expected {expected}, as the weights beside it are")
+    DINOV2.check(given, where)
+    width = number(given, "hidden_size", 768, where)
+    registers = number(given, "num_register_tokens", 4, where) if kind == "dinov2_with_registers" else 0
+    patch = number(given, "patch_size", 16 if registers else 14, where, least=1)
+    try:
+        return ViTConfig(
+            image_size=16 * patch,
+            patch_size=patch,
+            width=width,
+            depth=number(given, "num_hidden_layers", 12, where),
+            heads=number(given, "num_attention_heads", 12, where),
+            mlp_width=int(width * number(given, "mlp_ratio", 4.0, where)),
+            registers=registers,
+            position_on_registers=not registers,
+            layer_scale=True,
+            activation=activation(given, "gelu", where),
+            layer_norm_eps=number(given, "layer_norm_eps", 1e-6, where, least=0),
+        )
+    except UserError as error:
+        raise located(error, where) from None
 
 
 def config_json(config: ViTConfig) -> dict[str, Any]:

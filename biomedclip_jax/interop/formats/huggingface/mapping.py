@@ -4,15 +4,18 @@ Names are those on disk (`save_pretrained`), which transformers keeps stable whi
 Sources: transformers `modeling_bert.py`, `modeling_vit.py` (5.23) and their configuration files.
 """
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.config import BertConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, norm, one
+from biomedclip_jax.interop.formats.huggingface._fields import BERT, CXR_BERT
 from biomedclip_jax.interop.tensor_files import TensorFile
+from biomedclip_jax.support.fields import choice, number, shown
 
 BERT_IGNORED = {
     "*position_ids": "index buffer of older transformers versions",
@@ -25,6 +28,9 @@ _KNOWN_BERTS = {  # by width; their heads are 64 wide
     768: ("BiomedBERT-base", "PubMedBERT-base", "bert-base-uncased", "Bio_ClinicalBERT"),
     1024: ("BiomedBERT-large",),
 }
+
+# what a run may choose for itself: it shapes no parameter and is no part of the pretrained function
+_FREE = ("context_length", "pool", "dropout", "attention_dropout")
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 ACTIVATION_NAMES = {ours: theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
@@ -50,10 +56,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def activation(config: Mapping[str, Any], default: str, where: str) -> Any:
     """Our name of the `hidden_act` of a config. UserError if it is not supported."""
-    name = config.get("hidden_act", default)
-    if name not in _ACTIVATIONS:
-        raise UserError(f"{where}: hidden_act = {name!r} is not supported; supported: {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
+    return choice(config, "hidden_act", default, _ACTIVATIONS, where)
 
 
 # --- BERT ----------------------------------------------------------------------------------------------------------
@@ -81,39 +84,102 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
     depth = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
     if depth == 0:
         raise UserError(f"{folder}: no tensors {layer}*; expected a BERT text model ({name})")
-    found = next((f for f in (folder, Path(name)) if _is_bert(f / "config.json")), None)
+    found = next((f / "config.json" for f in (folder, Path(name)) if _is_bert(f / "config.json")), None)
     if found is not None:
-        config = read_json(found / "config.json")
+        config = _checked_bert(found)
     elif any(known in name for known in _KNOWN_BERTS.get(width, ())):
         config = {"num_attention_heads": width // 64}
     else:
         raise UserError(f"{folder}: the text model's config.json ({name}) is not here; put it into this folder")
+    sizes = {
+        "vocab_size": vocab_size,
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "intermediate_size": matrix("encoder.layer.0.intermediate.dense")[0],
+        "max_position_embeddings": positions,
+        "type_vocab_size": matrix("embeddings.token_type_embeddings")[0],
+    }
+    for field, size in sizes.items():
+        if config.get(field, size) != size:
+            raise UserError(
+                f"{found}: {field} = {shown(config[field])}, but the weights beside it have {size}; "
+                "put the config.json that belongs to these weights there"
+            )
+    return _bert_of(sizes | config, str(found))
+
+
+def _checked_bert(path: Path) -> dict[str, Any]:
+    """The config.json of a BERT. UserError for a field that would make it another model than the tower is."""
+    config = read_json(path)
+    (CXR_BERT if _is_cxr_bert(config) else BERT).check(config, str(path))
+    return config
+
+
+def _bert_of(config: Mapping[str, Any], where: str) -> BertConfig:
+    """The BERT of a config.json, with transformers' defaults for what it leaves out, except the number of heads."""
     heads = config.get("num_attention_heads")
-    if not isinstance(heads, int):
-        raise UserError(f"{found}/config.json: num_attention_heads = {heads!r}: expected a whole number")
-    return BertConfig(
-        vocab_size=vocab_size,
-        positions=positions,
-        context_length=min(256, positions),
-        token_types=matrix("embeddings.token_type_embeddings")[0],
-        width=width,
-        depth=depth,
-        heads=heads,
-        mlp_width=matrix("encoder.layer.0.intermediate.dense")[0],
-        dropout=config.get("hidden_dropout_prob", 0.1),
-        attention_dropout=config.get("attention_probs_dropout_prob", 0.1),
-        activation=activation(config, "gelu", str(found)),
-        layer_norm_eps=config.get("layer_norm_eps", 1e-12),
-        pad_id=config.get("pad_token_id", 0),
-    )
+    if isinstance(heads, bool) or not isinstance(heads, int):
+        raise UserError(f"{where}: num_attention_heads = {shown(heads)}: expected a whole number")
+    positions = number(config, "max_position_embeddings", 512, where, least=1)
+    try:
+        return BertConfig(
+            vocab_size=number(config, "vocab_size", 30_522, where),
+            positions=positions,
+            context_length=min(256, positions),
+            token_types=number(config, "type_vocab_size", 2, where),
+            width=number(config, "hidden_size", 768, where),
+            depth=number(config, "num_hidden_layers", 12, where),
+            heads=heads,
+            mlp_width=number(config, "intermediate_size", 3072, where),
+            dropout=number(config, "hidden_dropout_prob", 0.1, where),
+            attention_dropout=number(config, "attention_probs_dropout_prob", 0.1, where),
+            activation=activation(config, "gelu", where),
+            layer_norm_eps=number(config, "layer_norm_eps", 1e-12, where, least=0),
+            pad_id=number(config, "pad_token_id", 0, where),
+        )
+    except UserError as error:
+        raise located(error, where) from None
+
+
+def check_same_bert(folder: Path, config: BertConfig) -> None:
+    """UserError if the folder's config.json, where it has one, describes another model than `config`.
+
+    Heads, activation, epsilon and padding do not show in the shapes of the tensors.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    given = read_json(path)
+    kind = given.get("model_type", "bert")
+    if kind != "bert" and not _is_cxr_bert(given):
+        raise UserError(f"{path}: model_type = {shown(kind)}; expected a 'bert', as the config's text tower is")
+    check_equal(_bert_of(_checked_bert(path), str(path)), config, _FREE, str(path))
 
 
 def _is_bert(path: Path) -> bool:
     if not path.is_file():
         return False
     config = read_json(path)
+    return config.get("model_type") == "bert" or _is_cxr_bert(config)
+
+
+def _is_cxr_bert(config: Mapping[str, Any]) -> bool:
     # CXR-BERT is a BERT with a head of its own; BioViL-T's config names the class only
-    return config.get("model_type") in ("bert", "cxr-bert") or "CXRBertModel" in (config.get("architectures") or ())
+    return config.get("model_type") == "cxr-bert" or "CXRBertModel" in (config.get("architectures") or ())
+
+
+def located(error: UserError, where: str) -> UserError:
+    """The error with the file that it is about in front of it, unless it names that already."""
+    return error if str(error).startswith(where) else UserError(f"{where}: {error}")
+
+
+def check_equal(found: Any, config: Any, free: Collection[str], where: str) -> None:
+    """UserError that lists the fields in which two configs of a tower differ; free: those that a run chooses for itself."""
+    names = [f.name for f in dataclasses.fields(config) if f.name not in free]
+    different = [name for name in names if getattr(found, name) != getattr(config, name)]
+    if different:
+        listed = ", ".join(f"{name} = {getattr(found, name)!r} (config: {getattr(config, name)!r})" for name in different)
+        raise UserError(f"{where}: another model than the config asks for: {listed}; give the config the file's values")
 
 
 def bert_config_json(config: BertConfig) -> dict[str, Any]:

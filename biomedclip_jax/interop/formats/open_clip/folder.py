@@ -17,10 +17,11 @@ from biomedclip_jax.config import BertConfig, CLIPConfig, ViTConfig
 from biomedclip_jax.interop._mapping import from_params, to_params
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
 from biomedclip_jax.interop.formats.open_clip import mapping
-from biomedclip_jax.interop.formats.open_clip._timm import timm_name
-from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE, read_config, write_config
+from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE, read_config
+from biomedclip_jax.interop.formats.open_clip.timm import timm_name
+from biomedclip_jax.interop.formats.open_clip.write_config import write_config
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files
+from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files, tokenizer_options
 from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors, write_torch
 from biomedclip_jax.models import abstract_model
 
@@ -33,10 +34,10 @@ def read_open_clip(folder: Path) -> Model:
     config, preprocess = read_config(described, tensors, folder)
     custom_text = "text.token_embedding.weight" in tensors
     prefix = "text." if custom_text or isinstance(config.text, BertConfig) else ""
-    timm = "timm_model_name" in described["model_cfg"]["vision_cfg"]
+    timm = bool(described["model_cfg"]["vision_cfg"].get("timm_model_name"))
     table = mapping.entries(config, timm=timm, text_prefix=prefix)
     params, report = to_params(tensors, table, abstract_model(config)[1], mapping.IGNORED, path)
-    text_model = described["model_cfg"]["text_cfg"].get("hf_model_name", "")
+    text_model = described["model_cfg"]["text_cfg"].get("hf_model_name") or ""
     return Model(config, preprocess, params, folder, report, text_model, custom_text)
 
 
@@ -71,6 +72,8 @@ def described(model: Model, text_folder: Path) -> dict[str, Any]:
         name = str(text_folder.resolve())
     tokenizer = name if isinstance(model.config.text, BertConfig) else "tokenizer" if own else ""
     content = write_config(model.config, model.preprocess, name, tokenizer)
+    if options := tokenizer_options(model.tokenizer):
+        content["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = options
     if model.custom_text:
         content["model_cfg"]["custom_text"] = True
     return content

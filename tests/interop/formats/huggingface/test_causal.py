@@ -263,7 +263,8 @@ def test_another_model_than_the_config_asks_for_is_named(tmp_path: Path) -> None
     [
         (GPT2, {"activation_function": "relu"}, "activation_function = 'relu' is not supported"),
         (GPT2, {"scale_attn_weights": False}, "scale_attn_weights = False is not supported"),
-        (GPT2, {"n_layer": None}, "GPTConfig.depth = None: expected a whole number above 0"),
+        (GPT2, {"n_layer": None}, "config.json: n_layer = None: expected a whole number"),
+        (GPT2, {"n_layer": 0}, "config.json: GPTConfig.depth = 0: expected a whole number above 0"),
         (GPT2, {"model_type": "bloom"}, "model_type = 'bloom': expected 'gpt2' or 'llama'"),
         (LLAMA, {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rotary positions of type 'llama3'"),
         (LLAMA, {"attention_bias": True}, "attention_bias = True is not supported"),

@@ -228,11 +228,14 @@ def test_every_layout_gives_the_same_tower(tmp_path: Path, config: ViTConfig, si
 
 def test_what_is_no_such_tower(tmp_path: Path) -> None:
     written(tmp_path / "giant", SMALL, 70)
-    for config, expected in (
-        (PLAIN, "unknown tensors: embeddings.register_tokens"),
-        (dataclasses.replace(SMALL, depth=3), "18 tensors are missing: encoder.layer.2"),
-    ):
-        with pytest.raises(UserError, match=expected):
+    wrong = (PLAIN, dataclasses.replace(SMALL, depth=3))
+    for config, expected in zip(wrong, (r"registers = 4 \(config: 0\)", r"depth = 2 \(config: 3\)"), strict=True):
+        with pytest.raises(UserError, match=rf"giant/config\.json: another model than the config asks for: {expected}"):
+            image_tower(str(tmp_path / "giant"), config)
+    (tmp_path / "giant" / "config.json").unlink()
+    expected = ("unknown tensors: embeddings.register_tokens", "18 tensors are missing: encoder.layer.2")
+    for config, message in zip(wrong, expected, strict=True):
+        with pytest.raises(UserError, match=message):
             image_tower(str(tmp_path / "giant"), config)
     with pytest.raises(UserError, match="position_on_registers = False: expected True where there are no registers"):
         dataclasses.replace(PLAIN, position_on_registers=False)

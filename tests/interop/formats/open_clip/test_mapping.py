@@ -17,7 +17,7 @@ from biomedclip_jax.config import Sigmoid, Softmax
 from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
-from biomedclip_jax.interop.formats.open_clip._timm import timm_name
+from biomedclip_jax.interop.formats.open_clip.timm import timm_name
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.write import write_model
 from biomedclip_jax.losses import pair_loss

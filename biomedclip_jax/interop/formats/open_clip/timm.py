@@ -5,9 +5,12 @@ Source: timm `vision_transformer.py`.
 
 import dataclasses
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from biomedclip_jax.config import ImageConfig, ViTConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.fields import Fields, choice, number
 
 _WIDTHS = {  # timm's sizes: width, depth, heads, MLP width
     "tiny": (192, 12, 3, 768),
@@ -61,6 +64,62 @@ def vit_from_timm(name: str) -> ViTConfig:
         activation="quick_gelu" if quick else "gelu",
         layer_norm_eps=1e-5 if clip else 1e-6,
     )
+
+
+_RUN = "the run's own counts"
+_DROPPED = ("drop_rate", "pos_drop_rate", "patch_drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate")
+_CONFIG = Fields(
+    used=("architecture", "model_args"),
+    harmless={
+        **dict.fromkeys(("num_classes", "num_features", "label_names", "label_descriptions"), "of ImageNet's classifier"),
+        "global_pool": f"how tokens are pooled: {_RUN}",
+        "pretrained_cfg": f"how images were made in pretraining (size, crop, mean): {_RUN}, as in open_clip",
+    },
+)
+_ARGUMENTS = Fields(
+    used=("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "init_values", "reg_tokens", "pre_norm", "act_layer"),
+    harmless={
+        **dict.fromkeys(_DROPPED, "training only: what a run drops is its own"),
+        **dict.fromkeys(("img_size", "dynamic_img_size", "dynamic_img_pad", "strict_img_size"), "positions are resized"),
+        **dict.fromkeys(("global_pool", "fc_norm"), f"how tokens are pooled: {_RUN}"),
+        **dict.fromkeys(("weight_init", "fix_init"), "how weights begin"),
+        "num_classes": "of ImageNet's classifier",
+    },
+    only={
+        **dict.fromkeys(("qkv_bias", "proj_bias", "final_norm", "class_token"), (True,)),
+        **dict.fromkeys(("qk_norm", "scale_attn_norm", "scale_mlp_norm", "no_embed_class"), (False,)),
+        "in_chans": (3,),
+        "pos_embed": ("learn",),
+        "norm_layer": (None,),
+    },
+)
+_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+
+
+def timm_config(given: Mapping[str, Any], where: str) -> ViTConfig:
+    """The tower that a `config.json` of timm describes. UserError for what the tower cannot be."""
+    _CONFIG.check(given, where)
+    args = given.get("model_args") or {}
+    _ARGUMENTS.check(args, f"{where}: model_args")
+    name = str(given["architecture"])
+    try:
+        vit = vit_from_timm(re.sub(r"^deit_(?=[a-z]+_patch)", "vit_", name))  # DeiT's towers are ViTs, trained otherwise
+        patch, width = (number(args, *each, where) for each in (("patch_size", vit.patch_size), ("embed_dim", vit.width)))
+        return dataclasses.replace(
+            vit,
+            image_size=16 * patch,
+            patch_size=patch,
+            width=width,
+            depth=number(args, "depth", vit.depth, where),
+            heads=number(args, "num_heads", vit.heads, where),
+            mlp_width=int(width * number(args, "mlp_ratio", vit.mlp_width / vit.width, where)),
+            registers=number(args, "reg_tokens", vit.registers, where),
+            norm_pre=args.get("pre_norm", vit.norm_pre),
+            layer_scale=args["init_values"] is not None if "init_values" in args else vit.layer_scale,
+            activation=choice(args, "act_layer", vit.activation, _ACTIVATIONS, where),
+        )
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def timm_name(config: ImageConfig) -> str | None:
