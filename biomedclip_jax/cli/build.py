@@ -39,7 +39,8 @@ def add_build(actions: Any) -> None:
         "--licenses",
         nargs="+",
         metavar="CODE",
-        help="only articles under these, or `any` (default: CC0 'CC BY' 'CC BY-SA' 'CC BY-ND', which allow commercial use)",
+        help="only articles under these, or `any` such as 'CC BY-NC' 'public domain' (default: CC0 'CC BY' 'CC BY-SA' "
+        "'CC BY-ND', which allow commercial use)",
     )
     build.add_argument(
         "--replace",

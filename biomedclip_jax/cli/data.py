@@ -141,6 +141,8 @@ def _statistics(arguments: argparse.Namespace) -> None:
     see = None if arguments.model is None else _look(arguments.model)
     found = write_statistics(arguments.source, out, arguments.tokenizer, workers, columns, see)
     print(f"{out / 'index.html'}: {sum(found.pairs.values()):,} pairs, {found.panels:,} of them panels")
+    for reason, number in (found.left_out or {}).get("pairs", {}).items():
+        print(f"  {number:,} more pairs are left out: {reason}")
     for unit, numbers in found.caption.items():
         print(f"  {unit + ' of a caption':28s} median {numbers.median:,}, mean {numbers.mean:,}")
     for limit, share in found.tokens.share_over.items() if found.tokens is not None else ():

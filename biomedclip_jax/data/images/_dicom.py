@@ -78,11 +78,12 @@ def _require_pixels(dataset: "Dataset", path: str | Path) -> None:
 def _shown(dataset: "Dataset", path: str | Path) -> np.ndarray:
     """uint8 [H,W] or [H,W,3] of the frame that stands for the file."""
     _dicom_jpeg.correct_colour_space(dataset)
+    unused_bits = _count_all_bits(dataset)
     frames = int(dataset.get("NumberOfFrames") or 1)
-    pixels = _frame(dataset, 0, path)
+    pixels = _frame(dataset, 0, path, unused_bits)
     if frames > 1 and count_shades(pixels) == 1:
         for index in dict.fromkeys((frames // 2, 3 * frames // 4, frames // 4, frames - 1)):
-            other = _frame(dataset, index, path)
+            other = _frame(dataset, index, path, unused_bits)
             if count_shades(other) > 1:
                 say_some(f"{path}: the first of its {frames} frames has one shade: frame {index + 1} is used")
                 pixels = other
@@ -93,13 +94,29 @@ def _shown(dataset: "Dataset", path: str | Path) -> np.ndarray:
     return pixels
 
 
-def _frame(dataset: "Dataset", index: int, path: str | Path) -> np.ndarray:
+def _count_all_bits(dataset: "Dataset") -> int:
+    """How many unused bits are below the stored ones, as in files of old devices; they count as stored from here on.
+
+    pydicom takes what is stored for the lowest bits, and sets all above them to 0 (an overlay may hide there).
+    """
+    high, bits = dataset.get("HighBit"), dataset.get("BitsStored")
+    if high is None or bits is None or dataset.get("PixelRepresentation") or dataset.file_meta.TransferSyntaxUID.is_compressed:
+        return 0
+    if not bits <= high < dataset.BitsAllocated:
+        return 0
+    dataset.BitsStored = high + 1
+    return high + 1 - bits
+
+
+def _frame(dataset: "Dataset", index: int, path: str | Path, unused_bits: int) -> np.ndarray:
     """uint8 [H,W] or [H,W,3]."""
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
 
     # YBR_FULL and YBR_FULL_422 come out as RGB
     stored = pixel_array(dataset, index=index, decoding_plugin=_dicom_jpeg.plugin_for(dataset))
+    if unused_bits and int(stored.max()) >> (dataset.BitsStored - unused_bits):  # else HighBit is wrong
+        stored = stored >> unused_bits
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(stored, dataset)[..., :3]

@@ -51,7 +51,6 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: str | Path) -
     the photometric interpretation, as in DCMTK and dcm4che; without that element MONOCHROME1 does. Padding and pixels that
     are no numbers are black. Overlays are not drawn.
     """
-    stored = _without_overlay(stored, dataset)
     padding = _padding(stored, dataset)
     if stored.dtype.kind == "f":
         padding |= ~np.isfinite(stored)
@@ -131,21 +130,6 @@ def _table(dataset: "Dataset", sequence: str) -> _Table | None:
     one_byte_each = bits <= 8 and len(content) < 2 * count
     entries = np.frombuffer(content[: len(content) // 2 * 2], np.uint8 if one_byte_each else f"{order}u2")[:count]
     return _Table(first, bits, entries) if len(entries) > 1 and 0 < bits <= 16 else None
-
-
-def _without_overlay(stored: np.ndarray, dataset: "Dataset") -> np.ndarray:
-    """Integers without the bits of an overlay that is hidden in the unused ones (retired, and of old devices)."""
-    bits = int(dataset.get("BitsStored") or 0)
-    if stored.dtype.kind == "f" or not 0 < bits < 8 * stored.dtype.itemsize:
-        return stored
-    hidden = any(
-        (group, 0x0102) in dataset and (group, 0x3000) not in dataset and int(dataset[group, 0x0102].value or 0) >= bits
-        for group in range(0x6000, 0x6020, 2)
-    )
-    if not hidden:
-        return stored
-    unused = 8 * stored.dtype.itemsize - bits
-    return (stored << unused) >> unused  # keeps the sign
 
 
 def _padding(stored: np.ndarray, dataset: "Dataset") -> np.ndarray:

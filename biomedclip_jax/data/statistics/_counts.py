@@ -30,7 +30,8 @@ _PAIRS_A_PART = 10_000
 class Counts:
     """Counts of whole pictures by a property; panels, which repeat what their figure has, are only counted as pairs.
 
-    articles: of each year, 0 where it is unknown. vocabulary: words of a sample of captions, in small letters.
+    articles: of each year, 0 where it is unknown. vocabulary: words of the captions of a sample of articles, in small
+    letters, once for each article that has them; of a source without articles each caption is one.
     """
 
     pairs: Counter[str] = field(default_factory=Counter)  # by split, panels included
@@ -48,6 +49,8 @@ class Counts:
     licenses: Counter[str] = field(default_factory=Counter)
     vocabulary: Counter[str] = field(default_factory=Counter)
     sampled: Counter[bool] = field(default_factory=Counter)  # captions in that sample, and not
+    sources: Counter[bool] = field(default_factory=Counter)  # articles in that sample, or captions that are of none
+    left_out: Counter[str] = field(default_factory=Counter)  # pairs that cannot be used, by reason; counted nowhere else
 
     def add(self, other: "Counts") -> None:
         """Add the counts of another part of the data."""
@@ -69,6 +72,7 @@ class CountedRecord:
     references: int | None = None
     license: str | None = None
     in_sub_article: bool | None = None
+    unusable: str = ""  # the reason why the pair cannot be used
 
     @staticmethod
     def of(features: Mapping[str, Any]) -> "CountedRecord":
@@ -150,12 +154,15 @@ class SomePairs:
 
         pairs = open_pairs(self.source, *self.columns)
         for index in range(self.start, self.stop):
-            pair = pairs[index]
+            reason = "row unreadable"
             try:
+                pair = pairs[index]
+                reason = "image unreadable"
                 width, height = image_size(pair.image, pair.name)
             except UserError as error:
-                say_some(f"{error}; its size is not counted")
-                width = height = None
+                say_some(f"{error}; left out")
+                yield CountedRecord("", "", unusable=reason)
+                continue
             yield CountedRecord(pair.captions[0], pair.name, width=width, height=height)
 
 
@@ -197,7 +204,11 @@ def count_part(part: Part, tokenizer: Path | None, share: float) -> Counts:
     tokens_of = token_counter(tokenizer) if tokenizer else None
     waiting: list[str] = []
     article = None
+    said = _Words(counts, share)
     for record in part.records():
+        if record.unusable:
+            counts.left_out[record.unusable] += 1
+            continue
         counts.pairs[part.split] += 1
         if record.panel:
             counts.panels[part.split] += 1
@@ -205,7 +216,8 @@ def count_part(part: Part, tokenizer: Path | None, share: float) -> Counts:
         if record.pmcid != article:  # its pairs stand together
             article = record.pmcid
             counts.articles[int(record.year)] += 1
-        _count_record(counts, record, share)
+        _count_record(counts, record)
+        said.add(record)
         waiting.append(record.caption)
         if tokens_of and len(waiting) == _BATCH:
             counts.tokens.update(tokens_of(waiting))
@@ -213,10 +225,39 @@ def count_part(part: Part, tokenizer: Path | None, share: float) -> Counts:
             waiting.clear()
     if tokens_of and waiting:
         counts.tokens.update(tokens_of(waiting))
+    said.end_article()
     return counts
 
 
-def _count_record(counts: Counts, record: CountedRecord, share: float) -> None:
+class _Words:
+    """Counts the words of a share of the articles, each once an article: one that shows its 40 gels speaks once of gels."""
+
+    def __init__(self, counts: Counts, share: float):
+        self._counts, self._share = counts, share
+        self._article: str | None = None
+        self._words: set[str] = set()
+
+    def add(self, record: CountedRecord) -> None:
+        """Count a caption; those of an article stand together."""
+        article = record.pmcid or f"{record.pair_id}\0{record.caption}"
+        digest = hashlib.sha256(article.encode("utf-8", "surrogatepass")).digest()
+        chosen = int.from_bytes(digest[:6], "big") < self._share * 2**48
+        if article != self._article:
+            self.end_article()
+            self._article = article
+            self._counts.sources[chosen] += 1
+        self._counts.sampled[chosen] += 1
+        if chosen:
+            self._words.update(_WORD.findall(record.caption.lower()))
+
+    def end_article(self) -> None:
+        """Count the words of the article that was read last."""
+        plurals = {word for word in self._words if word.endswith("s") and word[:-1] in self._words}
+        self._counts.vocabulary.update(self._words - plurals)
+        self._words.clear()
+
+
+def _count_record(counts: Counts, record: CountedRecord) -> None:
     caption = record.caption
     counts.characters[len(caption)] += 1
     counts.words[len(caption.split())] += 1
@@ -232,11 +273,6 @@ def _count_record(counts: Counts, record: CountedRecord, share: float) -> None:
         counts.licenses[record.license or "none stated"] += 1
     if record.in_sub_article is not None:
         counts.in_sub_articles[bool(record.in_sub_article)] += 1
-    digest = hashlib.sha256(f"{record.pair_id}\0{caption}".encode()).digest()
-    chosen = int.from_bytes(digest[:6], "big") < share * 2**48
-    counts.sampled[chosen] += 1
-    if chosen:
-        counts.vocabulary.update(_WORD.findall(caption.lower()))
 
 
 def count(parts: Sequence[Part], tokenizer: Path | None, workers: int) -> Counts:

@@ -31,7 +31,7 @@ class Numbers:
 
     mean: float
     min: int
-    median: int
+    median: float
     p90: int
     p99: int
     max: int
@@ -45,7 +45,7 @@ class Numbers:
         return Numbers(
             mean=round(sum(value * n for value, n in values.items()) / total, 2),
             min=min(values),
-            median=_quantile(values, 0.5),
+            median=_median(values),
             p90=_quantile(values, 0.9),
             p99=_quantile(values, 0.99),
             max=_quantile(values, 1.0),
@@ -80,7 +80,8 @@ class Statistics:
     articles: dict[str, int] | None  # by year, or "unknown"
     in_sub_articles: int | None
     captions_read: int  # for the frequent words
-    frequent_words: dict[str, int]
+    articles_read: int  # that these are of; as many as captions where the source has no articles
+    frequent_words: dict[str, int]  # in how many of them each is
     left_out: dict[str, dict[str, int]] | None = None  # of a build: reasons for "articles" and "pictures"
     types_seen: TypesSeen | None = None  # by a model's look at the pictures
 
@@ -116,7 +117,11 @@ class Statistics:
             "licenses": self.licenses,
             "articles": articles,
             "in sub-articles": self.in_sub_articles,
-            "words": {"captions read": self.captions_read, "most frequent": self.frequent_words},
+            "words": {
+                "captions read": self.captions_read,
+                "articles read": self.articles_read,
+                "most frequent": self.frequent_words,
+            },
             "left out": self.left_out,
         }
         return {name: part for name, part in parts.items() if part is not None}
@@ -153,6 +158,7 @@ def summarize(
         articles=articles,
         in_sub_articles=counts.in_sub_articles[True] if counts.in_sub_articles else None,
         captions_read=counts.sampled[True],
+        articles_read=counts.sources[True],
         frequent_words=_frequent(counts.vocabulary),
         left_out=left_out,
     )
@@ -173,6 +179,12 @@ def _round_up(width: float) -> int:
     """The next of 1, 2, 5, 10, 20, 50 ..."""
     power = 10 ** max(0, len(str(int(width))) - 1)
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width)
+
+
+def _median(values: Counter[int]) -> float:
+    """The value in the middle; of an even number of values the mean of the two in the middle, whole where that is whole."""
+    below, above = _quantile(values, 0.5), -_quantile(Counter({-value: n for value, n in values.items()}), 0.5)
+    return below if below == above else (below + above) // 2 if (below + above) % 2 == 0 else (below + above) / 2
 
 
 def _quantile(values: Counter[int], q: float) -> int:

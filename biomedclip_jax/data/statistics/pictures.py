@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.pairs import ImageOf, Pairs
+from biomedclip_jax.data.statistics._fonts import fonts_for
 from biomedclip_jax.data.statistics._summary import Numbers, Statistics
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
@@ -151,10 +152,14 @@ def _cloud(words: Mapping[str, int]) -> Any:
         from wordcloud import WordCloud
     except ImportError:
         return None
-    import matplotlib
-
+    fonts = fonts_for(words)
+    if len(fonts.families) > 2:  # a cloud has one font: the base alone, without the words that it lacks
+        fonts = fonts_for(words, [])
+    words = {word: n for word, n in words.items() if fonts.fit(word) == word}
+    if not words:
+        return None
     cloud = WordCloud(
-        font_path=str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"),
+        font_path=str(fonts.path),
         width=1400,
         height=640,
         background_color="white",
@@ -201,7 +206,9 @@ def write_preview(pairs: Pairs, path: Path, count: int = 16, seed: int = 0) -> l
         axes.imshow(np.asarray(image.convert("RGB")))
         more = len(texts.captions) - 1
         caption = texts.captions[0] + (f" (+ {more} more)" if more else "") + (f" [{texts.label}]" if texts.label else "")
-        axes.set_title(_wrapped(f"{index + 1}: {caption}", _LINES), fontsize=7, loc="left", parse_math=False)
+        title = _wrapped(f"{index + 1}: {caption}", _LINES)
+        fonts = fonts_for([title])
+        axes.set_title(fonts.fit(title), fontsize=7, loc="left", parse_math=False, fontfamily=fonts.families)
     write_file(path, lambda partial: figure.savefig(partial, format="png", metadata={"Software": None}))
     return chosen
 

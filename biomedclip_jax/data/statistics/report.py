@@ -42,8 +42,12 @@ def write_statistics(
     parts = parts_of(source, columns)
     counts = count(parts, tokenizer, workers)
     if not counts.pairs:
-        raise UserError(f"{source}: no pairs here")
-    statistics = summarize(counts, source, tokenizer, _left_out(Path(source) / "summary.json"))
+        unusable = counts.left_out.total()
+        raise UserError(f"{source}: none of its {unusable:,} pairs can be used" if unusable else f"{source}: no pairs here")
+    left_out = _left_out(Path(source) / "summary.json")
+    if counts.left_out:
+        left_out = (left_out or {}) | {"pairs": dict(counts.left_out.most_common())}
+    statistics = summarize(counts, source, tokenizer, left_out)
     if see is not None:
         pictures = chain.from_iterable(map(captioned_pictures, parts))
         statistics = replace(statistics, types_seen=see(pictures, sum(part.count for part in parts)))
@@ -79,7 +83,12 @@ def write_page(statistics: Statistics, pictures: Mapping[str, Path], path: Path)
     for name, picture in pictures.items():
         parts += [html_page.heading(name), html_page.picture(name, picture)]
         if name.startswith("Words"):
-            parts.append(html_page.paragraph(f"of {statistics.captions_read:,} captions"))
+            parts.append(
+                html_page.paragraph(
+                    f"By the number of articles that have them, of {statistics.articles_read:,} with "
+                    f"{statistics.captions_read:,} captions; without articles each caption counts for itself."
+                )
+            )
         if name.startswith("Types"):
             parts += _types(statistics)
     html_page.write_page(path, f"Statistics of {statistics.source}", parts)

@@ -1,7 +1,7 @@
 """Results as LAION-AI/CLIP_benchmark writes them: JSON files, which `clip_benchmark build` joins into a CSV.
 
-Source: its `cli.py: run` (the object) and `metrics/` (names and meaning of the numbers). What it does not know, such as
-the weights and the command, stands beside its own fields and becomes columns of the CSV.
+Source: its `cli.py: run` (the object) and `metrics/` (names and meaning of the numbers). What it does not know, such
+as the weights and the command, stands beside its own fields and becomes columns of the CSV.
 """
 
 import dataclasses

@@ -221,6 +221,16 @@ def test_an_overlay_in_the_unused_bits_is_not_shown(tmp_path):
     assert off(path, SHADES) == 0
 
 
+@pytest.mark.parametrize("left_aligned", [True, False])
+def test_high_bit_that_is_not_the_last_one_stored(tmp_path, left_aligned):
+    window = {"WindowCenter": 1000, "WindowWidth": 700}
+    path = write(tmp_path / "a.dcm", RAMP << 4 if left_aligned else RAMP, **TWELVE, **window)
+    dataset = pydicom.dcmread(path)
+    dataset.HighBit = 15  # wrong of the other one
+    dataset.save_as(path)
+    assert shown(path) == shown(write(tmp_path / "b.dcm", RAMP, **TWELVE, **window))
+
+
 # --- frames
 
 

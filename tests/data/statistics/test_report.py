@@ -4,10 +4,13 @@ import base64
 import io
 import json
 import re
+import unicodedata
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import tifffile
@@ -16,6 +19,8 @@ from PIL import Image
 from biomedclip_jax.cli import main
 from biomedclip_jax.data.statistics import _counts as statistics_counts
 from biomedclip_jax.data.statistics._counts import BuildShard, count, count_part, parts_of
+from biomedclip_jax.data.statistics._fonts import _signs, fonts_for
+from biomedclip_jax.data.statistics._summary import Numbers
 from biomedclip_jax.data.statistics.captioned import captioned_pictures
 from biomedclip_jax.data.statistics.report import write_statistics
 from biomedclip_jax.errors import UserError
@@ -109,8 +114,8 @@ def test_everything_is_counted(build: Path, vocabulary: Path, tmp_path: Path) ->
         2 / 6, abs=0.01
     )
     frequent = found["words"]["most frequent"]
-    assert next(iter(frequent)) == "tumour" and frequent["tumour"] == 62, "with its plurals"
-    assert "the" not in frequent and found["words"]["captions read"] == 6
+    assert frequent["tumour"] == frequent["cells"] == 2, "articles, with its plurals"
+    assert "the" not in frequent and found["words"]["captions read"] == 6 and found["words"]["articles read"] == 4
 
 
 def test_histograms_hold_everybody(build: Path, tmp_path: Path) -> None:
@@ -197,9 +202,38 @@ def test_sizes_of_whatever_load_image_reads(tmp_path: Path, capfd: pytest.Captur
     flags = ["--out", str(tmp_path / "s"), "--workers", "1"]
     assert main(["data", "statistics", str(tmp_path / "t.csv"), *flags]) == 0
     found = json.loads((tmp_path / "s" / "statistics.json").read_text())
-    assert found["pairs"] == {"all": 3} and found["image"]["width"]["max"] == 11 and found["image"]["height"]["max"] == 7
-    said = [line for line in capfd.readouterr().err.splitlines() if "size is not counted" in line]
-    assert len(said) == 1 and "2.png" in said[0]
+    assert found["pairs"] == {"all": 2} and found["image"]["width"]["max"] == 11 and found["image"]["height"]["max"] == 7
+    assert found["left out"] == {"pairs": {"image unreadable": 1}}
+    output = capfd.readouterr()
+    said = [line for line in output.err.splitlines() if "left out" in line]
+    assert len(said) == 1 and "2.png" in said[0] and "1 more pairs are left out: image unreadable" in output.out
+    for name in ("0.tif", "1.png"):
+        (tmp_path / name).unlink()
+    assert main(["data", "statistics", str(tmp_path / "t.csv"), *flags]) == 2
+    assert "none of its 1 pairs can be used" in capfd.readouterr().err
+
+
+def test_the_median_of_an_even_number_lies_between() -> None:
+    assert Numbers.of(Counter([1, 2, 3, 10])).median == 2.5
+    assert Numbers.of(Counter([1, 2, 4, 10])).median == 3
+    assert Numbers.of(Counter([1, 2, 2, 10])).median == Numbers.of(Counter([1, 2, 10])).median == 2
+    generator = np.random.default_rng(0)
+    for size in range(1, 30):
+        values = generator.integers(-5, 9, size)
+        assert Numbers.of(Counter(values.tolist())).median == np.median(values)
+
+
+def test_signs_that_no_font_shows_are_said(capfd: pytest.CaptureFixture[str]) -> None:
+    latin = fonts_for(["Größe \u03b1 \u2264 5\n"], [])
+    assert (latin.families, latin.unshown) == (["DejaVu Sans"], frozenset())
+    fonts = fonts_for(["\u80ba\u708e of 3"], [])
+    assert fonts.fit("\u80ba\u708e of 3") == "\ufffd\ufffd of 3"
+    assert "no font here shows 2 of the signs (U+708E, U+80BA)" in capfd.readouterr().err
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    own = _signs(str(folder / "STIXGeneral.ttf")) - _signs(str(folder / "DejaVuSans.ttf"))
+    sign = min(sign for sign in own if unicodedata.category(sign)[0] in "LS")
+    fonts = fonts_for([f"a {sign}"], [str(folder / "STIXGeneral.ttf")])
+    assert fonts.families == ["DejaVu Sans", "STIXGeneral"] and fonts.fit(sign) == sign
 
 
 def test_the_command(build: Path, vocabulary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,18 +4,25 @@ Of the pictures of a whole build, `find_duplicates` tells which are the same as 
 the eye.
 """
 
+import contextlib
 import hashlib
 import io
 import itertools
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.images.load import load_image
+from biomedclip_jax.data.images.load import image_size, load_image, quiet_readers
 from biomedclip_jax.errors import UserError
 
 QUALITY = 95  # of JPEG, at full colour resolution: red and blue lines of charts stay sharp
+MAX_ASPECT = 20  # of the longer side to the shorter; reduced to 512 pixels the shorter one would have 25
+_PIXELS_IN_FLIGHT = 60_000_000  # of pictures that one process decodes side by side: 240 MB
+_STRIP = 4_000_000  # pixels that are converted at once
+_GAP = 3.0  # a picture is reduced by averages to this many times the size that is wanted, then finely
 HASH_SIDE = 16  # the perceptual hash has HASH_SIDE ** 2 bits
 DISTANCE = 10  # bits of 256 in which perceptual hashes of the same picture, compressed or sized differently, may differ
 _LARGEST_GROUP = 4_000  # in a larger group of pictures that share a piece of their hash only neighbours are compared
@@ -38,21 +45,134 @@ class Picture:
     look: np.ndarray
 
 
+# glibc keeps what is freed in blocks of Pillow's usual 16 MB for the thread that had it, gigabytes with four threads;
+# blocks of more than 32 MB go back to the system
+Image.core.set_block_size(2**26)
+
+
+class PictureError(UserError):
+    """A picture that is not used. reason: one of a few, to be counted."""
+
+    def __init__(self, reason: str, message: str):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.reason, str(self))
+
+
+class _Budget:
+    """Lets threads decode side by side until their pictures have `most` pixels together; a larger one is alone."""
+
+    def __init__(self, most: int):
+        self._most, self._taken, self._changed = most, 0, threading.Condition()
+
+    @contextlib.contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken == 0 or self._taken + pixels <= self._most)
+            self._taken += pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_in_flight = _Budget(_PIXELS_IN_FLIGHT)
+
+
 def make_picture(data: bytes, name: str, max_side: int, min_side: int) -> Picture:
     """Decode, check and, if its longer side is above `max_side` pixels, reduce. An RGB JPEG that is small enough is
     kept as is.
 
-    Transparent parts become white, as on paper. Raises UserError, naming the file, for what is not an image, is
-    damaged, is a decompression bomb, or has a side below `min_side` pixels.
+    Transparent parts become white, as on paper. Raises PictureError, naming the file, for what is not an image, is
+    damaged, is a decompression bomb, has a side below `min_side` pixels, or is over MAX_ASPECT times as long as wide.
     """
-    image = load_image(data, name)
-    width, height = image.size
-    if min(width, height) < min_side:
-        raise UserError(f"{name}: {width} x {height} pixels; expected at least {min_side} on the shorter side")
-    kept = data if image.format == "JPEG" and image.mode == "RGB" and max(width, height) <= max_side else None
-    image = on_white(image)
-    reduce(image, max_side)
+    with decoding(data, name) as (width, height):
+        shorter, longer = sorted((width, height))
+        if shorter < min_side:
+            raise PictureError(
+                "image too small", f"{name}: {width} x {height} pixels; expected at least {min_side} on the shorter side"
+            )
+        if longer > MAX_ASPECT * shorter:
+            raise PictureError(
+                "image too narrow", f"{name}: {width} x {height} pixels; expected at most {MAX_ASPECT} times as long as wide"
+            )
+        image = _decoded(data, name, max_side)
+        kept = data if image.format == "JPEG" and image.mode == "RGB" and longer <= max_side else None
+        image = _reduced_rgb(image, (width, height), max_side)
     return Picture(kept or encode(image), width, height, hashlib.sha256(data).digest(), look(image))
+
+
+@contextlib.contextmanager
+def decoding(data: bytes, name: str) -> Iterator[tuple[int, int]]:
+    """Wait until there is room for a picture's pixels, in this process, and yield its width and height.
+
+    PictureError for what cannot be decoded inside the block, or not be told apart from its first bytes.
+    """
+    try:
+        width, height = image_size(data, name)
+        with _in_flight.take(width * height):
+            yield width, height
+    except PictureError:
+        raise
+    except UserError as error:
+        no_memory = isinstance(error.__cause__, MemoryError)
+        reason = "image too large for the memory" if no_memory else "image unreadable"
+        raise PictureError(reason, str(error)) from error
+    except MemoryError as error:
+        raise PictureError(
+            "image too large for the memory", f"{name}: too large for the memory; use fewer --workers"
+        ) from error
+
+
+def _decoded(data: bytes, name: str, max_side: int) -> Image.Image:
+    """As `load_image` gives it; a JPEG that is much too large is decoded at a half, a quarter or an eighth of its size."""
+    if data.startswith(b"\xff\xd8"):
+        with quiet_readers(), contextlib.suppress(Exception):  # then `load_image` knows what is wrong
+            image = Image.open(io.BytesIO(data), formats=("JPEG",))
+            size = _fitting(image.size, int(_GAP * max_side))
+            if size < image.size and image.draft(None, size) is not None:
+                return load_image(image, name)
+    return load_image(data, name)
+
+
+def _fitting(size: tuple[int, int], most: int) -> tuple[int, int]:
+    """The size at which the longer side has `most` pixels, or the size as it is."""
+    share = min(1.0, most / max(size))
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
+
+
+def _reduced_rgb(image: Image.Image, original: tuple[int, int], max_side: int) -> Image.Image:
+    """As RGB with the longer side at most `max_side`: what `on_white` and Pillow's `thumbnail` give, without a copy of
+    all pixels.
+    """
+    wanted = _fitting(original, max_side)
+    if image.size == wanted:
+        return on_white(image)
+    # as Pillow: averages of whole pixels first, by a factor that leaves _GAP times what is wanted; here strip by strip
+    across, down = (max(1, int(side / goal / _GAP)) for side, goal in zip(image.size, wanted, strict=True))
+    smaller = _shrunk(image, across, down)
+    box = (0.0, 0.0, image.width / across, image.height / down)
+    return smaller.resize(wanted, Image.Resampling.BICUBIC, box)
+
+
+def _shrunk(image: Image.Image, across: int, down: int) -> Image.Image:
+    """As RGB on white, each pixel the mean of `across` x `down`; never more than a strip of it is converted at once."""
+    width, height = image.size
+    smaller = Image.new("RGB", (-(-width // across), -(-height // down)))
+    rows = max(1, _STRIP // width // down) * down
+    for top in range(0, height, rows):
+        strip = on_white(image.crop((0, top, width, min(top + rows, height))))
+        smaller.paste(strip.reduce((across, down)), (0, top // down))
+    return smaller
+
+
+def whole_rgb(image: Image.Image) -> Image.Image:
+    """As `on_white`, with one copy of the pixels."""
+    return _shrunk(image, 1, 1)
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -66,7 +186,7 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def reduce(image: Image.Image, max_side: int) -> None:
     """Make an image smaller, in place, if its longer side is above `max_side` pixels."""
-    image.thumbnail((max_side, max_side), reducing_gap=3.0)
+    image.thumbnail((max_side, max_side), reducing_gap=_GAP)
 
 
 def encode(image: Image.Image) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.pmc._description import ArticleDescription, FigureDescription, describe
-from biomedclip_jax.data.pmc.build._pictures import Picture, encode, make_picture, on_white, reduce
+from biomedclip_jax.data.pmc.build._pictures import Picture, PictureError, decoding, encode, make_picture, reduce, whole_rgb
 from biomedclip_jax.data.pmc.build.record import Record
 from biomedclip_jax.data.pmc.figure_types import figure_type
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
@@ -95,8 +95,8 @@ def _pairs_of_figure(
             data = files.read(name)
             picture = make_picture(data, name, filters.max_side, filters.min_side)
         except UserError as error:
-            small = "on the shorter side" in str(error)
-            yield Reject("picture", "image too small" if small else "image unreadable", files.key, pair_id, name, str(error))
+            why = error.reason if isinstance(error, PictureError) else "image unreadable"
+            yield Reject("picture", why, files.key, pair_id, name, str(error))
             continue
         record = _record(article, figure, picture, caption, kind, pair_id, license)
         yield Pair(picture, record, tuple(_panels(data, name, record, filters)) if filters.panels else ())
@@ -172,11 +172,12 @@ def _panels(data: bytes, name: str, whole: Record, filters: Filters) -> Iterator
     """A record for each panel whose part of the caption is known; cut out of the original, then reduced."""
     from biomedclip_jax.data.pmc.panels import compound
 
-    image = on_white(load_image(data, name))
-    for part in compound.match_panels(image, whole.caption):
-        panel = image.crop(part.box)
-        size = panel.size
-        if min(size) < filters.min_side:
-            continue
-        reduce(panel, filters.max_side)
-        yield whole.of_panel(part.label, part.caption, encode(panel), size)
+    with decoding(data, name):
+        image = whole_rgb(load_image(data, name))
+        for part in compound.match_panels(image, whole.caption):
+            panel = image.crop(part.box)
+            size = panel.size
+            if min(size) < filters.min_side:
+                continue
+            reduce(panel, filters.max_side)
+            yield whole.of_panel(part.label, part.caption, encode(panel), size)

@@ -61,7 +61,7 @@ def read_caption(element: etree._Element | None) -> Caption:
         inside = child(caption, "label")
         if inside is not None and (label in (None, "") or _same(label or "", text_of(inside))):
             label = label or text_of(inside)
-            leave_out.append(inside)
+            leave_out.add(inside)
         heading, texts = caption_parts(caption, leave_out)
         if title is None and not paragraphs:
             title = heading
@@ -101,7 +101,7 @@ def _in_one_language(elements: Sequence[etree._Element], parent: etree._Element)
 _LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
-def _other_languages(caption: etree._Element) -> list[etree._Element]:
+def _other_languages(caption: etree._Element) -> set[etree._Element]:
     """The children of a caption that say the same in another language than those that are taken."""
     parts = [part for part in caption if isinstance(part.tag, str)]
     titles = [part for part in parts if local_name(part.tag) == "title"]
@@ -109,7 +109,7 @@ def _other_languages(caption: etree._Element) -> list[etree._Element]:
     taken = {*_in_one_language(titles, caption), *_in_one_language(others, caption)}
     if any(part.get(_LANG, "")[:2].lower() == "en" for part in taken):  # a title in one language, the text in English
         taken = {part for part in taken if part.get(_LANG, "en")[:2].lower() == "en"}
-    return [part for part in (*titles, *others) if part not in taken]
+    return {*titles, *others} - taken
 
 
 def _divided(label: str | None, parts: list[str]) -> tuple[str | None, list[str]]:

@@ -61,7 +61,7 @@ _PUBLISHER = (
 _SOURCE = re.compile(
     rf"\W*(?:(?:our|the|an?|their|his|her|its|ref(?:erence)?s?\.?|previous\w*|original\w*|work\w*|stud\w+|paper\w*|article\w*"
     rf"|publication\w*|report\w*|figures?|figs?\.?|of|by|in|see|figure\s+\w+|\d+\w?|[–-])[\s,:]+)*"
-    rf"(?:\[|\(\s*\d{{1,3}}\s*[,)–-]|ref(?:erence)?s?\.?\s*\d|doi\b|[A-Z][\w'’-]+(?:\s+[A-Z]\w*\.?)*"
+    rf"(?:\[|\(\s*\d{{1,3}}\s*[,)–-]|ref(?:erence)?s?\.?\s*\d|doi\b|\(?[A-Z][\w'’-]+(?:\s+[A-Z]\w*\.?)*"
     rf"(?:\s*\[|,?\s+(?:et\s+al|and\s+(?:co-?workers|colleagues|[A-Z])|&)|,?\s*\(?(?:19|20)\d\d)"
     rf"|.{{0,80}}?(?:\bet\s+al\b|\[\d|{_PUBLISHER}))",
 )
@@ -79,7 +79,8 @@ _WITH_PERMISSION = re.compile(
 )
 _PERMISSION_TO = re.compile(
     r"\bpermissions?\b[^.;]{0,60}\b(?:re-?print|reproduc|re-?publi[sc]|re-?use|adapt|use\s+(?:of\s+)?(?:the|this|these)\s+(?:figure|image|photo|picture|illustration|material))"
-    r"|\b(?:publisher|copyright\s+(?:holder|owner))s?\b[^.;]{0,60}\bpermission|\bpermission\b[^.;]{0,60}\b(?:publisher|copyright\s+(?:holder|owner))",
+    r"|\b(?:publisher|copyright\s+(?:holder|owner))s?\b[^.;]{0,60}\bpermission|\bpermission\b[^.;]{0,60}\b(?:publisher|copyright\s+(?:holder|owner))"
+    rf"|\bpermission\s+(?:was\s+|is\s+|kindly\s+)*(?:granted|given|obtained|received)\s+(?:by|from)\s+(?:the\s+)?{_PUBLISHER}",
     re.IGNORECASE,
 )
 _TO_SHOW = re.compile(
@@ -172,7 +173,9 @@ def _hits(text: str) -> Iterator[_Hit]:
         others = re.match(
             rf"\W*(?:(?:19|20)\d\d\W*)?(?:by\s+|of\s+)?{_AUTHORS}", text[match.end() : match.end() + 60], re.IGNORECASE
         )
-        if others is None and not _NO_COPYRIGHT.search(_before(text, match.start())):
+        before = _before(text, match.start())
+        others = others or re.search(rf"\b{_AUTHORS}\s+(?:\w+\s+){{0,3}}\Z", before, re.IGNORECASE)
+        if others is None and not _NO_COPYRIGHT.search(before):
             yield _Hit(*match.span())
     for match in _COURTESY.finditer(text):
         after = text[match.end() : match.end() + 60]
@@ -180,7 +183,9 @@ def _hits(text: str) -> Iterator[_Hit]:
         if own is None and not _is_of_no_picture(_before(text, match.start())):
             yield _Hit(*match.span())
     for match in _LICENSED.finditer(text):
-        if not _OTHER_LICENCE.search(match[0] + _after(text, match.end())[:40]):
+        before = _before(text, match.start())
+        of_a_picture = not match[0].lower().startswith("under") or not before.strip() or _TO_SHOW.search(before)
+        if of_a_picture and not _OTHER_LICENCE.search(match[0] + _after(text, match.end())[:40]):
             yield _Hit(*match.span())
     for pattern in (_STOCK, _OTHER_LANGUAGES):
         yield from (_Hit(*match.span()) for match in pattern.finditer(text))

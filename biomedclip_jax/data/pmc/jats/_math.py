@@ -177,7 +177,7 @@ def _limits(element: etree._Element, parts: list[_Part], pieces: list[str]) -> N
         base, over = text, ""
     if under in _UNDERLINES:
         under = ""
-    text = base + (f"_{grouped(under)}" if under else "") + (f"^{grouped(over)}" if over else "")
+    text = base + (f"_{grouped(under, script=True)}" if under else "") + (f"^{grouped(over, script=True)}" if over else "")
     put(pieces, Name(text) if over or under else text)
 
 

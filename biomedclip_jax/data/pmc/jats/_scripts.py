@@ -41,10 +41,12 @@ class RaisedReference(Reference):
 
 _SIGNS = re.compile(r"[+\-−–±/*∗⁎†‡§¶#®™′″'\"°]+")
 _CHARGE = re.compile(r"\d{0,2}[+\-−–]")
-_SIMPLE = re.compile(r"[+\-−–±√]?\w+(?:[.·]\w+)*[+\-−–*′]?")
+_MARKS = r"[+\-−–*′¯ˆ˜˙¨ˇ˘\u0300-\u036f\u20d0-\u20ff]*"
+_SIMPLE = re.compile(rf"[+\-−–±√∂∇]?\w+{_MARKS}(?:[.·]\w+)*{_MARKS}|.")
+_SIMPLE_SCRIPT = re.compile(rf"[+\-−–±√∂∇]?[^\W_]+{_MARKS}(?:[.·][^\W_]+)*{_MARKS}|.")
 _NUMBERS = re.compile(r"\d{1,3}[a-z]?(?:\s*[,;–—‐‑-]\s*\d{1,3}[a-z]?)*")
 _NUMBER = re.compile(r"[+\-−–]?\d+(?:[.·]\d+)?")
-_MASS_NUMBER = re.compile(r"\d{1,3}m?\d?")
+_MASS_NUMBER = re.compile(r"\d{1,3}\s?m?\d?")
 _BETWEEN_REFERENCES = re.compile(r"\s*[,;–—‐‑-]\s*|\s+")
 _AROUND_REFERENCES = re.compile(r"(?:[\s,;.–—‐‑\-−\[\]()]|and|to|&)*")
 _ORDINAL = re.compile(r"st|nd|rd|th")
@@ -104,10 +106,11 @@ def _merged(pieces: Sequence[str], references: bool) -> list[str]:
     return merged
 
 
-def grouped(text: str) -> str:
-    """In parentheses, unless it is one number, word or bracket."""
+def grouped(text: str, *, script: bool = False) -> str:
+    """In parentheses, unless it is one number, word or bracket. script: of a script, in which an index is not one word."""
     whole = text.startswith("(") and text.endswith(")") and "(" not in text[1:] and ")" not in text[:-1]
-    return text if not text or whole or _SIMPLE.fullmatch(text) else f"({text})"
+    pattern = _SIMPLE_SCRIPT if script else _SIMPLE
+    return text if not text or whole or pattern.fullmatch(text) else f"({text})"
 
 
 def _raised(piece: Raised, tail: str, after: str) -> tuple[str, bool]:
@@ -135,7 +138,7 @@ def _raised(piece: Raised, tail: str, after: str) -> tuple[str, bool]:
         return "", False
     of_a_name = " " not in text and _ENDS_A_NAME.search(tail) and re.search(r"[^\W\d_]", text)
     if isinstance(piece, Power) or not of_a_name:
-        text = grouped(text)
+        text = grouped(text, script=True)
     return f"^{text}{_gap(text, after, isinstance(piece, Power))}", False
 
 
@@ -143,7 +146,7 @@ def _at_the_start(text: str, tail: str, after: str) -> tuple[str, bool]:
     """A superscript with nothing before it: of an isotope, a power set apart by a space, a footnote's mark."""
     follows = after[:1]
     if _MASS_NUMBER.fullmatch(text) and follows.isalpha() and follows.isupper():
-        return text + (" " if _WORD_START.match(after) else ""), False
+        return text.replace(" ", "") + (" " if _WORD_START.match(after) else ""), False
     if _NUMBER.fullmatch(text) and _ENDS_WITH_A_BASE.search(tail):
         return f"^{text}{_gap(text, after)}", True
     if _SIGNS.fullmatch(text):
@@ -151,7 +154,7 @@ def _at_the_start(text: str, tail: str, after: str) -> tuple[str, bool]:
     if _MASS_NUMBER.fullmatch(text) and follows in tuple("[(") and follows:
         return text, False
     if not follows.isalnum() and tail.strip():
-        return f"^{grouped(text)}", False
+        return f"^{grouped(text, script=True)}", False
     return text + (" " if follows.isalnum() else ""), False
 
 
@@ -172,7 +175,7 @@ def _lowered(piece: Lowered, tail: str, after: str) -> tuple[str, bool]:
     apart = apart or (one_letter and len(text) == 1 and text.isalpha() and text.islower())
     apart = apart or (formula and not (text.isdigit() and before.isalpha()))
     if apart:
-        text = f"_{grouped(text)}"
+        text = f"_{grouped(text, script=True)}"
     return text + _gap(text, after, formula and (apart or tail[-2:].islower())), False
 
 

@@ -83,6 +83,7 @@ def _figures(article: etree._Element) -> tuple[Figure, ...]:
     groups: dict[etree._Element, int] = {}
     mentions: list[etree._Element] = []
     order: dict[etree._Element, int] = {}  # of the paragraphs
+    with_caption: dict[etree._Element, etree._Element | None] = {}  # of several forms of an image, the one with a caption
     for element in article.iter("{*}fig", "{*}fig-group", "{*}graphic", "{*}p", "{*}xref"):
         kind = local_name(element.tag)
         if kind == "p":
@@ -93,7 +94,7 @@ def _figures(article: etree._Element) -> tuple[Figure, ...]:
             shown[element] = _Shown(element, [])
         elif kind == "fig-group":
             groups[element] = len(groups) + 1
-        elif (figure := _figure_shown(element)) is not None:
+        elif (figure := _figure_shown(element, with_caption)) is not None:
             shown.setdefault(figure, _Shown(figure, [])).graphics.append(element)
     captions = _Captions()
     figures = [_figure(index, each, groups, captions) for index, each in enumerate(shown.values())]
@@ -106,7 +107,7 @@ def _figures(article: etree._Element) -> tuple[Figure, ...]:
     return tuple(_without_translations(figures, list(shown.values())))
 
 
-def _figure_shown(graphic: etree._Element) -> etree._Element | None:
+def _figure_shown(graphic: etree._Element, with_caption: dict[etree._Element, etree._Element | None]) -> etree._Element | None:
     """What makes an image one of a figure: the nearest <fig> round it, unless the image is in that figure's caption.
 
     Outside, the image itself, or the first of its <alternatives>, if it has a caption or stands in a group of figures.
@@ -120,11 +121,14 @@ def _figure_shown(graphic: etree._Element) -> etree._Element | None:
         inner = outer
     if not _NO_FIGURE.isdisjoint(kinds):
         return None
-    forms = [graphic]
-    if kinds[:1] == ["alternatives"]:
-        forms, kinds = children(graphic.getparent(), "graphic"), kinds[1:]
-    with_caption = next((form for form in forms if child(form, "caption") is not None), None)
-    return forms[0] if with_caption is None and kinds[:1] == ["fig-group"] else with_caption
+    round_it = graphic.getparent()
+    if kinds[:1] != ["alternatives"] or round_it is None:
+        return graphic if kinds[:1] == ["fig-group"] or child(graphic, "caption") is not None else None
+    if round_it not in with_caption:
+        forms = children(round_it, "graphic")
+        chosen = next((form for form in forms if child(form, "caption") is not None), None)
+        with_caption[round_it] = forms[0] if chosen is None and kinds[1:2] == ["fig-group"] else chosen
+    return with_caption[round_it]
 
 
 class _Captions:

@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,9 @@ import pytest
 from helpers.picture_checks import distances_of_looks
 from PIL import Image
 
-from biomedclip_jax.data.pmc.build._pictures import DISTANCE, make_picture
+from biomedclip_jax.data.images.load import load_image
+from biomedclip_jax.data.pmc.build import _pictures as pictures
+from biomedclip_jax.data.pmc.build._pictures import DISTANCE, PictureError, make_picture
 from biomedclip_jax.errors import UserError
 
 pytest.importorskip("imagehash", reason="needs: pip install 'biomedclip_jax[pmc]'")
@@ -111,6 +116,76 @@ def test_what_cannot_be_used_is_one_line(data: bytes, reason: str) -> None:
     with pytest.raises(UserError, match=reason) as error:
         make_picture(data, "PMC1.1/a.jpg", 512, 32)
     assert str(error.value).startswith("PMC1.1/a.jpg: ")
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "used"), [(1_000, 50, True), (1_001, 50, False), (50, 1_001, False), (60_000, 33, False)]
+)
+def test_a_strip_is_no_picture(width: int, height: int, used: bool) -> None:
+    data = encoded(Image.new("L", (width, height), 100), "PNG")
+    if used:
+        assert make_picture(data, "a.png", 512, 32).width == width
+        return
+    with pytest.raises(PictureError, match=f"a.png: {width} x {height} pixels; expected at most 20 times") as error:
+        make_picture(data, "a.png", 512, 32)
+    assert error.value.reason == "image too narrow"
+    assert pickle.loads(pickle.dumps(error.value)).reason == "image too narrow"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1"])
+@pytest.mark.parametrize("size", [(1_501, 1_200), (700, 2_222), (513, 40)])
+def test_strip_by_strip_gives_what_all_at_once_gives(mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_STRIP", 50_000)
+    image = scene(*size).quantize(64) if mode == "P" else scene(*size).convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(scene(*size).convert("L"))
+    found = pictures._reduced_rgb(image, image.size, 200)
+    wanted = pictures.on_white(image)
+    pictures.reduce(wanted, 200)
+    assert found.size == wanted.size and found.tobytes() == wanted.tobytes()
+    assert pictures.whole_rgb(image).tobytes() == pictures.on_white(image).tobytes()
+
+
+def test_a_large_jpeg_is_not_decoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+    monkeypatch.setattr(pictures, "load_image", lambda source, name: loaded.append(source) or load_image(source, name))
+    data = encoded(scene(6_000, 3_000), "JPEG")
+    picture = make_picture(data, "a.jpg", 200, 32)
+    assert (picture.width, picture.height) == (6_000, 3_000)
+    assert [image.size for image in loaded] == [(750, 375)]
+    wanted = make_picture(encoded(scene(6_000, 3_000), "PNG"), "a.png", 200, 32)
+    assert opened(picture.jpeg).size == opened(wanted.jpeg).size == (200, 100)
+    assert np.abs(np.asarray(opened(picture.jpeg), int) - np.asarray(opened(wanted.jpeg), int)).mean() < 2
+    assert np.bitwise_count(picture.look ^ wanted.look).sum() <= DISTANCE
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        make_picture(data[: len(data) // 2], "a.jpg", 200, 32)
+
+
+def test_large_pictures_are_decoded_one_after_the_other() -> None:
+    budget = pictures._Budget(100)
+    open_now, most = [], []
+
+    def work(pixels: int) -> None:
+        with budget.take(pixels):
+            open_now.append(pixels)
+            most.append(sum(open_now))
+            time.sleep(0.01)
+            open_now.remove(pixels)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, [40, 40, 40, 500, 10, 90, 500, 20] * 3))
+    assert max(total for total in most if total != 500) <= 100 and most.count(500) == 6
+
+
+def test_want_of_memory_is_a_reason_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_memory(self: Image.Image) -> None:
+        raise MemoryError
+
+    data = encoded(scene(), "PNG")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", without_memory)
+    with pytest.raises(PictureError) as error:
+        make_picture(data, "a.png", 512, 32)
+    assert error.value.reason == "image too large for the memory"
 
 
 def test_a_decompression_bomb_is_refused() -> None:

@@ -1,5 +1,7 @@
 """Labels and captions, wherever publishers put them."""
 
+import time
+
 import pytest
 
 from biomedclip_jax.data.pmc.jats.article import Figure
@@ -140,3 +142,11 @@ def test_whose_figure_it_is_by_what_stands_round_it() -> None:
     )
     assert [f.license and f.license.code for f in found] == ["CC BY-NC", "CC BY-NC", None, "CC BY-NC", None, None]
     assert [f.taken_from for f in found] == [None] * 4 + ["Courtesy of A. Smith.", "Reprinted from [3]."]
+
+
+def test_long_captions_in_time() -> None:
+    start = time.perf_counter()
+    figures("<fig><caption>" + '<p xml:lang="en">a</p><p xml:lang="pt">b</p>' * 10_000 + "</caption></fig>")
+    figures("<alternatives>" + "<graphic><caption><p>a</p></caption></graphic>" * 5_000 + "</alternatives>")
+    figures(f"<fig-group><caption><p>{'word ' * 200_000}</p></caption>{'<fig/>' * 2_000}</fig-group>")
+    assert time.perf_counter() - start < 30, "3 s on a machine at rest"

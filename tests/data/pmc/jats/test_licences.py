@@ -19,7 +19,7 @@ from biomedclip_jax.data.pmc.jats.licences import license_code
         ("HTTPS://CreativeCommons.org/licenses/BY-NC-ND/4.0/", "CC BY-NC-ND"),
         ("http://creativecommons.org/licenses/by-nd-nc/1.0/", "CC BY-NC-ND"),
         ("https://creativecommons.org/publicdomain/zero/1.0/", "CC0"),
-        ("https://creativecommons.org/publicdomain/mark/1.0/", None),
+        ("https://creativecommons.org/publicdomain/mark/1.0/", "public domain"),
         ("http://creativecommons.org/licenses/nc-sampling+/1.0/", None),
         ("http://creativecommons.org/licenses/by-nc-sampling/1.0/", None),
         ("http://creativecommons.org/", None),
@@ -59,6 +59,19 @@ from biomedclip_jax.data.pmc.jats.licences import license_code
         ("the terms of the Creative Commons Public Domain declaration", "CC0"),
         ("This file is available for text mining. It may also be used consistent with fair use", "TDM"),
         ("a Creative Commons license chosen by the authors", None),
+        # nobody's rights
+        ("This is an Open Access article in the public domain. Works of the US government.", "public domain"),
+        ("This article is a U.S. Government work and is in the public domain in the USA.", "public domain"),
+        ("a work of the United States Government", "public domain"),
+        ("US government work", "public domain"),
+        ("an open-access article, free of all copyright, and may be freely reproduced", "public domain"),
+        ("Public Domain", "public domain"),
+        ("public-domain", "public domain"),
+        ("PD", "public domain"),
+        ("PDM 1.0", "public domain"),
+        ("This article is not in the public domain", None),
+        ("The views are not those of the US government. All rights reserved.", None),
+        ("supported by the US Government. All rights reserved.", None),
         ("a study of attribution, by all means", None),
         ("All rights reserved.", None),
         # an address counts before words, the first before others
@@ -77,5 +90,5 @@ def test_license_code(text: str | None, code: str | None) -> None:
 
 
 def test_codes_are_read_back_as_themselves() -> None:
-    for code in ("CC0", "CC BY", "CC BY-SA", "CC BY-ND", "CC BY-NC", "CC BY-NC-SA", "CC BY-NC-ND", "TDM"):
+    for code in ("CC0", "CC BY", "CC BY-SA", "CC BY-ND", "CC BY-NC", "CC BY-NC-SA", "CC BY-NC-ND", "TDM", "public domain"):
         assert license_code(code) == code

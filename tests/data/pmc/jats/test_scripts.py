@@ -36,7 +36,7 @@ def cited(number: object, words: str = "") -> str:
         # as they are read
         ("CD8<sup>+</sup>, Ca<sup>2+</sup>, Na<sup>+</sup>", "CD8+, Ca2+, Na+"),
         ("SO<sub>4</sub><sup>2−</sup>", "SO4^2−"),
-        ("<sup>18</sup>F-FDG, <sup>99m</sup>Tc, [<sup>18</sup>F]FDG, of <sup>13</sup>C", "18F-FDG, 99mTc, [18F]FDG, of 13C"),
+        ("<sup>18</sup>F-FDG, <sup>99 m</sup>Tc, [<sup>18</sup>F]FDG, of <sup>13</sup>C", "18F-FDG, 99mTc, [18F]FDG, of 13C"),
         ("25<sup>th</sup>, 37<sup>o</sup>C, 37<sup>0</sup>C, X<sup>®</sup>, X<sup>TM</sup>", "25th, 37°C, 37°C, X®, X™"),
         ("<sup>a</sup>P, <sup>*</sup>P, <sup>1</sup>These", "a P, *P, 1 These"),
         # subscripts
