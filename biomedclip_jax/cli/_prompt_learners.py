@@ -24,8 +24,8 @@ def add_learner_options(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--sentences", type=Path, metavar="FILE", help="of biomedcoop: as --prompts, several for each class")
     context = "learned vectors, drawn at random, or the words that they start from: 'a photo of a'"
     group.add_argument("--context", metavar="N|WORDS", help=context)
-    group.add_argument("--epochs", type=count, metavar="N")
-    group.add_argument("--learning-rate", type=_positive, metavar="X")
+    group.add_argument("--epochs", type=count, metavar="N", help="how often each labelled image is seen")
+    group.add_argument("--learning-rate", type=_positive, metavar="X", help="of the prompts, at the start")
     group.add_argument("--images-per-update", type=count, metavar="N", help="the batch that is learned from")
     for name, what in (
         ("sccm", "weight of the distance to the sentences"),

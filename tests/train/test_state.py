@@ -324,6 +324,9 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
         "image_init", "vit", patch_size=16
     )
     assert "no tensor pos_embed" in message("image_init", "bert")
+    assert "vocab_size = 60 (config: 61)" in message("text_init", "bert", vocab_size=61)
+    assert "depth = 2 (config: 3)" in message("text_init", "bert", depth=3)
+    (tmp_path / "bert" / "config.json").unlink()  # then the shapes alone can tell
     assert "embeddings.word_embeddings.weight has shape (60, 32), expected (61, 32)" in message(
         "text_init", "bert", vocab_size=61
     )
