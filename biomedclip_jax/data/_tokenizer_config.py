@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 FILE = "tokenizer_config.json"
+_SPECIAL, _ADDED_TOKENS = "special_tokens_map.json", "added_tokens.json"  # older files, which count if FILE lists no tokens
 BERTS = ("BertTokenizer", "BertTokenizerFast", "CXRBertTokenizer")
 
 _CUT = "texts are cut and filled up to the tower's context length"
@@ -25,10 +26,12 @@ _ADDED = "stands in tokenizer.json, too"
 _NORMALIZER = {"do_lower_case": "lowercase", "strip_accents": "strip_accents", "tokenize_chinese_chars": "handle_chinese_chars"}
 _ENDS = tuple(f"{name}_token" for name in ("unk", "cls", "sep", "pad", "mask", "bos", "eos"))
 
+_SPECIAL_FIELDS = (*_ENDS, "additional_special_tokens", "extra_special_tokens")
+
 _FIELDS = Fields(
     used=(
         *(*_NORMALIZER, *_ENDS, "tokenizer_class", "truncation_side", "padding_side", "add_prefix_space", "auto_map"),
-        *("add_bos_token", "add_eos_token", "added_tokens_decoder"),
+        *("add_bos_token", "add_eos_token", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens"),
     ),
     harmless={
         **dict.fromkeys(("model_max_length", "max_len", "max_length", "stride", "truncation_strategy"), _CUT),
@@ -38,7 +41,7 @@ _FIELDS = Fields(
         **dict.fromkeys(("use_fast", "from_slow", "transformers_version", "vocab_size", "chat_template"), _NOTE),
         **dict.fromkeys(("use_default_system_prompt", "token_type_ids_pattern", "model_type"), _NOTE),
         **dict.fromkeys(("clean_up_tokenization_spaces", "spaces_between_special_tokens", "errors"), _DECODING),
-        **dict.fromkeys(("additional_special_tokens", "extra_special_tokens", "legacy", "sp_model_kwargs"), _ADDED),
+        **dict.fromkeys(("legacy", "sp_model_kwargs"), _ADDED),
         "trim_offsets": "where tokens stand in the text, which nobody asks for",
     },
     only={
@@ -52,14 +55,16 @@ _FIELDS = Fields(
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The file in a folder, empty if there is none; special tokens as their texts. UserError for a field that is refused."""
+    """The file in a folder, empty if there is none; special tokens as their texts. UserError for a field that is refused.
+
+    Without a list of added tokens in it, special_tokens_map.json and added_tokens.json count too, as in transformers.
+    """
     path = folder / FILE
-    if not path.is_file():
-        return {}
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    given = _read(path)
+    if "added_tokens_decoder" not in given:
+        given |= {name: token for name, token in _read(folder / _SPECIAL).items() if name in _SPECIAL_FIELDS}
+        if added := _read(folder / _ADDED_TOKENS):
+            given["added_tokens_decoder"] = {str(number): {"content": token} for token, number in added.items()}
     _FIELDS.check(given, str(path))
     if given.get("auto_map") is not None and "CXRBert" not in str(given["auto_map"]):
         raise UserError(f"{path}: auto_map = {shown(given['auto_map'])}: a tokenizer with code of its own; expected none")
@@ -68,6 +73,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         name: token["content"] if isinstance(token, dict) and "content" in token else token for name, token in given.items()
     }
     return {name: value for name, value in texts.items() if value is not None}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected an object, as transformers writes it")
+    return found
 
 
 def apply_config(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], where: str) -> str:
@@ -88,12 +103,26 @@ def apply_config(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], wher
     else:
         _apply_to_others(tokenizer, config, where)
     _check_ends(tokenizer, config, where)
+    _check_added(tokenizer, config, where)
     cut, filled = tokenizer.truncation or {}, tokenizer.padding or {}
     sides = {"left": "left", "right": "right"}
     side = choice(config, "padding_side", filled.get("direction", "right"), sides, where)
     if side == "left" and len(tokenizer.encode("").ids) > 1:  # a causal model looks at no padding, on whichever side
         raise UserError(f"{where}: padding_side = 'left' is not supported; supported: 'right', where this tower has it")
     return choice(config, "truncation_side", cut.get("direction", "right"), sides, where)  # type: ignore[no-any-return]
+
+
+def _check_added(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], where: str) -> None:
+    """UserError for tokens that the config adds, which are found inside of words too, and the tokenizer does not have."""
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    tokens = [*(extra.values() if isinstance(extra, dict) else extra), *(config.get("added_tokens_decoder") or {}).values()]
+    there = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    names = [str(token.get("content")) if isinstance(token, dict) else str(token) for token in tokens]
+    if missing := [name for name in names if name not in there]:
+        raise UserError(
+            f"{where}: without {missing[0]!r}, which was added to the tokenizer; save tokenizer.json with transformers, and "
+            "put it here"
+        )
 
 
 def _apply_to_bert(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], where: str) -> None:

@@ -1,12 +1,12 @@
 """The tokenizer of a model folder, from whichever files it is released in."""
 
 import gzip
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from biomedclip_jax.data._tokenizer_config import BERTS, FILE, apply_config, read_config
 from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.support.fields import flag
 
 if TYPE_CHECKING:
     import tokenizers
@@ -56,36 +56,24 @@ def _from_word_pieces(file: Path) -> "tokenizers.Tokenizer":
     from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
     from tokenizers.models import WordPiece
 
-    config = read_config(file.parent)
+    config, where = read_config(file.parent), str(file.with_name(FILE))
     if config.get("tokenizer_class", BERTS[0]) not in BERTS:
         kind = config["tokenizer_class"]
-        raise UserError(f"{file.with_name(FILE)}: tokenizer_class = {kind!r} has a tokenizer.json; put it beside {file.name}")
+        raise UserError(f"{where}: tokenizer_class = {kind!r} has a tokenizer.json; put it beside {file.name}")
     names = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"}
     special = {key: str(config.get(f"{key}_token") or name) for key, name in names.items()}
     tokenizer = Tokenizer(WordPiece.from_file(str(file), unk_token=special["unk"]))
     tokenizer.add_special_tokens(list(special.values()))
     tokenizer.normalizer = normalizers.BertNormalizer(
-        lowercase=config.get("do_lower_case", True),
+        lowercase=flag(config, "do_lower_case", True, where),
         strip_accents=config.get("strip_accents"),
-        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+        handle_chinese_chars=flag(config, "tokenize_chinese_chars", True, where),
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     separator, first = (special[key] for key in ("sep", "cls"))
     ids = tokenizer.get_vocab()
-    _check_added(file, config, ids)
     tokenizer.post_processor = processors.BertProcessing((separator, ids[separator]), (first, ids[first]))
     return tokenizer
-
-
-def _check_added(file: Path, config: dict[str, Any], known: dict[str, int]) -> None:
-    """UserError for words that were added to a vocabulary and stand in other files only."""
-    path = file.with_name("added_tokens.json")
-    added = list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
-    added += [str(token.get("content")) for token in (config.get("added_tokens_decoder") or {}).values()]
-    if unknown := [token for token in added if token not in known]:
-        raise UserError(
-            f"{file}: without {unknown[0]!r}, which was added to it; save tokenizer.json with transformers, and put it here"
-        )
 
 
 def _from_byte_pairs(file: Path) -> "tokenizers.Tokenizer":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from biomedclip_jax.data._tokenizer_config import read_config
 from biomedclip_jax.data._tokenizers import load_tokenizer
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.fields import choice
@@ -18,6 +19,7 @@ from biomedclip_jax.support.fields import choice
 if TYPE_CHECKING:
     import tokenizers
 
+_OPEN_CLIP = "open_clip_config.json"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -46,7 +48,7 @@ def cleaner(folder: Path) -> Callable[[str], str]:
     folder: the tokenizer's; `text_cfg.tokenizer_kwargs.clean` of an open_clip_config.json in it counts. UserError for
     a way of cleaning that is not known.
     """
-    path = folder / "open_clip_config.json"
+    path = folder / _OPEN_CLIP
     if not path.is_file():
         return clean_caption
     try:
@@ -55,6 +57,23 @@ def cleaner(folder: Path) -> Callable[[str], str]:
         return choice(kwargs, "clean", "whitespace", _CLEANERS, f"{path}: tokenizer_kwargs")  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not readable as open_clip's config ({error!r}); write the folder again") from error
+
+
+def check_padding(folder: Path, pad_id: int) -> None:
+    """UserError if a BERT's tokenizer fills texts up with another token than its text tower passes over.
+
+    open_clip takes the first from the tokenizer and the second from the tower, which then looks at what fills a text up.
+    """
+    from tokenizers import normalizers
+
+    tokenizer, _ = load_tokenizer(folder)
+    name = str(read_config(folder).get("pad_token", "[PAD]"))
+    number = tokenizer.token_to_id(name)
+    if isinstance(tokenizer.normalizer, normalizers.BertNormalizer) and number not in (None, pad_id):
+        raise UserError(
+            f"{folder}: the tokenizer fills texts up with {name!r}, id {number}, but the text tower's pad_id is {pad_id}; make "
+            "the two the same, in BERT's config.json as pad_token_id"
+        )
 
 
 @dataclass(frozen=True)
@@ -73,12 +92,15 @@ class Tokenizer:
     """Makes token ids of texts, cut to `context_length` (the end token stays) and padded with `pad_id`.
 
     Equal to open_clip's `HFTokenizer` on the same folder. Raises UserError if there is no tokenizer in the folder, if its
-    config asks for what it cannot be made to do, or if it can give ids that the model has no embedding for.
+    config asks for what it cannot be made to do, if open_clip would not fill its texts up with `pad_id`, or if it can give
+    ids that the model has no embedding for.
     """
 
     def __init__(self, folder: Path, context_length: int, pad_id: int, vocab_size: int):
         self._tokenizer, side = load_tokenizer(folder)
         self._clean = cleaner(folder)
+        if (folder / _OPEN_CLIP).is_file():
+            check_padding(folder, pad_id)
         largest = max(self._tokenizer.get_vocab().values(), default=0)
         if largest >= vocab_size:
             raise UserError(

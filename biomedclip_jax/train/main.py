@@ -8,14 +8,14 @@ from pathlib import Path
 
 import jax
 
-from biomedclip_jax.config import DataConfig, Mix, TrainConfig, from_json, to_json
+from biomedclip_jax.config import BertConfig, DataConfig, Mix, TrainConfig, from_json, to_json
 from biomedclip_jax.config.checks import decisive
 from biomedclip_jax.data.demo.sources import make_demo_of
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import classes_in
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.sources import open_pairs
-from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.data.text import Tokenizer, check_padding
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
@@ -135,6 +135,8 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
     for stage in config.stages:
         format = export_format(config.model_in(stage), config.preprocess_in(stage), config.adaptation.unmergeable)
         check_cleaning(folder, format)
+    if isinstance(text, BertConfig):
+        check_padding(folder, text.pad_id)
     return _Data(pairs, held_out, folder, Tokenizer(folder, text.context_length, text.pad_id, text.vocab_size), classes)
 
 

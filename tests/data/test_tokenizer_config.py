@@ -89,11 +89,46 @@ def test_a_cased_tokenizer_says_so_or_is_refused(saved: Path, tmp_path: Path) ->
     (saved / "tokenizer_config.json").unlink()
     assert Tokenizer(saved, 12, 0, 200)(["The"])[0, 1] == 1, "tokenizer.json alone counts: an unknown word"
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<lesion>": 200}))
-    assert "without '<lesion>', which was added to it" in message(tmp_path)
+    assert "without '<lesion>', which was added to the tokenizer" in message(tmp_path)
     (tmp_path / "added_tokens.json").unlink()
     assert "tokenizer_class = 'BertJapaneseTokenizer'" in message(
         with_config(tmp_path, tokenizer_class="BertJapaneseTokenizer")
     )
+
+
+@pytest.mark.parametrize("field", ["pad_token", "sep_token", "cls_token", "unk_token"])
+def test_the_older_map_of_special_tokens_counts_as_in_open_clip(tmp_path: Path, field: str) -> None:
+    write_vocabulary(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({field: "[unused1]"}))
+    theirs = load_open_clip().tokenizer.HFTokenizer(str(tmp_path), context_length=12)(TEXTS).numpy()
+    assert np.array_equal(Tokenizer(tmp_path, 12, theirs[1, -1], 200)(TEXTS), theirs)
+
+
+def test_padding_that_the_text_tower_would_look_at_is_refused(saved: Path, tmp_path: Path) -> None:
+    """open_clip fills up with the tokenizer's token, and passes over the one that BERT's config names."""
+    for folder in (saved, tmp_path):
+        assert Tokenizer(folder, 12, 5, 200)(["the"])[0, -1] == 5, "what is not open_clip's fills up as the tower asks for"
+        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"text_cfg": {}}}))
+        Tokenizer(folder, 12, 0, 200)
+        expected = f"{folder}: the tokenizer fills texts up with '[PAD]', id 0, but the text tower's pad_id is 5"
+        assert message(folder, pad_id=5).startswith(expected)
+        assert "fills texts up with '[unused1]'" in message(with_config(folder, pad_token="[unused1]"))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer_config.json", {"additional_special_tokens": ["lung"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"organ_token": "lung"}}),
+        ("special_tokens_map.json", {"additional_special_tokens": [{"content": "lung"}]}),
+        ("added_tokens.json", {"lung": 100}),
+    ],
+)
+def test_added_words_are_refused_also_where_the_vocabulary_has_them(tmp_path: Path, file: str, content: dict[str, Any]) -> None:
+    """Added, they are found inside of other words, too."""
+    write_vocabulary(tmp_path)
+    (tmp_path / file).write_text(json.dumps(content))
+    assert "without 'lung', which was added to the tokenizer" in message(tmp_path)
 
 
 def gpt2(folder: Path, **config: Any) -> Path:

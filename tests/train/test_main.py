@@ -188,6 +188,15 @@ def test_a_batch_that_cannot_be_split_is_refused_before_anything_is_written(data
 # --- a loss that is not a number ------------------------------------------------------------------------------------
 
 
+def test_a_tokenizer_that_pads_otherwise_is_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    """The model folder would be refused, and be another model in open_clip."""
+    run = config(data)
+    model = dataclasses.replace(run.model, text=dataclasses.replace(run.model.text, pad_id=5))
+    with pytest.raises(UserError, match=r"fills texts up with '\[PAD\]', id 0, but the text tower's pad_id is 5"):
+        loop.train(dataclasses.replace(run, model=model), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_divergence_stops_the_run(data: Path, tmp_path: Path) -> None:
     run = config(data, optimizer=OptimizerConfig(learning_rate=1e30, warmup_steps=0))
     with pytest.raises(UserError, match=r"step 2, stage 0: the loss is nan; .*not_finite\.json .*try a lower learning_rate"):
