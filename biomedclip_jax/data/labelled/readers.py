@@ -3,6 +3,7 @@
 Folders are `FOLDER/[train|validation|test/]CLASS/**/image`; a table is CSV, TSV, JSON lines or Parquet.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -109,12 +110,14 @@ def open_labelled_table(
     labels_of: dict[Path, dict[str, None]] = {}
     for _, image, label in own_rows:
         labels_of.setdefault(image, {})[label] = None
-    several = [(number, image) for number, image, _ in own_rows if len(labels_of[image]) > 1]
-    rejects += [Reject(number, str(image), "the image has another label in another row") for number, image in several]
+    several = {image for image, own in labels_of.items() if len(own) > 1 and os.path.isfile(image)}
+    rejects += [
+        Reject(number, str(image), "the image has another label in another row")
+        for number, image, _ in own_rows
+        if image in several
+    ]
     index = {name: number for number, name in enumerate(names)}
-    found, missing = existing_files(
-        (number, image, index[label]) for number, image, label in own_rows if len(labels_of[image]) == 1
-    )
+    found, missing = existing_files((number, image, index[label]) for number, image, label in own_rows if image not in several)
     return labelled_files(str(path), names, found, rejects + missing)
 
 
