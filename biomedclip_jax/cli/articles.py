@@ -100,8 +100,9 @@ def _figures(arguments: argparse.Namespace) -> None:
     workers = arguments.workers or core_count()
     counts = dict(write_figures(source, arguments.out, licenses=licenses, workers=workers))
     print(f"{arguments.out}: {counts.pop('articles')} articles")
-    for name in ("figures", "figures with a picture", "articles without figures"):
-        print(f"  {name:24s} {counts.pop(name)}")
+    for name in ("figures", "figures with a picture", "articles without figures", "images outside figures"):
+        if name in counts:
+            print(f"  {name:24s} {counts.pop(name)}")
     _print_rejects(counts, rejects_name(arguments.out))
 
 

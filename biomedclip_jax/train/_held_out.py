@@ -135,6 +135,10 @@ class HeldOut:
             parts.append([np.asarray(part) for part in ready.encode(params, batch)])
         bad = self._all_bad()
         kept = [i for i in range(len(self._pairs)) if i not in bad]
+        if not kept:
+            raise UserError(
+                f"{self._config.data.held_out}: none of the {len(bad)} held-out images can be read; mend these files"
+            )
         return kept, [np.concatenate(each)[kept] for each in zip(*parts, strict=True)]
 
     def _load(self, processor: Processor, start: int, rows: int) -> dict[str, np.ndarray]:

@@ -227,7 +227,7 @@ class Run:
                 if evaluate and self._ends_early():
                     self.progress.say(f"step {step}/{self.total}  no lower held-out loss in {self.stale} evaluations: ended")
                     return True
-            if request == _STOP:
+            if request == _STOP and step < self.total:  # after the last step there is nothing left to go on with
                 return False
         if waiting is not None:
             self._read(work, waiting, always=True)
@@ -298,7 +298,8 @@ class Run:
         )
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         self.progress.say(f"step {self.step}/{self.total}  held out: {shown}")
-        counts = self._is_comparable(number)
+        # a loss that is no number would be the best one for ever
+        counts = self._is_comparable(number) and np.isfinite(scores["loss"])
         if counts:
             better = self.best_loss is None or scores["loss"] < self.best_loss
             self.best_loss, self.stale = (scores["loss"], 0) if better else (self.best_loss, self.stale + 1)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from helpers.tiny_run import config, final_state, make_data, read_lines
+from helpers.tiny_run import BROKEN, config, final_state, make_data, read_lines
 
 from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig, Sigmoid, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
@@ -117,6 +117,24 @@ def test_a_run_that_gets_no_better_ends_early_also_when_it_was_interrupted(
         results = loop.train(run, tmp_path, max_steps=at_most)
     assert results is not None and results.exported_step == 2
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "held_out_loss" in line] == [0, 1, 2, 3, 4]
+
+
+def test_a_held_out_loss_that_is_no_number_is_never_the_best(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Losses(monkeypatch, np.nan, 4, np.nan, 3, np.nan, 5, 6)
+    results = loop.train(one_stage(data, evaluate_every=1), tmp_path)
+    assert results is not None and results.exported_step == 3
+
+
+def test_held_out_images_of_which_none_can_be_read(data: Path, tmp_path: Path) -> None:
+    for i in range(24, 32):
+        (tmp_path / f"{i}.png").write_bytes((data / BROKEN).read_bytes())
+    (tmp_path / "held_out.csv").write_bytes((data / "held_out.csv").read_bytes())
+    run = one_stage(data, evaluate_every=1)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, held_out=str(tmp_path / "held_out.csv")))
+    with pytest.raises(UserError, match=r"held_out\.csv: none of the 8 held-out images can be read"):
+        loop.train(run, tmp_path / "run")
 
 
 def test_losses_of_earlier_stages_are_not_compared(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,6 +377,23 @@ def test_a_signal_during_the_last_step_of_a_stage(data: Path, tmp_path: Path, mo
     assert made == [0] and steps_kept(tmp_path) == [3]
     monkeypatch.undo()
     assert loop.train(run, tmp_path) is not None
+
+
+@pytest.mark.parametrize("updates_done", [6, 7])  # the signal is read after the last step, or nobody asks for it any more
+def test_a_signal_before_the_last_step_of_all_loses_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates_done: int
+) -> None:
+    """The last step is done by then: the run ends as it would have ended."""
+    ask = run_module.Run._request
+
+    def request(run: Any) -> int:
+        if run.step == updates_done:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ask(run)
+
+    monkeypatch.setattr(run_module.Run, "_request", request)
+    assert loop.train(one_stage(data, stages=(Stage(16, steps=8),)), tmp_path) is not None
+    assert steps_kept(tmp_path) == [8]
 
 
 # --- what a run leaves behind in the process ------------------------------------------------------------------------

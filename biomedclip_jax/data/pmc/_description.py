@@ -95,6 +95,9 @@ class ArticleDescription:
     is_manuscript: bool | None
     citation: str | None  # for attribution
     figures: tuple[FigureDescription, ...]  # in document order
+    loose_images: tuple[
+        str, ...
+    ] = ()  # hrefs of images in the text outside figures, tables and formulas: nothing is said of them
 
 
 def describe(files: ArticleFiles) -> ArticleDescription:
@@ -140,6 +143,7 @@ def describe(files: ArticleFiles) -> ArticleDescription:
         figures=tuple(
             _figure(figure, pair_id, names, folder) for figure, pair_id in zip(article.figures, pair_ids, strict=True)
         ),
+        loose_images=article.loose_images,
     )
 
 

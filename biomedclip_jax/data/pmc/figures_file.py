@@ -34,7 +34,7 @@ def write_figures(source: Source, out: Path, *, licenses: frozenset[str] | None 
 
     What is left out, and why, goes to `rejects_name(out)`, a line for each `ArticleReject`.
     licenses: codes that are wanted, of metadata or XML; None: any. Returns counts: articles, figures, "figures with a
-    picture", "articles without figures", and one for each reason.
+    picture", "articles without figures", "images outside figures" if there are any, and one for each reason.
     Raises UserError for a source without articles, and where the files cannot be written; nothing is left
     half-written.
     """
@@ -69,6 +69,8 @@ def _count(counts: Counter[str], line: ArticleDescription | ArticleReject) -> No
     counts["figures"] += len(line.figures)
     counts["figures with a picture"] += sum(figure.graphic_ref is not None for figure in line.figures)
     counts["articles without figures"] += not line.figures
+    if line.loose_images:
+        counts["images outside figures"] += len(line.loose_images)
 
 
 def _write_line(file: BinaryIO, line: ArticleDescription | ArticleReject) -> None:
@@ -113,7 +115,7 @@ def _line(key: str, files: ArticleFiles | Exception, licenses: frozenset[str] | 
         if isinstance(files, Exception):
             raise files
         line = describe(files)
-        check_license(line.license, licenses, files.key)
+        check_license(line.license or line.license_url, licenses, files.key)
         return line
     except Exception as error:
         return reject_of(key, error)

@@ -9,6 +9,7 @@ import pytest
 from helpers.article_truth import compare_line, compare_packages
 from helpers.faulty_s3 import BUCKET, FaultyS3, small_article
 
+from biomedclip_jax.cli import main
 from biomedclip_jax.data.pmc import _description as description
 from biomedclip_jax.data.pmc._description import describe
 from biomedclip_jax.data.pmc.figures_file import write_figures
@@ -174,3 +175,20 @@ def test_nothing_to_list(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no article in this source"):
         write_figures(open_source(str(tmp_path / "a"), ids=()), tmp_path / "f.jsonl")
     assert not (tmp_path / "f.jsonl").exists()
+
+
+def test_images_outside_figures_and_licences_that_nobody_knows_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xml = (
+        '<article xmlns:xlink="http://www.w3.org/1999/xlink"><front><article-meta><permissions>'
+        '<license xlink:href="https://x.org/open-government"/></permissions></article-meta></front>'
+        '<body><p><graphic xlink:href="a"/></p></body></article>'
+    )
+    (tmp_path / "PMC5.nxml").write_text(xml)
+    assert main(["data", "figures", str(tmp_path), "--out", str(tmp_path / "f.jsonl")]) == 0
+    assert "  images outside figures   1\n" in capsys.readouterr().out
+    assert lines_of(tmp_path / "f.jsonl")[0]["loose_images"] == ["a"]
+    assert main(["data", "figures", str(tmp_path), "--out", str(tmp_path / "g.jsonl"), "--licenses", "cc-by"]) == 0
+    (reject,) = lines_of(tmp_path / "g.rejects.jsonl")
+    assert "its licence is https://x.org/open-government; wanted CC BY" in reject["detail"]

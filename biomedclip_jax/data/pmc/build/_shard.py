@@ -8,6 +8,7 @@ All that is known of a shard is under `.build/` of the destination: `NAME.array_
 
 import io
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from biomedclip_jax.data.pmc.build._storage import STATE, Storage, sha256_of
 from biomedclip_jax.data.pmc.build.pairs import Filters, Pair, Reject, pairs_of_article
 from biomedclip_jax.data.pmc.build.record import ShardId, record_features, shard_name
 from biomedclip_jax.data.pmc.sources.open import Source, identity
+from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.support.parallel import in_order
 
 _ARTICLES_AT_ONCE = 4  # from far away most of the time is waiting
@@ -110,9 +112,15 @@ class Hashes:
 
     @staticmethod
     def read(storage: Storage, work: Work) -> "Hashes":
-        """Read the hashes of a shard that is built."""
-        with np.load(io.BytesIO(storage.read(f"{work.path}.npz"))) as arrays:
-            return Hashes(**arrays)
+        """Read the hashes of a shard that is built. UserError where they are missing or damaged."""
+        try:
+            with np.load(io.BytesIO(storage.read(f"{work.path}.npz"))) as arrays:
+                return Hashes(**arrays)
+        except (FileNotFoundError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{storage.root}/{work.path}.npz: missing or damaged ({first_line(error)}); remove {work.path}.json beside it"
+                " and run the same again: that shard is made anew"
+            ) from error
 
     @staticmethod
     def read_all(storage: Storage, works: Sequence[Work]) -> tuple["Hashes", list[int]]:
@@ -241,7 +249,8 @@ def is_finished(storage: Storage, work: Work, dropped: Sequence[int]) -> bool:
         final = FinishedShard.read(storage, work)
     except (ValueError, TypeError, FileNotFoundError):
         return False
-    return final.fingerprint == work.fingerprint and final.dropped == list(dropped)
+    known = final.fingerprint == work.fingerprint and final.dropped == list(dropped)
+    return known and storage.exists(shard_name(work.shard))
 
 
 def finish_shard(work: Work, dropped: Sequence[int], source: Source, filters: Filters, storage: Storage) -> None:

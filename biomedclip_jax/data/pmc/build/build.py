@@ -48,7 +48,7 @@ from biomedclip_jax.data.pmc.build.runner import Runner, WorkerDied
 from biomedclip_jax.data.pmc.jats.article import TEXT_RULE
 from biomedclip_jax.data.pmc.sources.folders import id_in_path
 from biomedclip_jax.data.pmc.sources.open import Source, identity
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.support.owner import owned
 
 _OPTIONS = f"{STATE}/options.json"
@@ -139,7 +139,12 @@ def _agree(storage: Storage, options: BuildOptions, articles: int) -> BuildOptio
     already.
     """
     if storage.exists(_OPTIONS):
-        before = {"text_rule": 1} | storage.read_json(_OPTIONS)  # the first rule was not written down
+        try:
+            before = {"text_rule": 1} | storage.read_json(_OPTIONS)  # the first rule was not written down
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{storage.root}/{_OPTIONS}: damaged ({first_line(error)}); choose another destination, or remove this one"
+            ) from error
         if before.get("format") != _FORMAT:
             raise UserError(
                 f"{storage.root}: was built by another version of this program; choose another destination, or remove this one"

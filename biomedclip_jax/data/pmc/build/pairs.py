@@ -16,6 +16,7 @@ from biomedclip_jax.data.pmc.sources.selection import COMMERCIAL, NOT_WANTED, ch
 from biomedclip_jax.errors import UserError
 
 TAKEN_OVER = "taken over from elsewhere"  # somebody else's, under no licence that is named
+NO_FIGURE = "image outside figures"  # in the running text, without a caption
 TRANSLATION = "translation of another figure"
 
 
@@ -64,12 +65,13 @@ def pairs_of_article(source: Source, key: str, filters: Filters) -> list[Pair | 
     try:
         files = source.open(key)
         article = describe(files)
-        check_license(article.license, filters.licenses, key)
+        check_license(article.license or article.license_url, filters.licenses, key)
         if article.is_retracted and not filters.retracted:
             return [Reject("article", "retracted", key)]
         if article.is_historical_ocr and not filters.historical_ocr:
             return [Reject("article", "historical OCR", key)]
-        return [item for figure in article.figures for item in _pairs_of_figure(files, article, figure, filters)]
+        items = [item for figure in article.figures for item in _pairs_of_figure(files, article, figure, filters)]
+        return [*items, *(Reject("picture", NO_FIGURE, files.key, file=href) for href in article.loose_images)]
     except Exception as error:
         reject = reject_of(key, error)
         return [Reject("article", reject.reason, key, detail=reject.detail)]

@@ -22,7 +22,7 @@ _MAY_SAY = re.compile(
     r"permi[st]s|courtesy|copyright|©|\(c\)|rights reserved|licen[cs]|print|reproduc|adapted|modified|drawn|publish|re-?used"
     r"|taken"
     r"|derived|extracted|copied|borrowed|excerpted|getty|shutterstock|istock|alamy|autoris|genehmigung|adaptad|reprodu[zc]i"
-    r"|credit|cortes[ií]a",
+    r"|radiop|wiki|flickr|pixabay|unsplash|freepik|credit|cortes[ií]a",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<!\bal)(?<!\bref)(?<!\bfig)(?<!\bvol)(?<!\bno)(?<!\b[A-Za-z])[.;!?][)\]\"”]?\s+(?=[A-Z(\[©])")
@@ -44,7 +44,7 @@ _NO_PICTURE = (
 )
 _LINKS = (
     r"(?:(?:was|were|is|are|which|that|has|have|had|been|being|slightly|partly|partially|originally|here|and|kindly|also"
-    r"|as)\s+)*"
+    r"|as|obtained|provided|supplied|received)\s+)*"
 )
 _VERB = (
     r"(?:re-?printed|reproduced|adapted|modified|re-?drawn|drawn|republished|re-?published|re-?used|borrowed|copied|excerpted"
@@ -59,9 +59,9 @@ _PUBLISHER = (
     r"|WHO\b|World Health|CDC\b|National|Universit|Institute)"
 )
 _SOURCE = re.compile(
-    rf"\W*(?:(?:our|the|an?|their|his|her|its|ref(?:erence)?s?\.?|previous\w*|original\w*|work\w*|stud\w+|paper\w*|article\w*"
+    rf"\W*(?:(?:our|the|an?|their|his|her|its|[Rr]ef(?:erence)?s?\.?|previous\w*|original\w*|work\w*|stud\w+|paper\w*|article\w*"
     rf"|publication\w*|report\w*|figures?|figs?\.?|of|by|in|see|figure\s+\w+|\d+\w?|[–-])[\s,:]+)*"
-    rf"(?:\[|\(\s*\d{{1,3}}\s*[,)–-]|ref(?:erence)?s?\.?\s*\d|doi\b|\(?[A-Z][\w'’-]+(?:\s+[A-Z]\w*\.?)*"
+    rf"(?:\[|\(\s*\d{{1,3}}\s*[,)–-]|[Rr]ef(?:erence)?s?\.?\s*\d|doi\b|\(?[A-Z][\w'’-]+(?:\s+[A-Z]\w*\.?)*"
     rf"(?:\s*\[|,?\s+(?:et\s+al|and\s+(?:co-?workers|colleagues|[A-Z])|&)|,?\s*\(?(?:19|20)\d\d)"
     rf"|.{{0,80}}?(?:\bet\s+al\b|\[\d|{_PUBLISHER}))",
 )
@@ -95,6 +95,9 @@ _COPYRIGHT = re.compile(
     rf"©|\(c\)\s*(?:19|20)\d\d\s+(?:by\s+)?(?:the\s+)?{_PUBLISHER}|\bcopyrights?(?:ed)?\b(?!\s*(?:free|waiver|notice|law))|\ball\s+rights\s+reserved\b",
     re.IGNORECASE,
 )
+_HELD = r"\b(?:belongs?|held|owned|retained|remains?)"
+_OF_A_PRODUCT = re.compile(r"\b(?:using|with|by|in|via|software|program)\s+(?:[\w.-]+\s+){0,3}[\w.-]+\Z", re.IGNORECASE)
+_SOFTWARE = re.compile(r"\s*(?:software|version|v\.?\s?\d|program\w*|package|kit|system|platform|suite)\b", re.IGNORECASE)
 _NO_COPYRIGHT = re.compile(r"\b(?:no|not|without|free\s+(?:of|from)(?:\s+\w+)?)\s*\Z|\bfree\s+of\s+all\s*\Z", re.IGNORECASE)
 _COURTESY = re.compile(
     r"(?<!professional )(?<!common )(?<!as a )\b(?:courtesy|cortes[ií]a)\b\s*(?:of|by|from|de|do|da|[:;,])?\s*", re.IGNORECASE
@@ -112,6 +115,15 @@ _STOCK = re.compile(
 )
 _OTHER_LANGUAGES = re.compile(
     r"\b(?:reproduzid|adaptad|reproducid|modificad)[ao]s?\s+de\b|\badapt[ée]e?s?\s+d(?:e|’|')", re.IGNORECASE
+)
+_PICTURE = r"(?:figures?|figs?\.|images?|photos?\w*|pictures?|illustrations?|maps?|drawings?|diagrams?|schemes?|panels?)"
+_PUBLISHED_BEFORE = re.compile(
+    r"\b(?:(?:previously|originally|first|already|formerly)\s+published|published\s+(?:previously|originally|before|elsewhere))"
+    r"(?:\s+as\b[^.;]{0,40})?\s+(?:in|by|with)\b\s*", re.IGNORECASE
+)
+_COLLECTION = re.compile(
+    r"\b(?:credits?|photos?|photographs?|images?|pictures?|figure|illustration|case|downloaded)\b[^;]{0,30}"
+    r"\b(?:Radiop(?:a|ae|æ)?dia|Wiki(?:pedia|media)|Flickr|Pixabay|Unsplash|Freepik)\b", re.IGNORECASE
 )
 # fmt: on
 
@@ -131,6 +143,8 @@ def taken_from(text: str) -> str | None:
     if not _MAY_SAY.search(text):
         return None
     hits = sorted({(hit.start, hit.end) for hit in islice(_hits(text), _MOST)})
+    if not hits and (found := _COLLECTION.search(text)):
+        hits = [found.span()]
     statements = []
     for number, (start, end) in enumerate(hits):
         following = next((after for after, _ in hits[number + 1 :] if after > end), len(text))
@@ -175,7 +189,14 @@ def _hits(text: str) -> Iterator[_Hit]:
         )
         before = _before(text, match.start())
         others = others or re.search(rf"\b{_AUTHORS}\s+(?:\w+\s+){{0,3}}\Z", before, re.IGNORECASE)
-        if others is None and not _NO_COPYRIGHT.search(before):
+        others = others or re.match(
+            rf"[^.;]{{0,40}}?{_HELD}\s+(?:by|to|with)\s+{_AUTHORS}", text[match.end() : match.end() + 90], re.IGNORECASE
+        )
+        if match[0] == "©" and before[-1:].isalnum():  # "Prism©" names a product, "© Elsevier" an owner
+            after = text[match.end() : match.end() + 30]
+            others = others or _SOFTWARE.match(after)
+            others = others or (_OF_A_PRODUCT.search(before) and not re.match(r"\s*(?:19|20)\d\d", after))
+        if not others and not _NO_COPYRIGHT.search(before):
             yield _Hit(*match.span())
     for match in _COURTESY.finditer(text):
         after = text[match.end() : match.end() + 60]
@@ -186,6 +207,11 @@ def _hits(text: str) -> Iterator[_Hit]:
         before = _before(text, match.start())
         of_a_picture = not match[0].lower().startswith("under") or not before.strip() or _TO_SHOW.search(before)
         if of_a_picture and not _OTHER_LICENCE.search(match[0] + _after(text, match.end())[:40]):
+            yield _Hit(*match.span())
+    for match in _PUBLISHED_BEFORE.finditer(text):
+        before = _before(text, match.start())
+        of_a_picture = not before.strip(" (") or re.search(rf"\b{_PICTURE}[\s,]+(?:\w+[\s,]+){{0,4}}\Z", before, re.IGNORECASE)
+        if of_a_picture and not re.match(_AUTHORS, text[match.end() : match.end() + 60], re.IGNORECASE):
             yield _Hit(*match.span())
     for pattern in (_STOCK, _OTHER_LANGUAGES):
         yield from (_Hit(*match.span()) for match in pattern.finditer(text))
@@ -206,7 +232,10 @@ def _is_from_a_source(text: str, match: re.Match[str]) -> bool:
     if not strong:
         return (
             match[1].lower() in ("taken", "drawn", "derived", "extracted")
-            and re.match(r"\W*\[|.{0,60}?\bet\s+al\b|.{0,60}?\bpermission", after) is not None
+            and re.match(
+                r"\W*\[\s*\d|\W*(?:the\s+)?[Rr]ef(?:erence)?s?\.?\s*\[?\d|.{0,60}?\bet\s+al\b|.{0,60}?\bpermission", after
+            )
+            is not None
         )
     if re.match(r"re-?print|re-?publish", match[1], re.IGNORECASE):
         return True

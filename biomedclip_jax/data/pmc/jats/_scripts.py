@@ -50,6 +50,9 @@ _MASS_NUMBER = re.compile(r"\d{1,3}\s?m?\d?")
 _BETWEEN_REFERENCES = re.compile(r"\s*[,;–—‐‑-]\s*|\s+")
 _AROUND_REFERENCES = re.compile(r"(?:[\s,;.–—‐‑\-−\[\]()]|and|to|&)*")
 _ORDINAL = re.compile(r"st|nd|rd|th")
+_ORDINAL_LETTER = re.compile(r"\b[nijk]th\Z")
+_ENDS_WITH_A_NUMBER = re.compile(r"\d\s+\Z")
+_SCALE = re.compile(r"\s?[CF](?![^\W_])")
 _WORD_START = re.compile(r"[A-Z][a-z]{2}")
 _ENDS_A_SENTENCE = re.compile(r"[^\W\d][)\]\"”]?[.,;:]\Z")
 _ENDS_A_WORD = re.compile(r"[a-z]{3}\Z")
@@ -70,8 +73,10 @@ def joined(pieces: Sequence[str], *, references: bool = False) -> str:
         after = "" if isinstance(following, Raised | Lowered) else str(following)
         if isinstance(piece, Raised):
             text, drop = _raised(piece, tail, after)
+            text += _blank_at_the_end(piece, text, after)
         elif isinstance(piece, Lowered):
             text, drop = _lowered(piece, tail, after)
+            text += _blank_at_the_end(piece, text, after)
         elif isinstance(piece, Reference):
             text = _reference(piece, tail, references)
             drop = not text and tail[-1:].isspace() and after[:1] in tuple(".,;:)")
@@ -94,7 +99,11 @@ def _merged(pieces: Sequence[str], references: bool) -> list[str]:
     for piece in pieces:
         if not piece:
             continue
-        if merged and isinstance(piece, Raised | Lowered) and type(merged[-1]) is type(piece):
+        if isinstance(piece, Lowered) and piece.strip().isdigit() and _is_under_a_line(merged):
+            above = merged[-2].strip()
+            before = merged[-3] if len(merged) > 2 else ""
+            merged[-2:] = [(" " if before[-1:].isdigit() else "") + f"{above}/{piece.strip()}"]
+        elif merged and isinstance(piece, Raised | Lowered) and type(merged[-1]) is type(piece):
             merged[-1] = type(piece)(merged[-1] + piece)
         elif isinstance(piece, RaisedReference) and not references:
             if len(merged) > 1 and isinstance(merged[-2], RaisedReference) and _BETWEEN_REFERENCES.fullmatch(merged[-1]):
@@ -104,6 +113,16 @@ def _merged(pieces: Sequence[str], references: bool) -> list[str]:
         else:
             merged.append(piece)
     return merged
+
+
+def _is_under_a_line(pieces: Sequence[str]) -> bool:
+    """Whether what is lowered next is below the line of a fraction: 1/2, written with a raised 1 and a lowered 2."""
+    if len(pieces) < 2 or pieces[-1].strip() not in ("/", "\u2044", "\u2215"):
+        return False
+    above, before = pieces[-2], pieces[-3][-1:] if len(pieces) > 2 else ""
+    if before and not (before.isdigit() or before.isspace() or before in tuple("(,;≤≥<>=~±–-")):
+        return False
+    return type(pieces[-1]) is str and type(above) is Raised and above.strip().isdigit() and len(above.strip()) < 3
 
 
 def grouped(text: str, *, script: bool = False) -> str:
@@ -119,6 +138,8 @@ def _raised(piece: Raised, tail: str, after: str) -> tuple[str, bool]:
     before = tail[-1:]
     if not text:
         return " " if piece else "", False
+    if text in (*_DEGREES, "0") and _ENDS_WITH_A_NUMBER.search(tail) and _SCALE.match(after):
+        return "°", False
     if before.isdigit() and (text in _DEGREES or (text == "0" and after.lstrip()[:1] in ("C", "F"))):
         return "°", False
     text = text.replace("∘", "°")
@@ -129,7 +150,7 @@ def _raised(piece: Raised, tail: str, after: str) -> tuple[str, bool]:
         if not isinstance(piece, Power) and _NUMBERS.fullmatch(text) and _ENDS_A_SENTENCE.search(tail):
             return "", False
         return _at_the_start(text, tail, after)
-    if _SIGNS.fullmatch(text) or (before.isdigit() and _ORDINAL.fullmatch(text)):
+    if _SIGNS.fullmatch(text) or (before.isdigit() and _ORDINAL.fullmatch(text)) or _ORDINAL_LETTER.search(tail + text):
         return text, False
     if _CHARGE.fullmatch(text) and not before.isdigit():
         return text, False
@@ -177,6 +198,13 @@ def _lowered(piece: Lowered, tail: str, after: str) -> tuple[str, bool]:
     if apart:
         text = f"_{grouped(text, script=True)}"
     return text + _gap(text, after, formula and (apart or tail[-2:].islower())), False
+
+
+def _blank_at_the_end(piece: Raised | Lowered, text: str, after: str) -> str:
+    """The space that stands within a script at its end, where the line goes on with a word: "10<sup>5 </sup>cells"."""
+    stands_alone = isinstance(piece, Raised) and text.isdigit()  # of an isotope
+    ends = piece[-1:].isspace() and bool(text) and not text[-1].isspace() and after[:1].isalnum()
+    return " " if ends and not stands_alone else ""
 
 
 def _gap(text: str, after: str, formula: bool = False) -> str:

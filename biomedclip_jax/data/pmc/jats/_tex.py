@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from html.entities import html5
 
 from biomedclip_jax.data.pmc.jats._math import Name, accented, fraction, put, root
-from biomedclip_jax.data.pmc.jats._scripts import Index, Power, joined
+from biomedclip_jax.data.pmc.jats._scripts import Index, Power, grouped, joined
 
 _DEEPEST = 30  # groups in one another; what is deeper is read as if it had no braces
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\[\s\S]|[{}^_&~\[\]]|\$+|\s+|\d+(?:[.,]\d+)*|[^\\{}^_&~$\[\]\s\d]")
@@ -20,6 +20,7 @@ _DOCUMENT = re.compile(r"\\begin\s*\{document\}([\s\S]*?)(?:\\end\s*\{document\}
 _SIGNS = {
     "cdot": "·", "cdots": "⋯", "ldots": "…", "dots": "…", "to": "→", "infty": "∞", "circ": "∘", "degree": "°", "partial": "∂",
     "neq": "≠", "leqslant": "≤", "geqslant": "≥", "sim": "~", "ast": "*", "prime": "′", "mid": "|", "vert": "|", "Vert": "‖",
+    "lvert": "|", "rvert": "|", "lVert": "‖", "rVert": "‖",
     "langle": "⟨", "rangle": "⟩", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "hbar": "ℏ", "ell": "ℓ",
     "emptyset": "∅", "setminus": "\\", "backslash": "\\", "textdegree": "°", "celsius": "°C", "permil": "‰", "wedge": "∧",
     "vee": "∨", "colon": ":", "dagger": "†", "ddagger": "‡", "star": "⋆", "bullet": "•", "bigcirc": "○", "simeq": "≃",
@@ -34,9 +35,12 @@ _ACCENTS = {
     "bar": "¯", "overline": "¯", "hat": "^", "widehat": "^", "tilde": "~", "widetilde": "~", "vec": "→", "dot": "˙",
     "ddot": "¨", "check": "ˇ", "breve": "˘", "overrightarrow": "→",
 }
+_STACKED = frozenset({"underset", "overset", "stackrel"})
+_NEGATED = {"=": "≠", "<": "≮", ">": "≯", "\\in": "∉", "\\equiv": "≢", "\\subset": "⊄"}
 _SPACES = frozenset({"quad", "qquad", "enspace", "thinspace", "space", "enskip", "newline", "par"})
 _WITH_AN_ARGUMENT_THAT_SAYS_NOTHING = frozenset({
     "begin", "end", "label", "tag", "usepackage", "documentclass", "setlength", "hspace", "vspace", "color", "phantom",
+    "textcolor",
     "hphantom", "vphantom", "fontsize", "selectfont",
 })
 _SAY_NOTHING = frozenset({
@@ -46,7 +50,7 @@ _SAY_NOTHING = frozenset({
     "mathrm", "mathbf", "mathit", "mathsf", "mathtt", "mathcal", "mathbb", "mathfrak", "mathscr", "mathnormal", "text",
     "textrm", "textbf", "textit", "textsf", "texttt", "textnormal", "textup", "textsc", "mbox", "hbox", "operatorname",
     "boldsymbol", "bm",
-    "pmb", "underline", "underbrace", "overbrace", "emph", "upshape", "mathop", "mathrel", "mathbin", "mathord",
+    "pmb", "ce", "underline", "underbrace", "overbrace", "emph", "upshape", "mathop", "mathrel", "mathbin", "mathord",
 })
 # fmt: on
 _WITH_COLUMNS = frozenset({"array", "tabular", "alignedat"})  # environments that take an argument of their own
@@ -99,6 +103,9 @@ def _sequence(tokens: _Tokens, depth: int, end: str | None) -> list[str]:
     while (token := tokens.take()) is not None:
         if token == end:
             break
+        if token == "\\over" and depth < _DEEPEST:
+            below = joined(_sequence(tokens, depth + 1, end)).strip()
+            return [fraction(joined(pieces).strip(), below, end is None)]
         _one(token, tokens, pieces, depth)
     return pieces
 
@@ -162,6 +169,16 @@ def _command(name: str, tokens: _Tokens, pieces: list[str], depth: int) -> None:
         put(pieces, fraction(above, below, not beside))
     elif name in ("binom", "tbinom", "dbinom"):
         put(pieces, f"({_argument(tokens, depth)} choose {_argument(tokens, depth)})")
+    elif name in _STACKED:
+        script = _argument(tokens, depth)
+        base = _argument(tokens, depth)
+        if name == "underset":
+            put(pieces, Name(f"{base}_{grouped(script, script=True)}") if script else base)
+        else:
+            accent = accented(base, script)
+            put(pieces, accent if accent is not None else Name(f"{base}^{grouped(script, script=True)}"))
+    elif name == "not" and tokens.next in _NEGATED:
+        put(pieces, _NEGATED[str(tokens.take())])
     elif name == "sqrt":
         index = _option(tokens)
         put(pieces, root(_argument(tokens, depth), index))

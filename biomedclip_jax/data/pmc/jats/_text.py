@@ -9,7 +9,8 @@ The rule: the character data of all descendants in document order, where
 3. a formula is a line of text, too (`_math`): of its forms MathML is read, else the one that is text, else TeX;
 4. comments and processing instructions count for nothing;
 5. a block element has a space before and after it, and a dropped block leaves one; other inline elements have none;
-6. white space of any kind and length (Python's `str.split`) becomes one space, none at the ends. Nothing else changes.
+6. white space of any kind and length (Python's `str.split`) becomes one space, none at the ends. Control characters
+   that are quotes and dashes in Windows' code page become these. Nothing else changes.
 """
 
 from collections.abc import Collection
@@ -36,6 +37,10 @@ _BLOCKS = frozenset({
 _FORMULAS = frozenset({"inline-formula", "disp-formula", "alternatives"})
 _CITATIONS = frozenset({"bibr", "ref", "bib"})
 # fmt: on
+# text of Windows that is declared as Latin-1, and references such as &#146;; U+0085 is white space already
+_WINDOWS = {
+    code: bytes([code]).decode("cp1252") for code in range(0x80, 0xA0) if code not in (0x81, 0x85, 0x8D, 0x8F, 0x90, 0x9D)
+}
 
 
 @dataclass(frozen=True)
@@ -67,8 +72,10 @@ def text_of(element: etree._Element, *, plain: bool = False, references: bool = 
 
 
 def one_line(text: str) -> str:
-    """A text with each run of white space made one space."""
-    return " ".join(text.split())
+    """A text with each run of white space made one space, and what no text means (control characters where Windows has
+    quotes and dashes) made what was meant.
+    """
+    return " ".join(text.translate(_WINDOWS).split())
 
 
 def caption_parts(
@@ -167,4 +174,5 @@ def _add_script(element: etree._Element, name: str, inner: list[str], pieces: li
     else:
         kept = [piece for piece in inner if references or not isinstance(piece, Reference)]
         left = len(kept) < len(inner)
-        pieces.append(Raised(joined(kept).strip(" ,;[]()" if left else None)))
+        text = joined(kept)
+        pieces.append(Raised(text.strip(" ,;[]()") if left else text))

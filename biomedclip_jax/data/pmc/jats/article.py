@@ -92,6 +92,7 @@ class Article:
     is_retracted: bool
     license: License
     figures: tuple[Figure, ...]
+    loose_images: tuple[str, ...] = ()  # hrefs of images in the text that are no figure's, a table's or a formula's
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,13 @@ _NO_FIGURE = frozenset(
 )
 
 
+# what is shown in one of these is no picture of the article's text: a sign, a letter, a portrait, a logo
+_NO_PICTURE = _NO_FIGURE | {
+    "fig", "table", "array", "chem-struct", "bio", "contrib-group", "author-notes", "permissions", "license", "journal-meta",
+    "sig-block", "ref-list", "custom-meta-group",
+}  # fmt: skip
+
+
 def parse_article(xml: bytes, name: str) -> Article:
     """What an article's XML tells. `name` is its name in messages.
 
@@ -44,6 +51,7 @@ def parse_article(xml: bytes, name: str) -> Article:
     article = _one_article(read_xml(xml, name), name)
     meta = article_meta(article)
     ids = article_ids(meta)
+    figures, loose_images = _figures(article)
     return Article(
         pmcid=ids.get("pmcid"),
         pmid=ids.get("pmid"),
@@ -54,7 +62,8 @@ def parse_article(xml: bytes, name: str) -> Article:
         article_type=article.get("article-type"),
         is_retracted=is_retracted(article, meta),
         license=article_license(meta),
-        figures=_figures(article),
+        figures=figures,
+        loose_images=loose_images,
     )
 
 
@@ -77,12 +86,13 @@ class _Shown:
     graphics: list[etree._Element]
 
 
-def _figures(article: etree._Element) -> tuple[Figure, ...]:
-    """All figures, in one walk through the document."""
+def _figures(article: etree._Element) -> tuple[tuple[Figure, ...], tuple[str, ...]]:
+    """All figures, and the hrefs of the images that are no figure's, in one walk through the document."""
     shown: dict[etree._Element, _Shown] = {}
     groups: dict[etree._Element, int] = {}
     mentions: list[etree._Element] = []
     order: dict[etree._Element, int] = {}  # of the paragraphs
+    loose: dict[etree._Element, str] = {}
     with_caption: dict[etree._Element, etree._Element | None] = {}  # of several forms of an image, the one with a caption
     for element in article.iter("{*}fig", "{*}fig-group", "{*}graphic", "{*}p", "{*}xref"):
         kind = local_name(element.tag)
@@ -96,6 +106,8 @@ def _figures(article: etree._Element) -> tuple[Figure, ...]:
             groups[element] = len(groups) + 1
         elif (figure := _figure_shown(element, with_caption)) is not None:
             shown.setdefault(figure, _Shown(figure, [])).graphics.append(element)
+        elif (place := _place_in_the_text(element)) is not None:
+            loose.setdefault(place, xlink(element, "href") or "")
     captions = _Captions()
     figures = [_figure(index, each, groups, captions) for index, each in enumerate(shown.values())]
     targets = [
@@ -104,7 +116,7 @@ def _figures(article: etree._Element) -> tuple[Figure, ...]:
     ]
     found = references(targets, mentions, order)
     figures = [replace(figure, references=said) for figure, said in zip(figures, found, strict=True)]
-    return tuple(_without_translations(figures, list(shown.values())))
+    return tuple(_without_translations(figures, list(shown.values()))), tuple(loose.values())
 
 
 def _figure_shown(graphic: etree._Element, with_caption: dict[etree._Element, etree._Element | None]) -> etree._Element | None:
@@ -129,6 +141,16 @@ def _figure_shown(graphic: etree._Element, with_caption: dict[etree._Element, et
         chosen = next((form for form in forms if child(form, "caption") is not None), None)
         with_caption[round_it] = forms[0] if chosen is None and kinds[1:2] == ["fig-group"] else chosen
     return with_caption[round_it]
+
+
+def _place_in_the_text(graphic: etree._Element) -> etree._Element | None:
+    """The image itself, or the <alternatives> that it is a form of; None if it is no picture of the article's text."""
+    kinds = [local_name(outer.tag) for outer in graphic.iterancestors()]
+    if not _NO_PICTURE.isdisjoint(kinds):
+        return None
+    if "logo" in (xlink(graphic, "href") or "").lower():
+        return None
+    return graphic.getparent() if kinds[:1] == ["alternatives"] else graphic
 
 
 class _Captions:

@@ -11,10 +11,12 @@ import codecs
 import re
 from html import unescape
 from html.entities import html5
-
-from lxml import etree
+from typing import TYPE_CHECKING
 
 from biomedclip_jax.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from lxml import etree  # of the extra `pmc`: sources that need only this module's limits open without it
 
 MAX_BYTES = 128 * 2**20  # of one document; PubMed Central's largest articles are some tens of megabytes
 MAX_DEPTH = 256  # of nested elements; the parser's own limit (libxml2), as are 10,000,000 characters in one text
@@ -57,11 +59,13 @@ _BYTE_ORDER_MARKS = (
 )
 
 
-def read_xml(xml: bytes, name: str) -> etree._Element:
+def read_xml(xml: bytes, name: str) -> "etree._Element":
     """The root element, without comments and processing instructions. Prefixes that nothing declares are dropped.
 
     Raises UserError with `name` (and the line where there is one) for what is not well-formed, too large or too deep.
     """
+    from lxml import etree
+
     text = _text_of_document(xml, name)
     # `recover`, as a prefix without declaration is no reason to stop; everything worse stops us below
     parser = etree.XMLParser(

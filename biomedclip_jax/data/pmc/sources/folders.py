@@ -54,8 +54,17 @@ def with_ids(keys: Iterable[str], ids: tuple[str, ...] | None) -> list[str]:
 
 
 def walk(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """(folder relative to root, "" or ending in "/"; its files) of all folders, hidden files and folders left out."""
-    for folder, folders, files in os.walk(root):
+    """(folder relative to root, "" or ending in "/"; its files) of all folders, hidden files and folders left out.
+
+    Links to folders are followed, but no folder is given twice, by whatever links it can be reached.
+    """
+    known: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        facts = os.stat(folder)
+        if (facts.st_dev, facts.st_ino) in known:
+            folders.clear()
+            continue
+        known.add((facts.st_dev, facts.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(folder).relative_to(root).as_posix()
         yield "" if relative == "." else f"{relative}/", sorted(name for name in files if not name.startswith("."))

@@ -106,4 +106,6 @@ def check_license(stated: object, licenses: Collection[str] | None, article: str
         return
     code = license_code(stated) if isinstance(stated, str) else None
     if code not in licenses:
-        raise NotWanted(f"{article}: its licence is {stated or 'not stated'}; wanted {', '.join(sorted(licenses))}")
+        raise NotWanted(
+            f"{article}: its licence is {stated or 'none that is known here'}; wanted {', '.join(sorted(licenses))}"
+        )

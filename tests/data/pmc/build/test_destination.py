@@ -217,3 +217,23 @@ def test_an_article_that_kills_its_reader_is_left_out(tmp_path: Path, workers: i
     if workers == 1:
         articles(tmp_path / "articles", range(22, 23))
         assert subprocess.run(command, env=environment, check=False, timeout=120).returncode == 0, "known from the last time"
+
+
+def test_a_build_whose_files_are_damaged_or_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, destination = articles(tmp_path / "a", range(4)), tmp_path / "d"
+    assert build(source, destination, "--duplicates", "none") == 0
+    before = {name: digest for name, digest in contents(destination).items() if not name.startswith(".build")}
+    next(path for path in destination.iterdir() if "-train." in path.name).unlink()
+    assert build(source, destination, "--duplicates", "none") == 0
+    after = contents(destination)
+    assert {name: after[name] for name in before} == before, "a shard that is missing is written again"
+    hashes = next((destination / ".build").glob("*.npz"))
+    hashes.write_bytes(b"")
+    capsys.readouterr()
+    assert build(source, destination, "--duplicates", "none") == 2
+    assert f"{hashes}: missing or damaged" in capsys.readouterr().err
+    hashes.with_suffix(".json").unlink()
+    assert build(source, destination, "--duplicates", "none") == 0
+    (destination / ".build" / "options.json").write_text("{")
+    assert build(source, destination, "--duplicates", "none") == 2
+    assert "options.json: damaged" in capsys.readouterr().err

@@ -157,3 +157,9 @@ def test_panels_are_pairs_of_their_own() -> None:
         width, height = Image.open(BytesIO(panel.image)).size
         assert 340 <= width <= 460 and 330 <= height <= 440
         assert panel.panel == "AB"[i] and panel.license == "CC BY"
+
+
+def test_an_image_outside_figures_is_a_reject() -> None:
+    (found,) = items('<p>Seen: <graphic xlink:href="a"/> here</p>', {"a.jpg": jpeg(picture(1))})
+    assert isinstance(found, Reject)
+    assert (found.kind, found.reason, found.article, found.file) == ("picture", "image outside figures", "PMC5.1", "a")

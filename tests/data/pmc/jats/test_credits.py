@@ -11,6 +11,15 @@ from biomedclip_jax.data.pmc.jats.licences import license_code
 
 # fmt: off
 TAKEN_OVER = [
+    'Modified from Ref. 12.',
+    'Taken from reference 7.',
+    'Previously published in Nature.',
+    'This figure has been published previously in [4].',
+    'The image was originally published in the Journal of Anatomy.',
+    'Map of the area; image: J. Doe, Wikimedia Commons.',
+    'Radiograph downloaded from Radiopaedia.org.',
+    'Photo: NASA©.',
+    'Copyright retained by Elsevier.',
     'Chest radiograph with effusion. Reproduced with permission from Elsevier, 2015.',
     'Brain MRI, normal. Reprinted with permission from Springer Nature.',
     'Anatomy of the knee. Adapted from [12] with permission.',
@@ -87,6 +96,16 @@ TAKEN_OVER = [
     '© 2012 Elsevier',
 ]
 OURS = [
+    'BALB/c mice were obtained courtesy of the Jackson Laboratory.',
+    'The copyright of the figure belongs to the authors.',
+    'Copyright is held by the authors.',
+    'Analysed with GraphPad Prism© software.',
+    'Drawn using Prism©.',
+    'MRI images taken from [Patient 2].',
+    'Data previously published in [5] are shown in grey.',
+    'This figure was originally published by the authors.',
+    'Articles already published in 2010.',
+    'Information on the region from Wikipedia.',
     'Written permission was obtained from the patient for publication of this image.',
     'Informed consent was obtained from the patient.',
     'Photograph of the hand, published with permission of the patient.',

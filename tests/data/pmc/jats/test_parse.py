@@ -226,3 +226,19 @@ def test_own_permissions_of_a_figure() -> None:
     assert found.license is not None
     assert (found.license.code, found.license.declared_in) == (None, "license text")
     assert figure("<label>1</label>").license is None
+
+
+def test_images_that_nothing_is_said_of() -> None:
+    """An image in the running text is no figure, and is not lost either; signs, tables, portraits and logos are none."""
+    found = article(
+        '<p>Seen: <graphic xlink:href="a"/></p>'
+        '<p><alternatives><graphic xlink:href="b.tif"/><graphic xlink:href="b.jpg"/></alternatives></p>'
+        '<p><inline-graphic xlink:href="no"/><inline-formula><graphic xlink:href="no"/></inline-formula></p>'
+        '<disp-formula><alternatives><graphic xlink:href="no"/></alternatives></disp-formula>'
+        '<table-wrap><graphic xlink:href="no"/></table-wrap><bio><graphic xlink:href="no"/></bio>'
+        '<boxed-text><graphic xlink:href="disease_logo"/></boxed-text>'
+        '<fig id="f"><caption><p>With <graphic xlink:href="no"/></p></caption><graphic xlink:href="no"/></fig>',
+        front='<abstract><p><graphic xlink:href="c"/></p></abstract><permissions><graphic xlink:href="no"/></permissions>',
+    )
+    assert found.loose_images == ("c", "a", "b.tif")
+    assert [one.id for one in found.figures] == ["f"]

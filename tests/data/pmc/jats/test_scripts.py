@@ -30,10 +30,17 @@ def cited(number: object, words: str = "") -> str:
         ("2<sup>3</sup>4", "2^3 4"),
         ("<italic>x<sup><bold>2</bold></sup></italic>", "x^2"),
         ("10<sup>10<sup>2</sup></sup>", "10^(10^2)"),
+        ("10<sup>5 </sup>cells, CO<sub>2 </sub>levels, CD4<sup>+ </sup>T cells", "10^5 cells, CO2 levels, CD4+ T cells"),
+        ("a<sup> </sup>b", "a b"),
+        # fractions
+        ("1<sup>1</sup>/<sub>2</sub> inch, <sup>1</sup>/<sub>2</sub>, 3<sup>1</sup>⁄<sub>4</sub>", "1 1/2 inch, 1/2, 3 1/4"),
+        ("x<sup>2</sup>/<sub>5</sub>", "x^2/5"),
         # names
         ("Halo<sup>ligand</sup>, Halo<sup>SF650+</sup>mGFP<sup>−</sup>", "Halo^ligand, Halo^SF650+mGFP−"),
         ("Taar1<sup>m1J/m1J</sup>, Taar1<sup>+/+</sup>", "Taar1^m1J/m1J, Taar1+/+"),
         # as they are read
+        ("37 <sup>o</sup>C, 4 <sup>0</sup>C, 37<sup>o</sup> C, n<sup>th</sup>", "37 °C, 4 °C, 37° C, nth"),
+        ("<sup>18 </sup>F, group 5 <sup>O</sup>Control", "18F, group 5 O Control"),
         ("CD8<sup>+</sup>, Ca<sup>2+</sup>, Na<sup>+</sup>", "CD8+, Ca2+, Na+"),
         ("SO<sub>4</sub><sup>2−</sup>", "SO4^2−"),
         ("<sup>18</sup>F-FDG, <sup>99 m</sup>Tc, [<sup>18</sup>F]FDG, of <sup>13</sup>C", "18F-FDG, 99mTc, [18F]FDG, of 13C"),

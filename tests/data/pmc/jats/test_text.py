@@ -112,6 +112,10 @@ def test_white_space() -> None:
     assert text("a\u200bb\u2060c\ufeffd") == "a\u200bb\u2060c\ufeffd", "no white space to Python"
 
 
+def test_windows_quotes_that_came_as_control_characters() -> None:
+    assert text("&#147;a&#148; &#150; b\u0085&#146;s") == "“a” – b ’s"
+
+
 def test_nothing_else_changes() -> None:
     assert text("ﬁ ( ) , . e\u0301 ½ &lt;p&gt; &amp;nbsp; <![CDATA[<b>]]>") == "ﬁ ( ) , . e\u0301 ½ <p> &nbsp; <b>"
 

@@ -237,3 +237,12 @@ def test_licences() -> None:
     assert read_licenses(["any"]) is None
     with pytest.raises(UserError, match="--licenses MIT: no licence known by this name"):
         read_licenses(["CC0", "MIT"])
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    write(tmp_path, {"real/PMC1/a.nxml": XML, "real/PMC2/b.nxml": XML, "some/PMC3/c.nxml": XML})
+    (tmp_path / "some" / "PMC1").symlink_to(tmp_path / "real" / "PMC1")
+    (tmp_path / "some" / "again").symlink_to(tmp_path / "some")
+    (tmp_path / "some" / "the_same").symlink_to(tmp_path / "real" / "PMC1")
+    (tmp_path / "some" / "gone").symlink_to(tmp_path / "nowhere")
+    assert list(open_source(str(tmp_path / "some")).keys()) == ["PMC1/a.nxml", "PMC3/c.nxml"]
