@@ -5,14 +5,17 @@ as a quote that is never closed, is an error that names the line. Nothing is joi
 """
 
 import csv
-import difflib
 import json
 import math
+import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.data._table_header import DELIMITERS, check_columns, check_header, check_twice, is_header, spelled
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.errors import UserError, first_line
@@ -26,7 +29,7 @@ _MISSING = frozenset(
     ["#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "1.#ind", "1.#qnan", "-nan", "<na>", "n/a", "nan", "null"]
 )
 _MISSING_AS_WRITTEN = frozenset(["NA", "None"])
-_DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
+_ADDRESS = re.compile(r"\b[a-z0-9]{2,}:/")
 _FEWEST_MERGED = 3  # lines in one cell that each look like a row
 
 
@@ -39,6 +42,8 @@ def table_rows(
     path: Path, columns: Sequence[str], optional: Sequence[str] = (), rejects: list[Reject] | None = None
 ) -> Iterator[tuple[int, Row]]:
     """The rows of a table with their numbers, from 1; each has `columns`, and those of `optional` that exist.
+
+    "split" and "references" are found in any case.
 
     rejects: takes the rows that do not fit the header; None: the first of them is an error. Raises UserError for a
     missing file, a missing column (naming those that exist, and the likely reason), a column that is there twice, an
@@ -63,18 +68,45 @@ def table_rows(
 
 def image_file(path: Path, row: Row, column: str) -> Path:
     """The image file that a row of the table at `path` names. UserError for a column of something else."""
+    return path.parent / image_name(path, row, column)
+
+
+def image_name(path: Path, row: Row, column: str) -> str:
+    """The path of an image as the table at `path` has it, or as its file is called: without the blanks round it, with /
+    for the \\ of Windows, or with accents stored otherwise, as on a Mac. UserError as of `image_file`.
+    """
     name = row[column]
     if not isinstance(name, str | int | float | None):
         raise UserError(f"{path}: column {column!r} holds no paths of image files but {type(name).__name__}")
-    return path.parent / str(name)
+    name = str(name)
+    plain = name.strip().replace("\\", "/")
+    others = {name.strip(): None, plain: None}
+    if not plain.isascii():
+        others |= {unicodedata.normalize(form, plain): None for form in ("NFC", "NFD")}
+    if list(others) == [name] or os.path.isfile(path.parent / name):
+        return name
+    return next((other for other in others if os.path.isfile(path.parent / other)), name)
+
+
+def not_there(image: Path) -> str:
+    """Why an image file of a table cannot be used, and what to do where its path shows that."""
+    reason = "image file is not there"
+    if _ADDRESS.search(str(image)):
+        return f"{reason}: it is an address; download it, and write where it is on this machine"
+    return f"{reason}: a path of Windows; write it relative to the table" if "\\" in str(image) else reason
 
 
 def text_of(value: object) -> str:
     """The text of a cell without spaces round it; "" for None, NaN and words for no value (N/A, nan ...).
 
-    A float that is a whole number, as pandas writes labels into Parquet, is that number: 1.0 is "1".
+    A float that is a whole number, as pandas writes labels into Parquet, is that number: 1.0 is "1". Bytes are UTF-8, and
+    a list of one is that one. "" for what is no text: objects, other lists, bytes in another encoding.
     """
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bytes):
+        value = _decoded(value)
+    if value is None or isinstance(value, list | tuple | dict) or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -83,14 +115,34 @@ def text_of(value: object) -> str:
 
 
 def texts_of(value: object) -> tuple[str, ...]:
-    """The texts of a cell, which may hold a list, without the empty ones."""
-    return tuple(filter(None, map(text_of, value if isinstance(value, list) else [value])))
+    """The texts of a cell, which may hold a list, without the empty ones; none where one is no text (see `text_of`)."""
+    values = value if isinstance(value, list) else [value]
+    return () if any(map(_kind_of_no_text, values)) else tuple(filter(None, map(text_of, values)))
 
 
 def absent(what: str, value: object) -> str:
-    """Why a cell is no caption or label: "label is empty", or "label is missing ('N/A')"."""
-    found = "" if value is None or isinstance(value, list) else str(value).strip()
+    """Why a cell is no caption or label: "label is empty", "label is missing ('N/A')", or "label holds dict, not text"."""
+    values = value if isinstance(value, list) else [value]
+    if kind := next(filter(None, map(_kind_of_no_text, values)), None):
+        return f"{what} holds {kind}, not text"
+    if len([each for each in values if text_of(each)]) > 1:
+        return f"{what} holds {len(values)} values where one is expected"
+    found = "" if value is None or isinstance(value, list | bytes) else str(value).strip()
     return f"{what} is missing ({found!r})" if found else f"{what} is empty"
+
+
+def _decoded(value: bytes) -> str | None:
+    try:
+        return value.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+
+
+def _kind_of_no_text(value: object) -> str | None:
+    """What a value is that is no text, number or nothing, in a word."""
+    if isinstance(value, bytes):
+        return "bytes that are not UTF-8" if _decoded(value) is None else None
+    return type(value).__name__ if isinstance(value, list | tuple | dict) else None
 
 
 # --- kinds of table -------------------------------------------------------------------------------------------------
@@ -113,7 +165,10 @@ def _rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterat
 
 def _csv_rows(path: Path, columns: Sequence[str], delimiter: str, quoting: Any) -> Iterator[Row | str]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(_without_nul(path, file), delimiter=delimiter, quoting=quoting, strict=True)
+        lines = _without_nul(path, file)
+        # "a.png, "a text"" is how many write by hand; blanks round texts are nothing to us
+        after_comma = delimiter == ","
+        reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True, skipinitialspace=after_comma)
         header: list[str] | None = None
         while True:
             first = reader.line_num + 1
@@ -126,29 +181,52 @@ def _csv_rows(path: Path, columns: Sequence[str], delimiter: str, quoting: Any) 
             if not any(cell.strip() for cell in cells) and len(cells) <= 1:
                 continue  # an empty line
             if header is None:
-                header = [cell.strip() for cell in cells]
-                _check_header(path, columns, header, delimiter)
+                if _says_delimiter(cells):
+                    continue
+                header = spelled([cell.strip() for cell in cells], columns)
+                check_header(path, columns, header, delimiter)
             else:
                 yield _csv_row(header, cells, first, delimiter)
 
 
+def _says_delimiter(cells: Sequence[str]) -> bool:
+    """Whether this is the line "sep=;" that Excel writes above a header; whether it is right the header shows."""
+    first = cells[0].strip().lower()
+    return first.startswith("sep=") and len(first) <= len("sep=;") and not any(cells[1:])
+
+
+def _without_end(cells: list[str], columns: int) -> list[str]:
+    """The cells of a line without those that delimiters at its end make, which hold nothing."""
+    while len(cells) > columns and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
+
+
 def _csv_row(header: Sequence[str], cells: list[str], line: int, delimiter: str) -> Row | str:
-    while len(cells) > len(header) and not cells[-1].strip():
-        cells = cells[:-1]  # delimiters at the end of a line hold nothing
+    cells = _without_end(cells, len(header))
     if len(cells) != len(header):
-        hint = f"; a text with {_DELIMITERS[delimiter]} in it must stand in quotes" if len(cells) > len(header) else ""
+        hint = f"; a text with {DELIMITERS[delimiter]} in it must stand in quotes" if len(cells) > len(header) else ""
         return f"line {line}: {len(cells)} cells where the header has {len(header)} columns{hint}"
     for cell in cells:
         if (lines := _merged_lines(cell, len(header), delimiter)) > 0:
-            return f"line {line}: one cell holds {lines} lines that look like rows; a quote in it seems to be never closed"
+            looks = "a line that looks like a row" if lines == 1 else f"{lines} lines that look like rows"
+            return f"line {line}: one cell holds {looks}; a quote in it seems to be never closed"
+    if cells[-1].strip().lower() == header[-1].lower() and is_header(cells, header):
+        return f"line {line}: the header once more"  # of tables that were put together
     return dict(zip(header, cells, strict=True))
 
 
 def _merged_lines(cell: str, columns: int, delimiter: str) -> int:
     """Lines of a cell, after its first, that look like rows of the table; 0 where a text may well have such lines."""
     inner = cell.replace("\r\n", "\n").split("\n")[1:] if "\n" in cell else []
+    if with_image := sum(any(map(_names_image, line.split(delimiter)[:-1])) for line in inner):
+        return with_image
     alike = sum(line.count(delimiter) == columns - 1 for line in inner)
     return alike if columns > 1 and alike >= max(_FEWEST_MERGED, 0.8 * len(inner)) else 0
+
+
+def _names_image(cell: str) -> bool:
+    return cell.strip().lower().endswith(IMAGE_SUFFIXES) and " " not in cell.strip()
 
 
 def _without_nul(path: Path, lines: Iterator[str]) -> Iterator[str]:
@@ -162,20 +240,33 @@ def _csv_fault(error: csv.Error, first: int, last: int) -> str:
     if "expected after" in str(error):
         since = f", or the quote that opens on line {first} is not closed where it should be" if last > first else ""
         return f'text after a closing quote on line {last}; a quote inside a text is written twice (""){since}'
-    if "end of data" in str(error) or "field larger" in str(error):
+    if "field larger" in str(error):
+        return f"a quote that opens here is never closed, or a cell has more than {csv.field_size_limit():,} characters"
+    if "end of data" in str(error):
         return "a quote that opens here is never closed"
     return str(error)
 
 
 def _quotes_balance(path: Path) -> bool:
-    """Whether a file of tabs reads as one whose cells may be quoted; most programs write tabs without any quoting."""
+    """Whether a file of tabs reads as one whose cells may be quoted; most programs write tabs without any quoting.
+
+    It does unless a quote is out of place, more lines fit the header as they stand, or all do and there are more of them.
+    """
+    try:
+        quoted, plain = _fit(path, csv.QUOTE_MINIMAL), _fit(path, csv.QUOTE_NONE)
+    except csv.Error:
+        return False
+    return quoted[0] < plain[0] or (quoted[0] == plain[0] and quoted[1] >= plain[1])
+
+
+def _fit(path: Path, quoting: Any) -> tuple[int, int]:
+    """How many rows of a file of tabs do not fit its header, and how many there are."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            rows = csv.reader((line.replace("\0", "") for line in file), delimiter="\t", strict=True)
-            widths = {len(row) for row in rows if row}
-        except csv.Error:
-            return False
-    return len(widths) <= 1
+        reader = csv.reader((line.replace("\0", "") for line in file), delimiter="\t", quoting=quoting, strict=True)
+        rows = (row for row in reader if row and not _says_delimiter(row))
+        columns = len(next(rows, []))
+        fits = [len(_without_end(row, columns)) == columns for row in rows]
+    return fits.count(False), len(fits)
 
 
 def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | str]:
@@ -185,21 +276,23 @@ def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | str]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line, object_pairs_hook=_object)
-            except ValueError as error:
+                row = json.loads(line, object_pairs_hook=object_of)
+            except (ValueError, RecursionError) as error:
                 raise UserError(f"{path}, line {number}: not JSON ({error}); expected one object a line") from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: expected one object a line, found {type(row).__name__}")
+            row = dict(zip(spelled(list(row), columns), row.values(), strict=True))
             if missing := [column for column in columns if column not in row]:
                 if not known:
-                    _check_columns(path, columns, list(row))
+                    check_columns(path, columns, list(row))
                 yield f"line {number}: no {missing[0]!r} in it"
                 continue
             known = True
             yield row
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads: an object. ValueError for a key that is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
@@ -215,52 +308,16 @@ def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -
         raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'") from None
     try:
         with path.open("rb") as content, ParquetFile(content) as file:
-            names = file.schema_arrow.names
-            _check_twice(path, names)
-            _check_columns(path, columns, names)
-            for batch in file.iter_batches(columns=[name for name in names if name in (*columns, *optional)]):
-                yield from batch.to_pylist()
+            own = file.schema_arrow.names
+            names = spelled(own, columns)
+            check_twice(path, names)
+            check_columns(path, columns, names)
+            asked = {name: called for name, called in zip(own, names, strict=True) if called in (*columns, *optional)}
+            for batch in file.iter_batches(columns=list(asked)):
+                for row in batch.to_pylist():
+                    yield {asked[name]: value for name, value in row.items()}
     except ArrowException as error:
         raise UserError(f"{path}: not readable as Parquet ({first_line(error)}); write it again") from error
-
-
-# --- headers --------------------------------------------------------------------------------------------------------
-
-
-def _check_header(path: Path, columns: Sequence[str], names: list[str], delimiter: str) -> None:
-    _check_twice(path, names)
-    if all(column in names for column in columns):
-        return
-    for other, called in _DELIMITERS.items():
-        parts = [part.strip().strip('"') for part in delimiter.join(names).split(other)]
-        if other != delimiter and all(column in parts for column in columns):
-            advice = {"\t": "name it .tsv", ",": "name it .csv"}.get(other, "save it with commas between them")
-            raise UserError(f"{path}: its cells are separated by {called}, not {_DELIMITERS[delimiter]}; {advice}")
-    if data := next((name for name in names if _looks_like_an_image(path, name)), None):
-        raise UserError(
-            f"{path}: no header: its first line has {data!r}, which is an image; write a first line with the names of the "
-            f"columns, {', '.join(map(repr, columns))} among them"
-        )
-    _check_columns(path, columns, names)
-
-
-def _looks_like_an_image(path: Path, cell: str) -> bool:
-    return cell.lower().endswith(IMAGE_SUFFIXES) or ("." in cell and len(cell) < 200 and (path.parent / cell).is_file())
-
-
-def _check_twice(path: Path, names: Sequence[str]) -> None:
-    for name, count in Counter(filter(None, names)).items():
-        if count > 1:
-            where = ", ".join(str(number) for number, each in enumerate(names, 1) if each == name)
-            raise UserError(f"{path}: column {name!r} is there {count} times (columns {where}); rename all but one")
-
-
-def _check_columns(path: Path, columns: Sequence[str], names: Sequence[str]) -> None:
-    for column in columns:
-        if column not in names:
-            nearest = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise UserError(f"{path}: no column {column!r}; there are {', '.join(map(repr, names))}{hint}")
 
 
 def _begins_as_utf16(path: Path) -> bool:

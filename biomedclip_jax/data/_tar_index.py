@@ -25,19 +25,20 @@ FAULT = 4  # beside the parts: where the member is for which a sample cannot be 
 NOTHING = -1
 
 # why; what is 0 is no fault. OTHER is one only where a part is missing for it.
-TWICE, SEVERAL, LINK, OTHER = 1, 2, 3, 4
+TWICE, SEVERAL, LINK, OTHER, SPARSE = 1, 2, 3, 4, 5
 FAULTS = {
     TWICE: "a member of this name is in the tar twice",
     SEVERAL: "several members for one part of its key, such as two images",
     LINK: "a link, not a file: pack with tar --hard-dereference --dereference",
     OTHER: "",
+    SPARSE: "stored with holes left out, so not in one piece: pack without tar --sparse",
 }
 
 _PART_OF = {suffix[1:]: IMAGE for suffix in (*IMAGE_SUFFIXES, *RARE_SUFFIXES)} | {"txt": TEXT, "json": JSON, "cls": CLASS}
 _BLOCK = 512  # of a tar; a member's header is the block before it
 _REMOTE_BLOCK = 2**23  # bytes that are fetched at once while a remote tar is read through
 _OPEN_FILES = 256  # per process; systems allow 1,024 and more
-_FORMAT = 3  # of the index files
+_FORMAT = 4  # of the index files
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
     b"BZh": ("bzip2", "bunzip2"),
@@ -97,8 +98,8 @@ def index_tar(path: str) -> tuple[Tar, np.ndarray]:
     try:
         tar = Tar(path, _version(path))
         cache = cache_file(tar)
-        if cache.is_file():
-            return tar, np.load(cache)
+        if (kept := _load_index(cache)) is not None:
+            return tar, kept
         parts = _read_through(path)
     except FileNotFoundError:
         raise UserError(f"{where}: this shard is missing; copy it there, or correct the pattern") from None
@@ -134,6 +135,14 @@ def save_index(path: Path, parts: np.ndarray) -> bool:
     except UserError:
         return False
     return True
+
+
+def _load_index(path: Path) -> np.ndarray | None:
+    """An index that was kept; None where there is none, or where another process is just writing it."""
+    try:
+        return np.load(path)
+    except (OSError, EOFError, ValueError):
+        return None
 
 
 def _read_through(path: str) -> np.ndarray:
@@ -199,7 +208,9 @@ class _Samples:
             row = self._row(f"{key}\0again")
             row[FAULT] = [member.offset_data, TWICE]
         self._names.add(member.name)
-        if not member.isfile():
+        if member.issparse():
+            row[FAULT] = [member.offset_data, SPARSE]
+        elif not member.isfile():
             row[FAULT] = [member.offset_data, LINK]
         elif part is not None and row[part][0] == NOTHING:
             row[part] = [member.offset_data, member.size]

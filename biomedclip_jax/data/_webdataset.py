@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data._table_rows import text_of, texts_of
+from biomedclip_jax.data._table_rows import absent, object_of, text_of, texts_of
 from biomedclip_jax.data._tar_index import (
     CLASS,
     FAULT,
@@ -91,17 +91,18 @@ class TarPairs:
         captions: tuple[str, ...] = ()
         if self._caption_field is not None:
             from_txt = self._caption_field == _FROM_TXT
-            captions = texts_of(self._caption_file(index) if from_txt else fields.get(self._caption_field))
+            value = self._caption_file(index) if from_txt else fields.get(self._caption_field)
+            captions = texts_of(value)
             if not captions:
-                raise UserError(f"{self.name(index)}: caption is empty")
+                raise UserError(f"{self.name(index)}: {absent('caption', value)}")
         label = None
         if self._label_field is not None:
             from_cls = self._label_field == FROM_CLS
-            label = text_of(self._decoded(index, CLASS) if from_cls else fields.get(self._label_field))
+            value = self._decoded(index, CLASS) if from_cls else fields.get(self._label_field)
+            label = text_of(value)
             if not label:
-                raise UserError(
-                    f"{self.name(index)}: {'its .cls is empty' if from_cls else f'no {self._label_field!r} in its .json'}"
-                )
+                none = "its .cls is empty" if from_cls else f"no {self._label_field!r} in its .json"
+                raise UserError(f"{self.name(index)}: {none if value in (None, '') else absent('label', value)}")
         references = fields.get(REFERENCES)
         return Texts(captions=captions, references=texts_of(references if isinstance(references, list) else []), label=label)
 
@@ -143,8 +144,8 @@ class TarPairs:
         if self._parts[index, JSON, 0] == NOTHING:
             return {}
         try:
-            fields = json.loads(self._read(index, JSON))
-        except ValueError as error:
+            fields = json.loads(self._read(index, JSON), object_pairs_hook=object_of)
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.name(index)}: its .json is not JSON ({error})") from error
         return fields if isinstance(fields, dict) else {}
 
@@ -158,7 +159,7 @@ def find_shards(pattern: str) -> list[str]:
     for path in _expand(pattern):
         if "://" in path:
             found.append(path)
-        elif glob.has_magic(path):
+        elif glob.has_magic(path) and not Path(path).is_file():  # case[1].tar may be the name of one
             matches = sorted(glob.glob(path))
             if not matches:
                 raise UserError(f"{path} on host {socket.gethostname()}: no such tar; check the pattern, or copy them there")

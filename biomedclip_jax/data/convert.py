@@ -10,7 +10,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -78,7 +78,8 @@ def convert(pairs: Pairs, destination: Path, kind: Kind, progress: Callable[[int
         _WRITERS[kind](folder, items, pairs)
         lines = [json.dumps(vars(each), ensure_ascii=False) + "\n" for each in rejects]
         if lines:
-            (folder / REJECTS).write_text("".join(lines), encoding="utf-8")
+            # a name of a file that is no UTF-8 has surrogates: written as escapes, which JSON knows
+            (folder / REJECTS).write_bytes("".join(lines).encode("utf-8", "backslashreplace"))
         if len(rejects) - before == len(pairs):
             raise UserError(f"none of the {len(pairs)} pairs can be read; the first: {rejects[before].reason}")
 
@@ -91,7 +92,7 @@ def _items(pairs: Pairs, kind: Kind, rejects: list[Reject], progress: Callable[[
 
     def read(number: int) -> _Item | UserError:
         try:
-            pair = pairs[number]
+            pair = _whole_characters(pairs[number])
             content = pair.image if isinstance(pair.image, bytes) else pair.image.read_bytes()
             image = load_image(content, pair.name)
         except UserError as error:
@@ -115,6 +116,20 @@ def _items(pairs: Pairs, kind: Kind, rejects: list[Reject], progress: Callable[[
                 else:
                     yield item
                 progress(1)
+
+
+def _whole_characters(pair: Pair) -> Pair:
+    """The pair with ? for halves of characters, which JSON can hold, but no file in UTF-8."""
+
+    def whole(text: str) -> str:
+        return text.encode("utf-8", "replace").decode()
+
+    return replace(
+        pair,
+        captions=tuple(map(whole, pair.captions)),
+        references=tuple(map(whole, pair.references)),
+        label=None if pair.label is None else whole(pair.label),
+    )
 
 
 def _shape(pairs: Pairs) -> _Shape:
@@ -214,7 +229,7 @@ def _write_tars(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
                 fields |= {REFERENCES: pair.references} if pair.references else {}
                 first, *more = pair.captions
                 fields |= {"captions": pair.captions} if more else {}
-                members = {item.suffix: item.content, ".txt": first.encode("utf-8", "replace")}
+                members = {item.suffix: item.content, ".txt": first.encode()}
                 members |= {".json": json.dumps(fields, ensure_ascii=True).encode()} if fields else {}
                 for suffix, content in members.items():
                     about = tarfile.TarInfo(f"{item.number:09d}{suffix}")  # no date, no owner: the same bytes every time

@@ -1,6 +1,7 @@
 """Names of splits (`FOLDER:train`; "val" and "dev" mean "validation") and of classes (their order, which a label means)."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -85,17 +86,30 @@ def _number(name: str) -> float | None:
         return None
 
 
+def _seen(name: str) -> str:
+    """A name as it is seen: accents composed, without zero-width signs, blanks of any kind and number as one."""
+    composed = unicodedata.normalize("NFC", name)
+    return " ".join("".join(sign for sign in composed if unicodedata.category(sign) != "Cf").split())
+
+
 def classes_of(source: object, names: Iterable[str], known: Sequence[str] | None) -> tuple[str, ...]:
     """The classes of a source: the known ones, else the names in order.
 
-    UserError for fewer than two, for more than any classification has, for two names of one number (1 and 01), for a name
-    that puts several together, and for one that is not among the known ones.
+    UserError for fewer than two, for more than any classification has, for two names of one number (1 and 01), for two
+    that look the same, for a name that puts several together, and for one that is not among the known ones.
     """
     found = in_order(names)
     by_number: dict[float, str] = {}
     for name in found:
         if (number := _number(name)) is not None and (other := by_number.setdefault(number, name)) != name:
             raise UserError(f"{source}: labels {other!r} and {name!r} are the same number; write it in one way")
+    by_looks: dict[str, str] = {}
+    for name in found:
+        if (other := by_looks.setdefault(_seen(name), name)) != name:
+            raise UserError(
+                f"{source}: labels {other!a} and {name!a} look the same: they differ in blanks, in signs that nobody sees, or "
+                "in how an accent is stored; write it in one way"
+            )
     if known is not None:
         if unknown := [name for name in found if name not in known]:
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text_of, texts_of
+from biomedclip_jax.data._table_rows import absent, image_file, image_name, not_there, table_rows, text_of, texts_of
 from biomedclip_jax.data.names import names_of, no_known_split
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, file_state, fingerprint, first_reject
 from biomedclip_jax.errors import UserError
@@ -97,20 +97,21 @@ def read_table(
                 rejects.append(Reject(str(number), str(image_file(path, row, image_column)), reason))
             continue
         of_split += 1
-        image = image_file(path, row, image_column)
+        name = image_name(path, row, image_column)
+        image = path.parent / name
         captions = texts_of(row[caption_column])
         label = text_of(row[label_column]) if label_column else None
         if not captions:
             reason = absent("caption", row[caption_column])
         elif not os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
-            reason = "image file is not there"
+            reason = not_there(image)
         else:
             reason = absent("label", row[label_column]) if label_column and not label else None
         if reason:
             rejects.append(Reject(str(number), str(image), reason))
             continue
         references = row.get(REFERENCES)
-        images.append(str(row[image_column]))
+        images.append(name)
         more = texts_of(references) if isinstance(references, list) else ()
         texts.append(Texts(captions=captions, references=more, label=label))
     if not images:

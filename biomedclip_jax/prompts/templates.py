@@ -68,7 +68,12 @@ def label_sentences(labels: Sequence[str] | None, template: str | None = None) -
 
 
 def check_words(source: str, classes: Sequence[str], advice: str) -> None:
-    """UserError for a class whose name is a number: a sentence about "1" says nothing to a model. advice: what to do."""
+    """UserError for a class whose name is a number, or true or false: a sentence about "1" says nothing to a model.
+
+    advice: what to do.
+    """
+    if truth := [name for name in classes if name.strip().lower() in ("true", "false")]:
+        raise UserError(f"{source}: {truth[0]!r} is no name of a class in words; {advice}")
     if numbers := [name for name in classes if _is_number(name)]:
         raise UserError(f"{source}: {numbers[0]!r} is a number, and no name of a class in words; {advice}")
 
@@ -205,12 +210,31 @@ def load_yaml(name: object, text: str) -> Any:
     """The content of a YAML file. UserError, which names it and the line, if it is none."""
     yaml = _yaml(name)
     try:
+        _check_keys(name, yaml.compose(text, yaml.SafeLoader))
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not readable"
         raise UserError(f"{name}{line}: not YAML ({problem}); put texts with : or {{}} in quotes") from error
+
+
+def _check_keys(name: object, top: Any) -> None:
+    """UserError for a key that is there twice, of which PyYAML keeps the last. top: the node of the whole file."""
+    waiting, seen = [top], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen or not isinstance(node.value, list):
+            continue
+        seen.add(id(node))
+        if node.id == "sequence":
+            waiting += node.value
+            continue
+        keys = [(key.tag, key.value) for key, _ in node.value if key.id == "scalar"]
+        if twice := next((key for key in node.value if keys.count((key[0].tag, key[0].value)) > 1), None):
+            line = [key for key, _ in node.value if key.value == twice[0].value][1].start_mark.line + 1
+            raise UserError(f"{name}, line {line}: the key {twice[0].value!r} is there twice; leave one")
+        waiting += [value for _, value in node.value]
 
 
 def _yaml(name: object) -> Any:

@@ -131,3 +131,17 @@ def test_when_nothing_can_be_read(folder: Path) -> None:
     with pytest.raises(UserError, match=r"none of the 10 pairs can be read; the first: .*0\.jpg: "):
         convert(source, folder / "out", "webdataset")
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_halves_of_characters(folder: Path, kind: Kind) -> None:
+    """JSON can hold half a surrogate pair, in a text and in the name of a file that is not there; UTF-8 can't."""
+    lines = [
+        '{"image": "1.png", "caption": "x \\ud83d y", "kind": "\\ud83d"}',
+        '{"image": "\\udcff.png", "caption": "z", "kind": "k"}',
+    ]
+    (folder / "half.jsonl").write_text("\n".join(lines))
+    source = open_pairs(str(folder / "half.jsonl"), label_column="kind")
+    assert convert(source, folder / "out", kind) == (1, 1)
+    assert reopened(folder / "out", kind, "label").texts(0).captions == ("x ? y",)
+    assert json.loads((folder / "out" / REJECTS).read_text(encoding="utf-8"))["image"].endswith("\udcff.png")

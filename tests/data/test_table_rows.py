@@ -190,8 +190,9 @@ def test_two_names_of_one_number(tmp_path: Path, labels: list[str]) -> None:
     ],
 )
 def test_labels_that_name_several_classes(tmp_path: Path, labels: list[str], wrong: str | None) -> None:
-    (tmp_path / "a.png").touch()
-    path = write(tmp_path / "t.csv", "image,label\n" + "".join(f'a.png,"{label}"\n' for label in labels))
+    for number in range(len(labels)):
+        (tmp_path / f"{number}.png").touch()
+    path = write(tmp_path / "t.csv", "image,label\n" + "".join(f'{n}.png,"{label}"\n' for n, label in enumerate(labels)))
     if wrong is None:
         assert len(open_labelled(str(path)).classes) == len(labels)
         return

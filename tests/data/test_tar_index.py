@@ -2,6 +2,9 @@
 
 import gzip
 import io
+import os
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from biomedclip_jax.data._tar_index import cache_file, index_tar
 from biomedclip_jax.data._webdataset import open_shards
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.sources import open_pairs
@@ -122,3 +126,50 @@ def test_compressed_tars(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(gzip.compress(tar_bytes(pair("a", "a"))))
     with pytest.raises(UserError, match=rf"{name}: compressed \(gzip\).*unpack it with gunzip first"):
         open_pairs(str(tmp_path / name))
+
+
+def test_members_with_holes_are_no_pieces_of_the_tar(tmp_path: Path) -> None:
+    """GNU tar --sparse leaves runs of zeros out: what lies at the member's place is not the file."""
+    if (program := shutil.which("tar")) is None:
+        pytest.skip("no tar")
+    with (tmp_path / "a.png").open("wb") as file:
+        file.write(picture(1))
+        file.seek(2_000_000)
+        file.write(b"end")
+    (tmp_path / "b.png").write_bytes(picture(2))
+    for key in "ab":
+        (tmp_path / f"{key}.txt").write_text(f"caption {key}")
+    members = ["a.png", "a.txt", "b.png", "b.txt"]
+    for format in ("gnu", "pax"):
+        path = tmp_path / f"{format}.tar"
+        subprocess.run([program, "--sparse", f"--format={format}", "-cf", path, *members], cwd=tmp_path, check=True)
+        if path.stat().st_size > 1_000_000:
+            pytest.skip("this tar, or this disk, keeps no holes")
+        pairs = open_shards([str(path)])
+        assert [pairs.texts(i).captions for i in range(len(pairs))] == [("caption b",)]
+        assert [r.reason for r in pairs.rejects] == [
+            "stored with holes left out, so not in one piece: pack without tar --sparse"
+        ]
+
+
+def test_an_index_that_is_just_being_written(tmp_path: Path) -> None:
+    """Of two processes that index the same tar at once, neither trips over the other's file."""
+    path = tmp_path / "t.tar"
+    assert opened(path, tar_bytes([("a.png", picture(1)), ("a.txt", b"one")]))[0] == ["one"]
+    for file in Path(os.environ["XDG_CACHE_HOME"]).rglob("*.npy"):
+        file.write_bytes(file.read_bytes()[:20])
+    tar, parts = index_tar(str(path))
+    assert parts.shape == (1, 5, 2) and cache_file(tar).stat().st_size > 20
+
+
+def test_values_in_json_that_are_no_text(tmp_path: Path) -> None:
+    fields = [b'{"c": {"en": "x"}}', b'{"c": "x", "c": "y"}', b'{"c": ["x", "y"]}']
+    members = [
+        (f"{n}{end}", content) for n, own in enumerate(fields) for end, content in ((".png", picture(n)), (".json", own))
+    ]
+    (tmp_path / "case[1].tar").write_bytes(tar_bytes(members))
+    pairs = open_pairs(str(tmp_path / "case[1].tar"), caption_column="c")
+    for index, message in enumerate(["caption holds dict, not text", "its .json is not JSON .key 'c' is there twice"]):
+        with pytest.raises(UserError, match=message):
+            pairs.texts(index)
+    assert pairs.texts(2).captions == ("x", "y")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.prompts.templates import Prompts, read_prompts, write_prompts
+from biomedclip_jax.prompts.templates import Prompts, label_sentences, read_prompts, write_prompts
 
 CLASSES = ("lung_aca", "lung_n")
 
@@ -90,3 +90,21 @@ def test_no_file_and_no_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(UserError, match=r"needs pyyaml: pip install 'biomedclip_jax\[evaluate\]'"):
         read_prompts(written(tmp_path, "templates: ['{}']"), CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("classes:\n  lung_n: a\n  lung_aca: b\n  lung_n: c\n", "line 4: the key 'lung_n' is there twice; leave one"),
+        ("templates: ['a {}']\ntemplates: ['b {}']\n", "line 2: the key 'templates' is there twice"),
+    ],
+)
+def test_keys_that_are_there_twice(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_prompts(written(tmp_path, text), CLASSES)
+
+
+def test_truth_values_are_no_words() -> None:
+    """As pandas and JSON write a column of yes and no."""
+    with pytest.raises(UserError, match="labels: 'True' is no name of a class in words; expected words"):
+        label_sentences(["True", "False"])

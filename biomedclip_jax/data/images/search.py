@@ -4,6 +4,7 @@ A patient CD has DICOM files without an ending, mini-MIAS has .pgm: whatever `lo
 out is counted by its ending, for those who call to say so.
 """
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,8 +25,8 @@ MACHINE_FOLDERS = ("__MACOSX", "__pycache__")
 def find_images(path: str | Path, left_out: Counter[str] | None = None) -> list[Path]:
     """The image files of a folder, sorted, subfolders included; of a file, that file whatever it is.
 
-    Hidden files and folders (`.name`) and those of macOS's archives are left out: `._scan.jpg` is no image. left_out:
-    counts the other files that are no images, by their endings.
+    Links to files and folders are followed. Hidden files and folders (`.name`) and those of macOS's archives are left
+    out: `._scan.jpg` is no image. left_out: counts the other files that are no images, by their endings.
     Raises `UserError` when there is no such path, or a folder holds no image.
     """
     root = Path(path)
@@ -45,20 +46,44 @@ def find_images(path: str | Path, left_out: Counter[str] | None = None) -> list[
 
 
 def images_in(root: Path, others: list[Path] | None = None) -> Iterator[Path]:
-    """The image files of a folder, in no order, as `find_images` finds them; none is no error. others: gets the rest."""
-    for candidate in root.rglob("*"):
-        inside = candidate.relative_to(root).parts
-        if any(part.startswith(".") or part in MACHINE_FOLDERS for part in inside) or not candidate.is_file():
-            continue
-        if candidate.suffix.lower() in IMAGE_SUFFIXES or begins_as_image(candidate):
+    """The image files of a folder, in no order, as `find_images` finds them; none is no error. others: gets the rest.
+
+    UserError for a folder that cannot be looked into.
+    """
+    for candidate in _files_below(root, frozenset()):
+        if not candidate.is_file():
+            if others is not None and not candidate.exists():  # a link to nothing, but no pipe
+                others.append(candidate)
+        elif candidate.suffix.lower() in IMAGE_SUFFIXES or begins_as_image(candidate):
             yield candidate
         elif others is not None:
             others.append(candidate)
 
 
+def _files_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """What is in a folder and those below it, but no folders and nothing hidden. Links are followed, not in circles.
+
+    above: the folders on the way here, by device and number.
+    """
+    try:
+        state = os.stat(folder)
+        if (here := (state.st_dev, state.st_ino)) in above:
+            return
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be looked into ({error.strerror}); make it readable, or move it away") from error
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in MACHINE_FOLDERS:
+            continue
+        if entry.is_dir():
+            yield from _files_below(folder / entry.name, above | {here})
+        else:
+            yield folder / entry.name
+
+
 def by_ending(files: Iterable[Path]) -> Counter[str]:
-    """How many of the files have each ending, in lower case."""
-    return Counter(path.suffix.lower() for path in files)
+    """How many of the files have each ending, in lower case; links to nothing are counted as such."""
+    return Counter("broken link" if not path.exists() else path.suffix.lower() for path in files)
 
 
 def begins_as_image(path: Path) -> bool:

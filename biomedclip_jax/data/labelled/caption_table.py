@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from biomedclip_jax.data._table_rows import Row, image_file, table_rows, text_of
+from biomedclip_jax.data._table_rows import Row, image_file, not_there, table_rows, text_of
 from biomedclip_jax.data.labelled.captions import Empty, Sentence
 from biomedclip_jax.data.names import some_of_each
 from biomedclip_jax.data.pairs import Reject
@@ -104,7 +104,7 @@ def _line(row: LabelledRow, caption: Sentence, label: Sentence | None, home: Pat
     if not text:
         return "caption is empty"
     if not os.path.isfile(row.image):
-        return "image file is not there"
+        return not_there(row.image)
     image = row.image.absolute()
     shown = image.relative_to(home) if image.is_relative_to(home) else image
     return _Line(str(shown), text, name, row.split)

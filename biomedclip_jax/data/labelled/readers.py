@@ -3,6 +3,7 @@
 Folders are `FOLDER/[train|validation|test/]CLASS/**/image`; a table is CSV, TSV, JSON lines or Parquet.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -83,9 +84,9 @@ def open_labelled_table(
 
     image_column: paths relative to the table. label_column: texts, or numbers. A column "split" says which rows are
     which (train, validation or valid or val or dev, test); without it all rows are "test". The classes are those of
-    all rows. Rows without a label or without an existing image file are in `rejects`. Raises UserError for a table
-    that cannot be read, a column or split that does not exist, fewer than two classes, and a table of which nothing is
-    left.
+    all rows. Rows without a label or without an existing image file are in `rejects`, and so are those whose image has
+    another label in another row. Raises UserError for a table that cannot be read, a column or split that does not
+    exist, fewer than two classes, and a table of which nothing is left.
     """
     rows: list[tuple[str, Path, str, str]] = []
     rejects: list[Reject] = []
@@ -105,8 +106,18 @@ def open_labelled_table(
         require_whole(path, split, f"add a column {SPLIT_COLUMN!r} with train, validation or test")
         wanted = {""}
     names = classes_of(path, (label for _, _, label, _ in rows), classes)
-    own_rows = ((number, image, names.index(label)) for number, image, label, own in rows if own.lower() in wanted)
-    found, missing = existing_files(own_rows)
+    own_rows = [(number, image, label) for number, image, label, own in rows if own.lower() in wanted]
+    labels_of: dict[Path, dict[str, None]] = {}
+    for _, image, label in own_rows:
+        labels_of.setdefault(image, {})[label] = None
+    several = {image for image, own in labels_of.items() if len(own) > 1 and os.path.isfile(image)}
+    rejects += [
+        Reject(number, str(image), "the image has another label in another row")
+        for number, image, _ in own_rows
+        if image in several
+    ]
+    index = {name: number for number, name in enumerate(names)}
+    found, missing = existing_files((number, image, index[label]) for number, image, label in own_rows if image not in several)
     return labelled_files(str(path), names, found, rejects + missing)
 
 

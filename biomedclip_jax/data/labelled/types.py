@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data._table_rows import not_there
 from biomedclip_jax.data.images.load import ImageSource
 from biomedclip_jax.data.pairs import Reject, file_fingerprint, fingerprint, first_reject
 from biomedclip_jax.errors import UserError
@@ -84,7 +85,7 @@ def existing_files(rows: Iterable[tuple[str, Path, int]]) -> tuple[list[tuple[Pa
         if os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
             found.append((image, label))
         else:
-            rejects.append(Reject(number, str(image), "image file is not there"))
+            rejects.append(Reject(number, str(image), not_there(image)))
     return found, rejects
 
 

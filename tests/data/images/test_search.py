@@ -78,3 +78,29 @@ def test_folders_that_are_no_classes(tmp_path: Path) -> None:
         ("chest", "1 file left out: 1 .csv"),
         ("later", "no image in this class folder"),
     ]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere" / "deep" / "c.png")
+    data = tmp_path / "data"
+    write(data / "brain" / "a.png")
+    (data / "chest").symlink_to(tmp_path / "elsewhere")
+    (data / "brain" / "back").symlink_to(data)
+    (data / "brain" / "lost.png").symlink_to(tmp_path / "nowhere.png")
+    left_out: Counter[str] = Counter()
+    assert [path.relative_to(data).as_posix() for path in find_images(data, left_out)] == ["brain/a.png", "chest/deep/c.png"]
+    assert say_left_out(left_out) == "1 file left out: 1 broken link"
+    found = open_labelled(str(data))
+    assert found.classes == ("brain", "chest") and found.labels.tolist() == [0, 1]
+    assert [reject.reason for reject in found.rejects] == ["1 file left out: 1 broken link"]
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.png")
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(UserError, match=r"cannot be looked into .Permission denied.; make it readable, or move it away"):
+        find_images(tmp_path)

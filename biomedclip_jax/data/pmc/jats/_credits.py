@@ -68,7 +68,7 @@ _SOURCE = re.compile(
 _NAMED_SOURCE = re.compile(r"\W*(?:(?:the|a|work|figure|fig\.?|by|of|in|\d+\w?)\s+)*[A-Z][a-z’'-]{2,}")
 _FROM = re.compile(
     rf"\b({_VERB})\b(?:[\s,]+(?:and|or|with|in|part|partly|slightly|kindly|minor|some|modifications?|changes?|permission|directly|here"
-    rf"|{_VERB}))*[\s,:]+(?:from|after|by)\b\s*",
+    rf"|{_VERB})){{0,12}}[\s,:]+(?:from|after|by)\b\s*",
     re.IGNORECASE,
 )
 _WITH_PERMISSION = re.compile(
