@@ -1,8 +1,10 @@
 """A training run from its config to its results: input checked, updates made, model folder written, evaluated."""
 
+import contextlib
 import dataclasses
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from biomedclip_jax.interop.formats.adapter_folder import write_adapter
 from biomedclip_jax.interop.model_files import check_cleaning
 from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.sharding import make_mesh
+from biomedclip_jax.support.owner import LocalFiles, owned
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
 from biomedclip_jax.train._final_evaluation import Results, evaluate
 from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
@@ -36,6 +39,8 @@ from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_g
 from biomedclip_jax.train.step import check_stage
 
 RESULTS = "results.json"
+LOCK = "lock.json"  # who writes the run folder
+_WATCHED_SECONDS = 40.0  # the holder of a folder, on another host: gives a sign of life every 15 s
 _EVALUATION_SECONDS = 24 * 3600  # the first process alone evaluates at the end: the others wait so long
 
 
@@ -70,21 +75,43 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> R
         if (workdir / RESULTS).is_file():
             return read_results(workdir)
         _check(config)
-        start = time.perf_counter()
-        data = _open_data(config, workdir)
-        _announce(config, data)
-        loader, held_out = _open_folder(config, workdir, data)
-        with Run(config, workdir, loader, held_out, stop) as run:
-            outcome = run.train(max_steps)
-            step = run.take_up_exported() if outcome == "finished" else run.step
-        if outcome == "terminated":
-            saved = f"stopped by a signal after step {run.step} of {run.total}, which is saved"
-            raise Terminated(f"{saved}; the same command goes on")
-        if outcome == "stopped":
-            say(f"stopped after {run.step} of {run.total} steps; the same command without --max-steps goes on")
-            return None
-        _export(run, data, step, start)
-        return read_results(workdir)
+        with _alone_in(workdir):
+            return _train(config, workdir, max_steps, stop)
+
+
+@contextlib.contextmanager
+def _alone_in(workdir: Path) -> Iterator[None]:
+    """Hold the run folder for this run, whose first process does it for all. UserError where another run is writing it.
+
+    A start that fails before anything is written leaves no folder.
+    """
+    if not is_first():
+        yield
+        return
+    try:
+        with owned(LocalFiles(str(workdir)), LOCK, writer="run", instead="another --workdir", watch=_WATCHED_SECONDS):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty, as a rule
+            workdir.rmdir()
+
+
+def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener) -> Results | None:
+    start = time.perf_counter()
+    data = _open_data(config, workdir)
+    _announce(config, data)
+    loader, held_out = _open_folder(config, workdir, data)
+    with Run(config, workdir, loader, held_out, stop) as run:
+        outcome = run.train(max_steps)
+        step = run.take_up_exported() if outcome == "finished" else run.step
+    if outcome == "terminated":
+        saved = f"stopped by a signal after step {run.step} of {run.total}, which is saved"
+        raise Terminated(f"{saved}; the same command goes on")
+    if outcome == "stopped":
+        say(f"stopped after {run.step} of {run.total} steps; the same command without --max-steps goes on")
+        return None
+    _export(run, data, step, start)
+    return read_results(workdir)
 
 
 def read_results(workdir: Path) -> Results:

@@ -3,6 +3,9 @@
 import dataclasses
 import json
 import math
+import os
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,12 @@ from biomedclip_jax.cli import main
 from biomedclip_jax.config import OptimizerConfig, Stage, from_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.pretrained import from_pretrained
+from biomedclip_jax.support.owner import _started
 from biomedclip_jax.train import _loop as run_module
 from biomedclip_jax.train import main as loop
 from biomedclip_jax.train._final_evaluation import Results
 from biomedclip_jax.train.export import read_config, read_run
+from biomedclip_jax.train.main import LOCK
 from biomedclip_jax.train.state import TrainState
 
 Finished = tuple[Path, Results]
@@ -235,3 +240,31 @@ def test_the_last_good_checkpoint_is_kept(data: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(run_module, "make_step", make_step)
     assert loop.train(run, tmp_path, max_steps=4) is None, "and the run can go on from there"
     assert_finite(final_state(run, tmp_path)[1])
+
+
+# --- one run at a time in a folder ------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_another_run_writes_is_refused(data: Path, tmp_path: Path) -> None:
+    """In one line that names it; nothing is touched. The folder of a run that was killed is taken over."""
+    run = config(data)
+    loop.train(run, tmp_path, max_steps=1)
+    assert not (tmp_path / LOCK).exists()
+    here = {"host": socket.gethostname(), "pid": os.getppid(), "started": _started(os.getppid()), "seen": time.time()}
+    (tmp_path / LOCK).write_text(json.dumps(here))
+    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+    with pytest.raises(UserError, match=rf"another run writes it \(process {os.getppid()} on ") as error:
+        loop.train(run, tmp_path, max_steps=2)
+    assert "\n" not in str(error.value)
+    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
+    (tmp_path / LOCK).write_text(json.dumps(here | {"started": "of another life"}))
+    loop.train(run, tmp_path, max_steps=2)
+    assert final_state(run, tmp_path)[0] == 2 and not (tmp_path / LOCK).exists()
+
+
+def test_a_start_that_fails_leaves_no_folder(data: Path, tmp_path: Path) -> None:
+    run = config(data)
+    missing = dataclasses.replace(run, data=dataclasses.replace(run.data, train=str(tmp_path / "absent.csv")))
+    with pytest.raises(UserError, match="absent"):
+        loop.train(missing, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -18,6 +18,7 @@ from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
 
 STATE = ".build"  # what a build knows of itself
+LOCK = f"{STATE}/lock.json"  # who writes it
 _STAGING = f"{STATE}/staging"
 
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data._tfds_write import write_metadata
-from biomedclip_jax.data.pmc.build._lock import only_build
 from biomedclip_jax.data.pmc.build._pictures import find_duplicates
 from biomedclip_jax.data.pmc.build._shard import (
     FinishedShard,
@@ -31,7 +30,7 @@ from biomedclip_jax.data.pmc.build._shard import (
     is_built,
     is_finished,
 )
-from biomedclip_jax.data.pmc.build._storage import STATE, Storage
+from biomedclip_jax.data.pmc.build._storage import LOCK, STATE, Storage
 from biomedclip_jax.data.pmc.build._summary import Summary, summarize
 from biomedclip_jax.data.pmc.build.pairs import Filters, Reject
 from biomedclip_jax.data.pmc.build.record import (
@@ -50,6 +49,7 @@ from biomedclip_jax.data.pmc.jats.article import TEXT_RULE
 from biomedclip_jax.data.pmc.sources.folders import id_in_path
 from biomedclip_jax.data.pmc.sources.open import Source, identity
 from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.support.owner import owned
 
 _OPTIONS = f"{STATE}/options.json"
 _FORMAT = 2  # of a build; a build of another format is not continued
@@ -94,7 +94,7 @@ def build(source: Source, destination: str, options: BuildOptions, runner: Runne
     works = _divide(source, articles, splits, shard_counts(splits, options.shards), options)
     if not may_replace:
         _check_that_none_disappears(storage, works, {identity(source, key) for key in articles})
-    with only_build(storage), storage.writing():
+    with owned(storage, LOCK, writer="build", instead="another destination"), storage.writing():
         storage.clear_staging()
         storage.write_json(_OPTIONS, _plain(options))
         summary = _build(storage, source, works, options, runner)

@@ -17,11 +17,11 @@ import pytest
 from helpers.pmc_corpus import jpeg, picture, write_article
 
 from biomedclip_jax.cli import main
-from biomedclip_jax.data.pmc.build._lock import LOCK, only_build
-from biomedclip_jax.data.pmc.build._storage import Storage
+from biomedclip_jax.data.pmc.build._storage import LOCK, Storage
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
 from biomedclip_jax.data.pmc.sources.folders import CloudFolder
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.owner import owned
 
 pytest.importorskip("apache_beam", reason="needs: pip install 'biomedclip_jax[beam]'")
 pytest.importorskip("tensorflow_datasets", reason="needs: pip install 'biomedclip_jax[beam]'")
@@ -97,15 +97,19 @@ def test_no_pair_id_occurs_twice(tmp_path: Path) -> None:
         assert reject["pair_id"] == "10_F1"
 
 
+def held(storage: Storage) -> contextlib.AbstractContextManager[None]:
+    return owned(storage, LOCK, writer="build", instead="another destination")
+
+
 @pytest.mark.parametrize("remote", [False, True])
 def test_a_second_build_is_refused(tmp_path: Path, remote: bool) -> None:
     storage = Storage(f"file://{tmp_path}/pmc" if remote else str(tmp_path / "pmc"))
     if remote:
         (tmp_path / "pmc" / ".build").mkdir(parents=True)
-    with only_build(storage):
+    with held(storage):
         with (
             pytest.raises(UserError, match=rf"another build writes it \(process {os.getpid()} on ") as error,
-            only_build(storage),
+            held(storage),
         ):
             pass
         assert "\n" not in str(error.value)
@@ -133,7 +137,7 @@ def _ended() -> int:
 def test_the_lock_of_a_build_that_is_no_more(tmp_path: Path, holder: object, is_refused: bool) -> None:
     storage = Storage(str(tmp_path / "pmc"))
     storage.write_json(LOCK, holder)
-    with pytest.raises(UserError, match="on elsewhere") if is_refused else contextlib.nullcontext(), only_build(storage):
+    with pytest.raises(UserError, match="on elsewhere") if is_refused else contextlib.nullcontext(), held(storage):
         pass
     assert storage.exists(LOCK) == is_refused
 
@@ -188,6 +192,7 @@ import sys
 from pathlib import Path
 from biomedclip_jax.data.pmc.build.build import BuildOptions, build
 from biomedclip_jax.data.pmc.build.runner import Runner
+from biomedclip_jax.support.owner import owned
 from test_destination import Killing
 if __name__ == "__main__":
     build(Killing(Path(sys.argv[1]), "PMC15"), sys.argv[2], BuildOptions(shards=2), Runner("direct", int(sys.argv[3])))

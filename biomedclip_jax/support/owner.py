@@ -1,0 +1,176 @@
+"""One process at a time writes a folder: a file there says which, on which host, and when it was last seen alive."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.files import write_text
+
+_SEEN_EVERY = 15.0  # seconds
+_GONE_AFTER = 600.0  # seconds; by the clocks of two hosts, which may differ
+
+
+class Files(Protocol):
+    """The folder, here or behind an address, by names of files in it."""
+
+    @property
+    def root(self) -> str:
+        """The folder, for messages."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless there is one; says whether it was written."""
+
+    def read_json(self, name: str) -> Any:
+        """The value in a file. FileNotFoundError, or ValueError for another content."""
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value; the file appears whole."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file; a missing one is no error."""
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """A folder of this machine, or of a network file system; it is made when the first file is."""
+
+    root: str
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless there is one; says whether it was written: of several at once one succeeds."""
+        path = Path(self.root) / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            if path.exists():
+                return False
+            raise UserError(f"{self.root}: a file where a folder was expected") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose a folder that you may write to") from error
+        return True
+
+    def read_json(self, name: str) -> Any:
+        """The value in a file. FileNotFoundError, or ValueError for another content."""
+        return json.loads((Path(self.root) / name).read_text(encoding="utf-8"))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a value; the file appears whole."""
+        write_text(Path(self.root) / name, json.dumps(value))
+
+    def remove(self, name: str) -> None:
+        """Remove a file; a missing one is no error."""
+        (Path(self.root) / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def owned(files: Files, name: str, *, writer: str, instead: str, watch: float = 0) -> Iterator[None]:
+    """Hold a folder for the block. UserError, before anything is written, where another process holds it.
+
+    The hold of a process that was killed is taken over: on this host its number is free or another's, of another host its
+    last sign of life is ten minutes old, or it gives none while it is watched.
+
+    name: of the file that says who holds it. writer, instead: for the message, what writes and what else to choose.
+    watch: seconds to look for a sign of life of a process on another host; a little more than `_SEEN_EVERY`, or 0.
+    """
+    own = _own()
+    if (holder := _take(files, name, own, watch)) is not None:
+        who = f"process {holder.get('pid')} on {holder.get('host')}" if holder else "it has just begun"
+        raise UserError(
+            f"{files.root}: another {writer} writes it ({who}); wait for its end, or choose {instead} "
+            f"(if that process is no {writer}: remove {files.root}/{name})"
+        )
+    over = threading.Event()
+
+    def say_so() -> None:
+        while not over.wait(_SEEN_EVERY):
+            with contextlib.suppress(Exception):  # the writer itself will meet what is wrong with the folder
+                if _is_ours(files, name, own):
+                    files.write_json(name, own | {"seen": time.time()})
+
+    signs = threading.Thread(target=say_so, name="owner", daemon=True)
+    signs.start()
+    try:
+        yield
+    finally:
+        over.set()
+        signs.join()
+        if _is_ours(files, name, own):
+            files.remove(name)
+
+
+def _take(files: Files, name: str, own: dict[str, Any], watch: float) -> dict[str, Any] | None:
+    """None when the folder is held; else what is known of the process that holds it."""
+    for _ in range(2):
+        if files.create(name, json.dumps(own).encode()):
+            return None
+        if not (holder := _holder(files, name)):
+            time.sleep(1)  # it may have been made a moment ago, and be empty still
+            holder = _holder(files, name)
+        if holder and _is_alive(holder):
+            here = holder.get("host") == own["host"]
+            if here or not watch or _gives_a_sign(files, name, holder, watch):
+                return holder
+        files.remove(name)
+    return {}
+
+
+def _gives_a_sign(files: Files, name: str, holder: dict[str, Any], seconds: float) -> bool:
+    who = f"process {holder.get('pid')} on {holder.get('host')}"
+    print(f"{files.root}: held by {who}; looking for {seconds:.0f} s whether it lives", file=sys.stderr)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        if (now := _holder(files, name)) != holder:
+            return bool(now)
+    return False
+
+
+def _holder(files: Files, name: str) -> dict[str, Any]:
+    try:
+        holder = files.read_json(name)
+    except (FileNotFoundError, ValueError):  # it went, or was cut short by a full disk or a kill
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _own() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "seen": time.time()}
+
+
+def _is_ours(files: Files, name: str, own: dict[str, Any]) -> bool:
+    holder = _holder(files, name)
+    return all(holder.get(key) == own[key] for key in ("host", "pid", "started"))
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    pid, seen = holder.get("pid"), holder.get("seen")
+    if holder.get("host") != socket.gethostname() or not isinstance(pid, int):
+        return isinstance(seen, int | float) and time.time() - seen < _GONE_AFTER
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is there, and somebody else's
+    return _started(pid) == holder.get("started")  # or the number was given to another process since
+
+
+def _started(pid: int) -> str:
+    """When a process of this host was started, in whatever unit; "" where it cannot be told, and for zombies another text."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "ended" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,69 @@
+"""Who writes a folder: one at a time, whoever was killed, on whichever host."""
+
+import contextlib
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.support import owner
+from biomedclip_jax.support.owner import LocalFiles, owned
+
+ELSEWHERE = {"host": "elsewhere", "pid": 1, "started": "1", "seen": time.time()}
+
+
+def held(folder: Path, watch: float = 0) -> contextlib.AbstractContextManager[None]:
+    return owned(LocalFiles(str(folder)), "lock.json", writer="run", instead="another folder", watch=watch)
+
+
+def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "_SEEN_EVERY", 0.05)
+    with held(tmp_path / "new"):
+        first = json.loads((tmp_path / "new" / "lock.json").read_text())
+        time.sleep(1)
+        assert json.loads((tmp_path / "new" / "lock.json").read_text())["seen"] > first["seen"]
+    assert not any((tmp_path / "new").iterdir())
+
+
+def test_a_process_of_another_host_is_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that gives no sign of life is no more, whatever its clock says; one that does is left alone."""
+    path = tmp_path / "lock.json"
+    path.write_text(json.dumps(ELSEWHERE))
+    with held(tmp_path, watch=1):
+        assert json.loads(path.read_text())["host"] != "elsewhere"
+    assert "held by process 1 on elsewhere; looking for 1 s whether it lives" in capsys.readouterr().err
+    path.write_text(json.dumps(ELSEWHERE))
+    over = threading.Event()
+
+    def live() -> None:
+        while not over.wait(0.1):
+            (tmp_path / "partial").write_text(json.dumps(ELSEWHERE | {"seen": time.time()}))
+            (tmp_path / "partial").replace(path)
+
+    thread = threading.Thread(target=live)
+    thread.start()
+    try:
+        with pytest.raises(UserError, match=r"another run writes it \(process 1 on elsewhere\)"), held(tmp_path, watch=30):
+            pass
+    finally:
+        over.set()
+        thread.join()
+    assert json.loads(path.read_text())["host"] == "elsewhere"
+
+
+def test_one_that_was_taken_over_is_left_to_its_new_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owner, "_SEEN_EVERY", 0.05)
+    with held(tmp_path):
+        (tmp_path / "lock.json").write_text(json.dumps(ELSEWHERE))
+        time.sleep(0.5)
+        assert json.loads((tmp_path / "lock.json").read_text()) == ELSEWHERE
+    assert (tmp_path / "lock.json").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/lock\.json: cannot be written|a file where a folder"), held(tmp_path / "file"):
+        pass
