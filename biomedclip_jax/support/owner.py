@@ -25,18 +25,23 @@ class Files(Protocol):
     @property
     def root(self) -> str:
         """The folder, for messages."""
+        ...
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless there is one; says whether it was written."""
+        ...
 
     def read_json(self, name: str) -> Any:
         """The value in a file. FileNotFoundError, or ValueError for another content."""
+        ...
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value; the file appears whole."""
+        ...
 
     def remove(self, name: str) -> None:
         """Remove a file; a missing one is no error."""
+        ...
 
 
 @dataclass(frozen=True)
