@@ -32,6 +32,12 @@ CHECKED = (
 install_import_hook(CHECKED, "helpers.shapes.checked")
 
 
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process says no more than ten odd things of single files: each test counts its own."""
+    monkeypatch.setattr("biomedclip_jax.support.terminal._said", set())
+
+
 @pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for what is kept between runs, such as the indexes of tars, that no other test uses."""

@@ -12,7 +12,10 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.support import owner
 from biomedclip_jax.support.owner import LocalFiles, owned
 
-ELSEWHERE = {"host": "elsewhere", "pid": 1, "started": "1", "seen": time.time()}
+
+def elsewhere() -> str:
+    """What a process of another host wrote a moment ago."""
+    return json.dumps({"host": "elsewhere", "pid": 1, "started": "1", "seen": time.time()})
 
 
 def held(folder: Path, watch: float = 0) -> contextlib.AbstractContextManager[None]:
@@ -31,16 +34,16 @@ def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_of_another_host_is_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One that gives no sign of life is no more, whatever its clock says; one that does is left alone."""
     path = tmp_path / "lock.json"
-    path.write_text(json.dumps(ELSEWHERE))
+    path.write_text(elsewhere())
     with held(tmp_path, watch=1):
         assert json.loads(path.read_text())["host"] != "elsewhere"
     assert "held by process 1 on elsewhere; looking for 1 s whether it lives" in capsys.readouterr().err
-    path.write_text(json.dumps(ELSEWHERE))
+    path.write_text(elsewhere())
     over = threading.Event()
 
     def live() -> None:
         while not over.wait(0.1):
-            (tmp_path / "partial").write_text(json.dumps(ELSEWHERE | {"seen": time.time()}))
+            (tmp_path / "partial").write_text(elsewhere())
             (tmp_path / "partial").replace(path)
 
     thread = threading.Thread(target=live)
@@ -57,9 +60,10 @@ def test_a_process_of_another_host_is_watched(tmp_path: Path, capsys: pytest.Cap
 def test_one_that_was_taken_over_is_left_to_its_new_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owner, "_SEEN_EVERY", 0.05)
     with held(tmp_path):
-        (tmp_path / "lock.json").write_text(json.dumps(ELSEWHERE))
+        other = elsewhere()
+        (tmp_path / "lock.json").write_text(other)
         time.sleep(0.5)
-        assert json.loads((tmp_path / "lock.json").read_text()) == ELSEWHERE
+        assert (tmp_path / "lock.json").read_text() == other
     assert (tmp_path / "lock.json").exists()
 
 
