@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _OPEN_CLIP = "open_clip_config.json"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
+_AT_ONCE = 1_024  # texts that are looked at together: what the library keeps of each is many times its ids
+
 
 def clean_caption(text: str) -> str:
     """Repair broken Unicode, resolve HTML entities, collapse whitespace (open_clip `_clean_whitespace`)."""
@@ -120,12 +122,16 @@ class Tokenizer:
 
     def unread(self, texts: Sequence[str]) -> Unread:
         """The positions of texts that are cut at the context length, and of those that are mostly unknown signs."""
-        encodings = self._tokenizer.encode_batch([self._clean(text) for text in texts])
+        cut, unknown = [], []
         unk = getattr(self._tokenizer.model, "unk_token", None)
-        return Unread(
-            cut=[position for position, encoding in enumerate(encodings) if encoding.overflowing],
-            unknown=[position for position, encoding in enumerate(encodings) if _known_share(encoding, unk) < 0.5],
-        )
+        for start in range(0, len(texts), _AT_ONCE):
+            part = [self._clean(text) for text in texts[start : start + _AT_ONCE]]
+            for position, encoding in enumerate(self._tokenizer.encode_batch(part), start):
+                if encoding.overflowing:
+                    cut.append(position)
+                if _known_share(encoding, unk) < 0.5:
+                    unknown.append(position)
+        return Unread(cut, unknown)
 
 
 def _known_share(encoding: "tokenizers.Encoding", unknown_token: str | None) -> float:
