@@ -24,6 +24,7 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface.mapping import (
     BERT_IGNORED,
@@ -36,7 +37,7 @@ from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
 from biomedclip_jax.interop.formats.open_clip.timm import timm_config
 from biomedclip_jax.interop.model import Model, Params
 from biomedclip_jax.interop.model_files import local_folder
-from biomedclip_jax.interop.tensor_files import find_weights, read_weights
+from biomedclip_jax.interop.tensor_files import find_weights
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
@@ -71,7 +72,7 @@ def image_tower(source: str, config: ViTConfig) -> Params:
     config.json beside the weights tells.
     """
     path = _weights(source)
-    tensors = read_weights(path)
+    tensors = read_unwrapped(path)
     ignored = {pattern: "ImageNet's classifier" for pattern in ("head.*", "head_dist.*", "pre_logits.*")} | dinov2.IGNORED
     name = next((name for name in ("pos_embed", "embeddings.position_embeddings") if name in tensors), None)
     if name is None:
@@ -127,7 +128,7 @@ def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None =
             "text_init: expected a BERT, GPT-2 or LLaMA as text tower; CLIP's own comes with a whole model (model_init)"
         )
     path = _weights(source)
-    tensors = read_weights(path)
+    tensors = read_unwrapped(path, usual=("bert.", "transformer.", "model."))
     leaves = flatten_dict({"text": abstract_model(CLIPConfig(text=config))[1]["text"]}, sep="/")
     shapes = unflatten_dict({path: (like or {}).get(path, leaf) for path, leaf in leaves.items()}, sep="/")
     if isinstance(config, BertConfig):
