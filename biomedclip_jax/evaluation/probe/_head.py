@@ -86,8 +86,8 @@ def score(accuracies: np.ndarray, selection: Selection) -> np.ndarray:
     return accuracies[..., -1] if selection == "last" else accuracies.max(axis=-1)
 
 
-# what a training of so many epochs on all labels gives: logits [n, C] of the test images, and the share of the validation
-# images that it has right
+# what a training of so many epochs on all labels gives: logits [n, C] of the test images, and the share of the
+# validation images that it has right
 Final = Callable[[int], tuple[np.ndarray, float]]
 
 

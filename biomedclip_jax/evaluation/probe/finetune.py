@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from biomedclip_jax.errors import UserError
@@ -154,7 +155,7 @@ class FineTune:
 
         def final(epochs: int) -> tuple[np.ndarray, float]:
             state = run(given, None, pair=pair, epochs=epochs).state
-            right = accuracy(predicted(tower, state, validation), validation.labels)
+            right = accuracy(jnp.asarray(predicted(tower, state, validation)), jnp.asarray(validation.labels))
             return predicted(tower, state, test), float(right)
 
         caveats: tuple[str, ...] = ()

@@ -1,8 +1,9 @@
 """ELEVATER's linear probe: a classifier on frozen features, with its learning rate and weight decay searched for.
 
-Three things differ from ELEVATER: the order of the images is seeded, but not as PyTorch shuffles; the epoch that counts
-is the last, where ELEVATER takes the best on the test set, which can be asked for by name (`head.Selection`); and where
-the last one lost what the search had found, the number of epochs is that of the search (`head.final_training`).
+Three things differ from ELEVATER: the order of the images is seeded, but not as PyTorch shuffles; the epoch that
+counts is the last, where ELEVATER takes the best on the test set, which can be asked for by name (`head.Selection`);
+and where the last one lost what the search had found, there are as many epochs as in the search
+(`head.final_training`).
 """
 
 import functools

@@ -1,6 +1,7 @@
 """The table of few-label results: means over seeds, budgets, what is left out, and the picture."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
-from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Prediction
+from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Method, Prediction
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
 from biomedclip_jax.evaluation.report.drawing import Curve, draw_learning_curves
@@ -45,7 +46,12 @@ class Centres:
 
 
 def learned(
-    candidates: list[Candidate], out: Path, embeddings: Embeddings, data: FewLabels, methods: list[Centres], dataset: str = "x"
+    candidates: Sequence[Candidate],
+    out: Path,
+    embeddings: Embeddings,
+    data: FewLabels,
+    methods: Sequence[Method],
+    dataset: str = "x",
 ) -> list[Result]:
     evaluation = Evaluation(candidates=candidates, dataset=dataset, embeddings=embeddings, out=out)
     return few_labels(evaluation, data, methods)
