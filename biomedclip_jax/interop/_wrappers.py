@@ -1,4 +1,4 @@
-"""Names of tensors as they are behind wrappers: DataParallel's "module.", torch.compile's "_orig_mod.", a trainer's "model."
+"""Names of tensors behind wrappers: DataParallel's "module.", torch.compile's "_orig_mod.", a trainer's "model."
 
 A model's own names have no beginning in common, so one that all of them have is a wrapper's, whatever it is called.
 """
