@@ -4,9 +4,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+
 from biomedclip_jax.config import (
     UNADAPTED,
     Adaptation,
+    ComputeConfig,
     DataConfig,
     LoRAConfig,
     OptimizerConfig,
@@ -112,6 +115,7 @@ def planned(request: Request, model: Model, source: str, sizes: Sizes, rate: flo
             warmup_steps=max(1, round(_WARM_UP * sizes.steps)),
             clip_norm=1.0,
         ),
+        compute=ComputeConfig(dtype="float32" if jax.default_backend() == "cpu" else "bfloat16"),
         export=request.export,
         patience=PATIENCE if request.export == "best" else None,
         seed=request.seed,

@@ -108,7 +108,7 @@ def _of(request: Request, part: str, data: JudgedData, candidates: Sequence[Cand
     tasks: list[Task] = (["retrieval"] if data.captions else []) + (["zero-shot"] if data.classes else [])  # type: ignore[list-item]
     source = Source(name=part, where=str(out / "data" / f"{part}.jsonl"))
     report = out / "report"
-    rows = evaluate(tasks, candidates, [source], _options(request), Embeddings(None), report)
+    rows = evaluate(tasks, candidates, [source], _options(request), Embeddings(out / "embeddings"), report)
     sides = [_side([row for row in rows if row.model == each.name]) for each in candidates]
     differences: dict[str, Interval] = {}
     if len(sides) == 2:

@@ -5,12 +5,13 @@ with the start; measure both on held-out pairs and on the forgetting check; hand
 """
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
@@ -37,9 +38,12 @@ from biomedclip_jax.prompts.templates import check_words
 from biomedclip_jax.support.owner import LocalFiles, owned
 from biomedclip_jax.train.main import train
 
+Exported = Literal["best", "last", "start"]
+
 RESULTS, REQUEST, CONFIG = "results.json", "finetune.json", "config.py"
 _LOCK = "lock.json"
 _WATCHED_SECONDS = 40.0
+_BEFORE = (_LOCK, "images", "data", "demo", "rejects.jsonl")  # what a start that was refused may leave
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,11 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     parts = divided(request, out)
     if parts.labelled:
         check_words(request.data, parts.classes, "write words into the label column: the model reads them")
+    if parts.labelled and len({row.label for row in parts.held_out}) < 2:
+        raise UserError(f"{request.held_out or request.data}: all {len(parts.held_out)} held-out images are of one class")
     keep = _keep(request, out)
-    replayed = _replayed(request, out)
     print("\n".join(parts.lines))
+    replayed = _replayed(request, parts, keep, out)
     for part in (TRAIN, VALIDATION, HELD_OUT):
         write_rows(parts.rows(part), out / "data" / f"{part}.jsonl")
     if parts.rejects:
@@ -93,6 +99,8 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
         )
     write_text(out / REQUEST, json.dumps(dataclasses.asdict(request), indent=2) + "\n")
     source = _start(request, model, out)
+    held_out = judged_data(parts.held_out, list(map(caption_of, parts.held_out)), not parts.labelled)
+    before = compare(request, held_out, keep.judged if keep else None, None, out)  # what the end needs fails here
 
     config, size = _with_microbatch(request, model, source, parts, replayed, out)
     rate, tried_rates = _rate(request, config, size, out)
@@ -103,7 +111,12 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     trained = train(config, out / "run")
     assert trained is not None
     mixture, tried = _mixture(request, model, parts, keep, out, trained.exported_step or 0)
-    exported, comparison = _compared(request, model, parts, keep, mixture, out)
+    after = out / "model" if mixture.share else None
+    comparison = before if after is None else compare(request, held_out, keep.judged if keep else None, after, out)
+    exported: Exported = "last" if request.export == "last" else "start" if after is None else "best"
+    if exported == "best" and comparison.gain < 0:
+        _write(model, out)
+        exported, comparison = "start", comparison.rejected()
 
     step = {"start": 0, "last": size.steps}.get(exported, trained.exported_step)
     about = {"weights": exported, "step": step, "share_of_trained_weights": mixture.share if exported != "start" else 0.0}
@@ -126,7 +139,7 @@ def _check_owner(request: Request, out: Path) -> None:
     """UserError if the folder holds another fine-tuning, or something else."""
     path = out / REQUEST
     if not path.is_file():
-        if any(each.name not in (_LOCK, "images", "data", "demo") for each in out.iterdir()):
+        if any(each.name not in _BEFORE for each in out.iterdir()):
             raise UserError(f"{out}: is there already and holds no fine-tuning; choose another --out, or remove it")
         return
     try:
@@ -161,15 +174,28 @@ def _keep(request: Request, out: Path) -> Keep | None:
     return Keep(request.keep, choice, judged)
 
 
-def _replayed(request: Request, out: Path) -> int:
-    """The number of pairs that are replayed; their table is written."""
+def _replayed(request: Request, parts: Parts, keep: Keep | None, out: Path) -> int:
+    """The number of pairs that are replayed, without pictures that something is judged by; their table is written."""
     if request.replay is None:
         return 0
     rows = _other_rows(request.replay, out, needed=True)
     assert rows is not None
-    write_rows(rows, out / "data" / "replay.jsonl")
-    print(f"replayed: {len(rows)} pairs of {request.replay}, {request.replay_share:.0%} of what is trained on")
-    return len(rows)
+    judged = [*parts.validation, *parts.held_out, *(keep.choice.rows if keep else ()), *(keep.judged.rows if keep else ())]
+    files = {_digest(row.image) for row in judged}
+    kept = [row for row in rows if _digest(row.image) not in files]
+    if not kept:
+        raise UserError(f"--replay {request.replay}: each of its pictures is held out, or in the forgetting check")
+    left_out = (
+        f" ({len(rows) - len(kept)} are held out or in the forgetting check, and left out)" if len(kept) < len(rows) else ""
+    )
+    write_rows(kept, out / "data" / "replay.jsonl")
+    print(f"replayed: {len(kept)} pairs of {request.replay}{left_out}, {request.replay_share:.0%} of what is trained on")
+    return len(kept)
+
+
+def _digest(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _other_rows(source: str, out: Path, needed: bool = False) -> list[Row] | None:
@@ -269,23 +295,6 @@ def _mixture(
 
 def _write(model: Model, out: Path) -> None:
     write_model(model, out / "model", export_format(model.config, model.preprocess), replace=True)
-
-
-def _compared(
-    request: Request, model: Model, parts: Parts, keep: Keep | None, mixture: Tried, out: Path
-) -> tuple[str, Comparison]:
-    """What is handed over ("best", "last" or "start"), and how it compares with the start on what no choice saw."""
-    after = out / "model" if mixture.share else None
-    held_out = judged_data(parts.held_out, list(map(caption_of, parts.held_out)), not parts.labelled)
-    comparison = compare(request, held_out, keep.judged if keep else None, after, out)
-    if request.export == "last":
-        return "last", comparison
-    if after is None:
-        return "start", comparison
-    if comparison.gain < 0:
-        _write(model, out)
-        return "start", comparison.rejected()
-    return "best", comparison
 
 
 def _verdict(comparison: Comparison, exported: str, about: dict[str, Any], out: Path, tried: Sequence[Tried]) -> list[str]:

@@ -15,6 +15,8 @@ from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.config.files import load_config
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.zero_shot.task import default_embeddings
+from biomedclip_jax.finetune import main
+from biomedclip_jax.finetune._parts import divided
 from biomedclip_jax.finetune.main import finetune
 from biomedclip_jax.finetune.request import Request
 from biomedclip_jax.interop.model import Model
@@ -128,6 +130,18 @@ def test_what_gets_worse_is_not_handed_over(model: Path, learned: tuple[Path, di
     last = finetune(ask(learned[0], data, held_out=held_out, rate=1e-2, epochs=20.0, export="last"), tmp_path / "last")
     assert last["exported"]["weights"] == "last" and last["after"]["accuracy"] < last["before"]["accuracy"]
     assert any("NOT better" in line for line in last["lines"])
+
+
+def test_what_something_is_judged_by_is_not_replayed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, other = make_table(tmp_path / "a", 60, 7), make_table(tmp_path / "b", 12, 8)
+    request = ask(tmp_path, data, replay=other)
+    parts = divided(request, tmp_path / "out")
+    for i, row in enumerate(parts.held_out[:5]):
+        shutil.copy(row.image, tmp_path / "b" / f"8_{i}.png")  # the same pictures under other names
+    assert main._replayed(request, parts, None, tmp_path / "out") == 7
+    assert "replayed: 7 pairs" in (said := capsys.readouterr().out) and "(5 others are held out" in said
+    rows = (tmp_path / "out" / "data" / "replay.jsonl").read_text().splitlines()
+    assert [Path(json.loads(row)["image"]).name for row in rows] == [f"8_{i}.png" for i in range(5, 12)]
 
 
 def test_folders_and_data_that_cannot_be_used_are_refused_and_nothing_is_left(model: Path, tmp_path: Path) -> None:
