@@ -4,6 +4,7 @@ The steps, in `finetune`: look at the data and divide them; find the microbatch 
 with the start; measure both on held-out pairs and on the forgetting check; hand over the better one.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -43,7 +44,8 @@ Exported = Literal["best", "last", "start"]
 RESULTS, REQUEST, CONFIG = "results.json", "finetune.json", "config.py"
 _LOCK = "lock.json"
 _WATCHED_SECONDS = 40.0
-_BEFORE = (_LOCK, "images", "data", "demo", "rejects.jsonl")  # what a start that was refused may leave
+# what a start that was refused may leave
+_BEFORE = (_LOCK, "images", "data", "demo", "rejects.jsonl", "start", "report", "embeddings")
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,18 @@ def finetune(request: Request, out: Path) -> dict[str, Any]:
     """
     if jax.process_count() > 1:
         raise UserError("finetune: works in one process; take its config.py to several with `biomedclip train`")
-    with owned(LocalFiles(str(out)), _LOCK, writer="fine-tuning", instead="another --out", watch=_WATCHED_SECONDS):
-        _check_owner(request, out)
-        if (out / RESULTS).is_file():
-            print(f"{out}: this fine-tuning is done already")
-            results = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-            print("\n".join(results["lines"]))
-            return results
-        return _finetune(request, out)
+    try:
+        with owned(LocalFiles(str(out)), _LOCK, writer="fine-tuning", instead="another --out", watch=_WATCHED_SECONDS):
+            _check_owner(request, out)
+            if (out / RESULTS).is_file():
+                print(f"{out}: this fine-tuning is done already")
+                results = json.loads((out / RESULTS).read_text(encoding="utf-8"))
+                print("\n".join(results["lines"]))
+                return results
+            return _finetune(request, out)
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty, as a rule
+            out.rmdir()
 
 
 def _finetune(request: Request, out: Path) -> dict[str, Any]:
@@ -97,12 +103,12 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
             f"{len(parts.rejects)} rows were left out, such as {parts.rejects[0].image}: {parts.rejects[0].reason}; "
             f"all of them in {out / 'rejects.jsonl'}"
         )
-    write_text(out / REQUEST, json.dumps(dataclasses.asdict(request), indent=2) + "\n")
     source = _start(request, model, out)
     held_out = judged_data(parts.held_out, list(map(caption_of, parts.held_out)), not parts.labelled)
     before = compare(request, held_out, keep.judged if keep else None, None, out)  # what the end needs fails here
 
     config, size = _with_microbatch(request, model, source, parts, replayed, out)
+    write_text(out / REQUEST, json.dumps(dataclasses.asdict(request), indent=2) + "\n")
     rate, tried_rates = _rate(request, config, size, out)
     optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
     config = dataclasses.replace(config, optimizer=optimizer)

@@ -131,7 +131,7 @@ def test_the_best_mixture_that_does_not_forget_is_taken() -> None:
 
 
 def test_a_mixture_lies_between_and_its_ends_are_bit_equal() -> None:
-    a, b = {"x": np.float32([0.1, 2.0])}, {"x": np.float32([1.1, 4.0])}
+    a, b = {"x": np.array([0.1, 2.0], np.float32)}, {"x": np.array([1.1, 4.0], np.float32)}
     assert mixed(a, b, 0.0) is a and mixed(a, b, 1.0) is b
     np.testing.assert_allclose(mixed(a, b, 0.25)["x"], [0.35, 2.5], rtol=1e-6)
 
