@@ -159,7 +159,10 @@ def _convert_to_peft(arguments: argparse.Namespace) -> None:
     source = Path(arguments.source)
     adapter = read_adapter(source / "adapter" if (source / "adapter").is_dir() else source)
     left_out = write_peft_folders(adapter, arguments.destination)
-    for path in left_out:
-        print(f"left out, because PEFT has no place for it: {path}")
+    if left_out:
+        print(
+            f"left out {len(left_out):5d} learned parameters for which PEFT's folders have no place: {', '.join(left_out)}; on "
+            f"the base model these adapters are not yet what was learned: all of it is in `biomedclip convert {source} FOLDER`"
+        )
     towers = ", ".join(path.name for path in sorted(arguments.destination.iterdir()))
     print(f"written  {towers} to {arguments.destination} (peft)")

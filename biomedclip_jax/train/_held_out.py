@@ -16,6 +16,7 @@ from biomedclip_jax.data.names import multi_hot
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.data.sources import open_pairs
+from biomedclip_jax.equal_captions import caption_ids
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval.task import recall
 from biomedclip_jax.losses import class_loss, pair_loss
@@ -51,7 +52,8 @@ def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
 class _StageEncoder:
     """What evaluating in one stage needs: kept, because jit compiles anew for every new function that it is given.
 
-    encode: (params, batch) -> unit embeddings of the images, and of the texts where the stage does not learn of labels.
+    encode: (params, batch) -> unit embeddings of the images and, where the stage does not learn of labels, of the texts;
+    then the ids of the captions, where equal ones are positives.
     prompts: params -> unit embeddings of the classes [C, E], where it does.
     """
 
@@ -91,9 +93,9 @@ class HeldOut:
         params = state.averaged_params
         if self._ready.prompts is not None:
             return self._of_labels(params, self._ready, self._ready.prompts, busy)
-        kept, (image, text) = self._encoded(params, self._ready, busy)
+        kept, (image, text, *ids) = self._encoded(params, self._ready, busy)
         numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
-        loss = _pair_loss(self._ready.stage.loss, jnp.asarray(image), jnp.asarray(text), numbers)
+        loss = _pair_loss(self._ready.stage.loss, jnp.asarray(image), jnp.asarray(text), numbers, *map(jnp.asarray, ids))
         return {"loss": float(loss)} | recall(image, text, [self._caption(i) for i in kept])
 
     def _prepare(self, number: int) -> _StageEncoder:
@@ -106,7 +108,10 @@ class HeldOut:
         def images_and_texts(params: dict[str, Any], batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
             clip = nnx.merge(graph, params)
             image = clip.encode_image(batch["images"])
-            return (image,) if layout is not None else (image, clip.encode_text(batch["tokens"]))
+            if layout is not None:
+                return (image,)
+            ids = (caption_ids(batch["tokens"]),) if stage.loss.equal_captions == "positives" else ()
+            return (image, clip.encode_text(batch["tokens"]), *ids)
 
         prompts = None
         if layout is not None:
@@ -126,7 +131,7 @@ class HeldOut:
         return scores
 
     def _encoded(self, params: dict[str, Any], ready: _StageEncoder, busy: Busy) -> tuple[list[int], list[np.ndarray]]:
-        """(pairs that can be read, their unit embeddings float32 [n, E]: of images and, without labels, of texts)."""
+        """(pairs that can be read, what `encode` gives of them): each array is [n, ...]."""
         rows = _ROWS * self._mesh.size
         parts = []
         for start in range(0, len(self._pairs), rows):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from biomedclip_jax.config import BertConfig, DataConfig, Mix, TrainConfig, from_json, to_json
+from biomedclip_jax.config import BertConfig, DataConfig, Mix, TrainConfig, check_stage, from_json, to_json
 from biomedclip_jax.config.checks import decisive
 from biomedclip_jax.data.demo.sources import make_demo_of
 from biomedclip_jax.data.loader import TrainLoader
@@ -36,7 +36,6 @@ from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener
 from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
-from biomedclip_jax.train.step import check_stage
 
 RESULTS = "results.json"
 LOCK = "lock.json"  # who writes the run folder

@@ -96,7 +96,7 @@ def test_the_microbatch_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch
 
 
 def test_memory_is_measured_on_the_real_update(tmp_path: Path) -> None:
-    asked = request(batch_size=32, method="probe")
+    asked = request(batch_size=32, method="full")
     config = planned(asked, MODEL, "m", sizes(asked, 300, 8), 1e-3, tmp_path)
     few, many = (memory._needed(config, 300, microbatch) for microbatch in (8, 32))
     assert 0 < few < many

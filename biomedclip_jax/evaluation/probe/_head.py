@@ -24,6 +24,8 @@ Head = dict[str, dict[str, Array]]  # "linear": kernel [E, C] and bias [C], trai
 BATCH_SIZE = 64
 SEARCH_EPOCHS, EPOCHS = 10, 50  # of each candidate in the search; of the final training
 
+_FALL = 0.01  # of the accuracy on the validation images, by which a final training may be below the search
+
 _EPSILON, _UPDATE = 1e-5, 0.1  # torch's BatchNorm1d: eps, momentum
 
 
@@ -82,6 +84,32 @@ def accuracy(logits: Array, labels: Array) -> Array:
 def score(accuracies: np.ndarray, selection: Selection) -> np.ndarray:
     """The score [...] of trainings in the search, from their accuracies after each epoch [..., epochs]."""
     return accuracies[..., -1] if selection == "last" else accuracies.max(axis=-1)
+
+
+# what a training of so many epochs on all labels gives: logits [n, C] of the test images, and the share of the
+# validation images that it has right
+Final = Callable[[int], tuple[np.ndarray, float]]
+
+
+def final_training(train: Final, validated: float, longer: int, shorter: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """Logits of the test images, the epochs of the training that gives them, and what is to be said of it.
+
+    ELEVATER searches with `shorter` trainings than the one that counts, of `longer`, and settings that are the best for
+    the few epochs can let the head decay in the many. So where the longer training has clearly fewer of the validation
+    images right than the search had (`validated`, a share), although it has learned from them since, the shorter one is
+    made, too, and the better of both on these images counts. No test image takes part in this.
+    """
+    logits, right = train(longer)
+    if right >= validated - _FALL:
+        return logits, longer, ()
+    others, again = train(shorter)
+    said = (
+        f"after {longer} epochs {right:.1%} of the validation images are right, after {shorter} {again:.1%}, "
+        f"in the search {validated:.1%}"
+    )
+    if again > right:
+        return others, shorter, (f"trained for {shorter} epochs, as in the search: {said}",)
+    return logits, longer, (said,)
 
 
 def predict(head: Head, features: np.ndarray) -> np.ndarray:

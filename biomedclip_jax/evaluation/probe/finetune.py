@@ -9,11 +9,21 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._trainer import State
-from biomedclip_jax.evaluation.probe._head import EPOCHS, SEARCH_EPOCHS, Selection, batches, predict, score
+from biomedclip_jax.evaluation.probe._head import (
+    EPOCHS,
+    SEARCH_EPOCHS,
+    Selection,
+    accuracy,
+    batches,
+    final_training,
+    predict,
+    score,
+)
 from biomedclip_jax.evaluation.probe._image_tower import Tower, decoded
 from biomedclip_jax.evaluation.probe._search import Search, full_search, small_search
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
@@ -132,22 +142,33 @@ class FineTune:
             runs = (run(train, validation, pair=pair, epochs=SEARCH_EPOCHS) for pair in pairs)
             return np.array([score(each.accuracies, self.selection) for each in runs])
 
-        settings: dict[str, Any] = {"selection": self.selection, "search": self.search, "epochs": EPOCHS}
+        settings: dict[str, Any] = {"selection": self.selection, "search": self.search}
+        validated_share = 0.0  # without a search there is nothing that a training could fall below
         pair = self.learning_rate, self.weight_decay
         if self.search == "none":
             settings |= {"learning_rate": pair[0], "weight_decay": pair[1]}
         else:
             found = full_search(validated) if self.search == "full" else small_search(validated)
             pair = found.learning_rate, found.weight_decay
+            validated_share = found.score
             settings |= found.settings()
-        tuned = run(given, test if self.selection == "best_test_epoch" else None, pair=pair, epochs=EPOCHS)
-        logits = tuned.best if self.selection == "best_test_epoch" else predicted(tower, tuned.state, test)
+
+        def final(epochs: int) -> tuple[np.ndarray, float]:
+            state = run(given, None, pair=pair, epochs=epochs).state
+            right = accuracy(jnp.asarray(predicted(tower, state, validation)), jnp.asarray(validation.labels))
+            return predicted(tower, state, test), float(right)
+
+        caveats: tuple[str, ...] = ()
+        if self.selection == "best_test_epoch":
+            logits, epochs = run(given, test, pair=pair, epochs=EPOCHS).best, EPOCHS
+        else:
+            logits, epochs, caveats = final_training(final, validated_share, EPOCHS, SEARCH_EPOCHS)
         if logits is None or not np.isfinite(logits).all():
             raise UserError(
                 f"fine-tuning {task.candidate.name} diverged with learning rate {pair[0]:g} and weight decay {pair[1]:g}: "
                 "its loss is no longer a number; try --search full, or a smaller learning rate"
             )
-        return Prediction(logits, settings)
+        return Prediction(logits, settings | {"epochs": epochs}, caveats=caveats)
 
 
 def _kept(known: dict[str, Kept], key: str, make: Callable[[], Kept]) -> Kept:

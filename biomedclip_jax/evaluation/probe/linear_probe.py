@@ -1,7 +1,9 @@
 """ELEVATER's linear probe: a classifier on frozen features, with its learning rate and weight decay searched for.
 
-Two things differ from ELEVATER: the order of the images is seeded, but not as PyTorch shuffles; and the epoch that
-counts is the last, where ELEVATER takes the best on the test set, which can be asked for by name (`head.Selection`).
+Three things differ from ELEVATER: the order of the images is seeded, but not as PyTorch shuffles; the epoch that
+counts is the last, where ELEVATER takes the best on the test set, which can be asked for by name (`head.Selection`);
+and where the last one lost what the search had found, there are as many epochs as in the search
+(`head.final_training`).
 """
 
 import functools
@@ -22,6 +24,7 @@ from biomedclip_jax.evaluation.probe._head import (
     accuracy,
     batches,
     cross_entropy,
+    final_training,
     predict,
     score,
     scores,
@@ -99,6 +102,10 @@ def _head(state: State) -> Head:
     return {"linear": state.params, "seen": state.statistics}
 
 
+def _first(heads: Head) -> Head:
+    return jax.tree.map(lambda x: x[0], heads)
+
+
 @dataclass(frozen=True)
 class LinearProbe:
     """ELEVATER's linear probe as a method of few labels. selection: which epoch counts, see `head.Selection`."""
@@ -119,7 +126,14 @@ class LinearProbe:
 
         found = full_search(validated)
         chosen = [(found.learning_rate, found.weight_decay)]
-        scored = task.test if self.selection == "best_test_epoch" else None
-        trained = train_heads(task.given, scored, task.text, chosen, EPOCHS, task.seed)
-        head = jax.tree.map(lambda x: x[0], trained.last if scored is None else trained.best)
-        return Prediction(predict(head, task.test.features), {"selection": self.selection} | found.settings())
+        settings = {"selection": self.selection} | found.settings()
+        if self.selection == "best_test_epoch":
+            trained = train_heads(task.given, task.test, task.text, chosen, EPOCHS, task.seed)
+            return Prediction(predict(_first(trained.best), task.test.features), settings | {"epochs": EPOCHS})
+
+        def final(epochs: int) -> tuple[np.ndarray, float]:
+            trained = train_heads(task.given, task.validation, task.text, chosen, epochs, task.seed)
+            return predict(_first(trained.last), task.test.features), float(trained.accuracies[0, -1])
+
+        logits, epochs, caveats = final_training(final, found.score, EPOCHS, SEARCH_EPOCHS)
+        return Prediction(logits, settings | {"epochs": epochs}, caveats=caveats)

@@ -103,12 +103,13 @@ class Prediction:
     """What a method answers for the test images of a task.
 
     logits: float64 [n, C], of which images are ranked, too. settings: what was chosen, such as the learning rate.
-    prompts: of a method that learns some, to be kept as a file.
+    prompts: of a method that learns some, to be kept as a file. caveats: what has to be said beside every number of it.
     """
 
     logits: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
     prompts: "LearnedPrompts | None" = None
+    caveats: tuple[str, ...] = ()
 
     @property
     def probabilities(self) -> np.ndarray:

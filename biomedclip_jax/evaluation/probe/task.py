@@ -22,7 +22,8 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
     metrics: means over the seeds, of `classification_metrics` on all of `data.test`; `majority_*` beside them.
     details: `spread`, the standard deviation over the seeds (n - 1), where there are several; `runs`, one object a seed,
         with its metrics, what the method chose and, where it learned prompts, their file, relative to `evaluation.out`;
-        `zero_shot`, the same model's metrics without labels.
+        `zero_shot`, the same model's metrics without labels; `caveats`, among them where a method is below this, or no
+        better than always the most frequent class, and what a method says of its own training.
     metric: the one that the picture shows.
     Raises UserError, before the first training, where the classes of training data, test data and prompts differ, or a
     budget cannot be drawn.
@@ -51,7 +52,8 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
                         bar.update(1)
                     result = _result(evaluation.dataset, tasks, method, budget, runs)
                     result.metrics.update(constant)
-                    result.details.update({"zero_shot": zero_shot})
+                    caveats = [*result.details.get("caveats", ()), *_caveats(runs, zero_shot, constant)]
+                    result.details.update({"zero_shot": zero_shot} | ({"caveats": caveats} if caveats else {}))
                     result.pictures[picture] = title
                     own.append(result)
                 results += own
@@ -71,6 +73,8 @@ def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot, 
     predicted = method(task)
     metrics = classification_metrics(task.test.labels, predicted.logits)
     run = {"seed": task.seed, "labels": len(task.given), "metrics": metrics, "chosen": predicted.settings}
+    if predicted.caveats:
+        run["caveats"] = list(predicted.caveats)
     if predicted.prompts is None:
         return run
     about = task.candidate.name, method.name, budget.in_file_names, f"seed-{task.seed}"
@@ -78,6 +82,23 @@ def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot, 
     file = f"prompts/{stem}.safetensors"
     predicted.prompts.save(evaluation.out / file, task.candidate.clip)
     return run | {"prompts": file}
+
+
+def _caveats(runs: Sequence[dict[str, Any]], zero_shot: dict[str, float], constant: dict[str, float]) -> list[str]:
+    """What the runs of one method and budget say of themselves, and whether labels were of any use to their accuracy."""
+
+    def with_seeds(runs_of: Sequence[dict[str, Any]]) -> str:
+        """Which of the runs are meant; "" if all."""
+        few = len(runs_of) < len(runs)
+        return f", seed{'s' * (len(runs_of) > 1)} {', '.join(str(run['seed']) for run in runs_of)}" if few else ""
+
+    said = [f"{each}{with_seeds([run])}" for run in runs for each in run.get("caveats", ())]
+    untrained, same = zero_shot["accuracy"], constant["majority_accuracy"]
+    if below := [run for run in runs if run["metrics"]["accuracy"] < untrained]:
+        said.append(f"accuracy below zero-shot ({untrained:.1%}){with_seeds(below)}")
+    if no_better := [run for run in runs if run["metrics"]["accuracy"] <= same < 1]:
+        said.append(f"accuracy no better than always the most frequent class ({same:.1%}){with_seeds(no_better)}")
+    return said
 
 
 def _result(dataset: str, tasks: Tasks, method: Method, budget: Budget, runs: list[dict[str, Any]]) -> Result:

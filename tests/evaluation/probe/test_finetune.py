@@ -14,6 +14,7 @@ from helpers.tiny_labels import TinyCandidate, coloured, labelled, part_of, task
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.probe._image_tower import Tower, decoded
+from biomedclip_jax.evaluation.probe._search import Found
 from biomedclip_jax.evaluation.probe.finetune import FineTune, Images, tune
 from biomedclip_jax.evaluation.probe.sampling import Budget
 
@@ -131,3 +132,18 @@ def test_the_method(candidate: TinyCandidate, monkeypatch: pytest.MonkeyPatch) -
     wild = dataclasses.replace(fixed, learning_rate=1e3, weight_decay=1e3)
     with pytest.raises(UserError, match="tiny diverged with learning rate 1000 and weight decay 1000"):
         wild(task(known, test, Budget(shots=1), TEXT, candidate))
+
+
+def test_a_tower_that_loses_what_the_search_found_is_trained_as_long_as_the_search(
+    candidate: TinyCandidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A weight decay that leaves nothing of the tower in the long training, and much in the two epochs of the search."""
+    monkeypatch.setattr("biomedclip_jax.evaluation.probe.finetune.EPOCHS", 40)
+    monkeypatch.setattr("biomedclip_jax.evaluation.probe.finetune.SEARCH_EPOCHS", 2)
+    found = Found(0.02, 3.0, 1.0, 8)
+    monkeypatch.setattr("biomedclip_jax.evaluation.probe.finetune.small_search", lambda score: found)
+    (images, labels), (others, truth) = coloured(45, 0), coloured(30, 5)
+    known, test = (part_of(np.ones((len(y), 16)), y, x) for x, y in ((images, labels), (others, truth)))
+    predicted = FineTune()(task(known, test, Budget(shots=15), TEXT, candidate))
+    assert predicted.settings["epochs"] == 2 and np.isfinite(predicted.logits).all()
+    assert predicted.caveats[0].startswith("trained for 2 epochs, as in the search: after 40 epochs")

@@ -5,8 +5,8 @@ import pytest
 from helpers.tiny_labels import TinyCandidate, overlapping, part_of, task, unit
 
 from biomedclip_jax.evaluation._metrics import softmax
-from biomedclip_jax.evaluation.probe._head import batches, predict
-from biomedclip_jax.evaluation.probe._search import LEARNING_RATES, STRENGTHS, full_search, small_search
+from biomedclip_jax.evaluation.probe._head import batches, final_training, predict
+from biomedclip_jax.evaluation.probe._search import LEARNING_RATES, STRENGTHS, Found, full_search, small_search
 from biomedclip_jax.evaluation.probe.linear_probe import LinearProbe, train_heads
 from biomedclip_jax.evaluation.probe.sampling import Budget
 
@@ -154,3 +154,55 @@ def test_the_method_learns_and_looks_at_the_test_set_only_when_told() -> None:
     by_labels = [seeing(task(known, each, Budget(shots=20), TEXT, candidate)) for each in (test, wrong)]
     assert np.abs(by_labels[0].probabilities - by_labels[1].probabilities).max() > 1e-3
     assert by_labels[0].settings["selection"] == "best_test_epoch"
+
+
+def rights(**shares: float):
+    """Trainings whose logits say how many epochs they had, and which epochs were asked for."""
+    asked: list[int] = []
+
+    def train(epochs: int) -> tuple[np.ndarray, float]:
+        asked.append(epochs)
+        return np.full((1, 2), float(epochs)), shares[f"after_{epochs}"]
+
+    return train, asked
+
+
+def test_a_training_that_keeps_what_the_search_found_is_the_published_one() -> None:
+    train, asked = rights(after_50=0.895)
+    logits, epochs, said = final_training(train, 0.9, 50, 10)
+    assert (logits[0, 0], epochs, said, asked) == (50, 50, (), [50])
+
+
+def test_a_training_that_loses_what_the_search_found_is_not_the_one_that_counts() -> None:
+    train, asked = rights(after_50=0.4, after_10=0.9)
+    logits, epochs, said = final_training(train, 1.0, 50, 10)
+    assert (logits[0, 0], epochs, asked) == (10, 10, [50, 10])
+    assert said == (
+        "trained for 10 epochs, as in the search: after 50 epochs 40.0% of the validation images are right, after 10 90.0%, "
+        "in the search 100.0%",
+    )
+    train, asked = rights(after_50=0.8, after_10=0.7)
+    logits, epochs, said = final_training(train, 1.0, 50, 10)
+    assert (logits[0, 0], epochs, asked) == (50, 50, [50, 10]) and said[0].startswith("after 50 epochs 80.0% of the validation")
+
+
+def test_settings_that_were_the_best_for_ten_epochs_and_decay_in_fifty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nearly all images of one class, and a weight decay that lets the zero-shot head, which is right, fade away."""
+    labels = np.repeat([0, 1, 2], (95, 5, 1))
+    rng = np.random.default_rng(4)
+
+    def made(classes: np.ndarray):
+        return part_of(3 * TEXT[classes] + 0.3 * rng.normal(size=(len(classes), 16)), classes)
+
+    known, test = made(labels), made(np.repeat([0, 1, 2], 40))
+    chosen = Found(1e-6, 1e4, 0.75, 84)
+    monkeypatch.setattr("biomedclip_jax.evaluation.probe.linear_probe.full_search", lambda score: chosen)
+    given = task(known, test, Budget(fraction=1.0), TEXT, TinyCandidate())
+    predicted = LinearProbe()(given)
+    right = (predicted.logits.argmax(1) == test.labels).mean()
+    head = train_heads(given.given, None, TEXT, [(1e-6, 1e4)], 50, 0).last
+    decayed = {outer: {name: leaf[0] for name, leaf in inner.items()} for outer, inner in head.items()}
+    before = (predict(decayed, test.features).argmax(1) == test.labels).mean()
+    assert predicted.settings["epochs"] == 10 and right > 0.8 > before + 0.5
+    assert predicted.caveats[0].startswith("trained for 10 epochs, as in the search: after 50 epochs")
+    assert LinearProbe("best_test_epoch")(given).caveats == (), "the published rule is left as it is"

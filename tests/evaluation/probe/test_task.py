@@ -1,6 +1,7 @@
 """The table of few-label results: means over seeds, budgets, what is left out, and the picture."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
-from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Prediction
+from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Method, Prediction
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
 from biomedclip_jax.evaluation.report.drawing import Curve, draw_learning_curves
@@ -45,7 +46,12 @@ class Centres:
 
 
 def learned(
-    candidates: list[Candidate], out: Path, embeddings: Embeddings, data: FewLabels, methods: list[Centres], dataset: str = "x"
+    candidates: Sequence[Candidate],
+    out: Path,
+    embeddings: Embeddings,
+    data: FewLabels,
+    methods: Sequence[Method],
+    dataset: str = "x",
 ) -> list[Result]:
     evaluation = Evaluation(candidates=candidates, dataset=dataset, embeddings=embeddings, out=out)
     return few_labels(evaluation, data, methods)
@@ -158,3 +164,37 @@ def test_a_picture_of_names_that_matplotlib_would_read_as_formulas(tmp_path: Pat
     curve = Curve("_model_$x^$", "probe", ((5, 0.5, 0.1), (20, 0.6, 0.0)), 0.4)
     draw_learning_curves(tmp_path / "curves.png", "$\\frac 肺", "accuracy", [curve])
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Always class 0, or on the seeds of `right` the truth."""
+
+    right: tuple[int, ...]
+    name: str = "guess"
+
+    def __call__(self, task: FewShot) -> Prediction:
+        answers = task.test.labels if task.seed in self.right else np.zeros(len(task.test), np.int64)
+        return Prediction(np.eye(3)[answers], caveats=("odd",) if task.seed == 1 else ())
+
+
+def test_labels_that_were_of_no_use_are_said(data, tmp_path: Path) -> None:
+    train, test = data
+    tower = TinyCandidate().clip.encode_images(test.images)
+    zero_shot = ((tower @ TEXT.T).argmax(1) == test.labels).mean()
+    majority = "accuracy no better than always the most frequent class (33.3%)"
+    few = FewLabels(train, test, PROMPTS, BUDGETS[:1])
+
+    def said(right: tuple[int, ...]) -> list[str]:
+        (row,) = learned([TinyCandidate()], tmp_path, Known(None), few, [Guess(right)])
+        assert all(each in row.left_out for each in row.details["caveats"])
+        return row.details["caveats"]
+
+    assert said((0, 1, 2)) == ["odd, seed 1"]
+    below = [f"accuracy below zero-shot ({zero_shot:.1%})"] if zero_shot > 1 / 3 else []
+    assert said(()) == ["odd, seed 1", *below, majority]
+    assert said((1,)) == ["odd, seed 1", *(f"{each}, seeds 0, 2" for each in below), f"{majority}, seeds 0, 2"]
+    (whole,) = learned(
+        [TinyCandidate()], tmp_path, Known(None), FewLabels(train, test, PROMPTS, BUDGETS[2:]), [Guess(right=(0,))]
+    )
+    assert "caveats" not in whole.details

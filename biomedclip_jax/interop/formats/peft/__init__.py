@@ -1,4 +1,4 @@
 """Adapters in PEFT's own folders. Read `folders.py` first: it puts those of both towers on a model.
 
-`_adapters.py` reads and writes those of one tower.
+`_settings.py` knows the fields of an adapter_config.json, `_read.py` and `_write.py` an adapter of one tower.
 """

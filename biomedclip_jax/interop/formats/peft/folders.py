@@ -9,7 +9,11 @@ from biomedclip_jax.config import AdapterConfig, CLIPConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats.adapter_folder import Adapter
-from biomedclip_jax.interop.formats.peft._adapters import CONFIG_FILE, Flat, read_peft, write_peft
+from biomedclip_jax.interop.formats.huggingface.mapping import read_json
+from biomedclip_jax.interop.formats.peft._read import read_peft, unread_tensors
+from biomedclip_jax.interop.formats.peft._settings import CONFIG_FILE, check_fields
+from biomedclip_jax.interop.formats.peft._write import write_peft
+from biomedclip_jax.interop.formats.peft.names import Flat
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.models.adapters import is_adapter, merged
 
@@ -28,12 +32,17 @@ def with_peft(base: Model, folder: Path) -> Model:
     Raises UserError where an adapter fits neither tower, or a single one fits both, and as `read_peft` does.
     """
     adaptation, leaves = base.adaptation, flatten_dict(base.params, sep="/")
+    ignored = dict(base.report.ignored)
     for tower, (adapter, own) in _read(folder, base.config).items():
         adaptation = dataclasses.replace(adaptation, **{tower: adapter})
+        where = folder / tower if (folder / tower / CONFIG_FILE).is_file() else folder
+        unread = unread_tensors(where, getattr(base.config, tower))
+        ignored |= dict.fromkeys(unread, "adapter of a pooler: this model reads the last hidden state")
         leaves |= {f"{tower}/{path}": leaf for path, leaf in own.items()}
     adaptation.check_fits(base.config)
     params = merged(base.config, adaptation, unflatten_dict(leaves, sep="/"))
-    return dataclasses.replace(base, adaptation=adaptation.unmergeable, params=params)
+    report = dataclasses.replace(base.report, ignored=ignored)
+    return dataclasses.replace(base, adaptation=adaptation.unmergeable, params=params, report=report)
 
 
 def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Flat]]:
@@ -41,6 +50,7 @@ def _read(folder: Path, config: CLIPConfig) -> dict[str, tuple[AdapterConfig, Fl
     folders = {tower: folder / tower for tower in _TOWERS if (folder / tower / CONFIG_FILE).is_file()}
     if folders:
         return {tower: read_peft(own, getattr(config, tower)) for tower, own in folders.items()}
+    check_fields(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)  # what fits no tower is said once
     fitting, reasons = {}, []
     for tower in _TOWERS:
         try:

@@ -1,10 +1,16 @@
-"""What transformers calls the dense layers that PEFT adapts, and their widths."""
+"""What transformers calls the dense layers that PEFT adapts, their widths, and PEFT's files."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from biomedclip_jax.config import BertConfig, GPTConfig, LlamaConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 
+FILES = ("adapter_model.safetensors", "adapter_model.bin")
+PROMPT = "prompt_embeddings"
+PREFIXES = tuple(f"blocks/attention/prefix/virtual_{name}" for name in ("keys", "values"))
+
+Flat = dict[str, Any]  # {path below the tower: array}, such as blocks/attention/qkv/lora_a
 TowerConfig = GPTConfig | LlamaConfig | BertConfig | ViTConfig
 
 

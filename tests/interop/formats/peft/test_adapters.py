@@ -33,7 +33,8 @@ from biomedclip_jax.interop._mapping import to_params
 from biomedclip_jax.interop.formats.huggingface.causal import config_json as causal_config_json
 from biomedclip_jax.interop.formats.huggingface.causal import entries as causal_entries
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json, bert_entries, vit_config_json, vit_entries
-from biomedclip_jax.interop.formats.peft._adapters import read_peft, write_peft
+from biomedclip_jax.interop.formats.peft._read import read_peft
+from biomedclip_jax.interop.formats.peft._write import write_peft
 from biomedclip_jax.models._gpt import GPT
 from biomedclip_jax.models._llama import Llama
 from biomedclip_jax.models.adapters import with_adapters
@@ -309,7 +310,7 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"h\.0\.attn\.c_attn\.lora_A\.weight is no tensor of an adapter of this BertConfig"):
         read_peft(tmp_path / "good", BERT)
     assert "r = 8" in changed(r=8)
-    assert "use_rslora = True is not supported; supported: False" in changed(use_rslora=True)
+    assert "use_dora = True is not supported; supported: False" in changed(use_dora=True)
     assert "peft_type = 'LOHA'" in changed(peft_type="LOHA")
     with pytest.raises(UserError, match="no adapter here; expected adapter_model"):
         (tmp_path / "good" / "adapter_model.safetensors").unlink()
