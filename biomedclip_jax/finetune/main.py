@@ -191,9 +191,8 @@ def _replayed(request: Request, parts: Parts, keep: Keep | None, out: Path) -> i
     kept = [row for row in rows if _digest(row.image) not in files]
     if not kept:
         raise UserError(f"--replay {request.replay}: each of its pictures is held out, or in the forgetting check")
-    left_out = (
-        f" ({len(rows) - len(kept)} are held out or in the forgetting check, and left out)" if len(kept) < len(rows) else ""
-    )
+    less = len(rows) - len(kept)
+    left_out = f" ({less} others are held out or in the forgetting check)" if less else ""
     write_rows(kept, out / "data" / "replay.jsonl")
     print(f"replayed: {len(kept)} pairs of {request.replay}{left_out}, {request.replay_share:.0%} of what is trained on")
     return len(kept)
