@@ -25,6 +25,7 @@ from biomedclip_jax.train._frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train._held_out import HeldOut
 from biomedclip_jax.train._metrics import Clock, HeldOutLine, MetricsFile, Progress, StepLine
 from biomedclip_jax.train._prompt_stage import class_prompts, with_context
+from biomedclip_jax.train._writers import Writers
 from biomedclip_jax.train.flops import flops_per_pair
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
@@ -95,6 +96,8 @@ class Run:
                 self._begin()
             metrics = MetricsFile(self.workdir / "metrics.jsonl", self.step, write=is_first())
             self.metrics = opened.enter_context(contextlib.closing(metrics))
+            if is_first():
+                metrics.also_to(Writers(config, self.workdir))
             self.seconds_before = metrics.lines[-1].seconds if metrics.lines else 0.0
             progress = Progress(self.total, self.step, show=is_first())
             self.progress = opened.enter_context(contextlib.closing(progress))

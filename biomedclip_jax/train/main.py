@@ -31,6 +31,7 @@ from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, Rejects
 from biomedclip_jax.train._prompt_stage import learned_prompts
+from biomedclip_jax.train._writers import check_writers
 from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
@@ -140,6 +141,8 @@ def check_owner(config: TrainConfig, workdir: Path) -> None:
 def _check(config: TrainConfig) -> None:
     """UserError for what would fail only after hours: patterns, batches that cannot be split, a model without a format."""
     optimizer_for(config)
+    if is_first():
+        check_writers(config.run.writers)
     if config.patience is not None and config.run.evaluate_every is None:
         raise UserError(f"patience = {config.patience}: needs run.evaluate_every, the updates between two evaluations")
     for stage in config.stages:
