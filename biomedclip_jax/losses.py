@@ -3,7 +3,8 @@
 With unit embeddings u (image) and v (text), s = exp(logit_scale) and B pairs:
 
     Softmax   1/2B · Σ_i [ log Σ_j exp(s·(u_i·v_j - u_i·v_i)) + log Σ_j exp(s·(v_i·u_j - v_i·u_i)) ]
-              CLIP's InfoNCE (open_clip `ClipLoss`); with directions="sum", as CLEFT's released code has it, twice that
+              CLIP's InfoNCE (open_clip `ClipLoss`); with directions="sum", as CLEFT's released code has it, twice
+              that; where equal captions are positives: `equal_captions.py`
     Sigmoid   1/B · Σ_i Σ_j log(1 + exp(-z_ij·(s·u_i·v_j + b))), z = 1 for pairs and -1 for all others, b learned
               SigLIP (arXiv 2303.15343; open_clip `SigLipLoss`)
     Classification, MultiLabel
@@ -27,16 +28,18 @@ from jax import Array, lax
 from jaxtyping import Bool, Float, Int
 
 from biomedclip_jax.config import Classification, ClassLoss, PairLoss, Sigmoid, Softmax
+from biomedclip_jax.equal_captions import NOTHING, EqualIds, Ids, equal_ids, positives_block
 from biomedclip_jax.sharding import all_rows, device_count, first_row
 
 Scalar = Float[Array, ""]
 Numbers = Mapping[str, Scalar]  # logit_scale (the logarithm of s) and, for `Sigmoid`, logit_bias
 Embeddings = Float[Array, "n E"]  # of unit length
+Rows = Int[Array, " n"]
+Pairs = Rows | EqualIds  # of some rows: the column that each belongs to, or all columns with its id
 Scores = Float[Array, "n m"]  # of n rows of a block against all m columns
 
 _BLOCK_SCORES = 1 << 24  # scores of one block of rows: 64 MiB in float32
 _MOST_ROWS = 1024
-_NOTHING = -1e30  # exp gives exactly 0; an infinity would give 0/0 in the gradient of a pair that has no others
 
 # --- the formulas: scores of a block, and which of them are of pairs -> what the block adds to the loss -------------
 
@@ -48,7 +51,7 @@ def softmax_block(scores: Scores, pairs: Bool[Array, "n m"], numbers: Numbers) -
     the gradient of the scale keep their digits, where log-sum-exp minus the pair's score loses all of them.
     """
     gaps = scores - jnp.sum(scores, axis=1, where=pairs, keepdims=True)
-    others = jax.nn.logsumexp(jnp.where(pairs, _NOTHING, jnp.exp(numbers["logit_scale"]) * gaps), axis=1)
+    others = jax.nn.logsumexp(jnp.where(pairs, NOTHING, jnp.exp(numbers["logit_scale"]) * gaps), axis=1)
     return jax.nn.softplus(others).sum()
 
 
@@ -64,25 +67,26 @@ _BLOCK_FUNCTIONS: dict[type, Callable[..., Array]] = {Softmax: softmax_block, Si
 # --- losses of pairs ------------------------------------------------------------------------------------------------
 
 
-def pair_loss(loss: PairLoss, image: Embeddings, text: Embeddings, numbers: Numbers) -> Scalar:
-    """The loss of pairs on one device; row i of image and text is a pair."""
-    own = jnp.arange(len(image))
+def pair_loss(loss: PairLoss, image: Embeddings, text: Embeddings, numbers: Numbers, ids: Ids | None = None) -> Scalar:
+    """The loss of pairs on one device; row i of image and text is a pair. ids: as for `local_loss`."""
+    own = jnp.arange(len(image)) if ids is None else EqualIds(ids, ids)
     return _sum_of_rows(loss, (image, text), (image, text), (own, own), numbers) / len(image)
 
 
 def local_loss(
-    loss: PairLoss, image: Embeddings, text: Embeddings, numbers: Numbers, text_rows: Int[Array, " n"] | None = None
+    loss: PairLoss, image: Embeddings, text: Embeddings, numbers: Numbers, text_rows: Rows | None = None, ids: Ids | None = None
 ) -> Scalar:
     """This device's share of a loss over all devices, inside `jax.shard_map`: the shares add up to the whole.
 
     image, text: its n = B / devices rows. numbers: device-varying. text_rows: the pairs (rows of the whole batch) that
     the rows of `text` belong to, where they are not the device's own in order; each pair of the batch must be on
-    exactly one device. `Softmax.negatives`, a divisor or a multiple of n: pairs are compared in groups of so many.
+    exactly one device. ids: of the rows of `text`, where equal ones make pairs positives of each other.
+    `Softmax.negatives`, a divisor or a multiple of n: pairs are compared in groups of so many.
     """
     here, negatives = len(image), loss.negatives
     if negatives is not None and here % negatives == 0:
-        groups = [x.reshape(-1, negatives, x.shape[1]) for x in (image, text)]
-        return jax.vmap(lambda u, v: pair_loss(loss, u, v, numbers))(*groups).mean() / device_count()
+        groups = jax.tree.map(lambda x: x.reshape(-1, negatives, x.shape[1]), (image, text, ids))
+        return jax.vmap(lambda u, v, same: pair_loss(loss, u, v, numbers, same))(*groups).mean() / device_count()
     batch = here * device_count()
     group = negatives or batch
     first = first_row(here) // group * group  # first row of the group that this device has rows of
@@ -92,17 +96,22 @@ def local_loss(
         order = all_rows(text_rows)  # pair of each gathered caption; its inverse says where the caption of a pair is
         caption_of_image = jnp.zeros_like(order).at[order].set(jnp.arange(batch))[pairs]
         image_of_caption = text_rows
-    columns = [all_rows(x) for x in (image, text)]
+    columns = jax.tree.map(all_rows, (image, text, ids))
     if group < batch:
-        columns = [lax.dynamic_slice_in_dim(x, first, group) for x in columns]
-    return _sum_of_rows(loss, (image, text), columns, (caption_of_image, image_of_caption), numbers) / batch
+        columns = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, group), columns)
+    matches: Sequence[Pairs] = caption_of_image, image_of_caption
+    if ids is not None:
+        own = columns[2][caption_of_image]
+        matches = EqualIds(own, columns[2]), EqualIds(ids, columns[2] if text_rows is None else all_rows(own))
+    return _sum_of_rows(loss, (image, text), columns[:2], matches, numbers) / batch
 
 
 def _sum_of_rows(
-    loss: PairLoss, rows: Sequence[Array], columns: Sequence[Array], pairs: Sequence[Array], numbers: Numbers
+    loss: PairLoss, rows: Sequence[Array], columns: Sequence[Array], pairs: Sequence[Pairs], numbers: Numbers
 ) -> Array:
-    """The loss of these rows, times B. Each argument is of images and of texts; pairs: the column that each row belongs to."""
-    streamed = partial(_streamed, _BLOCK_FUNCTIONS[type(loss)], numbers)
+    """The loss of these rows, times B. Each argument is of images and of texts; pairs: of each row."""
+    block_function = positives_block if isinstance(pairs[0], EqualIds) else _BLOCK_FUNCTIONS[type(loss)]
+    streamed = partial(_streamed, block_function, numbers)
     by_image = streamed(rows[0], columns[1], pairs[0])
     if loss.directions is None:
         return by_image
@@ -110,20 +119,23 @@ def _sum_of_rows(
     return both if loss.directions == "sum" else both / 2
 
 
-def _streamed(block_function: Callable[..., Array], numbers: Numbers, queries: Array, keys: Array, pairs: Array) -> Array:
-    """Σ of `block_function` over blocks of the rows of `queries`, of which the last may be shorter. pairs: int32 [b]."""
+def _streamed(block_function: Callable[..., Array], numbers: Numbers, queries: Array, keys: Array, pairs: Pairs) -> Array:
+    """Σ of `block_function` over blocks of the rows of `queries`, of which the last may be shorter."""
+    of_rows, ids = pairs if isinstance(pairs, EqualIds) else (pairs, None)
     size = min(_MOST_ROWS, max(8, _BLOCK_SCORES // len(keys)))
 
     @jax.checkpoint
     def block(queries: Array, pairs: Array) -> Array:
-        return block_function(_product(queries, keys.T), jnp.arange(len(keys)) == pairs[:, None], numbers)
+        scores = _product(queries, keys.T)
+        positives = jnp.arange(len(keys)) == pairs[:, None] if ids is None else equal_ids(pairs, ids)
+        return block_function(scores, positives, numbers)
 
     whole = len(queries) // size * size
     total = jnp.float32(0)
     if whole:
-        blocks = queries[:whole].reshape(-1, size, queries.shape[1]), pairs[:whole].reshape(-1, size)
+        blocks = jax.tree.map(lambda x: x[:whole].reshape(-1, size, *x.shape[1:]), (queries, of_rows))
         total += lax.scan(lambda _, part: (None, block(*part)), None, blocks)[1].sum()
-    return total + block(queries[whole:], pairs[whole:]) if whole < len(queries) else total
+    return total + block(queries[whole:], of_rows[whole:]) if whole < len(queries) else total
 
 
 # --- losses of classes ----------------------------------------------------------------------------------------------

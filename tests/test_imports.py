@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": _FOUNDATION,
     "sharding": _FOUNDATION,
     "models": _FOUNDATION | {"config"},
-    "losses": _FOUNDATION | {"config", "models", "sharding"},
+    "equal_captions": _FOUNDATION,
+    "losses": _FOUNDATION | {"config", "models", "sharding", "equal_captions"},
     "data": _FOUNDATION | {"config"},
     "interop": _FOUNDATION | {"config", "models"},
     "prompts": _FOUNDATION | {"config", "models", "data", "interop"},
@@ -30,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts", "pretrained"},
     "train": _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "prompts", "evaluation", "pretrained"},
 }
+MAY_IMPORT["train"] |= {"equal_captions"}
 MAY_IMPORT["bench"] = _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "train"}
 MAY_IMPORT["planning"] = _FOUNDATION | {"config", "models", "sharding", "prompts", "train"}
 MAY_IMPORT["cli"] = MAY_IMPORT.keys() - {"cli"}

@@ -71,7 +71,8 @@ def build_loss(task: Task, mesh: Mesh) -> Built:
 
     def share(image: jax.Array, text: jax.Array) -> jax.Array:
         here = jax.tree.map(lambda x: jax.lax.pcast(x, mesh.axis_names, to="varying"), scale)
-        return local_loss(loss, image, text, here)
+        same = jnp.zeros((len(text), 2), jnp.uint32) if loss.equal_captions == "positives" else None
+        return local_loss(loss, image, text, here, ids=same)
 
     gradient = jax.shard_map(jax.grad(share, (0, 1)), mesh=mesh, in_specs=BATCH, out_specs=BATCH)
     return jax.jit(gradient), (image, text)

@@ -68,6 +68,7 @@ from biomedclip_jax.config.training import (
     Schedule,
     ShardingConfig,
     Stage,
+    check_stage,
 )
 
 __all__ = [
@@ -118,6 +119,7 @@ __all__ = [
     "TextConfig",
     "TrainConfig",
     "ViTConfig",
+    "check_stage",
     "from_json",
     "to_json",
 ]

@@ -2,17 +2,18 @@
 
 Every loss says, as a field or as a class variable where there is no choice: `prompted`, whether texts are labels that
 stand after the learned context; `negatives`, the size of the groups within which pairs are compared, None for the
-whole batch; and a loss of pairs `directions`, what is made of its sums over images and over texts, None where the
-first is all.
+whole batch; `equal_captions`, what pairs with the same caption are to each other; and a loss of pairs `directions`,
+what is made of its sums over images and over texts, None where the first is all.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from biomedclip_jax.config.checks import check_choices, check_positive
+from biomedclip_jax.config.checks import check, check_choices, check_positive
 
 Directions = Literal["mean", "sum"]
 StageText = Literal["caption", "label"]
+EqualCaptions = Literal["negatives", "positives"]
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,14 @@ class Softmax:
     text: StageText = "caption"
     """"caption" uses each image's caption; "label" puts the learned context before the image's label and leaves
     dropout out of the text tower (CLEFT's second stage as its code ran)."""
+    equal_captions: EqualCaptions = "negatives"
+    """What pairs of a batch are to each other whose captions are the same tokens: "negatives", as in CLIP, or "positives",
+    each as likely as the other (UniCL, arXiv 2204.03610): for captions that many images share, such as those of labels."""
 
     def __post_init__(self) -> None:
-        check_choices(self, directions=Directions, text=StageText)
+        check_choices(self, directions=Directions, equal_captions=EqualCaptions, text=StageText)
+        apart = self.equal_captions == "negatives" or self.text == "caption"
+        check(apart, self, "equal_captions", '"negatives" with text="label"; Classification() has one text a class')
         if self.negatives is not None:
             check_positive(self, "negatives")
 
@@ -46,6 +52,7 @@ class Sigmoid:
     prompted: ClassVar[bool] = False
     negatives: ClassVar[None] = None
     directions: ClassVar[None] = None
+    equal_captions: ClassVar[EqualCaptions] = "negatives"
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Classification:
 
     prompted: ClassVar[bool] = True
     negatives: ClassVar[None] = None
+    equal_captions: ClassVar[EqualCaptions] = "negatives"
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,7 @@ class MultiLabel:
 
     prompted: ClassVar[bool] = True
     negatives: ClassVar[None] = None
+    equal_captions: ClassVar[EqualCaptions] = "negatives"
 
 
 PairLoss = Softmax | Sigmoid

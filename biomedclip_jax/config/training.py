@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive, operational
 from biomedclip_jax.config.losses import Loss, Softmax
+from biomedclip_jax.errors import UserError
 
 Remat = Literal["none", "dots", "full"]
 Gather = Literal["layer", "step"]
@@ -172,3 +173,18 @@ class Stage:
     def prompted(self) -> bool:
         """Whether texts are labels that stand after the learned context."""
         return self.loss.prompted
+
+
+def check_stage(stage: Stage, devices: int) -> None:
+    """UserError if the stage's batch cannot be split evenly over devices, microbatches and groups of negatives."""
+    if stage.batch_size % (devices * stage.microbatches):
+        raise UserError(
+            f"Stage.batch_size = {stage.batch_size}: expected a multiple of {devices} devices x "
+            f"{stage.microbatches} microbatches = {devices * stage.microbatches}"
+        )
+    here, negatives = stage.batch_size // devices, stage.loss.negatives
+    if negatives is not None and here % negatives and negatives % here:
+        raise UserError(
+            f"Softmax.negatives = {negatives}: expected a divisor or a multiple of a device's share of the batch, "
+            f"{stage.batch_size} / {devices} = {here}"
+        )

@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
+from biomedclip_jax.equal_captions import caption_ids
 from biomedclip_jax.losses import class_loss, local_loss
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
@@ -128,7 +129,8 @@ def _share_of_loss(c: StepContext, weights: Flat, batch: Batch, buckets: Buckets
         return class_loss(loss, image, classes, batch["labels"], numbers["logit_scale"]) / device_count()
     if c.prompts is not None:
         return local_loss(loss, image, _encode_labels(c, clip, batch), numbers)
-    return local_loss(loss, image, _encode_captions(c, clip, batch, buckets), numbers, batch["rows"] if buckets else None)
+    ids = caption_ids(batch["tokens"]) if loss.equal_captions == "positives" else None
+    return local_loss(loss, image, _encode_captions(c, clip, batch, buckets), numbers, batch.get("rows"), ids)
 
 
 # --- the towers -----------------------------------------------------------------------------------------------------

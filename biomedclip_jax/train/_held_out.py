@@ -12,10 +12,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
+from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import multi_hot
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
 from biomedclip_jax.data.sources import open_pairs
+from biomedclip_jax.equal_captions import caption_ids
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval.task import recall
 from biomedclip_jax.losses import class_loss, pair_loss
@@ -23,6 +25,7 @@ from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.sharding import put_batch, replicated
 from biomedclip_jax.train._prompt_stage import class_prompts
+from biomedclip_jax.train._same_data import DataIdentity
 from biomedclip_jax.train.export import in_workdir
 from biomedclip_jax.train.state import TrainState
 
@@ -47,11 +50,36 @@ def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
     return with_readable_texts(open_pairs(source, data.image_column, data.caption_column, data.label_column))
 
 
+def check_held_out(config: TrainConfig, pairs: Pairs) -> None:
+    """UserError where no held-out image can be read, or too few for a loss that says something; reads the first ones."""
+    of_pairs = not config.stages[-1].prompted and config.run.evaluate_every is not None
+    needed, readable, bad = 2 if of_pairs else 1, 0, list[UserError]()
+    for index in range(len(pairs)):
+        try:
+            ImageOf(pairs, index).load()
+        except UserError as error:
+            bad.append(error)
+            continue
+        readable += 1
+        if readable == needed:
+            return
+    if readable == 0:
+        raise UserError(
+            f"{config.data.held_out}: none of the {len(pairs)} held-out images can be read; mend these files "
+            f"(the first: {bad[0]})"
+        )
+    raise UserError(
+        f"{config.data.held_out}: only one held-out pair can be used, whose loss is the same with all weights; expected two or "
+        "more, of different images, or run.evaluate_every = None"
+    )
+
+
 @dataclass(frozen=True)
 class _StageEncoder:
     """What evaluating in one stage needs: kept, because jit compiles anew for every new function that it is given.
 
-    encode: (params, batch) -> unit embeddings of the images, and of the texts where the stage does not learn of labels.
+    encode: (params, batch) -> unit embeddings of the images and, where the stage does not learn of labels, of the texts;
+    then the ids of the captions, where equal ones are positives.
     prompts: params -> unit embeddings of the classes [C, E], where it does.
     """
 
@@ -91,9 +119,9 @@ class HeldOut:
         params = state.averaged_params
         if self._ready.prompts is not None:
             return self._of_labels(params, self._ready, self._ready.prompts, busy)
-        kept, (image, text) = self._encoded(params, self._ready, busy)
+        kept, (image, text, *ids) = self._encoded(params, self._ready, busy)
         numbers = {name: np.asarray(params[name]) for name in ("logit_scale", "logit_bias") if name in params}
-        loss = _pair_loss(self._ready.stage.loss, jnp.asarray(image), jnp.asarray(text), numbers)
+        loss = _pair_loss(self._ready.stage.loss, jnp.asarray(image), jnp.asarray(text), numbers, *map(jnp.asarray, ids))
         return {"loss": float(loss)} | recall(image, text, [self._caption(i) for i in kept])
 
     def _prepare(self, number: int) -> _StageEncoder:
@@ -106,7 +134,10 @@ class HeldOut:
         def images_and_texts(params: dict[str, Any], batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
             clip = nnx.merge(graph, params)
             image = clip.encode_image(batch["images"])
-            return (image,) if layout is not None else (image, clip.encode_text(batch["tokens"]))
+            if layout is not None:
+                return (image,)
+            ids = (caption_ids(batch["tokens"]),) if stage.loss.equal_captions == "positives" else ()
+            return (image, clip.encode_text(batch["tokens"]), *ids)
 
         prompts = None
         if layout is not None:
@@ -126,7 +157,7 @@ class HeldOut:
         return scores
 
     def _encoded(self, params: dict[str, Any], ready: _StageEncoder, busy: Busy) -> tuple[list[int], list[np.ndarray]]:
-        """(pairs that can be read, their unit embeddings float32 [n, E]: of images and, without labels, of texts)."""
+        """(pairs that can be read, what `encode` gives of them): each array is [n, ...]."""
         rows = _ROWS * self._mesh.size
         parts = []
         for start in range(0, len(self._pairs), rows):
@@ -167,3 +198,12 @@ class HeldOut:
         mine = np.zeros(len(self._pairs), bool)
         mine[list(self._bad)] = True
         return set(np.flatnonzero(np.asarray(process_allgather(mine)).any(axis=0)).tolist())
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What feeds a run, what evaluates it (None where the config has no held-out pairs), and what these data are."""
+
+    loader: TrainLoader
+    held_out: HeldOut | None
+    identity: DataIdentity

@@ -133,7 +133,7 @@ class Writer(Protocol):
     """Something that keeps the lines of a run. Every method may fail: it is then asked no more."""
 
     def write(self, line: Line) -> None:
-        """Take one line. Those of one kind come in the order of their steps, each once."""
+        """Take one line of the run; those of one kind come in the order of their steps, each once."""
         ...
 
     def close(self) -> None:

@@ -16,13 +16,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.config import TrainConfig, to_json
+from biomedclip_jax.config import TrainConfig, from_json, to_json
+from biomedclip_jax.config.changes import refused_changes
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
-from biomedclip_jax.train._metrics import Line, Writer
-from biomedclip_jax.train.multihost.hosts import say
+from biomedclip_jax.train._metrics import Line, MetricsFile, Writer
+from biomedclip_jax.train.multihost.hosts import is_first, say
 
-WRITERS = "writers.json"  # of a run folder: the run's id, and for each writer the last step that it was given, by kind of line
+# of a run folder: the run's id, for each writer the last step that it was given, by kind of line, and the config
+WRITERS = "writers.json"
 _LIBRARIES = {"tensorboard": "tensorboardX", "wandb": "wandb", "trackio": "trackio"}
 _PROJECT = "biomedclip_jax"
 _CLOSE_SECONDS = 60.0  # for what is still on its way when a run ends
@@ -52,12 +54,12 @@ def _numbers(line: Line) -> dict[str, float]:
 
 
 class _TensorBoard:
-    """Event files in `RUN/tensorboard`."""
+    """Event files in `RUN/tensorboard/ID-OF-THE-RUN`."""
 
     def __init__(self, config: TrainConfig, workdir: Path, run_id: str):
-        from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter  # type: ignore[import-not-found]
 
-        folder = workdir / "tensorboard"
+        folder = workdir / "tensorboard" / run_id
         parts = len(list(folder.glob("events.*")))
         # a file for each part of the run; the library's own names are alike within a second
         self._writer = SummaryWriter(str(folder), filename_suffix=f".part-{parts}")
@@ -77,7 +79,7 @@ class _WandB:
     """A run of Weights & Biases: project and mode by its own WANDB_PROJECT, WANDB_MODE ..., files in `RUN/wandb`."""
 
     def __init__(self, config: TrainConfig, workdir: Path, run_id: str):
-        import wandb
+        import wandb  # type: ignore[import-not-found]
 
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", _PROJECT),
@@ -100,7 +102,7 @@ class _Trackio:
     """A run of trackio, where its own TRACKIO_DIR, TRACKIO_SPACE_ID ... say."""
 
     def __init__(self, config: TrainConfig, workdir: Path, run_id: str):
-        import trackio
+        import trackio  # type: ignore[import-not-found]
 
         self._run = trackio.init(
             project=os.environ.get("TRACKIO_PROJECT", _PROJECT),
@@ -132,7 +134,8 @@ class Writers:
         """Open them; one that cannot be opened is named and left out. `check_writers` has been asked before."""
         self._path = workdir / WRITERS
         self._lock = threading.Lock()
-        self._run_id, self._sent = _known(self._path)
+        self._config = to_json(config)
+        self._run_id, self._sent = _known(self._path, config)
         self._threads = []
         for name in dict.fromkeys(config.run.writers):
             try:
@@ -167,7 +170,15 @@ class Writers:
             self._keep()
 
     def _keep(self) -> None:
-        write_text(self._path, json.dumps({"run": self._run_id, "sent": self._sent}) + "\n")
+        write_text(self._path, json.dumps({"run": self._run_id, "sent": self._sent, "config": self._config}) + "\n")
+
+
+def metrics_of(config: TrainConfig, workdir: Path, step: int) -> MetricsFile:
+    """`metrics.jsonl` of a run that goes on after `step`, and the writers beside it, which the first process alone has."""
+    metrics = MetricsFile(workdir / "metrics.jsonl", step, write=is_first())
+    if is_first() and config.run.writers:
+        metrics.also_to(Writers(config, workdir))
+    return metrics
 
 
 class _WriterThread(threading.Thread):
@@ -201,10 +212,13 @@ def _say_dropped(name: str, error: Exception) -> None:
     say(f"{here}; metrics.jsonl has every line, and {name} gets what it missed when the run is taken up again")
 
 
-def _known(path: Path) -> tuple[str, dict[str, dict[str, int]]]:
-    """The run's id and what each writer was given, from `writers.json`; a new id where there is none that can be read."""
-    try:
+def _known(path: Path, config: TrainConfig) -> tuple[str, dict[str, dict[str, int]]]:
+    """The run's id and what each writer was given, from `writers.json`.
+
+    A new id where there is none that can be read, or where a start with another config has left it.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return str(known["run"]), {name: dict(steps) for name, steps in known["sent"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return uuid.uuid4().hex[:12], {}
+        if not refused_changes(config, from_json(known["config"])):
+            return str(known["run"]), {name: dict(steps) for name, steps in known["sent"].items()}
+    return uuid.uuid4().hex[:12], {}

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import jax
 
-from biomedclip_jax.config import BertConfig, DataConfig, Mix, TrainConfig, from_json, to_json
-from biomedclip_jax.config.checks import decisive
+from biomedclip_jax.config import BertConfig, DataConfig, Mix, TrainConfig, check_stage
 from biomedclip_jax.data.demo.sources import make_demo_of
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import classes_in
@@ -24,24 +23,21 @@ from biomedclip_jax.interop.formats.adapter_folder import write_adapter
 from biomedclip_jax.interop.model_files import check_cleaning
 from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.support.owner import LocalFiles, owned
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
 from biomedclip_jax.train._final_evaluation import Results, evaluate
-from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
+from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held_out_pairs
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, Rejects
 from biomedclip_jax.train._prompt_stage import learned_prompts
+from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready
+from biomedclip_jax.train._same_data import check_hosts, data_identity
 from biomedclip_jax.train._writers import check_writers
-from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
+from biomedclip_jax.train.export import adapter_of, in_workdir, model_of, tokenizer_folder
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener
 from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
-from biomedclip_jax.train.step import check_stage
 
-RESULTS = "results.json"
-LOCK = "lock.json"  # who writes the run folder
-_WATCHED_SECONDS = 40.0  # the holder of a folder, on another host: gives a sign of life every 15 s
 _EVALUATION_SECONDS = 24 * 3600  # the first process alone evaluates at the end: the others wait so long
 
 
@@ -70,39 +66,35 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> R
     the same call, and the first one writes. UserError for input that cannot work, before anything is computed;
     `Terminated` after SIGTERM.
     """
-    with StopListener() as stop:  # from the first moment: a signal while the data is read is heeded at the first step
+    # from the first moment: a signal while the data is read is heeded at the first step
+    with _told_to_others(), StopListener() as stop:
         enable_compilation_cache()
         check_owner(config, workdir)
         if (workdir / RESULTS).is_file():
             return read_results(workdir)
         _check(config)
-        with _alone_in(workdir):
+        with alone_in(workdir):
+            check_owner(config, workdir)  # again: another run may have begun here since
             return _train(config, workdir, max_steps, stop)
 
 
 @contextlib.contextmanager
-def _alone_in(workdir: Path) -> Iterator[None]:
-    """Hold the run folder for this run, whose first process does it for all. UserError where another run is writing it.
-
-    A start that fails before anything is written leaves no folder.
-    """
-    if not is_first():
-        yield
-        return
+def _told_to_others() -> Iterator[None]:
+    """The other processes are told what a user must mend, or has."""
     try:
-        with owned(LocalFiles(str(workdir)), LOCK, writer="run", instead="another --workdir", watch=_WATCHED_SECONDS):
-            yield
-    finally:
-        with contextlib.suppress(OSError):  # it is not empty, as a rule
-            workdir.rmdir()
+        yield
+    except UserError as error:
+        hosts.because(str(error))
+        raise
 
 
 def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener) -> Results | None:
     start = time.perf_counter()
     data = _open_data(config, workdir)
     _announce(config, data)
-    loader, held_out = _open_folder(config, workdir, data)
-    with Run(config, workdir, loader, held_out, stop) as run:
+    inputs = _open_folder(config, workdir, data)
+    with Run(config, workdir, inputs, stop) as run:
+        claim(config, workdir)
         outcome = run.train(max_steps)
         step = run.take_up_exported() if outcome == "finished" else run.step
     if outcome == "terminated":
@@ -120,24 +112,6 @@ def read_results(workdir: Path) -> Results:
     return Results(**json.loads((workdir / RESULTS).read_text(encoding="utf-8")))
 
 
-def check_owner(config: TrainConfig, workdir: Path) -> None:
-    """UserError if the folder holds a run with another config; names the fields that differ."""
-    path = workdir / CONFIG
-    if not path.is_file():
-        return
-    try:
-        stored = from_json(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, UserError) as error:
-        raise UserError(f"{path}: not a readable run config ({error}); choose another --workdir, or remove it") from error
-    ours, theirs = decisive(config), decisive(stored)
-    differ = [f.name for f in dataclasses.fields(config) if getattr(ours, f.name) != getattr(theirs, f.name)]
-    if differ:
-        raise UserError(
-            f"{path}: this folder holds a run with another config (they differ in {', '.join(differ)}); "
-            "choose another --workdir, or remove it"
-        )
-
-
 def _check(config: TrainConfig) -> None:
     """UserError for what would fail only after hours: patterns, batches that cannot be split, a model without a format."""
     optimizer_for(config)
@@ -153,6 +127,8 @@ def _check(config: TrainConfig) -> None:
 def _open_data(config: TrainConfig, workdir: Path) -> _Data:
     """The data and the tokenizer. UserError if they cannot be used; nothing is written before this is known."""
     if is_first():
+        make_ready(workdir)
+        check_room(config, workdir)
         _make_demos(config.data, workdir)
     hosts.barrier("the data", 60 * config.run.stall_minutes)
     data, text = config.data, config.model.text
@@ -161,6 +137,8 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
     pairs = open_pairs(_source(data.train, workdir), data.image_column, data.caption_column, label_column)
     classes = classes_in(pairs, data.label_separator) if prompted else ()
     held_out = held_out_pairs(config, workdir)
+    if held_out is not None:
+        check_held_out(config, held_out)
     folder = tokenizer_folder(config, workdir)
     for stage in config.stages:
         format = export_format(config.model_in(stage), config.preprocess_in(stage), config.adaptation.unmergeable)
@@ -198,18 +176,17 @@ def _announce(config: TrainConfig, data: _Data) -> None:
         say("trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()))
 
 
-def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> tuple[TrainLoader, HeldOut | None]:
-    """Make the folder this run's, with its config and its list of rejects; what feeds the run, and what evaluates it."""
-    if is_first():
-        write_text(workdir / CONFIG, to_json(config))
-    hosts.barrier("the run folder", 60 * config.run.stall_minutes)
+def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> Inputs:
+    """The list of rejects begun; what feeds the run, and what evaluates it. UserError where a host sees other data."""
+    identity = data_identity(data.pairs, data.held_out, data.tokenizer)
+    check_hosts(config, identity, data.pairs, data.held_out, 60 * config.run.stall_minutes)
     own = "" if is_first() else f".{jax.process_index()}"
     rejects = Rejects(workdir / f"rejects{own}.jsonl", data.pairs.rejects if is_first() else [])
     loader = TrainLoader(data.pairs, data.tokenizer, config.preprocess, config.data, config.seed, rejects.add, data.classes)
     if data.held_out is None:
-        return loader, None
+        return Inputs(loader, None, identity)
     mesh = make_mesh(fsdp=config.sharding.fsdp)
-    return loader, HeldOut(config, data.held_out, data.tokenizer_folder, mesh, data.classes)
+    return Inputs(loader, HeldOut(config, data.held_out, data.tokenizer_folder, mesh, data.classes), identity)
 
 
 def _say_what_is_exported(run: Run, step: int) -> None:

@@ -14,8 +14,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import Array
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import Stage, TrainConfig
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.config import TrainConfig, check_stage
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import replicated, rows, state_shardings
@@ -26,21 +25,6 @@ from biomedclip_jax.train.text_buckets import Buckets
 
 Metrics = dict[str, Array]
 MAX_LOGIT_SCALE = math.log(100)
-
-
-def check_stage(stage: Stage, devices: int) -> None:
-    """UserError if the stage's batch cannot be split evenly over devices, microbatches and groups of negatives."""
-    if stage.batch_size % (devices * stage.microbatches):
-        raise UserError(
-            f"Stage.batch_size = {stage.batch_size}: expected a multiple of {devices} devices x "
-            f"{stage.microbatches} microbatches = {devices * stage.microbatches}"
-        )
-    here, negatives = stage.batch_size // devices, stage.loss.negatives
-    if negatives is not None and here % negatives and negatives % here:
-        raise UserError(
-            f"Softmax.negatives = {negatives}: expected a divisor or a multiple of a device's share of the batch, "
-            f"{stage.batch_size} / {devices} = {here}"
-        )
 
 
 def make_step(

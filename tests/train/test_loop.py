@@ -18,7 +18,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers.tiny_run import BROKEN, config, final_state, make_data, read_lines
 
-from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig, Sigmoid, Stage, TrainConfig
+from biomedclip_jax.config import ComputeConfig, OptimizerConfig, ShardingConfig, Sigmoid, Softmax, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.sharding import make_mesh
@@ -157,21 +157,31 @@ def test_captions_that_the_model_does_not_read_whole_are_counted(
     assert re.search(r"^captions: 2 of 22 are longer than the \d+ tokens .*'(chest|brain) lung", err, re.M), err
 
 
-def test_the_held_out_loss_is_that_of_all_pairs_together(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", [Softmax(), Softmax(equal_captions="positives")], ids=["negatives", "positives"])
+def test_the_held_out_loss_is_that_of_all_pairs_together(data: Path, tmp_path: Path, loss: Softmax) -> None:
     """The same from the outside: embeddings of the model folder, and the loss written out in NumPy."""
     from biomedclip_jax.data.tables import read_table
     from biomedclip_jax.pretrained import from_pretrained
 
-    run = one_stage(data, evaluate_every=6)
+    rows = (data / "held_out.csv").read_text().splitlines()
+    shared = data / "some_captions_are_equal.csv"
+    rows[2:5] = [f"{row.split(',')[0]},{rows[1].split(',', 1)[1]}" for row in rows[2:5]]
+    shared.write_text("\n".join(rows) + "\n")
+    run = one_stage(data, evaluate_every=6, stages=(Stage(16, steps=6, loss=loss),))
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, held_out=str(shared)))
     loop.train(run, tmp_path)
     clip = from_pretrained(tmp_path)
-    table = read_table(data / "held_out.csv", "image", "caption")
+    table = read_table(shared, "image", "caption")
     pairs = [table[i] for i in range(len(table))]
     image, text = clip.encode_images([pair.image for pair in pairs]), clip.encode_texts([pair.captions[0] for pair in pairs])
     scores = clip.logit_scale * (image @ text.T).astype(np.float64)
+    captions = np.array([pair.captions[0] for pair in pairs])
+    same = captions[:, None] == captions
+    assert same.sum() == 8 + 12, "four captions of eight are the same"
+    targets = same / same.sum(axis=1) if loss.equal_captions == "positives" else np.eye(8)
     expected = 0.0
     for s in (scores, scores.T):
-        expected += (np.log(np.exp(s).sum(axis=1)) - np.diag(s)).mean() / 2
+        expected += (np.log(np.exp(s).sum(axis=1)) - (s * targets).sum(axis=1)).mean() / 2
     found = read_lines(tmp_path / "metrics.jsonl")[-1]["held_out_loss"]
     assert found == pytest.approx(expected, rel=1e-5)
 
@@ -495,10 +505,15 @@ def test_from_fsdp_back_to_whole_copies(data: Path, whole: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"compute": ComputeConfig(dtype="bfloat16")}, {"stages": (Stage(8, steps=6, patch_keep=0.5),)}]
+    ("path", "change"),
+    [
+        ("seed", {"seed": 1}),
+        ("compute.dtype", {"compute": ComputeConfig(dtype="bfloat16")}),
+        (r"stages\.0\.batch_size", {"stages": (Stage(8, steps=6, patch_keep=0.5),)}),
+    ],
 )
-def test_what_changes_the_result_is_refused(data: Path, whole: Path, change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=rf"another config \(they differ in {next(iter(change))}\)"):
+def test_what_changes_the_result_is_refused(data: Path, whole: Path, path: str, change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"another config \({path} = .*, there .*\)"):
         loop.train(one_stage(data, **change), whole)
 
 

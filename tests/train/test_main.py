@@ -26,8 +26,8 @@ from biomedclip_jax.support.owner import _started
 from biomedclip_jax.train import _loop as run_module
 from biomedclip_jax.train import main as loop
 from biomedclip_jax.train._final_evaluation import Results
+from biomedclip_jax.train._run_folder import LOCK
 from biomedclip_jax.train.export import read_config, read_run
-from biomedclip_jax.train.main import LOCK
 from biomedclip_jax.train.state import TrainState
 
 Finished = tuple[Path, Results]

@@ -13,7 +13,17 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers import tiny
 from helpers.tiny_step import QUICKLY, ROWS, Way, assert_same, collectives_in_loops, compiled, kept, parameters, program, result
 
-from biomedclip_jax.config import Adaptation, ClipTextConfig, IA3Config, LoRAConfig, PrefixConfig, Sigmoid, Stage, TrainConfig
+from biomedclip_jax.config import (
+    Adaptation,
+    ClipTextConfig,
+    IA3Config,
+    LoRAConfig,
+    PrefixConfig,
+    Sigmoid,
+    Stage,
+    TrainConfig,
+    check_stage,
+)
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models.adapters import is_adapter
 from biomedclip_jax.sharding import as_varying, put_batch
@@ -21,7 +31,7 @@ from biomedclip_jax.train import _gradient as gradient
 from biomedclip_jax.train._gradient import loss_and_gradient
 from biomedclip_jax.train.optimizer import Optimizer
 from biomedclip_jax.train.state import TrainState, initial_state, optimizer_for
-from biomedclip_jax.train.step import MAX_LOGIT_SCALE, check_stage, make_step
+from biomedclip_jax.train.step import MAX_LOGIT_SCALE, make_step
 from biomedclip_jax.train.text_buckets import Bucket
 
 # --- the same numbers, with dropout and patch drop on ---------------------------------------------------------------

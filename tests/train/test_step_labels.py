@@ -7,9 +7,8 @@ import pytest
 from helpers import tiny
 from helpers.tiny_step import ROWS, Way, assert_same, batch_of, parameters, prompts_of, result
 
-from biomedclip_jax.config import Adaptation, Classification, GPTConfig, MultiLabel, Softmax, Stage
+from biomedclip_jax.config import Adaptation, Classification, GPTConfig, MultiLabel, Softmax, Stage, check_stage
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.train.step import check_stage
 
 BERT = tiny.MODEL
 THREE = Adaptation(context=3)

@@ -1,6 +1,7 @@
 """Where else a run's lines go: each once, in one run, and a writer that fails stops nothing. The real ones where installed."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import sys
@@ -163,7 +164,20 @@ def test_what_is_known_of_a_run_may_be_broken(tmp_path: Path, data: Path, fakes:
     _, ids = fakes("wandb")
     (tmp_path / "writers.json").write_text('{"run": "abc", "sent')
     Writers(config(data, writers=("wandb",)), tmp_path).close()
-    assert json.loads((tmp_path / "writers.json").read_text()) == {"run": ids[0], "sent": {}} and ids[0] != "abc"
+    known = json.loads((tmp_path / "writers.json").read_text())
+    assert known["run"] == ids[0] != "abc" and known["sent"] == {}
+
+
+def test_another_config_in_a_folder_without_an_update_is_another_run(tmp_path: Path, data: Path, fakes: Fakes) -> None:
+    """What a start that failed had sent says nothing of it; what may change in a run, such as its writers, leaves its id."""
+    made, ids = fakes("wandb")
+    first = config(data, writers=("wandb",))
+    part(first, tmp_path, 0, 3)
+    for other in (dataclasses.replace(first, seed=1), dataclasses.replace(first, seed=1, run=RunConfig(writers=("wandb",)))):
+        (tmp_path / "metrics.jsonl").unlink()
+        part(other, tmp_path, 0, 4)
+    assert ids[0] != ids[1] == ids[2]
+    assert steps(made[1].lines, StepLine) == [1, 2, 3, 4] and made[2].lines == []
 
 
 def test_a_library_that_is_missing_is_named_before_the_first_step(
@@ -209,7 +223,7 @@ def test_tensorboard(data: Path, tmp_path: Path) -> None:
     lines = parts(data, tmp_path, "tensorboard")
     found: dict[str, list[tuple[int, float]]] = {}
     texts = []
-    for file in sorted((tmp_path / "tensorboard").iterdir()):
+    for file in sorted((tmp_path / "tensorboard").glob("*/*")):
         content = file.read_bytes()
         while content:
             length = int.from_bytes(content[:8], "little")
