@@ -50,7 +50,7 @@ _BEFORE = (_LOCK, "images", "data", "demo", "rejects.jsonl", "start", "report", 
 
 @dataclass(frozen=True)
 class Keep:
-    """The forgetting check. choice: rows that the mixture is chosen by. judged: rows that the result is judged on."""
+    """The forgetting check in two halves: rows that the mixture is chosen by, and rows that the result is judged on."""
 
     name: str
     choice: JudgedData

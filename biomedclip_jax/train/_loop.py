@@ -23,9 +23,10 @@ from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train._checkpoint import About, Checkpoints, restored_state
 from biomedclip_jax.train._frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train._held_out import Inputs
-from biomedclip_jax.train._metrics import Clock, HeldOutLine, MetricsFile, Progress, StepLine
+from biomedclip_jax.train._metrics import Clock, HeldOutLine, Progress, StepLine
 from biomedclip_jax.train._prompt_stage import class_prompts, with_context
 from biomedclip_jax.train._run_folder import with_these_data
+from biomedclip_jax.train._writers import metrics_of
 from biomedclip_jax.train.flops import flops_per_pair
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
@@ -96,7 +97,7 @@ class Run:
             self.save_requested = False  # because checkpoint_minutes have passed
             if not self._restore():
                 self._begin()
-            metrics = MetricsFile(self.workdir / "metrics.jsonl", self.step, write=is_first())
+            metrics = metrics_of(config, self.workdir, self.step)
             self.metrics = opened.enter_context(contextlib.closing(metrics))
             self.seconds_before = metrics.lines[-1].seconds if metrics.lines else 0.0
             progress = Progress(self.total, self.step, show=is_first())

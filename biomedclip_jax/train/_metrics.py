@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.support.terminal import progress_bar
@@ -129,6 +129,18 @@ def _parsed(text: str) -> Line:
     return HeldOutLine(**record, scores={name.removeprefix(_HELD_OUT): value for name, value in scores.items()})
 
 
+class Writer(Protocol):
+    """Something that keeps the lines of a run. Every method may fail: it is then asked no more."""
+
+    def write(self, line: Line) -> None:
+        """Take one line of the run; those of one kind come in the order of their steps, each once."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun; the run may be taken up again later."""
+        ...
+
+
 class MetricsFile:
     """`metrics.jsonl` of a run folder: one object a line. Lines after `step` (from a run that was cut off) are dropped."""
 
@@ -141,6 +153,7 @@ class MetricsFile:
                     self.lines.append(_parsed(text))
             self.lines = [line for line in self.lines if line.step <= step]
         self._file = None
+        self._writer: Writer | None = None
         if write:
             path.write_text("".join(json.dumps(line.record()) + "\n" for line in self.lines), encoding="utf-8")
             self._file = path.open("a", encoding="utf-8")
@@ -151,11 +164,21 @@ class MetricsFile:
         if self._file is not None:
             self._file.write(json.dumps(line.record()) + "\n")
             self._file.flush()
+        if self._writer is not None:
+            self._writer.write(line)
+
+    def also_to(self, writer: Writer) -> None:
+        """Give `writer` all lines so far, and each new one. It is closed with this."""
+        self._writer = writer
+        for line in self.lines:
+            writer.write(line)
 
     def close(self) -> None:
         """Close the file; the lines stay."""
         if self._file is not None:
             self._file.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class Progress:

@@ -31,6 +31,7 @@ from biomedclip_jax.train._metrics import HeldOutLine, Rejects
 from biomedclip_jax.train._prompt_stage import learned_prompts
 from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready
 from biomedclip_jax.train._same_data import check_hosts, data_identity
+from biomedclip_jax.train._writers import check_writers
 from biomedclip_jax.train.export import adapter_of, in_workdir, model_of, tokenizer_folder
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
@@ -114,6 +115,8 @@ def read_results(workdir: Path) -> Results:
 def _check(config: TrainConfig) -> None:
     """UserError for what would fail only after hours: patterns, batches that cannot be split, a model without a format."""
     optimizer_for(config)
+    if is_first():
+        check_writers(config.run.writers)
     if config.patience is not None and config.run.evaluate_every is None:
         raise UserError(f"patience = {config.patience}: needs run.evaluate_every, the updates between two evaluations")
     for stage in config.stages:
