@@ -15,6 +15,7 @@ import numpy as np
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ViTConfig
 from biomedclip_jax.interop._mapping import from_params, to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
 from biomedclip_jax.interop.formats.open_clip import mapping
 from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE, read_config
@@ -22,7 +23,7 @@ from biomedclip_jax.interop.formats.open_clip.timm import timm_name
 from biomedclip_jax.interop.formats.open_clip.write_config import write_config
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files, tokenizer_options
-from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors, write_torch
+from biomedclip_jax.interop.tensor_files import find_weights, write_safetensors, write_torch
 from biomedclip_jax.models import abstract_model
 
 
@@ -30,7 +31,7 @@ def read_open_clip(folder: Path) -> Model:
     """The model in an open_clip folder. UserError names what is missing, unknown, misshapen or not finite."""
     described = huggingface.read_json(folder / CONFIG_FILE)
     path = find_weights(folder)
-    tensors = read_weights(path)
+    tensors = read_unwrapped(path)
     config, preprocess = read_config(described, tensors, folder)
     custom_text = "text.token_embedding.weight" in tensors
     prefix = "text." if custom_text or isinstance(config.text, BertConfig) else ""
