@@ -31,11 +31,12 @@ from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, Rejects
 from biomedclip_jax.train._prompt_stage import learned_prompts
+from biomedclip_jax.train._start import Asked, announce
 from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener
-from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
+from biomedclip_jax.train.state import optimizer_for
 
 RESULTS = "results.json"
 LOCK = "lock.json"  # who writes the run folder
@@ -98,7 +99,7 @@ def _alone_in(workdir: Path) -> Iterator[None]:
 def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener) -> Results | None:
     start = time.perf_counter()
     data = _open_data(config, workdir)
-    _announce(config, data)
+    announce(Asked(config, data.pairs, data.held_out, data.tokenizer))
     loader, held_out = _open_folder(config, workdir, data)
     with Run(config, workdir, loader, held_out, stop) as run:
         outcome = run.train(max_steps)
@@ -178,20 +179,6 @@ def _source(source: str | Mix, workdir: Path) -> str | Mix:
     if isinstance(source, str):
         return in_workdir(source, workdir)
     return tuple((in_workdir(part, workdir), weight) for part, weight in source)
-
-
-def _announce(config: TrainConfig, data: _Data) -> None:
-    """Say what is trained, on how many pairs and on which devices."""
-    trained = trained_groups(config)
-    total, learning = parameter_count(config.model, adaptation=config.adaptation), sum(trained.values())
-    say(
-        f"{config.name}: {len(data.pairs)} pairs ({len(data.pairs.rejects)} rejected), {total:,} parameters"
-        f"{'' if total == learning else f', of which {learning:,} are trained'}, "
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-        f"{'' if jax.process_count() == 1 else f' in {jax.process_count()} processes'}"
-    )
-    if total != learning:
-        say("trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()))
 
 
 def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> tuple[TrainLoader, HeldOut | None]:
