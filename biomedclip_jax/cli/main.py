@@ -11,6 +11,7 @@ from typing import Any
 
 from biomedclip_jax.cli.data import add_data
 from biomedclip_jax.cli.evaluate import add_evaluate
+from biomedclip_jax.cli.finetune import add_finetune
 from biomedclip_jax.cli.models import add_models
 from biomedclip_jax.cli.train import add_bench, add_plan, add_train
 from biomedclip_jax.errors import Ended, UserError
@@ -18,6 +19,7 @@ from biomedclip_jax.errors import Ended, UserError
 # what adds verbs to the command, in the order of the help
 _VERBS = (
     (("train",), add_train),
+    (("finetune",), add_finetune),
     (("classify", "embed", "convert"), add_models),
     (("evaluate",), add_evaluate),
     (("data",), add_data),

@@ -52,6 +52,30 @@ def to_json(config: Any) -> str:
     return json.dumps(plain(config), indent=2)
 
 
+def to_python(config: TrainConfig) -> str:
+    """A config as a Python file that `load_config` reads: what differs from the defaults, to be edited and run again."""
+    names: set[str] = set()
+
+    def written(value: Any, indent: str) -> str:
+        deeper = indent + "    "
+        if isinstance(value, tuple) and any(map(dataclasses.is_dataclass, value)):
+            return "(" + "".join(f"\n{deeper}{written(each, deeper)}," for each in value) + f"\n{indent})"
+        if not dataclasses.is_dataclass(value):
+            return repr(value)
+        names.add(type(value).__name__)
+        given = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if getattr(value, f.name) != _default(f)}
+        lines = "".join(f"\n{deeper}{name}={written(each, deeper)}," for name, each in given.items())
+        return f"{type(value).__name__}({lines}\n{indent})" if lines else f"{type(value).__name__}()"
+
+    content = written(config, "")
+    imports = "".join(f"    {name},\n" for name in sorted(names))
+    return f"from biomedclip_jax.config import (\n{imports})\n\nconfig = {content}\n"
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def from_json(text: str) -> Any:
     """The config that `to_json` wrote. UserError, one line, for what is no JSON, or no config of ours."""
     try:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from biomedclip_jax.config.adapters import UNADAPTED, Adaptation
 from biomedclip_jax.config.checks import check, check_choices, check_positive, operational
@@ -10,6 +10,8 @@ from biomedclip_jax.config.data import DataConfig
 from biomedclip_jax.config.losses import MultiLabel, Sigmoid
 from biomedclip_jax.config.model import CLIPConfig, PreprocessConfig
 from biomedclip_jax.config.training import ComputeConfig, OptimizerConfig, ShardingConfig, Stage
+
+WriterName = Literal["tensorboard", "wandb", "trackio"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,12 @@ class RunConfig:
     """How many of the newest checkpoints are kept; with evaluate_every, the one with the lowest held-out loss besides."""
     stall_minutes: float = 30.0
     """A run that makes no step for this many minutes ends with exit code 124 and an error that names the late host."""
+    writers: tuple[WriterName, ...] = ()
+    """Where the lines of metrics.jsonl go besides; each needs the extra of its name."""
 
     def __post_init__(self) -> None:
+        known = get_args(WriterName)
+        check(all(name in known for name in self.writers), self, "writers", f"some of {', '.join(map(repr, known))}")
         check_positive(self, "log_every", "checkpoint_every", "keep_checkpoints")
         if self.evaluate_every is not None:
             check_positive(self, "evaluate_every")

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.data.identity import Identity, digest, sampled_identity
 from biomedclip_jax.data.names import names_of
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, file_fingerprint
 from biomedclip_jax.data.tables import REFERENCES
@@ -100,6 +101,12 @@ class BuildPairs:
         yield file_fingerprint(self.files)
         yield self.name(0)  # with the split, which may be a part of those files
         yield self._image
+
+    def identities(self) -> tuple[Identity, ...]:
+        """What the pairs are, wherever they lie: the shards by name, size and records, and a sample of the records."""
+        lengths = _builder(self._folder).info.splits[self._split.partition("[")[0]].shard_lengths
+        shards = [f"{file.name} {file.stat().st_size} {length}" for file, length in zip(self.files, lengths, strict=True)]
+        return (sampled_identity(self, digest(shard.encode() for shard in [*shards, self._split])),)
 
 
 def is_build(folder: Path) -> bool:

@@ -36,6 +36,7 @@ from biomedclip_jax.data._tar_index import (
     index_tar,
     save_index,
 )
+from biomedclip_jax.data.identity import Identity, digest, sampled_identity
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, first_reject
 from biomedclip_jax.data.tables import REFERENCES
 from biomedclip_jax.errors import UserError
@@ -121,6 +122,12 @@ class TarPairs:
         yield from self.versions
         # which samples were kept depends on the fields that were asked for
         yield hashlib.sha256(np.ascontiguousarray(self._parts[:, IMAGE]).tobytes()).hexdigest()
+
+    def identities(self) -> tuple[Identity, ...]:
+        """What the pairs are, wherever they lie: the tars by name and the positions in them, and a sample of the pairs."""
+        tars = [f"{tar.path.rpartition('/')[2]} {first}" for tar, first in zip(self._tars, self._starts, strict=False)]
+        positions = np.ascontiguousarray(self._parts[:, IMAGE], "<i8").data
+        return (sampled_identity(self, digest([*(tar.encode() for tar in tars), positions.cast("B")])),)
 
     def _tar(self, index: int) -> Tar:
         return self._tars[bisect_right(self._starts, index) - 1]

@@ -10,13 +10,14 @@ import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
+from biomedclip_jax.data.identity import Identity, digest
 from biomedclip_jax.data.images.load import LazyImage, load_image
 from biomedclip_jax.errors import UserError
 
@@ -82,6 +83,10 @@ class Pairs(Protocol):
         """Strings that change when an image, or the order of the images, does; no image is read for them."""
         ...
 
+    def identities(self) -> tuple[Identity, ...]:
+        """What the pairs are, wherever they lie; one for each source."""
+        ...
+
 
 @dataclass(frozen=True)
 class ImageOf(LazyImage):
@@ -123,6 +128,11 @@ class Subset:
         yield f"Subset {len(self)}"
         yield from self.pairs.image_versions()
         yield fingerprint(map(str, self.positions))
+
+    def identities(self) -> tuple[Identity, ...]:
+        """What the pairs are, wherever they lie: those that they were chosen from, and the choice."""
+        chosen = digest([str(position).encode() for position in self.positions])
+        return tuple(replace(whole, files=f"{whole.files} {chosen}") for whole in self.pairs.identities())
 
 
 def with_readable_texts(pairs: Pairs) -> Pairs:
@@ -181,6 +191,10 @@ class Mixture:
         yield f"Mixture {len(self)}"
         for source in self.sources:
             yield from source.image_versions()
+
+    def identities(self) -> tuple[Identity, ...]:
+        """What the pairs are, wherever they lie; one for each source."""
+        return tuple(identity for source in self.sources for identity in source.identities())
 
     def source_of(self, index: int) -> tuple[int, int]:
         """The first position of the source that a pair is from, and the size of that source."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.data._table_rows import absent, image_file, image_name, not_there, table_rows, text_of, texts_of
+from biomedclip_jax.data.identity import Identity, digest, image_mark, spread, table_step, without_common_folder
 from biomedclip_jax.data.names import names_of, no_known_split
 from biomedclip_jax.data.pairs import Pair, Reject, Texts, file_state, fingerprint, first_reject
 from biomedclip_jax.errors import UserError
@@ -35,6 +36,12 @@ class TextBlock:
         first, last = self._counts[index], self._counts[index + 1]
         ends = self._ends[first : last + 1].tolist()
         return tuple(self._bytes[a:b].decode("utf-8", "surrogatepass") for a, b in pairwise(ends))
+
+    def parts(self, first: int, last: int) -> list[bytes]:
+        """What the rows from `first` to before `last` hold, as bytes: other bytes for other rows."""
+        counts = self._counts[first : last + 1]
+        ends = self._ends[counts[0] : counts[-1] + 1]
+        return [self._bytes[ends[0] : ends[-1]], (ends - ends[0]).tobytes(), (counts - counts[0]).tobytes()]
 
 
 class TablePairs:
@@ -69,6 +76,16 @@ class TablePairs:
         """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"TablePairs {len(self)}"
         yield fingerprint(file_state(self.name(index)) for index in range(len(self)))
+
+    def identities(self) -> tuple[Identity, ...]:
+        """What the pairs are, wherever they lie: of every row the text, of a sample the image."""
+        names = without_common_folder([self._images[index][0] for index in range(len(self))])
+        columns = (TextBlock([name] for name in names), self._captions, self._references, self._labels)
+        step = table_step(len(self))
+        blocks = [(first, min(first + step, len(self))) for first in range(0, len(self), step)]
+        marks = tuple(digest(part for column in columns for part in column.parts(*block)) for block in blocks)
+        images = tuple(image_mark(self._folder / self._images[index][0]) for index in spread(len(self)))
+        return (Identity(len(self), step, marks, images),)
 
 
 def read_table(

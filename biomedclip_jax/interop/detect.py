@@ -3,6 +3,7 @@
 | kind                   | recognised by                                                                     |
 | ---------------------- | --------------------------------------------------------------------------------- |
 | a run                  | metrics.jsonl or checkpoints/; its model is in model/ once it is finished         |
+| a fine-tuning          | finetune.json; its model is in model/ once it is finished                         |
 | an adapter of a run    | biomedclip_adapter.json; names the model that it belongs to                       |
 | our pair of towers     | biomedclip_config.json                                                            |
 | a pair of towers       | vision/config.json and text/config.json                                           |
@@ -144,6 +145,10 @@ def detect(path: Path) -> Found:
         raise UserError(f"{path}: no such folder; expected a model folder, a run folder or hf-hub:org/name")
     if (path / "metrics.jsonl").is_file() or (path / "checkpoints").is_dir():
         return detect(path / "model") if (path / "model").is_dir() else _unfinished(path)
+    if (path / "finetune.json").is_file():
+        if not (path / "results.json").is_file():
+            raise UserError(f"{path}: this fine-tuning is not finished; let `biomedclip finetune` go on")
+        return detect(path / "model")
     contents = _Contents(path)
     for kind in _FOLDERS:
         if kind.is_it(contents):

@@ -9,8 +9,8 @@ from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.planning._compiling import Compiled
 from biomedclip_jax.planning._estimate import ASSUMED_UTILISATION, Estimate
 from biomedclip_jax.planning._hlo import Collective
-from biomedclip_jax.planning._lower import assumed_prompts
 from biomedclip_jax.planning._topology import GIB, Topology
+from biomedclip_jax.planning.lower import assumed_prompts
 from biomedclip_jax.train.optimizer import stage_steps
 from biomedclip_jax.train.state import parameter_count, trained_groups
 from biomedclip_jax.train.text_buckets import Buckets, token_share

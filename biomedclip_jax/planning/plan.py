@@ -11,10 +11,10 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.planning._compiling import Compiled, compile_step
 from biomedclip_jax.planning._estimate import Estimate, estimate
-from biomedclip_jax.planning._lower import assumed_buckets, assumed_prompts, lower_step, with_stage
 from biomedclip_jax.planning._report import StagePlan, gibibytes, print_plan, print_stage, to_record
 from biomedclip_jax.planning._topology import Topology, parse_topology
 from biomedclip_jax.planning.devices import describe_devices
+from biomedclip_jax.planning.lower import assumed_buckets, assumed_prompts, lower_step, with_stage
 
 PMC15M_PAIRS = 13_900_000  # training pairs of PMC-15M (NEJM AI 2024)
 _TRIES = 8

@@ -18,6 +18,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.train._frozen import check_frozen, frozen_fingerprint, stored, without_frozen
+from biomedclip_jax.train._same_data import DataIdentity, data_identity_from
 from biomedclip_jax.train.optimizer import Optimizer
 from biomedclip_jax.train.state import TrainState, abstract_state, starting_params
 
@@ -35,7 +36,8 @@ class About:
     image_size: of the stage, and so of the position table. pairs: usable training pairs, by which changed data is noticed.
     frozen: fingerprint of the parameters that are not in the checkpoint; None where it has all of them. best_loss: the
     lowest held-out loss so far of those that the exported weights are chosen by, None before the first. stale: evaluations
-    since then.
+    since then. table: how often the held-out pairs were changed; losses of other tables are not compared. data: what the
+    data are; None in checkpoints of before.
     """
 
     image_size: int
@@ -43,10 +45,18 @@ class About:
     frozen: str | None = None
     best_loss: float | None = None
     stale: int = 0
+    table: int = 0
+    data: DataIdentity | None = None
 
     def record(self) -> dict[str, Any]:
         """The facts as JSON beside a checkpoint; without those that are None."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        facts = vars(self) | {"data": None if self.data is None else self.data.record()}
+        return {name: value for name, value in facts.items() if value is not None}
+
+
+def _about_from(record: dict[str, Any]) -> About:
+    data = record.get("data")
+    return About(**{**record, "data": None if data is None else data_identity_from(data)})
 
 
 class Checkpoints:
@@ -57,10 +67,11 @@ class Checkpoints:
 
     def __init__(self, workdir: Path, keep: int = 2, *, read_only: bool = False):
         """Open them. read_only: change nothing in the folder, in which a run may be writing at this moment."""
-        best = keeping.BestN(get_metric_fn=lambda metrics: metrics["held_out_loss"], reverse=True, n=1)
+        self.table = 0  # whose losses are compared, see `About`
+        best = keeping.BestN(get_metric_fn=self._loss, reverse=True, n=1)
         writing = ocp.CheckpointManagerOptions(
             preservation_policy=keeping.AnyPreservationPolicy([keeping.LatestN(keep), best]),
-            best_fn=lambda metrics: metrics["held_out_loss"],
+            best_fn=self._loss,
             best_mode="min",
             enable_async_checkpointing=True,
             cleanup_tmp_directories=True,  # what a killed run left half-written
@@ -80,7 +91,10 @@ class Checkpoints:
         """Updates done in the checkpoint with the lowest held-out loss; None where nothing was evaluated."""
         step = self._manager.best_step()
         metrics = None if step is None else self._manager.metrics(step)
-        return step if metrics is not None and metrics["held_out_loss"] < _NOT_EVALUATED else None
+        return step if metrics is not None and self._loss(metrics) < _NOT_EVALUATED else None
+
+    def _loss(self, metrics: dict[str, float]) -> float:
+        return metrics["held_out_loss"] if metrics.get("table", 0) == self.table else _NOT_EVALUATED
 
     def save(self, step: int, state: TrainState, about: About, held_out_loss: float | None = None) -> None:
         """Write the state after `step` updates; returns before the writing is done, at once if it is written already.
@@ -94,7 +108,7 @@ class Checkpoints:
         free, needed = shutil.disk_usage(self._workdir).free, sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if free < needed + _MARGIN:
             raise self._not_written(f"{free / 1e6:,.0f} MB are free, {needed / 1e6:,.0f} MB are needed")
-        metrics = {"held_out_loss": _NOT_EVALUATED if held_out_loss is None else held_out_loss}
+        metrics = {"held_out_loss": _NOT_EVALUATED if held_out_loss is None else held_out_loss, "table": self.table}
         try:
             self._manager.save(
                 step,
@@ -106,7 +120,7 @@ class Checkpoints:
 
     def about(self, step: int) -> About:
         """What was kept beside the state after `step` updates."""
-        return About(**self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"])
+        return _about_from(self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"])
 
     def restore(self, step: int, abstract: TrainState) -> TrainState:
         """The state after `step` updates. `abstract`: the same tree of `jax.ShapeDtypeStruct`s with shardings."""

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
+from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import multi_hot
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
@@ -24,6 +25,7 @@ from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.sharding import put_batch, replicated
 from biomedclip_jax.train._prompt_stage import class_prompts
+from biomedclip_jax.train._same_data import DataIdentity
 from biomedclip_jax.train.export import in_workdir
 from biomedclip_jax.train.state import TrainState
 
@@ -46,6 +48,30 @@ def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
         return None
     source = in_workdir(data.held_out, workdir)
     return with_readable_texts(open_pairs(source, data.image_column, data.caption_column, data.label_column))
+
+
+def check_held_out(config: TrainConfig, pairs: Pairs) -> None:
+    """UserError where no held-out image can be read, or too few for a loss that says something; reads the first ones."""
+    of_pairs = not config.stages[-1].prompted and config.run.evaluate_every is not None
+    needed, readable, bad = 2 if of_pairs else 1, 0, list[UserError]()
+    for index in range(len(pairs)):
+        try:
+            ImageOf(pairs, index).load()
+        except UserError as error:
+            bad.append(error)
+            continue
+        readable += 1
+        if readable == needed:
+            return
+    if readable == 0:
+        raise UserError(
+            f"{config.data.held_out}: none of the {len(pairs)} held-out images can be read; mend these files "
+            f"(the first: {bad[0]})"
+        )
+    raise UserError(
+        f"{config.data.held_out}: only one held-out pair can be used, whose loss is the same with all weights; expected two or "
+        "more, of different images, or run.evaluate_every = None"
+    )
 
 
 @dataclass(frozen=True)
@@ -172,3 +198,12 @@ class HeldOut:
         mine = np.zeros(len(self._pairs), bool)
         mine[list(self._bad)] = True
         return set(np.flatnonzero(np.asarray(process_allgather(mine)).any(axis=0)).tolist())
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What feeds a run, what evaluates it (None where the config has no held-out pairs), and what these data are."""
+
+    loader: TrainLoader
+    held_out: HeldOut | None
+    identity: DataIdentity

@@ -15,16 +15,18 @@ import jax
 import numpy as np
 
 from biomedclip_jax.config import Stage, TrainConfig
-from biomedclip_jax.data.loader import Batch, TrainLoader
+from biomedclip_jax.data.loader import Batch
 from biomedclip_jax.data.unread_texts import say_unread, unread_lines
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh, put_batch
 from biomedclip_jax.train._checkpoint import About, Checkpoints, restored_state
 from biomedclip_jax.train._frozen import frozen_fingerprint, without_frozen
-from biomedclip_jax.train._held_out import HeldOut
-from biomedclip_jax.train._metrics import Clock, HeldOutLine, MetricsFile, Progress, StepLine
+from biomedclip_jax.train._held_out import Inputs
+from biomedclip_jax.train._metrics import Clock, HeldOutLine, Progress, StepLine
 from biomedclip_jax.train._prompt_stage import class_prompts, with_context
+from biomedclip_jax.train._run_folder import with_these_data
+from biomedclip_jax.train._writers import metrics_of
 from biomedclip_jax.train.flops import flops_per_pair
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
@@ -65,12 +67,14 @@ class Run:
     also by an error, waits until all is written and ends every thread that the run has started.
     """
 
-    def __init__(self, config: TrainConfig, workdir: Path, loader: TrainLoader, held_out: HeldOut | None, stop: StopListener):
-        """Starts nothing yet. held_out: None where the config has no held-out pairs. stop: asked between steps."""
+    def __init__(self, config: TrainConfig, workdir: Path, inputs: Inputs, stop: StopListener):
+        """Starts nothing yet. stop: asked between steps."""
+        loader = inputs.loader
         self.config = config
         self.workdir = workdir
         self.loader = loader
-        self.held_out = held_out
+        self.held_out = inputs.held_out
+        self.data = inputs.identity
         self.stop = stop
         self.start = time.perf_counter()
         self.mesh = make_mesh(fsdp=config.sharding.fsdp)
@@ -93,7 +97,7 @@ class Run:
             self.save_requested = False  # because checkpoint_minutes have passed
             if not self._restore():
                 self._begin()
-            metrics = MetricsFile(self.workdir / "metrics.jsonl", self.step, write=is_first())
+            metrics = metrics_of(config, self.workdir, self.step)
             self.metrics = opened.enter_context(contextlib.closing(metrics))
             self.seconds_before = metrics.lines[-1].seconds if metrics.lines else 0.0
             progress = Progress(self.total, self.step, show=is_first())
@@ -121,18 +125,14 @@ class Run:
             error = None
             try:
                 self.state, about = restored_state(self.checkpoints, step, self.config, self.optimizer, self.mesh)
-                self.image_size, self.frozen, pairs = about.image_size, about.frozen, about.pairs
-                self.best_loss, self.stale = about.best_loss, about.stale
+                self.image_size, self.frozen = about.image_size, about.frozen
             except (UserError, jax.errors.JaxRuntimeError):
                 raise  # not the checkpoint's fault
             except Exception as damage:  # Orbax raises bare Exception, too
                 error = damage
             if all_agree(error is None):
-                if pairs != len(self.loader.pairs):
-                    raise UserError(
-                        f"{self.config.data.train}: {len(self.loader.pairs)} usable pairs, but this run began with "
-                        f"{pairs}; bring the data back as it was, or choose another --workdir"
-                    )
+                about = with_these_data(about, self.data, self.loader.pairs, self.config, self.workdir)
+                self.best_loss, self.stale, self.checkpoints.table = about.best_loss, about.stale, about.table
                 self.step = step
                 say(f"going on after step {step}")
                 return True
@@ -292,10 +292,9 @@ class Run:
         assert self.held_out is not None
         self.watchdog.busy("evaluating")
         scores = self.held_out.evaluate(self.state, number, self.watchdog.busy)
-        samples = self._samples(self.step)
-        self.metrics.write(
-            HeldOutLine(step=self.step, stage=number, samples_seen=samples, scores=scores, seconds=self._seconds())
-        )
+        seen, seconds, table = self._samples(self.step), self._seconds(), self.checkpoints.table
+        line = HeldOutLine(step=self.step, stage=number, samples_seen=seen, scores=scores, seconds=seconds, table=table)
+        self.metrics.write(line)
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         self.progress.say(f"step {self.step}/{self.total}  held out: {shown}")
         # a loss that is no number would be the best one for ever
@@ -318,7 +317,8 @@ class Run:
         state = self.state
         if self.frozen is not None:
             state = dataclasses.replace(state, params=without_frozen(state.params, self.config, self.optimizer))
-        about = About(self.image_size, len(self.loader.pairs), self.frozen, self.best_loss, self.stale)
+        evaluated = self.best_loss, self.stale, self.checkpoints.table
+        about = About(self.image_size, len(self.loader.pairs), self.frozen, *evaluated, self.data)
         self.checkpoints.save(self.step, state, about, held_out_loss)
         self.saved, self.save_requested = time.monotonic(), False
 

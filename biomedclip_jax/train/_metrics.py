@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.support.terminal import progress_bar
@@ -101,19 +101,28 @@ class StepLine:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutLine:
-    """A line of `metrics.jsonl` about an evaluation on the held-out pairs; scores: see `HeldOut.evaluate`."""
+    """A line of `metrics.jsonl` about an evaluation on the held-out pairs; scores: see `HeldOut.evaluate`.
+
+    table: how often the held-out pairs had been changed since the run began; not in the line where they never were.
+    """
 
     step: int
     stage: int
     samples_seen: int
     scores: dict[str, float]
     seconds: float
+    table: int = 0
 
     def record(self) -> dict[str, Any]:
         """The keys and values of the line; those of the scores begin with "held_out_"."""
         scores = {_HELD_OUT + name: value for name, value in self.scores.items()}
         position = {"step": self.step, "stage": self.stage, "samples_seen": self.samples_seen}
-        return position | scores | {"seconds": self.seconds}
+        return position | scores | {"seconds": self.seconds} | ({"table": self.table} if self.table else {})
+
+
+def of_table(lines: Sequence["Line"], table: int) -> list["Line"]:
+    """The lines about updates, and about evaluations on these held-out pairs: losses of others are not compared."""
+    return [line for line in lines if not isinstance(line, HeldOutLine) or line.table == table]
 
 
 Line = StepLine | HeldOutLine
@@ -129,6 +138,18 @@ def _parsed(text: str) -> Line:
     return HeldOutLine(**record, scores={name.removeprefix(_HELD_OUT): value for name, value in scores.items()})
 
 
+class Writer(Protocol):
+    """Something that keeps the lines of a run. Every method may fail: it is then asked no more."""
+
+    def write(self, line: Line) -> None:
+        """Take one line of the run; those of one kind come in the order of their steps, each once."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun; the run may be taken up again later."""
+        ...
+
+
 class MetricsFile:
     """`metrics.jsonl` of a run folder: one object a line. Lines after `step` (from a run that was cut off) are dropped."""
 
@@ -141,6 +162,7 @@ class MetricsFile:
                     self.lines.append(_parsed(text))
             self.lines = [line for line in self.lines if line.step <= step]
         self._file = None
+        self._writer: Writer | None = None
         if write:
             path.write_text("".join(json.dumps(line.record()) + "\n" for line in self.lines), encoding="utf-8")
             self._file = path.open("a", encoding="utf-8")
@@ -151,11 +173,21 @@ class MetricsFile:
         if self._file is not None:
             self._file.write(json.dumps(line.record()) + "\n")
             self._file.flush()
+        if self._writer is not None:
+            self._writer.write(line)
+
+    def also_to(self, writer: Writer) -> None:
+        """Give `writer` all lines so far, and each new one. It is closed with this."""
+        self._writer = writer
+        for line in self.lines:
+            writer.write(line)
 
     def close(self) -> None:
         """Close the file; the lines stay."""
         if self._file is not None:
             self._file.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class Progress:

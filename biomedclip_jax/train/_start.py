@@ -1,8 +1,8 @@
 """What a run says at its start: what it was asked to do, and what of that is unwise. What cannot work is refused.
 
-A healthy run has three lines or so: the pairs and the model, the updates and their rate, the memory where it is worth a
-word. Each unwise setting is one more line, with the flag that mends it. Nothing here is compiled, and a data set of any
-size is looked at in samples: a few seconds.
+A healthy run has three lines or so: the pairs and the model, the updates and their rate, the memory where it is
+worth a word. Each unwise setting is one more line, with the flag that mends it. Nothing here is compiled, and a
+data set of any size is looked at in samples: a few seconds.
 """
 
 import math

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import jax
 
-from biomedclip_jax.config import BertConfig, DataConfig, Mix, TrainConfig, check_stage, from_json, to_json
-from biomedclip_jax.config.checks import decisive
+from biomedclip_jax.config import BertConfig, DataConfig, Mix, TrainConfig, check_stage
+from biomedclip_jax.config.changes import changes
 from biomedclip_jax.data.demo.sources import make_demo_of
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import classes_in
@@ -23,24 +24,25 @@ from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
 from biomedclip_jax.interop.model_files import check_cleaning
 from biomedclip_jax.interop.write import export_format, write_model
+from biomedclip_jax.pretrained import from_pretrained
+from biomedclip_jax.prompts.learned import load_prompts
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.support.owner import LocalFiles, owned
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
-from biomedclip_jax.train._final_evaluation import Results, evaluate
-from biomedclip_jax.train._held_out import HeldOut, held_out_pairs
+from biomedclip_jax.train._final_evaluation import PROMPTS, Results, evaluate
+from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held_out_pairs
 from biomedclip_jax.train._loop import Run
-from biomedclip_jax.train._metrics import HeldOutLine, Rejects
+from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
 from biomedclip_jax.train._prompt_stage import learned_prompts
+from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready
+from biomedclip_jax.train._same_data import check_hosts, data_identity, pairs_mark
 from biomedclip_jax.train._start import Asked, announce
-from biomedclip_jax.train.export import CONFIG, adapter_of, in_workdir, model_of, tokenizer_folder
+from biomedclip_jax.train._writers import check_writers
+from biomedclip_jax.train.export import adapter_of, in_workdir, model_of, read_config, tokenizer_folder
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener
 from biomedclip_jax.train.state import optimizer_for
 
-RESULTS = "results.json"
-LOCK = "lock.json"  # who writes the run folder
-_WATCHED_SECONDS = 40.0  # the holder of a folder, on another host: gives a sign of life every 15 s
 _EVALUATION_SECONDS = 24 * 3600  # the first process alone evaluates at the end: the others wait so long
 
 
@@ -69,39 +71,35 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> R
     the same call, and the first one writes. UserError for input that cannot work, before anything is computed;
     `Terminated` after SIGTERM.
     """
-    with StopListener() as stop:  # from the first moment: a signal while the data is read is heeded at the first step
+    # from the first moment: a signal while the data is read is heeded at the first step
+    with _told_to_others(), StopListener() as stop:
         enable_compilation_cache()
         check_owner(config, workdir)
         if (workdir / RESULTS).is_file():
-            return read_results(workdir)
+            return _finished(config, workdir)
         _check(config)
-        with _alone_in(workdir):
+        with alone_in(workdir):
+            check_owner(config, workdir)  # again: another run may have begun here since
             return _train(config, workdir, max_steps, stop)
 
 
 @contextlib.contextmanager
-def _alone_in(workdir: Path) -> Iterator[None]:
-    """Hold the run folder for this run, whose first process does it for all. UserError where another run is writing it.
-
-    A start that fails before anything is written leaves no folder.
-    """
-    if not is_first():
-        yield
-        return
+def _told_to_others() -> Iterator[None]:
+    """The other processes are told what a user must mend, or has."""
     try:
-        with owned(LocalFiles(str(workdir)), LOCK, writer="run", instead="another --workdir", watch=_WATCHED_SECONDS):
-            yield
-    finally:
-        with contextlib.suppress(OSError):  # it is not empty, as a rule
-            workdir.rmdir()
+        yield
+    except UserError as error:
+        hosts.because(str(error))
+        raise
 
 
 def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener) -> Results | None:
     start = time.perf_counter()
     data = _open_data(config, workdir)
     announce(Asked(config, data.pairs, data.held_out, data.tokenizer))
-    loader, held_out = _open_folder(config, workdir, data)
-    with Run(config, workdir, loader, held_out, stop) as run:
+    inputs = _open_folder(config, workdir, data)
+    with Run(config, workdir, inputs, stop) as run:
+        claim(config, workdir)
         outcome = run.train(max_steps)
         step = run.take_up_exported() if outcome == "finished" else run.step
     if outcome == "terminated":
@@ -114,32 +112,61 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
     return read_results(workdir)
 
 
+def _finished(config: TrainConfig, workdir: Path) -> Results:
+    """The results of a finished run; where it is asked for other held-out pairs than it was judged on, those on them.
+
+    UserError for changes that the model of a finished run cannot follow.
+    """
+    results, stored = read_results(workdir), read_config(workdir)
+    if handed_over := [change for change in changes(config, stored) if change.path in ("export", "interpolate", "patience")]:
+        raise UserError(
+            f"{workdir}: this run is finished, and its model/ was made otherwise ({', '.join(map(str, handed_over))}); "
+            "choose another --workdir"
+        )
+    others = [change for change in changes(config, stored) if change.path in ("data.held_out", "data.template")]
+    try:
+        pairs = held_out_pairs(config, workdir)
+    except UserError:
+        if others:
+            raise
+        return results  # of data that may be gone since
+    if pairs is None:
+        if others:
+            say(f"{workdir}: the figures are those on {stored.data.held_out}, which this run was judged on")
+        return results
+    known = results.held_out_data is not None or not others
+    same = known and results.held_out_data in (None, pairs_mark(pairs)) and config.data.template == stored.data.template
+    if same and not others:
+        return results
+    with alone_in(workdir):
+        if is_first() and not same:
+            say(f"{workdir}: judged again, on {config.data.held_out}; its weights stay those of step {results.exported_step}")
+            lines = MetricsFile(workdir / "metrics.jsonl", sys.maxsize, write=False).lines
+            prompts = workdir / PROMPTS
+            learned = load_prompts(prompts, from_pretrained(workdir / "model")) if prompts.is_file() else None
+            found = evaluate(config, workdir, pairs, of_table(lines, -1), learned)
+            _write_results(workdir, found, pairs, results.exported_step, results.seconds)
+        claim(config, workdir)
+        hosts.barrier("the results", _EVALUATION_SECONDS)
+    return read_results(workdir)
+
+
+def _write_results(workdir: Path, found: Results, pairs: Pairs | None, step: int | None, seconds: float | None) -> None:
+    mark = None if pairs is None else pairs_mark(pairs)
+    found = dataclasses.replace(found, exported_step=step, held_out_data=mark, seconds=seconds)
+    write_text(workdir / RESULTS, json.dumps(found.record(), indent=2) + "\n")
+
+
 def read_results(workdir: Path) -> Results:
     """The results of a finished run."""
     return Results(**json.loads((workdir / RESULTS).read_text(encoding="utf-8")))
 
 
-def check_owner(config: TrainConfig, workdir: Path) -> None:
-    """UserError if the folder holds a run with another config; names the fields that differ."""
-    path = workdir / CONFIG
-    if not path.is_file():
-        return
-    try:
-        stored = from_json(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, UserError) as error:
-        raise UserError(f"{path}: not a readable run config ({error}); choose another --workdir, or remove it") from error
-    ours, theirs = decisive(config), decisive(stored)
-    differ = [f.name for f in dataclasses.fields(config) if getattr(ours, f.name) != getattr(theirs, f.name)]
-    if differ:
-        raise UserError(
-            f"{path}: this folder holds a run with another config (they differ in {', '.join(differ)}); "
-            "choose another --workdir, or remove it"
-        )
-
-
 def _check(config: TrainConfig) -> None:
     """UserError for what would fail only after hours: patterns, batches that cannot be split, a model without a format."""
     optimizer_for(config)
+    if is_first():
+        check_writers(config.run.writers)
     if config.patience is not None and config.run.evaluate_every is None:
         raise UserError(f"patience = {config.patience}: needs run.evaluate_every, the updates between two evaluations")
     for stage in config.stages:
@@ -150,6 +177,8 @@ def _check(config: TrainConfig) -> None:
 def _open_data(config: TrainConfig, workdir: Path) -> _Data:
     """The data and the tokenizer. UserError if they cannot be used; nothing is written before this is known."""
     if is_first():
+        make_ready(workdir)
+        check_room(config, workdir)
         _make_demos(config.data, workdir)
     hosts.barrier("the data", 60 * config.run.stall_minutes)
     data, text = config.data, config.model.text
@@ -158,6 +187,8 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
     pairs = open_pairs(_source(data.train, workdir), data.image_column, data.caption_column, label_column)
     classes = classes_in(pairs, data.label_separator) if prompted else ()
     held_out = held_out_pairs(config, workdir)
+    if held_out is not None:
+        check_held_out(config, held_out)
     folder = tokenizer_folder(config, workdir)
     for stage in config.stages:
         format = export_format(config.model_in(stage), config.preprocess_in(stage), config.adaptation.unmergeable)
@@ -181,22 +212,22 @@ def _source(source: str | Mix, workdir: Path) -> str | Mix:
     return tuple((in_workdir(part, workdir), weight) for part, weight in source)
 
 
-def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> tuple[TrainLoader, HeldOut | None]:
-    """Make the folder this run's, with its config and its list of rejects; what feeds the run, and what evaluates it."""
-    if is_first():
-        write_text(workdir / CONFIG, to_json(config))
-    hosts.barrier("the run folder", 60 * config.run.stall_minutes)
+def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> Inputs:
+    """The list of rejects begun; what feeds the run, and what evaluates it. UserError where a host sees other data."""
+    identity = data_identity(data.pairs, data.held_out, data.tokenizer)
+    check_hosts(config, identity, data.pairs, data.held_out, 60 * config.run.stall_minutes)
     own = "" if is_first() else f".{jax.process_index()}"
     rejects = Rejects(workdir / f"rejects{own}.jsonl", data.pairs.rejects if is_first() else [])
     loader = TrainLoader(data.pairs, data.tokenizer, config.preprocess, config.data, config.seed, rejects.add, data.classes)
     if data.held_out is None:
-        return loader, None
+        return Inputs(loader, None, identity)
     mesh = make_mesh(fsdp=config.sharding.fsdp)
-    return loader, HeldOut(config, data.held_out, data.tokenizer_folder, mesh, data.classes)
+    return Inputs(loader, HeldOut(config, data.held_out, data.tokenizer_folder, mesh, data.classes), identity)
 
 
 def _say_what_is_exported(run: Run, step: int) -> None:
-    losses = {line.step: line.scores["loss"] for line in run.metrics.lines if isinstance(line, HeldOutLine)}
+    lines = of_table(run.metrics.lines, run.checkpoints.table)
+    losses = {line.step: line.scores["loss"] for line in lines if isinstance(line, HeldOutLine)}
     moments = {0: "at the start", step: f"after step {step}", run.step: "at the end"}
     shown = ", ".join(f"{losses[each]:.3f} {when}" for each, when in moments.items() if each in losses)
     if losses and step == 0:
@@ -220,8 +251,8 @@ def _export(run: Run, data: _Data, step: int, start: float) -> None:
             write_adapter(adapter, workdir / "adapter", replace=True)
         form = export_format(trained.config, trained.preprocess, trained.adaptation)
         write_model(trained, workdir / "model", form, replace=True)
-        results = evaluate(config, workdir, data.held_out, run.metrics.lines, learned)
+        lines = of_table(run.metrics.lines, run.checkpoints.table)
+        results = evaluate(config, workdir, data.held_out, lines, learned)
         seconds = run.seconds_before + time.perf_counter() - start
-        results = dataclasses.replace(results, exported_step=step, seconds=round(seconds, 1))
-        write_text(workdir / RESULTS, json.dumps(results.record(), indent=2) + "\n")
+        _write_results(workdir, results, data.held_out, step, round(seconds, 1))
     hosts.barrier("the results", _EVALUATION_SECONDS)

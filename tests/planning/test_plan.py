@@ -30,9 +30,9 @@ from biomedclip_jax.planning import _topology as topology
 from biomedclip_jax.planning import plan as planning
 from biomedclip_jax.planning._compiling import Compiled, memory_needed
 from biomedclip_jax.planning._hlo import Program
-from biomedclip_jax.planning._lower import assumed_buckets, assumed_lengths, lower_step
 from biomedclip_jax.planning._topology import GIB, parse_topology
 from biomedclip_jax.planning.devices import describe_devices, prepare
+from biomedclip_jax.planning.lower import assumed_buckets, assumed_lengths, lower_step
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.state import parameter_count
 

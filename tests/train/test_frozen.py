@@ -121,7 +121,7 @@ def test_a_fully_trained_run_keeps_everything(data: Path, base: Path, tmp_path: 
     stays = without_frozen(state.params, run, optimizer_for(run))
     assert flatten_dict(stays, sep="/").keys() == flatten_dict(state.params, sep="/").keys()
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.about(1) == About(image_size=16, pairs=22)
+    assert dataclasses.replace(checkpoints.about(1), data=None) == About(image_size=16, pairs=22)
     checkpoints.close()
 
 

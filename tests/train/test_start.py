@@ -75,7 +75,7 @@ UNWISE = {
     "average": ({"optimizer": rate(2, ema=0.9999)}, r"optimizer\.ema = 0\.9999: after 20 steps the average is 100% the start"),
     "twice": (
         {"stages": (Stage(64, steps=3),)},
-        r"every batch of 64 pairs, out of 40, .* average 2\d.* equal-captions positives",
+        r"every batch of 64 pairs, out of 40, .* average 2\d.*equal-captions positives",
     ),
     "twice, sigmoid": ({"stages": (Stage(64, steps=3, loss=Sigmoid()),)}, r"every batch of 64 .* a smaller batch is wiser$"),
     "evaluations": ({"evaluate_every": 50}, r"run\.evaluate_every = 50: of 20 steps"),

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import sys
 import time
 from typing import Any
 
@@ -19,13 +20,18 @@ from biomedclip_jax.errors import Ended
 
 _PROTOCOL = "biomedclip-1"
 _PATIENCE = 10  # seconds that processes may start apart and still hear process 0's verdict
+SAY_SECONDS = 15.0  # who waits for others says so that often
 _NAMED = 16  # so many processes are named in a message, the others counted
 
 
 class LostHost(Ended):
-    """A process is late, stalled or gone. The message is one line that names it."""
+    """A process is late, stalled or gone. The message is one line that names it. code: its own, where it has said one."""
 
     code = 124
+
+    def __init__(self, message: str, code: int = code):
+        super().__init__(message)
+        self.code = code
 
 
 def rendezvous(address: str, count: int, process: int, seconds: float, bind: str | None = None) -> list[str]:
@@ -53,11 +59,15 @@ class _Leader:
 
     async def gather(self, bind: str) -> list[str]:
         server = await self._listen(bind)
+        spoken = time.monotonic()
         try:
             while not self.complete.is_set() and (left := self.until - time.monotonic()) > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.complete.wait(), min(1, left))
                 self._tell({"waiting": self._missing()})
+                if time.monotonic() - spoken > SAY_SECONDS and not self.complete.is_set():
+                    spoken = time.monotonic()
+                    _say(f"process 0 ({socket.gethostname()}) waits: {self._missing()}")
             if not self.complete.is_set():
                 late = f"after {self.seconds:g} s {self._missing()}"
                 await self._dismiss({"late": late})
@@ -121,7 +131,7 @@ async def _follow(address: str, count: int, process: int, seconds: float, until:
     """The side of every other process: find process 0, say who we are, wait for the answer."""
     host, _, port = address.rpartition(":")
     hello = {"protocol": _PROTOCOL, "process": process, "count": count, "host": socket.gethostname()}
-    state = "no answer"
+    state, spoken = "no answer", time.monotonic()
     while (left := until - time.monotonic()) > 0:
         writer = None
         try:
@@ -148,10 +158,17 @@ async def _follow(address: str, count: int, process: int, seconds: float, until:
         finally:
             if writer is not None:
                 writer.close()
+        if time.monotonic() - spoken > SAY_SECONDS:
+            spoken = time.monotonic()
+            _say(f"process {process} ({hello['host']}) waits for process 0 at {address}: {state}")
         await asyncio.sleep(min(0.3, max(0, until - time.monotonic())))
     if state.startswith("not all"):
         raise LostHost(f"after {seconds:g} s {state}")
     raise LostHost(f"after {seconds:g} s process {process} ({hello['host']}) has not found process 0 at {address}: {state}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _line(message: dict[str, Any]) -> bytes:
@@ -164,11 +181,12 @@ def describe_missing(count: int, arrived: dict[int, str], hosts: list[str]) -> s
     there = [f"{process} ({host})" for process, host in sorted(arrived.items())]
     here = {host.partition(".")[0] for host in arrived.values()}
     silent = [host for host in hosts if host.partition(".")[0] not in here]
-    nothing_from = f" (nothing from {_some(silent)})" if silent else ""
-    return f"not all {count} processes have arrived; missing: {_some(missing)}{nothing_from}; arrived: {_some(there)}"
+    nothing_from = f" (nothing from {some(silent)})" if silent else ""
+    return f"not all {count} processes have arrived; missing: {some(missing)}{nothing_from}; arrived: {some(there)}"
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The names in one text; of many the first ones, and how many more."""
     shown = ", ".join(names[:_NAMED])
     return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
 

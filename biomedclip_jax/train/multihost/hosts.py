@@ -1,8 +1,8 @@
 """Many processes, one run: how they find each other, meet, tell how far they are, and leave together.
 
 Everything here does nothing, at once, in a run of one process. The only file that uses JAX's private names for this
-(`jax._src.distributed`: the key-value store and barriers of the coordination service; `jax._src.clusters`: who we
-are on Slurm, GKE and TPU pods; tried with JAX 0.10.2 and 0.12.0).
+(`jax._src.distributed`: the key-value store and barriers of the coordination service; tried with JAX 0.10.2 and
+0.12.0) but `_cluster.py`.
 
 Exit codes of a run: 0 finished, 143 saved after SIGTERM, 2 wrong input, 124 (`LOST`) a process is late, stalled or
 gone, 134 when JAX itself noticed that first and aborted. The same command goes on from the last checkpoint after
@@ -19,32 +19,24 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
-from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.train.multihost._rendezvous import LostHost, describe_missing, rendezvous
+from biomedclip_jax.errors import first_line
+from biomedclip_jax.train.multihost._cluster import find_cluster as _cluster
+from biomedclip_jax.train.multihost._rendezvous import SAY_SECONDS, LostHost, describe_missing, rendezvous, some
 
 LOST = LostHost.code
 SAVED = 143
 _PREFIX = "biomedclip/"
 # in what XLA says when the other side of a connection has gone
 _BROKEN_COLLECTIVE = ("Gloo", "NCCL", "RCCL", "Connection closed by peer", "Connection reset by peer", "Socket closed")
+_LOOK_SECONDS = 1  # between two looks whether somebody has left, while others are waited for
 _ANSWER_SECONDS = 12  # in which every watchdog announces something, see there
-_CLUSTER_HINTS = ("SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE", "JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cluster:
-    """The processes of the run, as this process was told of them: `address` is process 0's, as host:port."""
-
-    address: str
-    count: int
-    process: int
-    local_device_ids: list[int] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +46,7 @@ class _Job:
 
 
 _job: _Job | None = None
+_reason = ""  # why this process leaves, where it has said so
 _leaving = threading.Lock()  # taken for good by the first thread that ends this process
 
 
@@ -84,64 +77,6 @@ def start(timeout_seconds: float = 300, heartbeat_seconds: int = 60) -> None:
         shutdown_timeout_seconds=heartbeat_seconds,
     )
     _job = _Job(cluster.process, hosts)
-
-
-def _cluster(timeout_seconds: float) -> _Cluster | None:
-    """None for a run of one process. Asks no server and takes no time where nothing hints at others."""
-    number, total = os.environ.get("JAX_PROCESS_ID"), os.environ.get("JAX_NUM_PROCESSES")
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if (number is None) != (total is None):
-        raise UserError("JAX_PROCESS_ID and JAX_NUM_PROCESSES: only one of them is set; set both, or neither")
-    if number is not None and total is not None:
-        if not (number.isdecimal() and total.isdecimal() and int(number) < int(total)):
-            raise UserError(
-                f"JAX_PROCESS_ID={number}, JAX_NUM_PROCESSES={total}: expected 0 <= JAX_PROCESS_ID < JAX_NUM_PROCESSES"
-            )
-        if int(total) == 1:
-            return None
-        if address is None or not address.rpartition(":")[2].isdecimal():
-            raise UserError(
-                f"JAX_COORDINATOR_ADDRESS={address}: expected host:port, where process 0 runs and a free port there"
-            )
-        return _Cluster(address, int(total), int(number), None)  # JAX reads JAX_LOCAL_DEVICE_IDS by itself
-    found = _detect(timeout_seconds)
-    if found is None and address is not None:
-        raise UserError(
-            "JAX_COORDINATOR_ADDRESS is set, but this is no Slurm step, GKE job or TPU pod; "
-            "set JAX_NUM_PROCESSES and JAX_PROCESS_ID, too, or unset it"
-        )
-    return found
-
-
-def _detect(timeout_seconds: float) -> _Cluster | None:
-    """What JAX finds out about a cluster around us."""
-    from jax._src import cloud_tpu_init, clusters
-
-    # a pod of Kubernetes that is no job, such as a notebook, or a shell on a Slurm node is no cluster
-    if not cloud_tpu_init.running_in_cloud_tpu_vm and not any(hint in os.environ for hint in _CLUSTER_HINTS):
-        return None
-    try:
-        address, total, process, devices = clusters.ClusterEnv.auto_detect_unset_distributed_params(
-            os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, int(timeout_seconds)
-        )
-    except Exception as error:  # of whichever library the cluster's own interface comes with
-        raise UserError(
-            f"the cluster around this process cannot be read ({first_line(error)}); "
-            "set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
-        ) from error
-    if total is None or process is None or address is None:
-        if "JOB_COMPLETION_INDEX" in os.environ:
-            raise UserError(
-                "this is an indexed job of Kubernetes, whose size cannot be read without the package `kubernetes`: "
-                "install jax[k8s], or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
-            )
-        return None
-    if total == 1:
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if devices is not None and visible and "," not in visible:
-        devices = [0]  # srun --gpus-per-task has given this process a GPU of its own: it is the first that it sees
-    return _Cluster(address, total, process, None if devices is None else list(devices))
 
 
 def process() -> int:
@@ -180,19 +115,74 @@ def all_agree(fine: bool) -> bool:
 
 
 def barrier(label: str, timeout_seconds: float) -> None:
-    """Wait until every process has called this with the same `label`. Raises LostHost, naming who did not, after the time."""
+    """Wait until every process has called this with the same `label`.
+
+    Says every 15 s who is waited for. Raises LostHost, naming who did not come, after the time; and, with the exit code
+    of that process, as soon as one of them has left.
+    """
     if _job is None:
         return
-    client = _client()
+    client, failed = _client(), list[Exception]()
     client.key_value_set(f"{_PREFIX}barrier/{label}/{_job.process}", "", allow_overwrite=True)
-    try:
-        client.wait_at_barrier(_PREFIX + label, int(timeout_seconds * 1000))
-    except Exception as error:
-        there = [int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(f"{_PREFIX}barrier/{label}/")]
+
+    def wait() -> None:
+        try:
+            client.wait_at_barrier(_PREFIX + label, int(timeout_seconds * 1000))
+        except Exception as error:
+            failed.append(error)
+
+    waiting = threading.Thread(target=wait, name="barrier", daemon=True)
+    waiting.start()
+    spoken = time.monotonic()
+    while waiting.is_alive():
+        waiting.join(_LOOK_SECONDS)
+        with contextlib.suppress(RuntimeError):  # the service is gone: the wait will fail, too
+            if waiting.is_alive() and (end := ended()):
+                raise LostHost(f"{end[1]}; so {name(_job.process)} leaves, too", end[0])
+            if waiting.is_alive() and time.monotonic() - spoken > SAY_SECONDS:
+                spoken = time.monotonic()
+                _say_who_is_missing(_job, label)
+    if failed:
+        there = _arrived(label)
         if len(there) == len(_job.hosts):  # the last one came while the others were giving up
-            raise LostHost(f"not all processes came to {label} within {timeout_seconds:g} s") from error
+            raise LostHost(f"not all processes came to {label} within {timeout_seconds:g} s") from failed[0]
         missing = describe_missing(len(_job.hosts), {number: _job.hosts[number] for number in there}, _job.hosts)
-        raise LostHost(f"waiting for all at {label}: after {timeout_seconds:g} s {missing}") from error
+        raise LostHost(f"waiting for all at {label}: after {timeout_seconds:g} s {missing}") from failed[0]
+
+
+def _arrived(label: str) -> list[int]:
+    """The processes that have come to a barrier."""
+    return sorted(int(key.rpartition("/")[2]) for key, _ in _client().key_value_dir_get(f"{_PREFIX}barrier/{label}/"))
+
+
+def _say_who_is_missing(job: _Job, label: str) -> None:
+    there = _arrived(label)
+    missing = [name(number) for number in range(len(job.hosts)) if number not in there]
+    if missing and there[0] == job.process:  # one speaks for all that wait
+        print(f"{name(job.process)} waits at {label} for {some(missing)}", file=sys.stderr, flush=True)
+
+
+def objections(label: str, text: str, judge: Callable[[str], str], timeout_seconds: float) -> list[str]:
+    """What the processes have against `text` of the first one: `judge` says it in words, or "" for nothing.
+
+    All of them have to call this at the same point, and all get the same answer. LostHost as of `barrier`.
+    """
+    if _job is None:
+        return []
+    client, key = _client(), f"{_PREFIX}{label}"
+    if _job.process == 0:
+        client.key_value_set(key, text, allow_overwrite=True)
+    barrier(label, timeout_seconds)
+    found = "" if _job.process == 0 else judge(client.key_value_try_get(key))
+    client.key_value_set(f"{key}/objections/{_job.process:06d}", found, allow_overwrite=True)
+    barrier(f"{label}, compared", timeout_seconds)
+    return [said for _, said in sorted(client.key_value_dir_get(f"{key}/objections/")) if said]
+
+
+def because(reason: str) -> None:
+    """Keep in one line why this process will leave before the end: the others are told."""
+    global _reason
+    _reason = reason
 
 
 def leave(code: int, timeout_seconds: float = 3600) -> None:
@@ -212,8 +202,8 @@ def leave(code: int, timeout_seconds: float = 3600) -> None:
             return
         except LostHost as error:
             print(error, file=sys.stderr)
-            code = LOST
-    quit_now(code, f"{name(_job.process)} left with exit code {code}")
+            code = error.code
+    quit_now(code, f"{name(_job.process)} left with exit code {code}" + (f": {_reason}" if _reason else ""))
 
 
 def quit_now(code: int, reason: str, wait_seconds: float = 3) -> NoReturn:
@@ -278,7 +268,7 @@ def _leave_after_error(kind: type[BaseException], error: BaseException, where: T
     """Instead of Python's own end after an uncaught error, which would wait for the other processes in JAX's shutdown."""
     if isinstance(error, LostHost):
         print(error, file=sys.stderr)
-        quit_now(LOST, str(error))
+        quit_now(error.code, str(error))
     traceback.print_exception(kind, error, where)
     code, reason = 1, f"{name(process())} stopped: {first_line(error) if isinstance(error, Exception) else kind.__name__}"
     if _job is not None and any(word in str(error) for word in _BROKEN_COLLECTIVE):

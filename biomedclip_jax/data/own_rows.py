@@ -1,0 +1,221 @@
+"""The rows of a user's own data, whatever holds them: image file, captions, label, group (a patient or article), split.
+
+Unlike `sources`, which opens pairs to be trained on or labelled images to be tested on, this reads everything that a
+table says of an image, so that the data can be looked at and divided before anything is trained.
+"""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from biomedclip_jax.data._table_rows import absent, image_name, is_table, not_there, table_rows, text_of, texts_of
+from biomedclip_jax.data.labelled.readers import open_class_folders
+from biomedclip_jax.data.labelled.types import Labelled
+from biomedclip_jax.data.names import SPLITS, names_of, no_known_split, split_of
+from biomedclip_jax.data.pairs import Reject, first_reject
+from biomedclip_jax.data.sources import open_pairs
+from biomedclip_jax.data.tables import SPLIT_COLUMN
+from biomedclip_jax.errors import UserError
+from biomedclip_jax.files import write_file
+
+# columns that say which rows belong together, in the order in which they are looked for
+GROUP_COLUMNS = (
+    *("patient_id", "PatientID", "Patient ID", "patient", "Patient", "subject_id", "subject"),
+    *("study_id", "case_id", "article", "pmcid", "PMCID", "group"),
+)
+_ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Names of the columns of a table, or of the features of builds.
+
+    caption, label: None takes the column of that name if there is one. group: None takes the first of `GROUP_COLUMNS`
+    that is there.
+    """
+
+    image: str = "image"
+    caption: str | None = None
+    label: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image and what is known of it.
+
+    image: absolute path of its file. captions: () where the data have labels alone. split: "train", "validation" or
+    "test"; None where the data don't say.
+    """
+
+    image: str
+    captions: tuple[str, ...] = ()
+    label: str | None = None
+    group: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Rows that can be used, what was left out and why, and the column that the groups are from, if any."""
+
+    source: str
+    rows: list[Row]
+    rejects: list[Reject]
+    group_column: str | None = None
+
+    @property
+    def captioned(self) -> bool:
+        """Whether the rows have captions."""
+        return all(row.captions for row in self.rows)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there are labels; with captions, some rows may have none."""
+        return any(row.label is not None for row in self.rows)
+
+
+def read_own(source: str, columns: Columns, unpacked: Path) -> OwnData:
+    """The rows of a table (`pairs.csv`, `pairs.csv:train`), of class folders, or of any source of pairs.
+
+    unpacked: a folder that takes the images of tars and builds, as files. UserError for data that cannot be read, that
+    have neither captions nor labels, and of which nothing is left.
+    """
+    name, split = source, None
+    if not is_table(source) and is_table(split_of(source)[0]):
+        name, split = split_of(source)
+    if is_table(name) and "://" not in name and not Path(name).is_dir():
+        found = _of_table(source, Path(name), split, columns)
+    elif Path(source).is_dir() and not (Path(source) / "features.json").is_file():
+        found = _of_folders(source)
+    else:
+        found = _of_pairs(source, columns, unpacked)
+    if not found.rows:
+        raise UserError(f"{source}: no usable row, {len(found.rejects)} left out{first_reject(found.rejects)}")
+    return _without_contradictions(found)
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _of_table(source: str, path: Path, wanted: str | None, columns: Columns) -> OwnData:
+    named = [name for name in (columns.caption, columns.label, columns.group) if name is not None]
+    caption_column, label_column = columns.caption or "caption", columns.label or "label"
+    groups = (columns.group,) if columns.group else GROUP_COLUMNS
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    group_column: str | None = None
+    captions_there = labels_there = splits_there = False
+    optional = ("caption", "label", SPLIT_COLUMN, *GROUP_COLUMNS)
+    for number, row in table_rows(path, [columns.image, *dict.fromkeys(named)], optional, rejects):
+        captions_there, labels_there = captions_there or caption_column in row, labels_there or label_column in row
+        if not (captions_there or labels_there):
+            raise UserError(
+                f"{path}: neither a column 'caption' nor a column 'label', only {', '.join(map(repr, row))}; name one with "
+                "--caption-column or --label-column"
+            )
+        splits_there = splits_there or SPLIT_COLUMN in row
+        group_column = group_column or next((name for name in groups if name in row), None)
+        image = path.parent / image_name(path, row, columns.image)
+        captions = texts_of(row.get(caption_column))
+        label = text_of(row.get(label_column)) or None
+        own_split = text_of(row.get(SPLIT_COLUMN))
+        group = text_of(row.get(group_column)) if group_column else ""
+        reason = None
+        if captions_there and not captions:
+            reason = absent("caption", row.get(caption_column))
+        elif not captions and label is None:
+            reason = absent("label", row.get(label_column))
+        elif group_column and not group:
+            reason = absent(group_column, row.get(group_column))
+        elif not os.path.isfile(image):
+            reason = not_there(image)
+        elif splits_there:
+            reason = no_known_split(own_split, "train")
+        if reason:
+            rejects.append(Reject(str(number), str(image), reason))
+        else:
+            rows.append(Row(os.path.abspath(image), captions, label, group or None, _split(own_split)))
+    if wanted is not None:
+        rows = _of_split(source, rows, wanted)
+    return OwnData(source, rows, rejects, group_column)
+
+
+def _split(own: str) -> str | None:
+    return next((name for name, others in SPLITS.items() if own.lower() in others), None)
+
+
+def _of_split(source: str, rows: Sequence[Row], wanted: str) -> list[Row]:
+    """The rows of the split that was asked for, which are then one whole."""
+    own = [dataclasses.replace(row, split=None) for row in rows if row.split == _split(wanted)]
+    if not own or _split(wanted) is None:
+        there = ", ".join(dict.fromkeys(row.split for row in rows if row.split)) or "none"
+        raise UserError(f"{source}: no split {wanted!r}; there are: {there}")
+    return own
+
+
+# --- class folders and other sources --------------------------------------------------------------------------------
+
+
+def _of_folders(source: str) -> OwnData:
+    folder = Path(source)
+    there = {path.name.lower() for path in folder.iterdir() if path.is_dir()}
+    splits = [split for split in SPLITS if there & set(names_of(split))]
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    for split in splits or [None]:
+        own = open_class_folders(folder, split or "test")
+        rows += list(_labelled_rows(own, split))
+        rejects += own.rejects
+    return OwnData(source, rows, rejects)
+
+
+def _labelled_rows(data: Labelled, split: str | None) -> Iterator[Row]:
+    for image, label in zip(data.images, data.labels.tolist(), strict=True):
+        yield Row(os.path.abspath(str(image)), (), data.classes[label], None, split)
+
+
+def _of_pairs(source: str, columns: Columns, unpacked: Path) -> OwnData:
+    """Pairs of any kind; images that are no files of their own become such."""
+    pairs = open_pairs(source, columns.image, columns.caption or "caption", columns.label)
+    rows: list[Row] = []
+    rejects = list(pairs.rejects)
+    for index in range(len(pairs)):
+        try:
+            pair = pairs[index]
+        except UserError as error:
+            rejects.append(Reject(str(index + 1), pairs.name(index), str(error)))
+            continue
+        image = pair.image
+        if isinstance(image, bytes):
+            ending = next((each for begin, each in _ENDINGS.items() if image.startswith(begin)), ".img")
+            file = unpacked / f"{index:06d}{ending}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(file, lambda partial, content=image: partial.write_bytes(content))
+            image = file
+        rows.append(Row(os.path.abspath(image), pair.captions, pair.label))
+    return OwnData(source, rows, rejects)
+
+
+def _without_contradictions(data: OwnData) -> OwnData:
+    """Without rows that say the same twice, and, where there are labels alone, without images of two labels."""
+    labels: dict[str, set[str | None]] = {}
+    for row in data.rows:
+        labels.setdefault(row.image, set()).add(row.label)
+    rows: list[Row] = []
+    rejects = list(data.rejects)
+    seen = Counter[Row]()
+    for number, row in enumerate(data.rows, 1):
+        seen[row] += 1
+        if not row.captions and len(labels[row.image]) > 1:
+            rejects.append(Reject(str(number), row.image, "the image has another label in another row"))
+        elif seen[row] > 1:
+            rejects.append(Reject(str(number), row.image, "the same row once more"))
+        else:
+            rows.append(row)
+    if not rows:
+        raise UserError(f"{data.source}: no usable row, {len(rejects)} left out{first_reject(rejects)}")
+    return dataclasses.replace(data, rows=rows, rejects=rejects)
