@@ -31,7 +31,7 @@ def add_train(verbs: Any) -> None:
     )
     train.add_argument("-h", "--help", nargs=0, action=_TrainHelp, help="show this; after CONFIG, its fields as well")
     train.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
-    train.add_argument("--workdir", type=Path, help="the run folder (default: runs/NAME-OF-THE-CONFIG)")
+    train.add_argument("--workdir", help="the run folder, on a disk (default: runs/NAME-OF-THE-CONFIG)")
     train.add_argument("--max-steps", type=count, metavar="N", help="stop, with a checkpoint, after N updates in total")
     train.add_argument(
         "--profile",
@@ -60,6 +60,11 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.help:
         print(f"{arguments.help}\nfields of {arguments.config}:\n{describe(config)}")
         return
+    if arguments.workdir and "://" in arguments.workdir:  # as a path it would be a folder of that name, here
+        raise UserError(
+            f"--workdir {arguments.workdir}: a run folder must be on a disk or a file system that can rename folders; "
+            "train in such a folder and copy it there afterwards"
+        )
     config = override(config, arguments.overrides, other_flags=("--workdir", "--max-steps", "--profile", "--debug"))
     from biomedclip_jax.train.multihost import hosts
 
@@ -67,7 +72,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.train.main import RESULTS, train  # JAX, which a mistake above need not wait for
     from biomedclip_jax.train.multihost.hosts import is_first
 
-    workdir = arguments.workdir or Path("runs") / config.name
+    workdir = Path(arguments.workdir or Path("runs") / config.name)
     done = (workdir / RESULTS).is_file()
     results = train(config, workdir, arguments.max_steps, arguments.profile)
     if results is None or not is_first():

@@ -1,4 +1,4 @@
-"""How many pairs can be encoded at once: the real update is compiled, and what it says it needs is compared with what is free.
+"""How many pairs can be encoded at once: the real update is compiled, and its needs compared with what is free.
 
 Nothing is run for that, so nothing can run out of memory. Two small compilations give what one more pair needs.
 """

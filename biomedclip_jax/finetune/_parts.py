@@ -28,7 +28,7 @@ TRAIN, VALIDATION, HELD_OUT = "train", "validation", "held_out"
 _SHARE = 0.15  # of the data, for each of validation and held_out, where they are made of it
 _MOST_HELD_OUT = 1_000  # pairs, in each of these
 _FEWEST = {TRAIN: 8, VALIDATION: 4, HELD_OUT: 4}
-_FEWEST_HALVED = 40  # held-out pairs; fewer are used whole for both
+_FEWEST_HALVED = 100  # held-out pairs; fewer are used whole for both
 _CHAINED = 0.5  # share of the pictures in one group of near duplicates, from which on they are believed no more
 
 

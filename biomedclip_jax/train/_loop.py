@@ -295,10 +295,9 @@ class Run:
         assert self.held_out is not None
         self.watchdog.busy("evaluating")
         scores = self.held_out.evaluate(self.state, number, self.watchdog.busy)
-        samples = self._samples(self.step)
-        self.metrics.write(
-            HeldOutLine(step=self.step, stage=number, samples_seen=samples, scores=scores, seconds=self._seconds())
-        )
+        seen, seconds, table = self._samples(self.step), self._seconds(), self.checkpoints.table
+        line = HeldOutLine(step=self.step, stage=number, samples_seen=seen, scores=scores, seconds=seconds, table=table)
+        self.metrics.write(line)
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         self.progress.say(f"step {self.step}/{self.total}  held out: {shown}")
         # a loss that is no number would be the best one for ever

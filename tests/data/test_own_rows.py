@@ -1,7 +1,9 @@
 """The user's rows: columns that are there or named, groups and splits, what is left out and why."""
 
+import io
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,22 @@ def test_class_folders_with_and_without_splits(folder: Path) -> None:
     ]
     plain = read(str(folder / "set" / "train"), folder)
     assert [row.split for row in plain.rows] == [None, None]
+
+
+def test_images_of_tars_become_files(folder: Path, own_cache: Path) -> None:
+    with tarfile.open(folder / "pairs.tar", "w") as tar:
+        for name in "ab":
+            tar.add(folder / f"{name}.png", f"{name}.png")
+            text = f"text {name}".encode()
+            entry = tarfile.TarInfo(f"{name}.txt")
+            entry.size = len(text)
+            tar.addfile(entry, io.BytesIO(text))
+    found = read(str(folder / "pairs.tar"), folder)
+    assert [(Path(row.image).name, row.captions) for row in found.rows] == [
+        ("000000.png", ("text a",)),
+        ("000001.png", ("text b",)),
+    ]
+    assert Path(found.rows[0].image).read_bytes() == (folder / "a.png").read_bytes()
 
 
 def test_nothing_left_is_an_error_with_the_first_reason(folder: Path) -> None:

@@ -71,13 +71,13 @@ def test_a_near_duplicate_follows_its_picture(tmp_path: Path) -> None:
 
 def test_given_held_out_rows_are_halved_and_what_they_share_with_training_is_left_out_of_it(tmp_path: Path) -> None:
     data = write(tmp_path / "t.jsonl", labelled(tmp_path, 30, patient=lambda i: f"p{i}"))
-    held_out = labelled(tmp_path, 40, first=100, patient=lambda i: f"p{i - 100}" if i < 103 else f"q{i}")
+    held_out = labelled(tmp_path, 110, first=100, patient=lambda i: f"p{i - 100}" if i < 103 else f"q{i}")
     held_out.append({"image": "7.png", "label": "heart", "patient": "someone"})
     parts = divide(tmp_path, data, held_out=write(tmp_path / "h.jsonl", held_out))
     assert images(parts, "train") == {f"{i}.png" for i in range(30)} - {"0.png", "1.png", "2.png", "7.png"}
     assert any("4 training rows have a picture, a near duplicate or a group that is held out" in line for line in parts.lines)
     assert parts.halved and not images(parts, "validation") & images(parts, "held_out")
-    assert len(parts.validation) + len(parts.held_out) == 41
+    assert len(parts.validation) + len(parts.held_out) == 111
 
 
 def test_few_held_out_rows_serve_twice_and_that_is_said(tmp_path: Path) -> None:
