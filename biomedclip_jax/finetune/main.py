@@ -82,7 +82,7 @@ def finetune(request: Request, out: Path) -> dict[str, Any]:
 
 
 def _finetune(request: Request, out: Path) -> dict[str, Any]:
-    began = time.monotonic()
+    began, asked = time.monotonic(), request
     model = load(request.model)
     check_fits(request, model)
     export_format(model.config, model.preprocess)
@@ -94,6 +94,8 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     keep = _keep(request, out)
     print("\n".join(parts.lines))
     replayed = _replayed(request, parts, keep, out)
+    if not replayed:
+        request = dataclasses.replace(request, replay=None)
     for part in (TRAIN, VALIDATION, HELD_OUT):
         write_rows(parts.rows(part), out / "data" / f"{part}.jsonl")
     if parts.rejects:
@@ -108,7 +110,7 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     before = compare(request, held_out, keep.judged if keep else None, None, out)  # what the end needs fails here
 
     config, size = _with_microbatch(request, model, source, parts, replayed, out)
-    write_text(out / REQUEST, json.dumps(dataclasses.asdict(request), indent=2) + "\n")
+    write_text(out / REQUEST, json.dumps(dataclasses.asdict(asked), indent=2) + "\n")
     rate, tried_rates = _rate(request, config, size, out)
     optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
     config = dataclasses.replace(config, optimizer=optimizer)
@@ -184,8 +186,9 @@ def _replayed(request: Request, parts: Parts, keep: Keep | None, out: Path) -> i
     """The number of pairs that are replayed, without pictures that something is judged by; their table is written."""
     if request.replay is None:
         return 0
-    rows = _other_rows(request.replay, out, needed=True)
-    assert rows is not None
+    rows = _other_rows(request.replay, out)
+    if rows is None:
+        return 0
     judged = [*parts.validation, *parts.held_out, *(keep.choice.rows if keep else ()), *(keep.judged.rows if keep else ())]
     files = {_digest(row.image) for row in judged}
     kept = [row for row in rows if _digest(row.image) not in files]
@@ -203,15 +206,16 @@ def _digest(path: str) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _other_rows(source: str, out: Path, needed: bool = False) -> list[Row] | None:
-    """The rows of data besides the user's own; None, with a line, where the demo can't be made and isn't needed."""
+def _other_rows(source: str, out: Path) -> list[Row] | None:
+    """The rows of data besides the user's own; None, with a line, where these are the demo's and can't be made."""
     if source.startswith(PREFIX):
         try:
             make_demo_of(source, out / "demo")
         except UserError as error:
-            if needed or source != Request.keep:
+            if source not in (Request.keep, Request.replay):
                 raise
-            print(f"no forgetting check: {error}; or name data that the model must keep with --keep")
+            what, flag = ("replay", "--replay") if source == Request.replay else ("forgetting check", "--keep")
+            print(f"no {what}: {error}; or name data of your own with {flag}")
             return None
         source = demo_path(source, out / "demo")
     return read_own(source, Columns(), out / "images" / "other").rows

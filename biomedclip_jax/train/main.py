@@ -35,12 +35,13 @@ from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_
 from biomedclip_jax.train._prompt_stage import learned_prompts
 from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready
 from biomedclip_jax.train._same_data import check_hosts, data_identity, pairs_mark
+from biomedclip_jax.train._start import Asked, announce
 from biomedclip_jax.train._writers import check_writers
 from biomedclip_jax.train.export import adapter_of, in_workdir, model_of, read_config, tokenizer_folder
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener
-from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
+from biomedclip_jax.train.state import optimizer_for
 
 _EVALUATION_SECONDS = 24 * 3600  # the first process alone evaluates at the end: the others wait so long
 
@@ -95,7 +96,7 @@ def _told_to_others() -> Iterator[None]:
 def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener) -> Results | None:
     start = time.perf_counter()
     data = _open_data(config, workdir)
-    _announce(config, data)
+    announce(Asked(config, data.pairs, data.held_out, data.tokenizer))
     inputs = _open_folder(config, workdir, data)
     with Run(config, workdir, inputs, stop) as run:
         claim(config, workdir)
@@ -209,20 +210,6 @@ def _source(source: str | Mix, workdir: Path) -> str | Mix:
     if isinstance(source, str):
         return in_workdir(source, workdir)
     return tuple((in_workdir(part, workdir), weight) for part, weight in source)
-
-
-def _announce(config: TrainConfig, data: _Data) -> None:
-    """Say what is trained, on how many pairs and on which devices."""
-    trained = trained_groups(config)
-    total, learning = parameter_count(config.model, adaptation=config.adaptation), sum(trained.values())
-    say(
-        f"{config.name}: {len(data.pairs)} pairs ({len(data.pairs.rejects)} rejected), {total:,} parameters"
-        f"{'' if total == learning else f', of which {learning:,} are trained'}, "
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-        f"{'' if jax.process_count() == 1 else f' in {jax.process_count()} processes'}"
-    )
-    if total != learning:
-        say("trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()))
 
 
 def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> Inputs:
