@@ -30,8 +30,8 @@ from biomedclip_jax.models import abstract_model
 _MOVING = """# After this folder was moved
 
 biomedclip_jax reads it wherever it is. open_clip builds the text tower from the folder that two fields of
-`open_clip_config.json` name, `hf_model_name` and `hf_tokenizer_name` under `model_cfg`, `text_cfg`: this folder, as it
-was called when it was written. Give both its new name, by hand or with this:
+`open_clip_config.json` name, `hf_model_name` and `hf_tokenizer_name` under `model_cfg`, `text_cfg`: a folder of the
+machine on which this was written. Give both the name of this folder, by hand or with this:
 
 ```python
 import json
@@ -75,7 +75,7 @@ def write_open_clip(model: Model, folder: Path, destination: Path, *, pickle: bo
     huggingface.write_json(folder / CONFIG_FILE, described(model, destination))
     if isinstance(config.text, BertConfig):
         huggingface.write_json(folder / "config.json", huggingface.bert_config_json(config.text))
-        if _text_model(model, destination) != model.text_model:
+        if Path(_text_model(model, destination)).is_absolute():
             (folder / "README.md").write_text(_MOVING, encoding="utf-8")
     copy_tokenizer(model, folder)
     prefix = "text." if model.custom_text or isinstance(config.text, BertConfig) else ""
