@@ -52,7 +52,7 @@ class Results:
     template_accuracy: float | None = None
     learned_prompt_accuracy: float | None = None
     exported_step: int | None = None
-    held_out_data: str | None = None
+    held_out_data: str | None = dataclasses.field(default=None, compare=False)
     seconds: float | None = None
 
     def record(self) -> dict[str, int | float | list[str]]:

@@ -63,13 +63,13 @@ class _Data:
     classes: tuple[str, ...]
 
 
-def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> Results | None:
+def train(config: TrainConfig, workdir: Path, max_steps: int | None = None, profile: int | None = None) -> Results | None:
     """Run, or go on with, the training that `config` describes, in the run folder `workdir`.
 
     Stops after `max_steps` updates in total where that is given. Returns the results when the run is finished, else
     None. The same call goes on where an interrupted run stopped. With several processes (`hosts.start`) each makes
     the same call, and the first one writes. UserError for input that cannot work, before anything is computed;
-    `Terminated` after SIGTERM.
+    `Terminated` after SIGTERM. profile: how many updates are traced for xprof, see `profile.Profile`.
     """
     # from the first moment: a signal while the data is read is heeded at the first step
     with _told_to_others(), StopListener() as stop:
@@ -80,7 +80,7 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> R
         _check(config)
         with alone_in(workdir):
             check_owner(config, workdir)  # again: another run may have begun here since
-            return _train(config, workdir, max_steps, stop)
+            return _train(config, workdir, max_steps, stop, profile)
 
 
 @contextlib.contextmanager
@@ -93,12 +93,14 @@ def _told_to_others() -> Iterator[None]:
         raise
 
 
-def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener) -> Results | None:
+def _train(
+    config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener, profile: int | None
+) -> Results | None:
     start = time.perf_counter()
     data = _open_data(config, workdir)
     announce(Asked(config, data.pairs, data.held_out, data.tokenizer))
     inputs = _open_folder(config, workdir, data)
-    with Run(config, workdir, inputs, stop) as run:
+    with Run(config, workdir, inputs, stop, profile) as run:
         claim(config, workdir)
         outcome = run.train(max_steps)
         step = run.take_up_exported() if outcome == "finished" else run.step
