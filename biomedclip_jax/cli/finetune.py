@@ -61,7 +61,7 @@ def add_finetune(verbs: Any) -> None:
     how.add_argument("--batch-size", type=count, metavar="N", help="pairs in an update (default: an eighth of all, 8 to 128)")
     how.add_argument("--microbatch", type=count, metavar="N", help="pairs encoded at once (default: what fits into memory)")
     how.add_argument(
-        "--max-forgetting", type=float, default=0.01, metavar="SHARE", help="how far --keep's score may fall (default: 0.01)"
+        "--max-forgetting", type=float, default=0.02, metavar="SHARE", help="how far --keep's score may fall (default: 0.02)"
     )
     how.add_argument(
         "--export", choices=["best", "last"], default="best", help="best by held-out data, or the last, whatever it is worth"

@@ -69,7 +69,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.train.multihost import hosts
 
     hosts.start()
-    from biomedclip_jax.train.main import RESULTS, train  # JAX, which a mistake above need not wait for
+    from biomedclip_jax.train.main import RESULTS, train, try_next  # JAX, which a mistake above need not wait for
     from biomedclip_jax.train.multihost.hosts import is_first
 
     workdir = Path(arguments.workdir or Path("runs") / config.name)
@@ -81,8 +81,7 @@ def _train(arguments: argparse.Namespace) -> None:
     for name, value in results.record().items():
         print(f"  {name:28s} {value:.4f}" if isinstance(value, float) else f"  {name:28s} {value}")
     print(f"  pictures: {', '.join(map(str, sorted(workdir.glob('*.png'))))}")
-    print("try next, on images of your own:")
-    print(f'  biomedclip classify {workdir} IMAGE... --labels "chest X-ray" "head CT" "retinal fundus photograph"')
+    print("\n".join(try_next(config, workdir)))
 
 
 def add_plan(verbs: Any) -> None:

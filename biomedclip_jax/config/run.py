@@ -22,7 +22,7 @@ class RunConfig:
     """Updates between two lines of metrics, on the terminal and in metrics.jsonl."""
     evaluate_every: int | None = None
     """Updates between two evaluations on data.held_out; the start and the last update are then always evaluated. None: only
-    the finished run is evaluated."""
+    the finished run is evaluated and, where it began from pretrained weights, the start."""
     checkpoint_every: int = 1_000
     """Updates between two checkpoints, from which an interrupted run goes on."""
     checkpoint_minutes: float = 20.0
@@ -80,7 +80,8 @@ class TrainConfig:
     what was trained."""
     export: Literal["best", "last"] = "best"
     """Which weights a finished run hands over. "best": those with the lowest loss on data.held_out, of the start and the
-    evaluations of the last stage; the last ones where run.evaluate_every is None. "last": those after the last update."""
+    evaluations of the last stage. Without run.evaluate_every these are the start, if it was pretrained, and the end.
+    "last": those after the last update."""
     patience: int | None = None
     """Evaluations in a row without a lower held-out loss after which a run ends (early stopping); needs
     run.evaluate_every. None: it never ends early."""

@@ -1,4 +1,4 @@
-"""What weights are worth on some data: one score, and the loss that they were trained by.
+"""What weights are worth on some data: one score, and the least loss that their embeddings can have.
 
 The score is the mean of what the data can tell: the mean of recall at 1, 5 and 10 both ways where there are captions,
 balanced zero-shot accuracy where there are labels.
@@ -18,6 +18,8 @@ from biomedclip_jax.evaluation.retrieval.task import recall
 from biomedclip_jax.evaluation.zero_shot.task import default_embeddings
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.pretrained import Pretrained
+
+_SCALES = np.geomspace(0.5, 200, 24)  # of cosines
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Judge:
         self._clip = Pretrained(model, ComputeConfig())
 
     def score(self, params: dict[str, Any], data: JudgedData) -> tuple[float, float]:
-        """(score from 0 to 1, loss) of the weights. Images that cannot be read are left out."""
+        """(score from 0 to 1, loss at the best temperature) of the weights. Images that cannot be read are left out."""
         clip = self._clip
         clip.params = params
         bad: dict[int, UserError] = {}
@@ -66,7 +68,16 @@ class Judge:
             guess = (image[known] @ prompts.T).argmax(axis=1)
             truth = np.array([data.classes.index(labels[i] or "") for i in known])
             found.append(float(np.mean([(guess == c)[truth == c].mean() for c in np.unique(truth)])))
-        return float(np.mean(found)) if found else 0.0, pair_loss(image, text, texts, clip.logit_scale)
+        return float(np.mean(found)) if found else 0.0, least_loss(image, text, texts)
+
+
+def least_loss(image: np.ndarray, text: np.ndarray, captions: Sequence[str]) -> float:
+    """`pair_loss` at the best of many temperatures: what the embeddings tell, however sure of it the model is.
+
+    A model that is wrong and sure has a high loss, and one that knows nothing and says so a lower one; between mixtures
+    that would hide what they can tell apart.
+    """
+    return min(pair_loss(image, text, captions, float(scale)) for scale in _SCALES)
 
 
 def pair_loss(image: np.ndarray, text: np.ndarray, captions: Sequence[str], scale: float) -> float:

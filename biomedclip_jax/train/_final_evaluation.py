@@ -1,6 +1,7 @@
 """After the last step: what the model folder of a run can do on the held-out part, in numbers and pictures."""
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from biomedclip_jax.train._metrics import Line
 
 PROMPTS = "prompts.safetensors"
 _GALLERY_ROWS = 6
+_LOOKED_AT = 1_000  # held-out pairs whose labels are proposed to choose between
+_SHOWN_CLASSES = 8
 _GALLERY_CANDIDATES = 1_000  # different captions that the rows are chosen from
 
 
@@ -91,6 +94,23 @@ def evaluate(
     if config.data.label_separator is None:  # else an image has several labels
         found |= _accuracies(clip, image, [each.label for each in texts], config, learned)
     return Results(**found)
+
+
+def proposals(workdir: Path, pairs: Pairs | None, separator: str | None = None) -> list[str]:
+    """Lines with a command to try next on a run's model, of its own held-out data where it has some.
+
+    separator: between the labels of one image, which then are no classes to choose between.
+    """
+    lines = ["try next (for research, not for clinical use):"]
+    if pairs is None:
+        return [*lines, f"  biomedclip embed {workdir} --images FOLDER --out embeddings.npz"]
+    labels = (pairs.texts(i).label for i in range(min(len(pairs), _LOOKED_AT)))
+    classes = list(dict.fromkeys(label for label in labels if label is not None)) if separator is None else []
+    image = shlex.quote(pairs.name(0)) if Path(pairs.name(0)).is_file() else "IMAGE..."
+    if len(classes) < 2:
+        return [*lines, f"  biomedclip embed {workdir} --images {image} --out embeddings.npz"]
+    shown = " ".join(map(shlex.quote, classes[:_SHOWN_CLASSES]))
+    return [*lines, f"  biomedclip classify {workdir} {image} --labels {shown}"]
 
 
 def _accuracies(

@@ -24,6 +24,7 @@ from biomedclip_jax.losses import class_loss, pair_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.sharding import put_batch, replicated
+from biomedclip_jax.train._frozen import sources
 from biomedclip_jax.train._prompt_stage import class_prompts
 from biomedclip_jax.train._same_data import DataIdentity
 from biomedclip_jax.train.export import in_workdir
@@ -106,6 +107,14 @@ class HeldOut:
         self._ready: _StageEncoder | None = None
         labels = [pairs.texts(i).label for i in range(len(pairs))] if classes else []
         self._labels = multi_hot(labels, classes, config.data.label_separator) if classes else None
+
+    @property
+    def compares(self) -> bool:
+        """Whether start and end are evaluated: with `run.evaluate_every`, and where the start is pretrained.
+
+        A pretrained start may be better than the end. A single pair cannot tell: its loss is 0.
+        """
+        return self._config.run.evaluate_every is not None or (bool(sources(self._config)) and len(self._pairs) > 1)
 
     def evaluate(self, state: TrainState, number: int, busy: Busy = _nobody) -> dict[str, float]:
         """Scores of the weights in `state` in stage `number`: "loss" and {image_to_text,text_to_image}_recall_at_{1,5,10}.

@@ -147,7 +147,7 @@ class Run:
     def train(self, max_steps: int | None) -> Outcome:
         """Up to `max_steps` updates in total. "terminated": a signal asked for the end, and the state is saved."""
         last = self.total if max_steps is None else min(max_steps, self.total)
-        evaluates = self.held_out is not None and self.config.run.evaluate_every is not None
+        evaluates = self.held_out is not None and self.held_out.compares
         if evaluates and self.checkpoints.latest is None:
             self._evaluate(0)  # the start, to which all is compared
         before = 0

@@ -28,7 +28,7 @@ from biomedclip_jax.pretrained import from_pretrained
 from biomedclip_jax.prompts.learned import load_prompts
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
-from biomedclip_jax.train._final_evaluation import PROMPTS, Results, evaluate
+from biomedclip_jax.train._final_evaluation import PROMPTS, Results, evaluate, proposals
 from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held_out_pairs
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
@@ -162,6 +162,15 @@ def _write_results(workdir: Path, found: Results, pairs: Pairs | None, step: int
 def read_results(workdir: Path) -> Results:
     """The results of a finished run."""
     return Results(**json.loads((workdir / RESULTS).read_text(encoding="utf-8")))
+
+
+def try_next(config: TrainConfig, workdir: Path) -> list[str]:
+    """Lines that propose what to do with a finished run's model, on its own held-out data."""
+    try:
+        pairs = held_out_pairs(config, workdir)
+    except UserError:  # they may be gone since
+        pairs = None
+    return proposals(workdir, pairs, config.data.label_separator)
 
 
 def _check(config: TrainConfig) -> None:

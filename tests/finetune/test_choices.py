@@ -14,7 +14,7 @@ from biomedclip_jax.config.files import load_config, to_python
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.finetune import _memory as memory
 from biomedclip_jax.finetune import _rates as rates
-from biomedclip_jax.finetune._judge import pair_loss
+from biomedclip_jax.finetune._judge import least_loss, pair_loss
 from biomedclip_jax.finetune._memory import fitting_microbatch
 from biomedclip_jax.finetune._mixture import Tried, chosen, mixed
 from biomedclip_jax.finetune._plan import METHOD_RATES, planned, sizes
@@ -147,6 +147,17 @@ def test_the_loss_of_mixtures_is_that_of_the_training() -> None:
     text[1] = text[0]
     same = pair_loss(image[:2], text[:2], ["same", "same"], 10.0)
     assert same > np.log(2) - 1e-9, "two images of one caption: both texts are right, each with a half"
+
+
+def test_mixtures_are_compared_by_what_they_tell_not_by_how_sure_they_are() -> None:
+    rng = np.random.default_rng(1)
+    text = rng.normal(size=(10, 16))
+    image = text + 0.5 * rng.normal(size=(10, 16))
+    captions = [str(i) for i in range(10)]
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (image, text)]
+    least = least_loss(*unit, captions)
+    assert least <= min(pair_loss(*unit, captions, scale) for scale in (1.0, 10.0, 100.0)) + 1e-6
+    assert least < least_loss(unit[0][::-1], unit[1], captions)
 
 
 def test_a_request_that_cannot_work_names_its_field() -> None:

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.tiny_run import make_data
 
 from biomedclip_jax.data.pairs import Texts
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.evaluation.retrieval.gallery import Found
 from biomedclip_jax.train import _final_evaluation as final_evaluation
 
@@ -44,3 +46,13 @@ def test_the_gallery_shows_what_the_model_can_and_cannot_do(monkeypatch: pytest.
 def test_the_gallery_of_a_model_that_finds_all_or_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "6 captions whose image is among the four, then 0 " in drawn(monkeypatch, [True] * 12, seed=0)[3]
     assert "0 captions whose image is among the four, then 6 " in drawn(monkeypatch, [False] * 12, seed=0)[3]
+
+
+def test_what_is_proposed_is_of_this_runs_own_data(tmp_path: Path) -> None:
+    data = make_data(tmp_path)
+    pairs = open_pairs(str(data / "held_out.csv"), label_column="label")
+    caution, command = final_evaluation.proposals(Path("runs/x"), pairs)
+    assert "not for clinical use" in caution
+    assert command == f"  biomedclip classify runs/x {data / '24.png'} --labels chest brain"
+    for line in (final_evaluation.proposals(Path("r"), pairs, "|")[1], final_evaluation.proposals(Path("r"), None)[1]):
+        assert line.startswith("  biomedclip embed r --images ")

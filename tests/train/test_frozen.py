@@ -226,3 +226,16 @@ def test_weights_that_were_trained_are_mixed_with_the_start(data: Path, base: Pa
     for path in ("image/blocks/attention/qkv/kernel", "text/blocks/attention/qkv/bias", "text_head/fc1/kernel"):
         assert np.abs(found[path] - (0.25 * whole[path] + 0.75 * start[path])).max() <= 1e-6, path
     assert unflatten_dict(found, sep="/").keys() == unflatten_dict(whole, sep="/").keys() and not any(map(is_adapter, found))
+
+
+def test_a_pretrained_start_is_compared_with_the_end_without_being_asked(data: Path, base: Path, tmp_path: Path) -> None:
+    """At a rate that ruins the weights, the start is what is handed over."""
+    given = config(data, model_init=str(base), model=read_model(base).config)
+    stages = (Stage(16, steps=1, trainable=("text_head",)),)  # the temperature cannot make up for it
+    run = dataclasses.replace(given, stages=stages, optimizer=OptimizerConfig(learning_rate=3.0, warmup_steps=0))
+    results = loop.train(run, tmp_path)
+    losses = {line["step"]: line["held_out_loss"] for line in read_lines(tmp_path / "metrics.jsonl") if "held_out_loss" in line}
+    assert losses.keys() == {0, 1} and losses[0] < losses[1]
+    assert results is not None and results.exported_step == 0
+    start, handed_over = read_model(base).params, read_model(tmp_path / "model").params
+    jax.tree.map(np.testing.assert_array_equal, start, handed_over)
