@@ -188,21 +188,28 @@ class Pretrained:
         prompts: learned ones, from `load_prompts`, in place of a template; labels: theirs, unless others are given.
         on_error: as in `encode_images`. Wrong labels raise UserError, class-specific prompts with other labels too.
         """
+        score = self.classifier(labels, template, prompts=prompts)
+        return score(self.encode_images(images, on_error=on_error))
+
+    def classifier(
+        self, labels: Sequence[str] | None = None, template: str | None = None, *, prompts: LearnedPrompts | None = None
+    ) -> Callable[[Float[np.ndarray, "n E"]], Float[np.ndarray, "n C"]]:
+        """What turns unit embeddings of images into zero-shot probabilities; the arguments are those of `classify`.
+
+        For images that are embedded elsewhere, or a part at a time. Wrong labels raise UserError at once.
+        """
         if prompts is None:
-            sentences = label_sentences(labels, template)
-            text = self.encode_texts(sentences)
+            text = self.encode_texts(label_sentences(labels, template))
             check_told_apart("labels", as_list(labels or (), "labels"), text)
-            scores = self.logit_scale * (self.encode_images(images, on_error=on_error) @ text.T).astype(np.float64)
-        else:
-            if template is not None:
-                raise UserError(f"template {template!r}: learned prompts stand in its place; give one of the two")
-            if labels is not None:
-                prompts = prompts.with_classes(check_labels(labels))
-            elif not prompts.classes:
-                raise UserError("labels: expected two or more names, because these prompts have none of their own")
-            scores = prompts.scores(self, self.encode_images(images, on_error=on_error)).astype(np.float64)
-        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
+            return lambda image: _shares(self.logit_scale * (image @ text.T).astype(np.float64))
+        if template is not None:
+            raise UserError(f"template {template!r}: learned prompts stand in its place; give one of the two")
+        if labels is not None:
+            prompts = prompts.with_classes(check_labels(labels))
+        elif not prompts.classes:
+            raise UserError("labels: expected two or more names, because these prompts have none of their own")
+        learned = prompts
+        return lambda image: _shares(learned.scores(self, image).astype(np.float64))
 
     @property
     def _devices(self) -> int:
@@ -245,6 +252,12 @@ def load(source: str | Path, adapter: str | Path | None = None) -> Model:
 
         return read_run(found.path)
     return found.read()
+
+
+def _shares(scores: np.ndarray) -> np.ndarray:
+    """Softmax over the classes, float64 [n, C], as float32."""
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _check_batch_size(batch_size: int) -> None:

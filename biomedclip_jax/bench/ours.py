@@ -1,7 +1,7 @@
 """Our side of the bench, and how it builds the step that `biomedclip train` would run. Imports jax, flax and optax only."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -14,11 +14,13 @@ from jax.sharding import Mesh
 from biomedclip_jax.bench._alternate import Counted, Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
 from biomedclip_jax.config import PairLoss
+from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
 from biomedclip_jax.train.flops import flops_per_pair, peak_flops
 from biomedclip_jax.train.optimizer import learning_rate
+from biomedclip_jax.train.profile import FOLDER
 from biomedclip_jax.train.state import new_state, optimizer_for, parameter_count, starting_params
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, plan_buckets
@@ -91,6 +93,8 @@ def build(task: Task) -> Work:
             compile_seconds[name] = time.perf_counter() - start
             temporary_bytes[name] = compiled.memory_analysis().temp_size_in_bytes
             calls[name] = _call(compiled, arguments, donates=name == "step")
+    if task.profile is not None:
+        trace(calls, task.profile)
     buckets = text_buckets(task, mesh.size)
     model = config.model_in(task.stage)
     platform = jax.default_backend()
@@ -116,6 +120,24 @@ def build(task: Task) -> Work:
         return max((device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices())
 
     return Work(facts, calls, peak_bytes)
+
+
+def trace(calls: Mapping[str, Callable[[], None]], count: int) -> None:
+    """Write a trace of `count` runs of each call into the folder `profile`, after two that are not in it.
+
+    Raises UserError where it cannot be written.
+    """
+    for call in calls.values():
+        call()
+        call()
+    try:
+        with jax.profiler.trace(FOLDER):
+            for name, call in calls.items():
+                for number in range(count):
+                    with jax.profiler.StepTraceAnnotation(name, step_num=number):
+                        call()
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"--profile: {FOLDER}: cannot be written ({first_line(error)}); call it from another folder") from error
 
 
 def _call(compiled: Any, arguments: tuple[Any, ...], *, donates: bool) -> Callable[[], None]:

@@ -93,6 +93,10 @@ def bench(task: Task, *, against: bool, turns: int | None, json_file: Path | Non
     if len(sizes) > 1:
         raise UserError(f"the sides' models differ: {' and '.join(f'{n:,}' for n in sizes)} parameters")
     print("\n".join(describe(task, results)))
+    if task.profile is not None:
+        from biomedclip_jax.train.profile import FOLDER, how_to_look
+
+        print(f"profile of {task.profile} calls of each kind: {how_to_look(Path(FOLDER))}")
     if json_file is not None:
         write_text(json_file, json.dumps(as_json(task, results), indent=1) + "\n")
 

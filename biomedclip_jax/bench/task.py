@@ -23,6 +23,7 @@ class Task:
     """What is measured, in which config. The config has one stage and fresh weights (`task_config`).
 
     repeats: timed calls a turn. lengths: captions as long as can be, or as in PMC. files: of `loader.make_files`.
+    profile: calls of each kind that are traced before any is timed, on our side.
     """
 
     config: TrainConfig
@@ -31,6 +32,7 @@ class Task:
     lengths: Lengths = "full"
     compiled: bool = True  # theirs by torch.compile
     files: str | None = None
+    profile: int | None = None
 
     @property
     def stage(self) -> Stage:

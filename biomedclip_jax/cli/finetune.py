@@ -38,12 +38,14 @@ def add_finetune(verbs: Any) -> None:
     )
     data.add_argument(
         "--keep",
-        default="demo:quickstart:held_out",
         metavar="DATA",
         help="data that the model must not become worse on, or none (default: the demo's 13 kinds of picture)",
     )
     data.add_argument(
-        "--replay", metavar="DATA", help="pairs that are trained on besides, so that what they show is not forgotten"
+        "--replay",
+        metavar="DATA",
+        help="pairs that are trained on besides, so that what they show is not forgotten, or none (default: the demo's, with "
+        "the default of --keep)",
     )
     data.add_argument("--replay-share", type=float, default=0.25, metavar="SHARE", help="of what is trained on (default: 0.25)")
     how = verb.add_argument_group("how", "Each has a default that fits the data, or is found by trying.")
@@ -71,7 +73,7 @@ def add_finetune(verbs: Any) -> None:
 def _finetune(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.data.own_rows import Columns
     from biomedclip_jax.finetune.main import finetune
-    from biomedclip_jax.finetune.request import Request
+    from biomedclip_jax.finetune.request import DEMO_HELD_OUT, DEMO_TRAIN, Request
 
     columns = Columns(
         image=arguments.image_column,
@@ -81,14 +83,17 @@ def _finetune(arguments: argparse.Namespace) -> None:
     )
     if arguments.out.is_file():
         raise UserError(f"--out {arguments.out}: is a file; expected a folder")
+    keep, replay = arguments.keep or DEMO_HELD_OUT, arguments.replay
+    if replay is None:
+        replay = DEMO_TRAIN if keep == DEMO_HELD_OUT else "none"
     request = Request(
         model=arguments.model,
         data=arguments.data,
         held_out=arguments.held_out,
         method=arguments.method,
         columns=columns,
-        keep=None if arguments.keep == "none" else arguments.keep,
-        replay=arguments.replay,
+        keep=None if keep == "none" else keep,
+        replay=None if replay == "none" else replay,
         replay_share=arguments.replay_share,
         max_forgetting=arguments.max_forgetting,
         rate=arguments.rate,

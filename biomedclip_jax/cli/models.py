@@ -42,7 +42,18 @@ def add_models(verbs: Any) -> None:
         "--methods coop` (OUT/prompts), or a checkpoint of CLEFT's second stage, which needs --labels",
     )
     classify.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP)
-    classify.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: %(default)s")
+    classify.add_argument("--labels-file", type=Path, metavar="FILE", help="the labels, one a line, in place of --labels")
+    classify.add_argument("--top", type=count, metavar="K", help="only the K best labels of each image")
+    shown = classify.add_mutually_exclusive_group()
+    shown.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: %(default)s")
+    shown.add_argument(
+        "--out", type=Path, metavar="FILE", help="a .csv, .jsonl or .parquet file that gets image, label, probability"
+    )
+    classify.add_argument("--strict", action="store_true", help="exit code 2, and nothing written, if an image is broken")
+    classify.add_argument("--batch-size", type=count, default=32, metavar="N", help="images at once (default: %(default)s)")
+    classify.add_argument(
+        "--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16 is faster on accelerators"
+    )
 
     embed = verb(
         "embed",
@@ -85,14 +96,15 @@ def add_models(verbs: Any) -> None:
 
 
 def _classify(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.cli.output import write_table
+    from biomedclip_jax.cli.output import check_out, ranked, write_classified, write_table
     from biomedclip_jax.data.images.search import find_all_images
     from biomedclip_jax.data.unread_texts import say_unread
     from biomedclip_jax.pretrained import from_pretrained
     from biomedclip_jax.prompts.learned import load_prompts
     from biomedclip_jax.prompts.templates import check_labels, label_sentences
+    from biomedclip_jax.support.terminal import progress_bar
 
-    labels, template, file = arguments.labels, arguments.template, arguments.prompts
+    labels, template, file = _labels(arguments), arguments.template, arguments.prompts
     # complain about words before the model is loaded
     if file is None:
         if labels is None:
@@ -104,20 +116,47 @@ def _classify(arguments: argparse.Namespace) -> None:
         raise UserError(f"--prompts {file}: no such file; expected learned prompts (.safetensors)")
     elif labels is not None:
         check_labels(labels)
+    if arguments.out is not None:
+        check_out(arguments.out)
     images = find_all_images(arguments.images)
-    clip = from_pretrained(arguments.model, adapter=arguments.adapter)
+    clip = from_pretrained(arguments.model, adapter=arguments.adapter, dtype=arguments.dtype)
     learned = None if file is None else load_prompts(file, clip)
+    classifier = clip.classifier(labels, template, prompts=learned)
     bad: dict[int, UserError] = {}
-    probabilities = clip.classify(images, labels, template, prompts=learned, on_error=bad.__setitem__)
+    with progress_bar(len(images), "image", show=len(images) > arguments.batch_size) as bar:
+        embeddings = clip.encode_images(images, arguments.batch_size, bar.update, bad.__setitem__)
     if len(bad) == len(images):
         raise UserError(str(bad[0]) if len(bad) == 1 else f"none of the {len(bad)} images can be read; the first: {bad[0]}")
+    if bad and arguments.strict:
+        raise UserError(f"{len(bad)} of {len(images)} images cannot be read; the first: {next(iter(bad.values()))}")
     for error in bad.values():
         print(f"skipped: {error}", file=sys.stderr)
     if learned is None:
         say_unread("labels", clip.unread_texts(label_sentences(labels, template)))
     images = [path for position, path in enumerate(images) if position not in bad]
-    shown = learned.classes if learned is not None and labels is None else arguments.labels
-    write_table(sys.stdout, images, shown, probabilities, arguments.format)
+    shown = learned.classes if learned is not None and labels is None else labels
+    assert shown is not None
+    found = ranked(shown, classifier(embeddings), arguments.top)
+    if arguments.out is None:
+        write_table(sys.stdout, images, found, arguments.format)
+    else:
+        write_classified(arguments.out, images, found)
+        left_out = f", {len(bad)} left out" if bad else ""
+        print(f"{arguments.out}: {len(images)} images{left_out}")
+
+
+def _labels(arguments: argparse.Namespace) -> list[str] | None:
+    """The labels of --labels or of --labels-file; None where neither is given."""
+    file: Path | None = arguments.labels_file
+    if file is None:
+        return arguments.labels
+    if arguments.labels is not None:
+        raise UserError(f"--labels and --labels-file {file}: give one of the two")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--labels-file {file}: not readable as UTF-8 text ({error}); expected one label a line") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _embed(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """What `biomedclip classify` prints (a table to read, CSV or JSON to work with) and what `embed` puts into its file."""
 
 import csv
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -13,31 +14,80 @@ from biomedclip_jax.data.embeddings_file import write_embeddings
 from biomedclip_jax.data.images.search import find_all_images
 from biomedclip_jax.data.unread_texts import say_unread
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.files import write_file
 from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.support.terminal import progress_bar
 
+Ranked = Sequence[Sequence[tuple[str, float]]]  # for each image its labels with their probabilities, the best first
 
-def write_table(out: TextIO, images: Sequence[Path], labels: Sequence[str], probabilities: np.ndarray, format: str) -> None:
-    """Write the probabilities [images, labels] of `classify`, the best label first.
+_OUT = (".csv", ".jsonl", ".parquet")
+
+
+def ranked(labels: Sequence[str], probabilities: np.ndarray, top: int | None = None) -> Ranked:
+    """The labels of each row of `probabilities` [images, labels], the best first; the best `top` of them."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :top].tolist()
+    return [[(labels[int(j)], float(row[j])) for j in own] for row, own in zip(probabilities, best, strict=True)]
+
+
+def write_table(out: TextIO, images: Sequence[Path], found: Ranked, format: str) -> None:
+    """Write what `classify` found.
 
     format: "table", "csv" (image, label, probability) or "json" (a list, one object an image).
     """
-    ranked = [[(labels[j], float(row[j])) for j in np.argsort(-row, kind="stable")] for row in probabilities]
     if format == "json":
-        rows = [{"image": str(path), "probabilities": dict(found)} for path, found in zip(images, ranked, strict=True)]
+        rows = [{"image": str(path), "probabilities": dict(own)} for path, own in zip(images, found, strict=True)]
         json.dump(rows, out, indent=2)
         out.write("\n")
     elif format == "csv":
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["image", "label", "probability"])
-        for path, found in zip(images, ranked, strict=True):
-            writer.writerows([str(path), label, f"{p:.6f}"] for label, p in found)
+        _write_csv(out, images, found)
     else:
-        width = max(map(len, labels))
-        for path, found in zip(images, ranked, strict=True):
+        width = max(len(label) for own in found for label, _ in own)
+        for path, own in zip(images, found, strict=True):
             out.write(f"{path}\n")
-            for label, p in found:
+            for label, p in own:
                 out.write(f"  {label:{width}s}  {p:7.2%}  {'█' * round(30 * p)}\n")
+
+
+def check_out(path: Path) -> None:
+    """UserError for a name that says no kind of table, and for Parquet without the package that writes it."""
+    if path.suffix not in _OUT:
+        raise UserError(f"--out {path}: expected a name that ends in {', '.join(_OUT)}")
+    if path.is_dir():
+        raise UserError(f"--out {path}: is a folder; expected a file")
+    if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UserError(f"--out {path}: writing Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'")
+
+
+def write_classified(path: Path, images: Sequence[Path], found: Ranked) -> None:
+    """Write what `classify` found into a file, whole or not at all: a row for each image and label."""
+    rows = [
+        {"image": str(image), "label": label, "probability": p}
+        for image, own in zip(images, found, strict=True)
+        for label, p in own
+    ]
+
+    def write(partial: Path) -> None:
+        if path.suffix == ".parquet":
+            import pyarrow
+            from pyarrow import parquet
+
+            columns = {name: [row[name] for row in rows] for name in ("image", "label", "probability")}
+            parquet.write_table(pyarrow.table(columns), partial)
+        elif path.suffix == ".jsonl":
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            partial.write_text("".join(lines), encoding="utf-8")
+        else:
+            with partial.open("w", encoding="utf-8", newline="") as file:
+                _write_csv(file, images, found)
+
+    write_file(path, write)
+
+
+def _write_csv(out: TextIO, images: Sequence[Path], found: Ranked) -> None:
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["image", "label", "probability"])
+    for path, own in zip(images, found, strict=True):
+        writer.writerows([str(path), label, f"{p:.6f}"] for label, p in own)
 
 
 def embed_images(load: Callable[[], Pretrained], sources: Sequence[str], out: Path, batch_size: int) -> None:

@@ -12,7 +12,7 @@ _FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, 
 `biomedclip train CONFIG --help` lists them, with what each does, its value, type and default."""
 _BENCH_FLAGS = (
     *("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--images"),
-    *("--against", "--eager", "--json", "--debug"),
+    *("--against", "--eager", "--json", "--profile", "--debug"),
 )
 _PLAN_FLAGS = ("--topology", "--stage", "--pairs", "--json", "--debug")
 
@@ -25,14 +25,20 @@ def add_train(verbs: Any) -> None:
         _train,
         "Train a model, or go on with an interrupted run.",
         "biomedclip train configs/quickstart.py --workdir runs/x --optimizer.learning-rate 1e-4 --stages.0.batch-size 64",
-        usage="biomedclip train CONFIG [--workdir DIR] [--max-steps N] [--FIELD VALUE ...]",
+        usage="biomedclip train CONFIG [--workdir DIR] [--max-steps N] [--profile STEPS] [--FIELD VALUE ...]",
         add_help=False,
         allow_abbrev=False,  # or a field might be taken for the beginning of --workdir
     )
     train.add_argument("-h", "--help", nargs=0, action=_TrainHelp, help="show this; after CONFIG, its fields as well")
     train.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
-    train.add_argument("--workdir", type=Path, help="the run folder (default: runs/NAME-OF-THE-CONFIG)")
+    train.add_argument("--workdir", help="the run folder, on a disk (default: runs/NAME-OF-THE-CONFIG)")
     train.add_argument("--max-steps", type=count, metavar="N", help="stop, with a checkpoint, after N updates in total")
+    train.add_argument(
+        "--profile",
+        type=count,
+        metavar="STEPS",
+        help="trace so many updates for xprof, into the run folder's profile/",
+    )
     train.add_argument_group("fields of the config", _FIELDS_HELP)
 
 
@@ -54,16 +60,21 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.help:
         print(f"{arguments.help}\nfields of {arguments.config}:\n{describe(config)}")
         return
-    config = override(config, arguments.overrides, other_flags=("--workdir", "--max-steps", "--debug"))
+    if arguments.workdir and "://" in arguments.workdir:  # as a path it would be a folder of that name, here
+        raise UserError(
+            f"--workdir {arguments.workdir}: a run folder must be on a disk or a file system that can rename folders; "
+            "train in such a folder and copy it there afterwards"
+        )
+    config = override(config, arguments.overrides, other_flags=("--workdir", "--max-steps", "--profile", "--debug"))
     from biomedclip_jax.train.multihost import hosts
 
     hosts.start()
     from biomedclip_jax.train.main import RESULTS, train  # JAX, which a mistake above need not wait for
     from biomedclip_jax.train.multihost.hosts import is_first
 
-    workdir = arguments.workdir or Path("runs") / config.name
+    workdir = Path(arguments.workdir or Path("runs") / config.name)
     done = (workdir / RESULTS).is_file()
-    results = train(config, workdir, arguments.max_steps)
+    results = train(config, workdir, arguments.max_steps, arguments.profile)
     if results is None or not is_first():
         return
     print(f"{workdir}: {'this run is done already' if done else 'done'}")
@@ -148,6 +159,7 @@ def add_bench(verbs: Any) -> None:
     bench.add_argument("--against", choices=["open_clip"], help="the same work in PyTorch, in turns; on one device")
     bench.add_argument("--eager", action="store_true", help="open_clip without torch.compile")
     bench.add_argument("--json", type=Path, metavar="FILE", help="gets every time, and what is printed")
+    bench.add_argument("--profile", type=count, metavar="STEPS", help="trace so many calls for xprof first, into ./profile")
     bench.add_argument_group("fields of the config", _FIELDS_HELP.replace("after CONFIG, by", "as well, by"))
 
 
@@ -177,8 +189,10 @@ def _bench(arguments: argparse.Namespace) -> None:
 
         if what != ["loader"]:
             raise UserError(f"--what {' '.join(what)}: expected the loader alone, because nothing else must run meanwhile")
+        if arguments.profile is not None:
+            raise UserError("--profile: expected --what step, forward or loss; the loader has no device work to trace")
         task = Task(config, (), lengths=arguments.lengths)
         bench_loader(task, arguments.images, against=against, turns=arguments.turns or 3, json_file=arguments.json)
         return
-    task = Task(config, tuple(what), arguments.steps, arguments.lengths, not arguments.eager)
+    task = Task(config, tuple(what), arguments.steps, arguments.lengths, not arguments.eager, profile=arguments.profile)
     bench(task, against=against, turns=arguments.turns, json_file=arguments.json)

@@ -55,8 +55,8 @@ class DataConfig:
     """Source of the pairs that a run is judged on and never trained on; of several captions of an image the first counts.
     None: the run is not evaluated."""
     tokenizer: str = "hf-hub:microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
-    """Tokenizer of the captions: a folder with its files, or hf-hub:org/name. The demonstrations have their own,
-    demo:quickstart and, for causal language models, demo:causal."""
+    """Tokenizer of the captions: a folder with its files, a model folder, a run folder, or hf-hub:org/name. The
+    demonstrations have their own, demo:quickstart and, for causal language models, demo:causal."""
     image_column: str = "image"
     """Column of a table, or feature of a TFDS data set, with the images. Paths are relative to the table."""
     caption_column: str = "caption"

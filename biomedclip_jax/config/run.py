@@ -67,12 +67,14 @@ class TrainConfig:
     sharding: ShardingConfig = operational(ShardingConfig())
     """How parameters are divided among devices."""
     image_init: str | None = None
-    """Pretrained weights that the image tower starts from: a folder, a file or hf-hub:org/name. None: random ones."""
+    """Pretrained weights that the image tower starts from: a folder, a file, a model whose tower it is (a model folder, a
+    run folder) or hf-hub:org/name. None: random ones."""
     text_init: str | None = None
-    """Pretrained weights that the text tower starts from: a folder, a file or hf-hub:org/name. None: random ones."""
+    """Pretrained weights that the text tower starts from: a folder, a file, a model whose tower it is (a model folder, a
+    run folder) or hf-hub:org/name. None: random ones."""
     model_init: str | None = None
-    """Pretrained model, both towers with their heads, that the run starts from: a model folder or hf-hub:org/name. None: the
-    towers start from image_init and text_init."""
+    """Pretrained model, both towers with their heads, that the run starts from: a model folder, a run folder or
+    hf-hub:org/name. None: the towers start from image_init and text_init."""
     interpolate: float = 1.0
     """Share, 0 to 1, of the trained weights in the exported model; the rest are the starting weights (WiSE-FT). 1 exports
     what was trained."""

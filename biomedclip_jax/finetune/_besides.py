@@ -18,7 +18,10 @@ from biomedclip_jax.finetune.request import Request
 
 @dataclass(frozen=True)
 class Keep:
-    """What a model must not become worse on. choice: rows that the mixture is chosen by. judged: rows that the result is judged on."""
+    """What a model must not become worse on.
+
+    choice: rows that the mixture is chosen by. judged: rows that the result is judged on.
+    """
 
     name: str
     choice: JudgedData
@@ -47,8 +50,9 @@ def replay(request: Request, parts: Parts, keep: Keep | None, out: Path) -> int:
     """The number of pairs that are replayed, without pictures that something is judged by; their table is written."""
     if request.replay is None:
         return 0
-    rows = _other_rows(request.replay, out, needed=True)
-    assert rows is not None
+    rows = _other_rows(request.replay, out)
+    if rows is None:
+        return 0
     judged = [*parts.validation, *parts.held_out, *(keep.choice.rows if keep else ()), *(keep.judged.rows if keep else ())]
     rows = _without(f"--replay {request.replay}", rows, judged, "held-out data or the forgetting check")
     write_rows(rows, out / "data" / "replay.jsonl")
@@ -72,19 +76,21 @@ def _digest(path: str) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _other_rows(source: str, out: Path, needed: bool = False) -> list[Row] | None:
-    """The rows of data besides the user's own; None, with a line, where the demo can't be made and isn't needed."""
+def _other_rows(source: str, out: Path) -> list[Row] | None:
+    """The rows of data besides the user's own; None, with a line, where these are the demo's and can't be made."""
     where = source
     if source.startswith(PREFIX):
         try:
             make_demo_of(source, out / "demo")
         except UserError as error:
-            if needed or source != Request.keep:
+            if source not in (Request.keep, Request.replay):
                 raise
-            print(f"no forgetting check: {error}; or name data that the model must keep with --keep")
+            what, flag = ("replay", "--replay") if source == Request.replay else ("forgetting check", "--keep")
+            print(f"no {what}: {error}; or name data of your own with {flag}")
             return None
         where = demo_path(source, out / "demo")
-    found = read_own(where, Columns(), out / "images" / ("replay" if needed else "keep"))
+    digest = hashlib.sha256(source.encode()).hexdigest()[:8]  # the pictures of two tars have the same names
+    found = read_own(where, Columns(), out / "images" / digest)
     if found.rejects:
         print(f"{source}: {len(found.rejects)} rows were left out{first_reject(found.rejects)}")
     return found.rows

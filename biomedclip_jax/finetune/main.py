@@ -71,7 +71,7 @@ def finetune(request: Request, out: Path) -> dict[str, Any]:
 
 
 def _finetune(request: Request, out: Path) -> dict[str, Any]:
-    began = time.monotonic()
+    began, asked = time.monotonic(), request
     model = load(request.model)
     check_fits(request, model)
     export_format(model.config, model.preprocess)
@@ -79,6 +79,8 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     print("\n".join(parts.lines))
     keep = kept(request, parts, out)
     replayed = replay(request, parts, keep, out)
+    if not replayed:
+        request = dataclasses.replace(request, replay=None)
     for part in (TRAIN, VALIDATION, HELD_OUT):
         write_rows(parts.rows(part), out / "data" / f"{part}.jsonl")
     if parts.rejects:
@@ -93,7 +95,7 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     before = compare(request, held_out, keep.judged if keep else None, None, out)  # what the end needs fails here
 
     config, size = _with_microbatch(request, model, source, parts, replayed, out)
-    write_text(out / REQUEST, json.dumps(dataclasses.asdict(request), indent=2) + "\n")
+    write_text(out / REQUEST, json.dumps(dataclasses.asdict(asked), indent=2) + "\n")
     rate, tried_rates = _rate(request, config, size, out)
     optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
     config = dataclasses.replace(config, optimizer=optimizer)

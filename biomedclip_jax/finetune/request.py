@@ -8,6 +8,7 @@ from biomedclip_jax.config.checks import check, check_choices, check_positive
 from biomedclip_jax.data.own_rows import Columns
 
 Method = Literal["lora", "full", "locked-image", "probe"]
+DEMO_TRAIN, DEMO_HELD_OUT = "demo:quickstart:train", "demo:quickstart:held_out"
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -26,9 +27,9 @@ class Request:
     text tower and the projections; probe: the projections alone. The temperature is trained with each."""
     columns: Columns = Columns()
     """Names of columns."""
-    keep: str | None = "demo:quickstart:held_out"
+    keep: str | None = DEMO_HELD_OUT
     """Data that the model must not become worse on (forgetting check). None: no such check."""
-    replay: str | None = None
+    replay: str | None = DEMO_TRAIN
     """Pairs that are trained on besides, so that what they show is not forgotten. None: no such pairs."""
     replay_share: float = 0.25
     """Share of the training pairs that are drawn from `replay`."""

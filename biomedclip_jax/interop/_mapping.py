@@ -5,6 +5,7 @@ trip is bit-equal.
 """
 
 import fnmatch
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._state_dict import say
+
+_MOST = math.log(100)  # of CLIP's logit_scale
 
 Form = Literal["same", "linear", "patch", "conv", "point", "channels", "batch1", "batch2"]
 
@@ -107,6 +111,11 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+def held(tensors: Mapping[str, np.ndarray]) -> str:
+    """What a file holds, for an error message: how many tensors, and the names of some."""
+    return f"the file holds {len(tensors)}: {_some(tensors)}" if tensors else "the file holds none"
+
+
 def to_params(
     tensors: Mapping[str, np.ndarray],
     entries: Iterable[Entry],
@@ -125,8 +134,6 @@ def to_params(
     entries = list(entries)
     report = Report(used=[name for entry in entries for row in entry.names for name in row])
     missing = set(report.used) - tensors.keys()
-    if missing:
-        raise UserError(f"{source}: {len(missing)} tensors are missing: {_some(missing)}; the config asks for them")
     unknown = []
     for name in tensors.keys() - set(report.used):
         reason = next((why for pattern, why in ignore.items() if fnmatch.fnmatchcase(name, pattern)), None)
@@ -134,11 +141,16 @@ def to_params(
             unknown.append(name)
         else:
             report.ignored[name] = reason
+    if missing:
+        there = f"{len(unknown)} in the file are not known: {_some(unknown)}" if unknown else held(tensors)
+        raise UserError(f"{source}: {len(missing)} tensors are missing: {_some(missing)}; the config asks for them; {there}")
     if unknown:
         raise UserError(f"{source}: {len(unknown)} unknown tensors: {_some(unknown)}; the config does not ask for them")
     wanted = flatten_dict(shapes, sep="/")
     leaves = {entry.path: _gather(tensors, entry, wanted[entry.path], source) for entry in entries}
     assert leaves.keys() == wanted.keys(), f"entries and model disagree: {leaves.keys() ^ wanted.keys()}"
+    if "logit_scale" in leaves:
+        leaves["logit_scale"] = _logarithm(leaves["logit_scale"], source)
     return unflatten_dict(leaves, sep="/"), report
 
 
@@ -150,6 +162,8 @@ def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, wanted: Any, source
         for position, name in enumerate(names):
             part = row[..., position * width : (position + 1) * width] if row.ndim else row
             tensor = tensors[name]
+            if tensor.dtype.kind in "iubc":
+                raise UserError(f"{source}: {name} is of {tensor.dtype}; expected fractions: the file may be quantised")
             value = _ours(tensor, entry.form) if tensor.size != 1 else tensor.reshape(part.shape)
             value = np.asarray(value, np.float32)
             if value.shape != part.shape:
@@ -162,6 +176,24 @@ def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, wanted: Any, source
     if wanted.sharding is None:
         return jax.numpy.asarray(array)
     return jax.make_array_from_callback(array.shape, wanted.sharding, array.__getitem__)
+
+
+def _logarithm(logit_scale: jax.Array, source: object) -> jax.Array:
+    """The logarithm of the temperature, which a model keeps: a file may hold the scale itself.
+
+    CLIP's is at most ln 100 = 4.6052. Models without that limit (SigLIP) go a little beyond, so up to 6, a scale of 403,
+    is taken for a logarithm; from there to 1,000 for the scale itself, as e to the power of 6 or more is no temperature.
+    """
+    value = float(logit_scale)
+    if value <= _MOST + 0.01:  # rounded in half precision
+        return logit_scale
+    if value < 6:
+        say(f"{source}: logit_scale = {value:.4g}, read as a logarithm: the scale is {math.exp(value):.4g}, above CLIP's 100")
+        return logit_scale
+    if value > 1000:
+        raise UserError(f"{source}: logit_scale = {value:.6g}; expected the logarithm of a scale, at most ln 100 = 4.6052")
+    say(f"{source}: logit_scale = {value:.4g} is taken for the scale itself; its logarithm is {math.log(value):.4f}")
+    return jax.numpy.log(logit_scale)
 
 
 def from_params(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str, np.ndarray]:

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.baselines.biovil import reader as biovil
 from biomedclip_jax.interop.baselines.medclip import reader as medclip
 from biomedclip_jax.interop.baselines.openai_clip import reader as openai_clip
@@ -45,7 +46,7 @@ from biomedclip_jax.interop.formats.open_clip.folder import read_open_clip
 from biomedclip_jax.interop.formats.peft.folders import is_peft, with_peft
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import bert_tokenizer, clip_tokenizer
-from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, TensorFile, find_weights, read_weights
+from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, TensorFile, find_weights
 
 UNFINISHED_RUN = "a run that is not finished"
 
@@ -75,7 +76,7 @@ class _Contents:
 
     @functools.cached_property
     def tensors(self) -> TensorFile:
-        return read_weights(self.path if self.path.is_file() else find_weights(self.path))
+        return read_unwrapped(self.path if self.path.is_file() else find_weights(self.path))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Image: ViTs of timm (the paper's ImageNet), DINOv2s of timm, of transformers and
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
+from biomedclip_jax.interop.formats.huggingface.clip import is_clip
 from biomedclip_jax.interop.formats.huggingface.mapping import (
     BERT_IGNORED,
     bert_entries,
@@ -36,7 +38,7 @@ from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
 from biomedclip_jax.interop.formats.open_clip.timm import timm_config
 from biomedclip_jax.interop.model import Model, Params
 from biomedclip_jax.interop.model_files import local_folder
-from biomedclip_jax.interop.tensor_files import find_weights, read_weights
+from biomedclip_jax.interop.tensor_files import find_weights
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.vit import resize_positions
 
@@ -64,6 +66,43 @@ def _weights(source: str) -> Path:
     return Path(source) if Path(source).is_file() else find_weights(_folder(source))
 
 
+def holds_model(source: str) -> bool:
+    """Whether a source is a whole model (a model folder, a run, an adapter of one) and not the weights of a tower."""
+    folder = local_folder(source, weights=False)
+    marks = ("open_clip_config.json", "biomedclip_config.json", "biomedclip_adapter.json", "metrics.jsonl")
+    whole = any((folder / mark).is_file() for mark in marks) or (folder / "checkpoints").is_dir()
+    pair = all((folder / part / "config.json").is_file() for part in ("vision", "text"))
+    return folder.is_dir() and (whole or pair or is_clip(folder))
+
+
+def _tower_of(model: Model, name: str, config: Any, free: tuple[str, ...], source: str) -> Params:
+    """A tower of a whole model. UserError, with the differing fields, if `config` asks for another one."""
+    if getattr(model.adaptation, name) is not None:
+        raise UserError(f"{source}: has an adapter beside the weights of its {name} tower; give a model without")
+    found = getattr(model.config, name)
+    if type(found) is not type(config):
+        kinds = [type(each).__name__.removesuffix("Config") for each in (found, config)]
+        raise UserError(f"{source}: its {name} tower is a {kinds[0]}; expected a {kinds[1]}, as the config's is")
+    check_equal(found, config, free, source)
+    return dict(model.params[name])
+
+
+def starting_image_tower(source: str, config: ViTConfig, load: Callable[[str], Model]) -> Params:
+    """Parameters of the image tower, as of `image_tower`, or from a whole model, which `load` reads."""
+    if not holds_model(source):
+        return image_tower(source, config)
+    tower = _tower_of(load(source), "image", config, ("image_size",), source)
+    grid = config.image_size // config.patch_size
+    return tower | {"position": resize_positions(tower["position"], config.prefix_positions, grid)}
+
+
+def starting_text_tower(source: str, config: TextConfig, load: Callable[[str], Model], like: Mapping[str, Any]) -> Params:
+    """Parameters of the text tower, as of `text_tower`, or from a whole model, which `load` reads."""
+    if holds_model(source):
+        return _tower_of(load(source), "text", config, _FREE[type(config)], source)
+    return text_tower(source, config, like)
+
+
 def image_tower(source: str, config: ViTConfig) -> Params:
     """Parameters of the image tower from a folder or file in the layout of timm, DINOv2 or transformers' DINOv2.
 
@@ -71,7 +110,7 @@ def image_tower(source: str, config: ViTConfig) -> Params:
     config.json beside the weights tells.
     """
     path = _weights(source)
-    tensors = read_weights(path)
+    tensors = read_unwrapped(path)
     ignored = {pattern: "ImageNet's classifier" for pattern in ("head.*", "head_dist.*", "pre_logits.*")} | dinov2.IGNORED
     name = next((name for name in ("pos_embed", "embeddings.position_embeddings") if name in tensors), None)
     if name is None:
@@ -127,7 +166,7 @@ def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None =
             "text_init: expected a BERT, GPT-2 or LLaMA as text tower; CLIP's own comes with a whole model (model_init)"
         )
     path = _weights(source)
-    tensors = read_weights(path)
+    tensors = read_unwrapped(path, usual=("bert.", "transformer.", "model."))
     leaves = flatten_dict({"text": abstract_model(CLIPConfig(text=config))[1]["text"]}, sep="/")
     shapes = unflatten_dict({path: (like or {}).get(path, leaf) for path, leaf in leaves.items()}, sep="/")
     if isinstance(config, BertConfig):

@@ -1,6 +1,7 @@
 """Tensors on disk by name: safetensors, and PyTorch's `.bin` and `.pt`, as numpy arrays."""
 
 import json
+import re
 import stat
 import warnings
 import zipfile
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.interop._state_dict import state_dict_in
 
 WEIGHT_FILES = (
     "open_clip_model.safetensors",
@@ -21,6 +23,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 _INDEX = ".index.json"
+_POINTER = b"version https://git-lfs"
+_SAFETENSORS_KINDS = ("F32", "F16", "BF16", "F64", "I64", "I32", "I16", "I8", "U8", "U16", "U32", "U64", "BOOL")
 
 
 class TensorFile(Mapping[str, np.ndarray]):
@@ -41,6 +45,7 @@ class SafetensorsFile(TensorFile):
         from safetensors import SafetensorError, safe_open
 
         try:
+            self._path = path
             self._file = safe_open(path, framework="numpy")
             self._names = dict.fromkeys(self._file.keys())
         except (SafetensorError, OSError) as error:
@@ -49,6 +54,12 @@ class SafetensorsFile(TensorFile):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._names:
             raise KeyError(name)
+        kind = self._file.get_slice(name).get_dtype()
+        if kind not in _SAFETENSORS_KINDS:
+            raise UserError(
+                f"{self._path}: {name} has the number type {kind}, which is not supported; supported: "
+                f"{', '.join(_SAFETENSORS_KINDS[:4])}: write the file again in one of these"
+            )
         return self._file.get_tensor(name)
 
     def __contains__(self, name: object) -> bool:
@@ -66,7 +77,7 @@ class SafetensorsFile(TensorFile):
 
 
 class TorchFile(TensorFile):
-    """A PyTorch checkpoint: a state dict, or one under "state_dict" with "module." before names; or a TorchScript archive.
+    """A PyTorch checkpoint: a state dict, or one beside epoch and optimizer (`_state_dict.py`); or a TorchScript archive.
 
     A file of one bare tensor has it under the name "tensor". Needs torch. Only tensors and NumPy's numbers are unpickled
     (`weights_only`), so a hostile file cannot run code; TorchScript archives hold no Python.
@@ -83,15 +94,20 @@ class TorchFile(TensorFile):
         try:
             state = self._load(torch, path)
         except Exception as error:  # torch raises a dozen kinds here; each means the same to the user
+            objects = re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))
+            if objects:
+                raise UserError(
+                    f"{path}: holds Python objects ({objects[1]}), which are not unpickled, as they could run code; save "
+                    "model.state_dict() in their place"
+                ) from error
             reason = first_line(error)[:200]
             raise UserError(f"{path}: not a readable PyTorch weights file ({reason}); fetch it again") from error
-        if isinstance(state, Mapping) and "state_dict" in state:
-            state = state["state_dict"]
         if isinstance(state, torch.Tensor):
             state = {"tensor": state}
         if not isinstance(state, Mapping):
             raise UserError(f"{path}: expected a state dict (names to tensors), found {type(state).__name__}")
-        self._tensors = {name.removeprefix("module."): t for name, t in state.items() if isinstance(t, torch.Tensor)}
+        self._path = path
+        self._tensors = state_dict_in(state, path, lambda x: isinstance(x, torch.Tensor))
 
     @staticmethod
     def _load(torch, path: Path):
@@ -107,7 +123,13 @@ class TorchFile(TensorFile):
 
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = self._tensors[name].detach()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        try:
+            return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        except (RuntimeError, TypeError) as error:  # quantised, sparse, or on no device
+            raise UserError(
+                f"{self._path}: {name} has the number type {tensor.dtype}, which is not supported ({first_line(error)[:80]}); "
+                "write the file again in float32"
+            ) from error
 
     def __contains__(self, name: object) -> bool:
         return name in self._tensors
@@ -219,11 +241,17 @@ def find_weights(folder: Path) -> Path:
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
-    raise UserError(f"{folder}: no weights here; expected one of {', '.join(WEIGHT_FILES)}")
+    others = sorted(path.name for path in folder.glob("*") if path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt"))
+    here = f" ({', '.join(others[:5])} here: rename what is meant)" if others else ""
+    raise UserError(f"{folder}: no weights here; expected one of {', '.join(WEIGHT_FILES)}{here}")
 
 
 def read_weights(path: Path) -> TensorFile:
     """Open a weight file by its suffix; tensors are read on demand."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise UserError(f"{path}: a pointer of Git LFS in place of the weights; fetch them with `git lfs pull`")
     if path.name.endswith(_INDEX):
         return ShardedFile(path)
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)

@@ -33,7 +33,8 @@ class Results:
     the zero_shot_images that have a label. chance: the accuracy of the best constant answer. template_accuracy: that of
     the sentence in the config, where it is another than by default or prompts started from it;
     learned_prompt_accuracy: that of the prompts which the run has learned. exported_step: updates done in the weights of
-    the model folder, 0 for the start. seconds: of the run, all parts together.
+    the model folder, 0 for the start. held_out_data: a hash of what the held-out pairs are, wherever they lie. seconds:
+    of the run, all parts together.
     """
 
     held_out_pairs: int | None = None
@@ -51,6 +52,7 @@ class Results:
     template_accuracy: float | None = None
     learned_prompt_accuracy: float | None = None
     exported_step: int | None = None
+    held_out_data: str | None = dataclasses.field(default=None, compare=False)
     seconds: float | None = None
 
     def record(self) -> dict[str, int | float | list[str]]:

@@ -31,6 +31,7 @@ from biomedclip_jax.train.flops import flops_per_pair
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
 from biomedclip_jax.train.optimizer import learning_rate, samples_before, stage_steps
+from biomedclip_jax.train.profile import FOLDER, Profile
 from biomedclip_jax.train.state import at_image_size, new_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 from biomedclip_jax.train.text_buckets import Buckets, caption_lengths, plan_buckets, token_share
@@ -67,8 +68,8 @@ class Run:
     also by an error, waits until all is written and ends every thread that the run has started.
     """
 
-    def __init__(self, config: TrainConfig, workdir: Path, inputs: Inputs, stop: StopListener):
-        """Starts nothing yet. stop: asked between steps."""
+    def __init__(self, config: TrainConfig, workdir: Path, inputs: Inputs, stop: StopListener, profile: int | None = None):
+        """Starts nothing yet. stop: asked between steps. profile: how many updates are traced."""
         loader = inputs.loader
         self.config = config
         self.workdir = workdir
@@ -76,6 +77,7 @@ class Run:
         self.held_out = inputs.held_out
         self.data = inputs.identity
         self.stop = stop
+        self.profile = Profile(profile, workdir / FOLDER)
         self.start = time.perf_counter()
         self.mesh = make_mesh(fsdp=config.sharding.fsdp)
         self.steps = stage_steps(config.stages, len(loader.pairs))
@@ -102,6 +104,7 @@ class Run:
             self.seconds_before = metrics.lines[-1].seconds if metrics.lines else 0.0
             progress = Progress(self.total, self.step, show=is_first())
             self.progress = opened.enter_context(contextlib.closing(progress))
+            opened.callback(self.profile.close)
             self._opened = opened.pop_all()
         return self
 
@@ -195,7 +198,7 @@ class Run:
         batches = loader.batches(position, stage.batch_size, until - self.step, jax.process_index(), jax.process_count())
         self.watchdog.busy(f"compiling stage {number}")
         with contextlib.closing(batches):  # ends the loader's workers, also after an error
-            return self._updates(_StageWork(number, update, clock.timed(batches), clock), until)
+            return self._updates(_StageWork(number, self.profile.around(update, self.step), clock.timed(batches), clock), until)
 
     def _updates(self, work: _StageWork, until: int) -> bool:
         """The loop: each turn is one update of the state. False if a signal ended it before step `until`."""
@@ -292,10 +295,9 @@ class Run:
         assert self.held_out is not None
         self.watchdog.busy("evaluating")
         scores = self.held_out.evaluate(self.state, number, self.watchdog.busy)
-        samples = self._samples(self.step)
-        self.metrics.write(
-            HeldOutLine(step=self.step, stage=number, samples_seen=samples, scores=scores, seconds=self._seconds())
-        )
+        seen, seconds, table = self._samples(self.step), self._seconds(), self.checkpoints.table
+        line = HeldOutLine(step=self.step, stage=number, samples_seen=seen, scores=scores, seconds=seconds, table=table)
+        self.metrics.write(line)
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         self.progress.say(f"step {self.step}/{self.total}  held out: {shown}")
         # a loss that is no number would be the best one for ever

@@ -101,19 +101,28 @@ class StepLine:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOutLine:
-    """A line of `metrics.jsonl` about an evaluation on the held-out pairs; scores: see `HeldOut.evaluate`."""
+    """A line of `metrics.jsonl` about an evaluation on the held-out pairs; scores: see `HeldOut.evaluate`.
+
+    table: how often the held-out pairs had been changed since the run began; not in the line where they never were.
+    """
 
     step: int
     stage: int
     samples_seen: int
     scores: dict[str, float]
     seconds: float
+    table: int = 0
 
     def record(self) -> dict[str, Any]:
         """The keys and values of the line; those of the scores begin with "held_out_"."""
         scores = {_HELD_OUT + name: value for name, value in self.scores.items()}
         position = {"step": self.step, "stage": self.stage, "samples_seen": self.samples_seen}
-        return position | scores | {"seconds": self.seconds}
+        return position | scores | {"seconds": self.seconds} | ({"table": self.table} if self.table else {})
+
+
+def of_table(lines: Sequence["Line"], table: int) -> list["Line"]:
+    """The lines about updates, and about evaluations on these held-out pairs: losses of others are not compared."""
+    return [line for line in lines if not isinstance(line, HeldOutLine) or line.table == table]
 
 
 Line = StepLine | HeldOutLine

@@ -50,6 +50,11 @@ def data_identity(pairs: Pairs, held_out: Pairs | None, tokenizer: Tokenizer) ->
     return DataIdentity(pairs.identities(), () if held_out is None else held_out.identities(), tokens)
 
 
+def pairs_mark(pairs: Pairs) -> str:
+    """A short hash of what some pairs are, wherever they lie."""
+    return digest(json.dumps(identity.record()).encode() for identity in pairs.identities())
+
+
 def check_hosts(config: TrainConfig, data: DataIdentity, pairs: Pairs, held_out: Pairs | None, seconds: float) -> None:
     """UserError in every process, one line that says who differs and in what, unless all have one config and one data.
 

@@ -9,7 +9,8 @@ import jax
 from biomedclip_jax.config import UNADAPTED, TrainConfig, from_json
 from biomedclip_jax.data.demo.sources import demo_path
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.interop.formats.adapter_folder import Adapter
+from biomedclip_jax.interop.formats.adapter_folder import CONFIG_FILE as ADAPTER
+from biomedclip_jax.interop.formats.adapter_folder import Adapter, read_adapter
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models.adapters import CONTEXT
@@ -28,8 +29,28 @@ def in_workdir(path: str, workdir: Path) -> str:
 
 
 def tokenizer_folder(config: TrainConfig, workdir: Path) -> Path:
-    """The folder of the run's tokenizer; from a hub address it is fetched first."""
-    return local_folder(in_workdir(config.data.tokenizer, workdir), weights=False)
+    """The folder, or the one file, of the run's tokenizer; from a hub address it is fetched first.
+
+    data.tokenizer may name what other commands take for a model: a run, a model folder, a pair of towers, an adapter.
+    UserError if there is no such folder.
+    """
+    source = in_workdir(config.data.tokenizer, workdir)
+    folder = local_folder(source, weights=False)
+    if not folder.exists():
+        raise UserError(
+            f"data.tokenizer {source}: no such folder; expected a tokenizer's folder, a model folder, a run folder or "
+            "hf-hub:org/name"
+        )
+    return _tokenizer_in(folder)
+
+
+def _tokenizer_in(folder: Path) -> Path:
+    if (folder / ADAPTER).is_file():
+        return _tokenizer_in(local_folder(read_adapter(folder).tokenizer, weights=False))
+    if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
+        return _tokenizer_in(folder / "model") if (folder / "model").is_dir() else tokenizer_folder(read_config(folder), folder)
+    pair = all((folder / part / "config.json").is_file() for part in ("vision", "text"))
+    return folder / "text" if pair else folder
 
 
 def model_of(state: TrainState, config: TrainConfig, workdir: Path, image_size: int) -> Model:
@@ -53,7 +74,8 @@ def adapter_of(state: TrainState, config: TrainConfig, workdir: Path, image_size
         return None
     preprocess = dataclasses.replace(config.preprocess, image_size=image_size)
     learned, base = learned_params(state, config, optimizer_for(config))
-    tokenizer = _lasting(in_workdir(config.data.tokenizer, workdir))
+    source = config.data.tokenizer  # what is not on a hub, as it can be found from any working directory
+    tokenizer = source if source.startswith("hf-hub:") else str(tokenizer_folder(config, workdir).resolve())
     begun_from = {beginning: _lasting(source) for beginning, source in sources(config).items()}
     learned.pop(CONTEXT, None)  # is in a file of its own
     model = config.model_at(image_size)

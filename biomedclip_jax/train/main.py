@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 import jax
 
 from biomedclip_jax.config import BertConfig, DataConfig, Mix, TrainConfig, check_stage
+from biomedclip_jax.config.changes import changes
 from biomedclip_jax.data.demo.sources import make_demo_of
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import classes_in
@@ -22,21 +24,24 @@ from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
 from biomedclip_jax.interop.model_files import check_cleaning
 from biomedclip_jax.interop.write import export_format, write_model
+from biomedclip_jax.pretrained import from_pretrained
+from biomedclip_jax.prompts.learned import load_prompts
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
-from biomedclip_jax.train._final_evaluation import Results, evaluate
+from biomedclip_jax.train._final_evaluation import PROMPTS, Results, evaluate
 from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held_out_pairs
 from biomedclip_jax.train._loop import Run
-from biomedclip_jax.train._metrics import HeldOutLine, Rejects
+from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
 from biomedclip_jax.train._prompt_stage import learned_prompts
 from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready
-from biomedclip_jax.train._same_data import check_hosts, data_identity
+from biomedclip_jax.train._same_data import check_hosts, data_identity, pairs_mark
+from biomedclip_jax.train._start import Asked, announce
 from biomedclip_jax.train._writers import check_writers
-from biomedclip_jax.train.export import adapter_of, in_workdir, model_of, tokenizer_folder
+from biomedclip_jax.train.export import adapter_of, in_workdir, model_of, read_config, tokenizer_folder
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener
-from biomedclip_jax.train.state import optimizer_for, parameter_count, trained_groups
+from biomedclip_jax.train.state import optimizer_for
 
 _EVALUATION_SECONDS = 24 * 3600  # the first process alone evaluates at the end: the others wait so long
 
@@ -58,24 +63,24 @@ class _Data:
     classes: tuple[str, ...]
 
 
-def train(config: TrainConfig, workdir: Path, max_steps: int | None = None) -> Results | None:
+def train(config: TrainConfig, workdir: Path, max_steps: int | None = None, profile: int | None = None) -> Results | None:
     """Run, or go on with, the training that `config` describes, in the run folder `workdir`.
 
     Stops after `max_steps` updates in total where that is given. Returns the results when the run is finished, else
     None. The same call goes on where an interrupted run stopped. With several processes (`hosts.start`) each makes
     the same call, and the first one writes. UserError for input that cannot work, before anything is computed;
-    `Terminated` after SIGTERM.
+    `Terminated` after SIGTERM. profile: how many updates are traced for xprof, see `profile.Profile`.
     """
     # from the first moment: a signal while the data is read is heeded at the first step
     with _told_to_others(), StopListener() as stop:
         enable_compilation_cache()
         check_owner(config, workdir)
         if (workdir / RESULTS).is_file():
-            return read_results(workdir)
+            return _finished(config, workdir)
         _check(config)
         with alone_in(workdir):
             check_owner(config, workdir)  # again: another run may have begun here since
-            return _train(config, workdir, max_steps, stop)
+            return _train(config, workdir, max_steps, stop, profile)
 
 
 @contextlib.contextmanager
@@ -88,12 +93,14 @@ def _told_to_others() -> Iterator[None]:
         raise
 
 
-def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener) -> Results | None:
+def _train(
+    config: TrainConfig, workdir: Path, max_steps: int | None, stop: StopListener, profile: int | None
+) -> Results | None:
     start = time.perf_counter()
     data = _open_data(config, workdir)
-    _announce(config, data)
+    announce(Asked(config, data.pairs, data.held_out, data.tokenizer))
     inputs = _open_folder(config, workdir, data)
-    with Run(config, workdir, inputs, stop) as run:
+    with Run(config, workdir, inputs, stop, profile) as run:
         claim(config, workdir)
         outcome = run.train(max_steps)
         step = run.take_up_exported() if outcome == "finished" else run.step
@@ -105,6 +112,51 @@ def _train(config: TrainConfig, workdir: Path, max_steps: int | None, stop: Stop
         return None
     _export(run, data, step, start)
     return read_results(workdir)
+
+
+def _finished(config: TrainConfig, workdir: Path) -> Results:
+    """The results of a finished run; where it is asked for other held-out pairs than it was judged on, those on them.
+
+    UserError for changes that the model of a finished run cannot follow.
+    """
+    results, stored = read_results(workdir), read_config(workdir)
+    if handed_over := [change for change in changes(config, stored) if change.path in ("export", "interpolate", "patience")]:
+        raise UserError(
+            f"{workdir}: this run is finished, and its model/ was made otherwise ({', '.join(map(str, handed_over))}); "
+            "choose another --workdir"
+        )
+    others = [change for change in changes(config, stored) if change.path in ("data.held_out", "data.template")]
+    try:
+        pairs = held_out_pairs(config, workdir)
+    except UserError:
+        if others:
+            raise
+        return results  # of data that may be gone since
+    if pairs is None:
+        if others:
+            say(f"{workdir}: the figures are those on {stored.data.held_out}, which this run was judged on")
+        return results
+    known = results.held_out_data is not None or not others
+    same = known and results.held_out_data in (None, pairs_mark(pairs)) and config.data.template == stored.data.template
+    if same and not others:
+        return results
+    with alone_in(workdir):
+        if is_first() and not same:
+            say(f"{workdir}: judged again, on {config.data.held_out}; its weights stay those of step {results.exported_step}")
+            lines = MetricsFile(workdir / "metrics.jsonl", sys.maxsize, write=False).lines
+            prompts = workdir / PROMPTS
+            learned = load_prompts(prompts, from_pretrained(workdir / "model")) if prompts.is_file() else None
+            found = evaluate(config, workdir, pairs, of_table(lines, -1), learned)
+            _write_results(workdir, found, pairs, results.exported_step, results.seconds)
+        claim(config, workdir)
+        hosts.barrier("the results", _EVALUATION_SECONDS)
+    return read_results(workdir)
+
+
+def _write_results(workdir: Path, found: Results, pairs: Pairs | None, step: int | None, seconds: float | None) -> None:
+    mark = None if pairs is None else pairs_mark(pairs)
+    found = dataclasses.replace(found, exported_step=step, held_out_data=mark, seconds=seconds)
+    write_text(workdir / RESULTS, json.dumps(found.record(), indent=2) + "\n")
 
 
 def read_results(workdir: Path) -> Results:
@@ -162,20 +214,6 @@ def _source(source: str | Mix, workdir: Path) -> str | Mix:
     return tuple((in_workdir(part, workdir), weight) for part, weight in source)
 
 
-def _announce(config: TrainConfig, data: _Data) -> None:
-    """Say what is trained, on how many pairs and on which devices."""
-    trained = trained_groups(config)
-    total, learning = parameter_count(config.model, adaptation=config.adaptation), sum(trained.values())
-    say(
-        f"{config.name}: {len(data.pairs)} pairs ({len(data.pairs.rejects)} rejected), {total:,} parameters"
-        f"{'' if total == learning else f', of which {learning:,} are trained'}, "
-        f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-        f"{'' if jax.process_count() == 1 else f' in {jax.process_count()} processes'}"
-    )
-    if total != learning:
-        say("trained: " + ", ".join(f"{name} {count:,}" for name, count in trained.items()))
-
-
 def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> Inputs:
     """The list of rejects begun; what feeds the run, and what evaluates it. UserError where a host sees other data."""
     identity = data_identity(data.pairs, data.held_out, data.tokenizer)
@@ -190,7 +228,8 @@ def _open_folder(config: TrainConfig, workdir: Path, data: _Data) -> Inputs:
 
 
 def _say_what_is_exported(run: Run, step: int) -> None:
-    losses = {line.step: line.scores["loss"] for line in run.metrics.lines if isinstance(line, HeldOutLine)}
+    lines = of_table(run.metrics.lines, run.checkpoints.table)
+    losses = {line.step: line.scores["loss"] for line in lines if isinstance(line, HeldOutLine)}
     moments = {0: "at the start", step: f"after step {step}", run.step: "at the end"}
     shown = ", ".join(f"{losses[each]:.3f} {when}" for each, when in moments.items() if each in losses)
     if losses and step == 0:
@@ -214,8 +253,8 @@ def _export(run: Run, data: _Data, step: int, start: float) -> None:
             write_adapter(adapter, workdir / "adapter", replace=True)
         form = export_format(trained.config, trained.preprocess, trained.adaptation)
         write_model(trained, workdir / "model", form, replace=True)
-        results = evaluate(config, workdir, data.held_out, run.metrics.lines, learned)
+        lines = of_table(run.metrics.lines, run.checkpoints.table)
+        results = evaluate(config, workdir, data.held_out, lines, learned)
         seconds = run.seconds_before + time.perf_counter() - start
-        results = dataclasses.replace(results, exported_step=step, seconds=round(seconds, 1))
-        write_text(workdir / RESULTS, json.dumps(results.record(), indent=2) + "\n")
+        _write_results(workdir, results, data.held_out, step, round(seconds, 1))
     hosts.barrier("the results", _EVALUATION_SECONDS)

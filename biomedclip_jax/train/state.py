@@ -13,12 +13,11 @@ from jax.sharding import Mesh
 
 from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, TrainConfig
 from biomedclip_jax.interop import initial
-from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.fingerprint import fingerprint
-from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models import abstract_model, init_params
 from biomedclip_jax.models.adapters import is_adapter, merged
 from biomedclip_jax.models.vit import resize_positions
+from biomedclip_jax.pretrained import load
 from biomedclip_jax.sharding import placed, replicated, state_shardings
 from biomedclip_jax.train._frozen import made_again, stored
 from biomedclip_jax.train.optimizer import Flat, Optimizer, make_optimizer
@@ -76,9 +75,7 @@ def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) 
     model = config.model_at(image_size)
     # first: what does not fit is said before anything is compiled
     if config.model_init is not None:
-        given = flatten_dict(
-            initial.whole_model(read_model(local_folder(config.model_init)), config.model_init, model), sep="/"
-        )
+        given = flatten_dict(initial.whole_model(load(config.model_init), config.model_init, model), sep="/")
     else:
         given = flatten_dict(_pretrained_towers(config, model, like), sep="/")
     wanted: Flat = flatten_dict(like, sep="/")
@@ -97,9 +94,9 @@ def starting_params(config: TrainConfig, image_size: int, like: dict[str, Any]) 
 def _pretrained_towers(config: TrainConfig, model: CLIPConfig, like: dict[str, Any]) -> dict[str, Any]:
     towers = {}
     if config.image_init is not None:
-        towers["image"] = initial.image_tower(config.image_init, model.vit)
+        towers["image"] = initial.starting_image_tower(config.image_init, model.vit, load)
     if config.text_init is not None:
-        towers["text"] = initial.text_tower(config.text_init, model.text, flatten_dict(like, sep="/"))
+        towers["text"] = initial.starting_text_tower(config.text_init, model.text, load, flatten_dict(like, sep="/"))
     return towers
 
 

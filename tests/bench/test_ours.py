@@ -1,13 +1,14 @@
 """Our side runs the step that a training run makes, on the emulated devices."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from helpers.tiny_bench import CONFIG
 
-from biomedclip_jax.bench.ours import build, build_step, text_buckets
+from biomedclip_jax.bench.ours import build, build_step, text_buckets, trace
 from biomedclip_jax.bench.task import Task, exact_biomedclip, task_config
 from biomedclip_jax.config import Adaptation, Classification, Stage
 from biomedclip_jax.errors import UserError
@@ -73,3 +74,14 @@ def test_a_stage_of_labels_is_refused() -> None:
     )
     with pytest.raises(UserError, match="--stage 0: learns of labels"):
         task_config(config, 0)
+
+
+def test_calls_are_traced_after_two_that_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made: list[int] = []
+    trace({"step": lambda: made.append(int(jax.numpy.ones(3).sum()))}, 2)
+    assert len(made) == 4
+    (file,) = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(file)).planes
+    events = [event for plane in planes for line in plane.lines for event in line.events if event.name == "step"]
+    assert [int(dict(event.stats)["step_num"]) for event in events] == [0, 1]

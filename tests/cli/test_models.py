@@ -1,5 +1,6 @@
 """`classify`, `embed` and `convert` with what was learned besides: prompts and adapters."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -162,3 +163,71 @@ def test_an_adapter_as_peft_has_it(model: Path, adapter: Path, image: Path, tmp_
         assert run(capsys, model, *words, "--adapter", place) == ours != plain
     said = failure(capsys, "convert", model, tmp_path / "other", "--format", "peft")
     assert "biomedclip_adapter.json" in said and not (tmp_path / "other").exists()
+
+
+# --- many images ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for name, value in (("a", 30), ("c", 200)):
+        Image.linear_gradient("L").point([min(255, i + value) for i in range(256)]).save(folder / f"{name}.png")
+    (folder / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_broken_image_costs_its_own_rows_and_the_file_has_all_others(
+    ending: str, model: Path, clip: bc.Pretrained, archive: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    out, labels = tmp_path / f"found.{ending}", ["brain", "lung", "cells"]
+    (tmp_path / "labels.txt").write_text("brain\n\nlung\ncells\n")
+    words = [
+        "classify",
+        str(model),
+        str(archive),
+        "--labels-file",
+        str(tmp_path / "labels.txt"),
+        "--out",
+        str(out),
+        "--top",
+        "2",
+    ]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert "skipped" in said.err and "b.png" in said.err and "2 images, 1 left out" in said.out
+    if ending == "csv":
+        rows = list(csv.DictReader(out.read_text().splitlines()))
+    elif ending == "jsonl":
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+    else:
+        rows = pytest.importorskip("pyarrow.parquet").read_table(out).to_pylist()
+    shares = clip.classify([archive / "a.png", archive / "c.png"], labels)
+    expected = [
+        (str(archive / f"{name}.png"), labels[j], row[j])
+        for name, row in zip("ac", shares, strict=True)
+        for j in np.argsort(-row)[:2]
+    ]
+    assert [(row["image"], row["label"]) for row in rows] == [each[:2] for each in expected]
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], [each[2] for each in expected], atol=1e-6)
+
+
+def test_strict_ends_with_2_and_writes_nothing(model: Path, archive: Path, tmp_path: Path, capsys: Captured) -> None:
+    words = ("classify", model, archive, "--labels", "brain", "lung", "--strict")
+    said = failure(capsys, *words, "--out", tmp_path / "found.csv")
+    assert "1 of 3 images cannot be read" in said and "b.png" in said and not (tmp_path / "found.csv").exists()
+    failure(capsys, *words)
+
+
+def test_files_and_labels_that_cannot_be_are_refused_before_the_model_is_read(
+    archive: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    words = ("classify", "no-model", archive)
+    labels = ("--labels", "brain", "lung")
+    assert "ends in .csv, .jsonl, .parquet" in failure(capsys, *words, *labels, "--out", tmp_path / "found.txt")
+    assert "not readable as UTF-8" in failure(capsys, *words, "--labels-file", tmp_path / "none.txt")
+    (tmp_path / "labels.txt").write_text("brain\n")
+    assert "give one of the two" in failure(capsys, *words, *labels, "--labels-file", tmp_path / "labels.txt")
+    assert "1 given" in failure(capsys, *words, "--labels-file", tmp_path / "labels.txt")

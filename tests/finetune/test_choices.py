@@ -25,7 +25,7 @@ from biomedclip_jax.train.optimizer import chosen as trained_paths
 
 
 def request(**changes: object) -> Request:
-    return dataclasses.replace(Request(model="m", data="d"), **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(Request(model="m", data="d", replay=None), **changes)  # type: ignore[arg-type]
 
 
 MODEL = Model(tiny.MODEL, PreprocessConfig(image_size=16), {}, Path("words"))

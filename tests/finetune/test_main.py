@@ -53,7 +53,8 @@ def make_table(folder: Path, rows: int, seed: int, wrong: bool = False) -> str:
 
 
 def ask(model: Path, data: str, **more: Any) -> Request:
-    given: dict[str, Any] = {"keep": None, "batch_size": 16, "microbatch": 16, "rate": 3e-3, "epochs": 10.0, "method": "full"}
+    given: dict[str, Any] = {"keep": None, "replay": None, "method": "full", "rate": 3e-3}
+    given |= {"batch_size": 16, "microbatch": 16, "epochs": 10.0}
     return Request(model=str(model), data=data, **(given | more))
 
 

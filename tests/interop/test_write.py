@@ -192,6 +192,28 @@ def test_a_folder_may_be_moved(folder: Path, tmp_path: Path) -> None:
     assert named["hf_model_name"] == named["hf_tokenizer_name"] == str(tmp_path / "again"), "what is gone is not named again"
 
 
+def test_a_folder_that_was_moved_says_how_open_clip_reads_it(folder: Path, tmp_path: Path) -> None:
+    """The code in its README is run as it stands there, with the new place; the folder of before is gone."""
+    import torch
+
+    load_open_clip()
+    model = read_model(folder)
+    write_model(dataclasses.replace(model, text_model=""), tmp_path / "written")
+    shutil.rmtree(folder)
+    moved = tmp_path / "given" / "away"
+    moved.parent.mkdir()
+    shutil.move(tmp_path / "written", moved)
+    code = (moved / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {}
+    exec(code.replace('"FOLDER"', repr(str(moved))), names)
+    assert same_params(read_model(moved), model)
+    tokens = names["tokenizer"](["chest ray"])
+    with torch.no_grad():
+        theirs = names["model"].encode_text(tokens, normalize=True).numpy()
+    ours = nnx.merge(abstract_model(model.config)[0], model.params).encode_text(tokens.numpy().astype(np.int32))
+    assert np.abs(np.asarray(ours) - theirs).max() <= 1e-5
+
+
 def test_format_that_does_not_exist(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'onnx'"):
         write_model(read_model(folder), tmp_path / "out", "onnx")  # type: ignore[arg-type]

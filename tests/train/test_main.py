@@ -60,7 +60,7 @@ def test_what_a_run_leaves(data: Path, finished: Finished) -> None:
     rates = [f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
     rates += ["zero_shot_accuracy", "chance"]
     says = ["classes", "zero_shot_images", "zero_shot_prompts"]
-    assert list(found) == ["held_out_pairs", *rates, *says, "exported_step", "seconds"]
+    assert list(found) == ["held_out_pairs", *rates, *says, "exported_step", "held_out_data", "seconds"]
     assert found["zero_shot_images"] == 8 and found["zero_shot_prompts"] == ["a photo of {}", "{} presented in image"]
     assert all(0 <= found[name] <= 1 for name in rates) and found["chance"] == 0.5
     for picture in ("loss_curve.png", "retrieval_gallery.png"):

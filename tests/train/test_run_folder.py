@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from helpers.tiny_run import config, final_state, make_data, read_lines
 
+from biomedclip_jax.cli import main
 from biomedclip_jax.config import OptimizerConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train import _loop as run_module
 from biomedclip_jax.train import main as loop
+from biomedclip_jax.train._held_out import HeldOut
 from biomedclip_jax.train._run_folder import has_begun
 from biomedclip_jax.train.export import read_config
 
@@ -123,3 +125,96 @@ def test_a_start_that_failed_does_not_stand_in_the_way(data: Path, tmp_path: Pat
     assert [line["step"] for line in lines] == [0, 1, 2, 2] and read_config(tmp_path) == corrected
     with pytest.raises(UserError, match=r"\(optimizer\.learning_rate = 0\.001, there 0\.0001\)"):
         loop.train(dataclasses.replace(corrected, optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=1)), tmp_path)
+
+
+def test_what_the_end_needs_is_looked_at_first(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out images and the disk; nothing is left behind."""
+    run = one_stage(data, evaluate_every=2)
+    table = tmp_path / "one.csv"
+    table.write_text(f"image,caption,label\n{data}/24.png,an image,brain\n{data}/broken.png,an image,brain\n")
+    with pytest.raises(UserError, match=r"one\.csv: only one held-out pair can be used, whose loss is the same"):
+        loop.train(with_data(run, held_out=str(table)), tmp_path / "run")
+    table.write_text(f"image,caption,label\n{data}/broken.png,an image,brain\n{data}/broken.png,another,brain\n")
+    with pytest.raises(UserError, match=r"one\.csv: none of the 2 held-out images can be read; mend these files \(the first: "):
+        loop.train(with_data(one_stage(data), held_out=str(table)), tmp_path / "run")
+    full = shutil.disk_usage(tmp_path)._replace(free=500_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(UserError, match=r"run: 0 MB are free, and a checkpoint and the model folder need [12] MB; make room"):
+        loop.train(run, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# --- other held-out pairs ---------------------------------------------------------------------------------------------
+
+
+class Losses:
+    """Held-out losses by updates done, in place of real ones."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *losses: float):
+        monkeypatch.setattr(HeldOut, "evaluate", lambda _, state, *rest: {"loss": losses[int(state.step)]})
+
+
+@pytest.mark.parametrize("way", ["another file", "the same file"])
+def test_losses_of_other_held_out_pairs_are_not_compared(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    """However low they were: the best is one of the evaluations on the pairs that the run ends with."""
+    own = copied(data, tmp_path / "data")
+    run = one_stage(own, evaluate_every=1, patience=3, keep_checkpoints=1)
+    Losses(monkeypatch, 0.5, 0.1, 3, 2, 2.5)
+    loop.train(run, tmp_path / "run", max_steps=2)
+    lines = (own / "held_out.csv").read_text().splitlines(keepends=True)
+    other = own / ("other.csv" if way == "another file" else "held_out.csv")
+    other.write_text("".join(lines[:-1]))
+    capsys.readouterr()
+    results = loop.train(with_data(run, held_out=str(other)), tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "data.held_out: other pairs than before, so the lowest loss until now (0.100) is not compared" in said
+    assert results is not None and results.exported_step == 3 and results.held_out_pairs == 7
+    assert "after step 3 of 4 (held-out loss 2.000 after step 3, 2.500 at the end)" in said, "not that of the start"
+    lines = [line for line in read_lines(tmp_path / "run" / "metrics.jsonl") if "held_out_loss" in line]
+    assert [(line["step"], line.get("table")) for line in lines] == [(0, None), (1, None), (2, None), (3, 1), (4, 1)]
+
+
+def test_a_finished_run_is_judged_on_the_pairs_that_it_is_asked_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = copied(data, tmp_path / "data")
+    run = one_stage(own)
+    first = loop.train(run, tmp_path / "run")
+    assert first is not None and first.held_out_pairs == 8
+    monkeypatch.setattr(run_module, "make_step", None)  # whoever trains fails
+    model = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "model").rglob("*")}
+    lines = (own / "held_out.csv").read_text().splitlines(keepends=True)
+    (own / "few.csv").write_text("".join(lines[:6]))
+    few = with_data(run, held_out=str(own / "few.csv"))
+    capsys.readouterr()
+    again = loop.train(few, tmp_path / "run")
+    assert again is not None and again.held_out_pairs == 5 and again.exported_step == first.exported_step
+    assert "judged again, on " in capsys.readouterr().out and read_config(tmp_path / "run") == few
+    (own / "few.csv").write_text("".join(lines[:5]))  # the same name
+    other = loop.train(few, tmp_path / "run")
+    assert other is not None and other.held_out_pairs == 4
+    capsys.readouterr()
+    assert loop.train(few, tmp_path / "run") == other and "judged again" not in capsys.readouterr().out
+    shutil.move(own / "few.csv", own / "moved.csv")
+    assert loop.train(with_data(run, held_out=str(own / "moved.csv")), tmp_path / "run") == other
+    shutil.move(own / "moved.csv", own / "gone.csv")
+    assert loop.train(with_data(run, held_out=str(own / "moved.csv")), tmp_path / "run") == other, "the data may be gone"
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "model").rglob("*")} == model
+    with pytest.raises(UserError, match=r"finished, and its model/ was made otherwise \(export = 'last', there 'best'\)"):
+        loop.train(dataclasses.replace(run, export="last"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/run", "gs://bucket/run"])
+def test_a_folder_behind_an_address_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
+) -> None:
+    """As a path it would be a folder of that name, here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.py").write_text(
+        "from pathlib import Path\nfrom helpers import tiny_run\n" + f"config = tiny_run.config(Path({str(data)!r}))\n"
+    )
+    assert main(["train", "config.py", "--workdir", address]) == 2
+    assert f"--workdir {address}: a run folder must be on a disk" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["config.py"]

@@ -113,16 +113,20 @@ def read_adapted(folder: Path, read_model: Callable[[Path], Model]) -> Model:
     read_model: `detect.read_model`, which reads the base.
     """
     adapter = read_adapter(folder)
+
+    def load(source: str) -> Model:
+        return read_model(local_folder(source))
+
     leaves: Flat = {}
     text_model, report = "", Report()
     for beginning, source in adapter.sources.items():
         if not beginning:
-            whole = read_model(local_folder(source))
+            whole = load(source)
             leaves, text_model, report = flatten_dict(whole.params, sep="/"), whole.text_model, whole.report
         elif beginning == "image/":
-            leaves |= flatten_dict({"image": initial.image_tower(source, adapter.config.vit)}, sep="/")
+            leaves |= flatten_dict({"image": initial.starting_image_tower(source, adapter.config.vit, load)}, sep="/")
         else:
-            leaves |= flatten_dict({"text": initial.text_tower(source, adapter.config.text)}, sep="/")
+            leaves |= flatten_dict({"text": initial.starting_text_tower(source, adapter.config.text, load, {})}, sep="/")
     tokenizer = local_folder(adapter.tokenizer, weights=False)
     return _joined(leaves, adapter, tokenizer, text_model, report, ", ".join(adapter.sources.values()) or folder)
 

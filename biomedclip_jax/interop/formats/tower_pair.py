@@ -38,6 +38,7 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, from_params, one, stacked, to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.formats import _preprocessor as preprocessor
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
@@ -147,7 +148,7 @@ def read_towers(folder: Path) -> Model:
     files = {part: find_weights(folder / part) for part in _TOWERS} | {"heads": folder / HEADS}
     if adaptation != UNADAPTED:
         files["adapters"] = folder / ADAPTERS
-    tensors = Parts({part: read_weights(file) for part, file in files.items()})
+    tensors = Parts({part: (read_unwrapped if part in _TOWERS else read_weights)(file) for part, file in files.items()})
     ignored = dict.fromkeys(_zeros(config.vit), "no parameter of this tower, but transformers asks for it")
     ignored["*.pooler.*"] = "pooler: this model reads the last hidden state"
     ignored |= {f"text.{pattern}": why for pattern, why in causal.IGNORED.items()}
@@ -203,7 +204,7 @@ def _pair_entries(config: CLIPConfig) -> list[Entry]:
 def read_pair(folder: Path) -> Model:
     """ViT and BERT in such a folder. UserError names what is missing, unknown, misshapen or not finite."""
     content = huggingface.read_json(folder / open_clip.CONFIG_FILE)
-    files = {part: read_weights(find_weights(folder / part)) for part in _TOWERS}
+    files = {part: read_unwrapped(find_weights(folder / part)) for part in _TOWERS}
     named_as_open_clip = Parts({"text": Parts({"transformer": files["text"]})})
     config, preprocess = open_clip.read_config(content, named_as_open_clip, folder / "text")
     tensors = Parts(files | {"heads": read_weights(folder / HEADS)})

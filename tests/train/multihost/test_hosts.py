@@ -205,3 +205,31 @@ def test_stop_listener_hears_and_puts_back() -> None:
     thread.start()
     thread.join()
     assert heard == [(False, before[0])]
+
+
+def test_who_waits_says_for_whom_and_one_speaks_for_all() -> None:
+    """At a barrier and at the start, again and again; and nobody waits for one that has left."""
+    program = (
+        "import sys, time\n"
+        "from biomedclip_jax.train.multihost import _rendezvous, hosts\n"
+        "_rendezvous.SAY_SECONDS = hosts.SAY_SECONDS = 1\n"
+        "import os; number = int(os.environ['JAX_PROCESS_ID'])\n"
+        "if number == 2: time.sleep(6)\n"
+        "hosts.start(60, heartbeat_seconds=10)\n"
+        "if number == 0: time.sleep(6)\n"
+        "hosts.barrier('the checkpoint', 60)\n"
+        "if number == 1: hosts.because('a.csv: no such file'); hosts.leave(2)\n"
+        "try: hosts.barrier('the results', 60)\n"
+        "except hosts.LostHost as error: print(error, file=sys.stderr); hosts.leave(error.code)\n"
+    )
+    begin = time.monotonic()
+    with Processes(["-c", program], 3) as run:
+        ended = run.ends(seconds=50)
+    assert [process.code for process in ended] == [2, 2, 2], ended
+    assert time.monotonic() - begin < 50
+    first, second, third = (process.output for process in ended)
+    assert first.count(f"process 0 ({HERE}) waits: not all 3 processes have arrived; missing: 2") >= 2
+    assert second.count(f"process 1 ({HERE}) waits at the checkpoint for process 0 ({HERE})") >= 2
+    assert "waits at the checkpoint" not in first + third, "one speaks for all"
+    for other in (first, third):
+        assert f"process 1 ({HERE}) left with exit code 2: a.csv: no such file; so process" in other

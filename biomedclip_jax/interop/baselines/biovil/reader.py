@@ -27,11 +27,12 @@ import jax.numpy as jnp
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, norm, one, to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.baselines.biovil._towers import BioViLImageConfig, CxrBertConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, convolution, resnet_entries, torchvision_config
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, bert_entries
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.tensor_files import Parts, find_weights, read_weights
+from biomedclip_jax.interop.tensor_files import Parts, find_weights
 from biomedclip_jax.models import abstract_model
 
 IMAGE_FILES = ("biovil_image_resnet50_proj_size_128.pt", "biovil_t_image_model_proj_size_128.pt")
@@ -62,7 +63,7 @@ def read_biovil(folder: Path) -> Model:
     """BioViL or BioViL-T from its folder. UserError names what is missing, unknown or misshapen."""
     image_file = find_image_file(folder)
     assert image_file is not None, f"{folder}: no folder of BioViL"
-    tensors = Parts({"image": read_weights(image_file), "text": read_weights(find_weights(folder))})
+    tensors = Parts({"image": read_unwrapped(image_file), "text": read_unwrapped(find_weights(folder), ("bert.",))})
     temporal = _NO_EARLIER in tensors
     preprocess = preprocess_config(temporal)
     head = f"{_TEXT_HEAD}dense_to_output.weight"

@@ -30,12 +30,13 @@ from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig, Preproc
 from biomedclip_jax.config.checks import check
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked, to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.baselines.medclip._swin import SwinConfig
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries, torchvision_config
 from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, bert_entries
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.tensor_files import TensorFile, find_weights, read_weights
+from biomedclip_jax.interop.tensor_files import TensorFile, find_weights
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.bert import Bert, mean_of_tokens
 
@@ -93,7 +94,7 @@ def is_medclip(tensors: TensorFile) -> bool:
 def read_medclip(folder: Path) -> Model:
     """MedCLIP from its folder. UserError names what is missing, unknown or misshapen."""
     path = find_weights(folder)
-    tensors = read_weights(path)
+    tensors = read_unwrapped(path)
     if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
         raise UserError(f"{folder}: MedCLIP without its tokenizer; put vocab.txt of {_BERT} (Hugging Face hub) here")
     text = bert_config(tensors, _TEXT, folder, _BERT)

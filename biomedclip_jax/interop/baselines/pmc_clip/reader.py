@@ -29,10 +29,11 @@ from jax import Array
 from biomedclip_jax.config import BertConfig, CLIPConfig, ComputeConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, one, to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, clip_resnet_config, resnet_entries
 from biomedclip_jax.interop.formats.huggingface.mapping import BERT_IGNORED, bert_config, bert_entries
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.tensor_files import Parts, TensorFile, read_weights
+from biomedclip_jax.interop.tensor_files import Parts, TensorFile
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.bert import Bert
 
@@ -111,7 +112,7 @@ def read_three_files(image_file: Path, tokenizer: Path) -> Model:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name}; expected it beside {image_file.name}, as PMC-CLIP was released")
     files = {"image": image_file, "text": folder / TEXT_FILE, "projection": folder / PROJECTION_FILE}
-    tensors = Parts({part: read_weights(file) for part, file in files.items()})
+    tensors = Parts({part: read_unwrapped(file) for part, file in files.items()})
     return _read(tensors, ("image.", "text.", "projection.tensor"), {}, folder, folder, tokenizer, notebook=True)
 
 

@@ -44,6 +44,7 @@ class LightningFile(TorchFile):
     def __init__(self, path: Path):
         with _stand_ins(path):
             super().__init__(path)
+            self._tensors = {name.removeprefix("module."): tensor for name, tensor in self._tensors.items()}
             import torch
 
             whole = self._load(torch, path)  # mapped: this reads no tensor

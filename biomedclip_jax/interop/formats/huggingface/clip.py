@@ -12,12 +12,13 @@ from typing import Any
 from biomedclip_jax.config import CLIPConfig, ClipTextConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, from_params, norm, one, to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.formats import _preprocessor as preprocessor
 from biomedclip_jax.interop.formats.huggingface._fields import CLIP, CLIP_TEXT, CLIP_VISION
 from biomedclip_jax.interop.formats.huggingface.mapping import ACTIVATION_NAMES, activation, located, read_json, write_json
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import copy_tokenizer
-from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors
+from biomedclip_jax.interop.tensor_files import find_weights, write_safetensors
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.support.fields import Fields, number, shown
 
@@ -37,7 +38,7 @@ def read_clip(folder: Path) -> Model:
     config = read_clip_config(folder)
     preprocess = preprocessor.read_preprocessor(folder, config.image.image_size)
     path = find_weights(folder)
-    params, report = to_params(read_weights(path), clip_entries(config), abstract_model(config)[1], _IGNORED, path)
+    params, report = to_params(read_unwrapped(path), clip_entries(config), abstract_model(config)[1], _IGNORED, path)
     return Model(config, preprocess, params, folder, report)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from biomedclip_jax.config import BertConfig, ViTConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop._mapping import Entry, dense, norm, one
+from biomedclip_jax.interop._mapping import Entry, dense, held, norm, one
 from biomedclip_jax.interop.formats.huggingface._fields import BERT, CXR_BERT
 from biomedclip_jax.interop.tensor_files import TensorFile
 from biomedclip_jax.support.fields import choice, number, shown
@@ -72,7 +72,7 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
     def matrix(part: str) -> tuple[int, ...]:
         weight = f"{prefix}{part}.weight"
         if weight not in tensors:
-            raise UserError(f"{folder}: no tensor {weight}; expected a BERT text model ({name})")
+            raise UserError(f"{folder}: no tensor {weight}; expected a BERT text model ({name}); {held(tensors)}")
         if len(tensors.shape(weight)) != 2:
             raise UserError(f"{folder}: {weight} has shape {tensors.shape(weight)}, expected two axes")
         return tensors.shape(weight)

@@ -15,6 +15,7 @@ import numpy as np
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ViTConfig
 from biomedclip_jax.interop._mapping import from_params, to_params
+from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
 from biomedclip_jax.interop.formats.open_clip import mapping
 from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE, read_config
@@ -22,15 +23,39 @@ from biomedclip_jax.interop.formats.open_clip.timm import timm_name
 from biomedclip_jax.interop.formats.open_clip.write_config import write_config
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files, tokenizer_options
-from biomedclip_jax.interop.tensor_files import find_weights, read_weights, write_safetensors, write_torch
+from biomedclip_jax.interop.tensor_files import find_weights, write_safetensors, write_torch
 from biomedclip_jax.models import abstract_model
+
+# open_clip builds BERT from a hub name or a folder, and takes a relative one from where it was started
+_MOVING = """# After this folder was moved
+
+biomedclip_jax reads it wherever it is. open_clip builds the text tower from the folder that two fields of
+`open_clip_config.json` name, `hf_model_name` and `hf_tokenizer_name` under `model_cfg`, `text_cfg`: a folder of the
+machine on which this was written. Give both the name of this folder, by hand or with this:
+
+```python
+import json
+from pathlib import Path
+
+import open_clip
+
+folder = Path("FOLDER").resolve()  # where it is now
+path = folder / "open_clip_config.json"
+content = json.loads(path.read_text())
+content["model_cfg"]["text_cfg"] |= {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder)}
+path.write_text(json.dumps(content, indent=2))
+
+model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False).eval()
+tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
+```
+"""
 
 
 def read_open_clip(folder: Path) -> Model:
     """The model in an open_clip folder. UserError names what is missing, unknown, misshapen or not finite."""
     described = huggingface.read_json(folder / CONFIG_FILE)
     path = find_weights(folder)
-    tensors = read_weights(path)
+    tensors = read_unwrapped(path)
     config, preprocess = read_config(described, tensors, folder)
     custom_text = "text.token_embedding.weight" in tensors
     prefix = "text." if custom_text or isinstance(config.text, BertConfig) else ""
@@ -50,6 +75,8 @@ def write_open_clip(model: Model, folder: Path, destination: Path, *, pickle: bo
     huggingface.write_json(folder / CONFIG_FILE, described(model, destination))
     if isinstance(config.text, BertConfig):
         huggingface.write_json(folder / "config.json", huggingface.bert_config_json(config.text))
+        if Path(_text_model(model, destination)).is_absolute():
+            (folder / "README.md").write_text(_MOVING, encoding="utf-8")
     copy_tokenizer(model, folder)
     prefix = "text." if model.custom_text or isinstance(config.text, BertConfig) else ""
     timm = timm_name(config.image) is not None
@@ -61,15 +88,19 @@ def write_open_clip(model: Model, folder: Path, destination: Path, *, pickle: bo
     return list(tensors)
 
 
+def _text_model(model: Model, text_folder: Path) -> str:
+    """What open_clip is to build BERT from: the hub name or folder as it was, or `text_folder` where that is gone."""
+    name = model.text_model
+    gone = not name or (Path(name).is_absolute() and not (Path(name) / "config.json").is_file())
+    return str(text_folder.resolve()) if isinstance(model.config.text, BertConfig) and gone else name
+
+
 def described(model: Model, text_folder: Path) -> dict[str, Any]:
     """The content of `open_clip_config.json`. text_folder: where BERT's config.json is going to be."""
     # open_clip builds BERT from a hub name or a folder. Keep the hub name; a folder that is gone becomes the one
     # written here.
-    name = model.text_model
+    name = _text_model(model, text_folder)
     own = [file for file in tokenizer_files(model) if file.name != CLIP_VOCABULARY]  # open_clip has that built in
-    gone = not name or (Path(name).is_absolute() and not (Path(name) / "config.json").is_file())
-    if isinstance(model.config.text, BertConfig) and gone:
-        name = str(text_folder.resolve())
     tokenizer = name if isinstance(model.config.text, BertConfig) else "tokenizer" if own else ""
     content = write_config(model.config, model.preprocess, name, tokenizer)
     if options := tokenizer_options(model.tokenizer):
