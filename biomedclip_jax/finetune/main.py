@@ -252,7 +252,10 @@ def _verdict(comparison: Comparison, exported: str, about: dict[str, Any], out: 
     share = about["share_of_trained_weights"]
     of_start = "" if share == 1 else f", {share:.0%} of them mixed with {1 - share:.0%} of the start"
     certain = "" if comparison.certain else " (but with so few pairs the gain could be chance)"
-    return [f"It got better{certain}: {where} holds the weights after update {about['step']}{of_start}."]
+    better = (
+        f"It got better{certain}" if comparison.gain > 0 else "Its scores are the same, its held-out loss for choices is lower"
+    )
+    return [f"{better}: {where} holds the weights after update {about['step']}{of_start}."]
 
 
 def _next(out: Path, parts: Parts) -> Sequence[str]:

@@ -10,6 +10,7 @@ from helpers.own_data import divide, images, labelled, write
 from biomedclip_jax.data.own_rows import Columns, read_own
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.finetune._besides import check_place, kept
+from biomedclip_jax.finetune.main import _verdict
 from biomedclip_jax.finetune.request import Request
 
 
@@ -154,3 +155,10 @@ def test_out_neither_holds_nor_lies_in_what_is_read(tmp_path: Path) -> None:
 def test_numbers_without_end_are_refused(field: str) -> None:
     with pytest.raises(UserError, match=f"{field} = inf: expected"):
         ask("t", **{field: float("inf")})
+
+
+@pytest.mark.parametrize(("gain", "said"), [(0.1, "It got better:"), (0.0, "Its scores are the same")])
+def test_only_a_higher_score_is_called_better(tmp_path: Path, gain: float, said: str) -> None:
+    comparison: Any = SimpleNamespace(gain=gain, certain=True)
+    about = {"step": 3, "share_of_trained_weights": 1}
+    assert _verdict(comparison, "best", about, tmp_path, [])[0].startswith(said)
