@@ -6,13 +6,14 @@ table says of an image, so that the data can be looked at and divided before any
 
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from biomedclip_jax.data._table_rows import absent, image_name, is_table, not_there, table_rows, text_of, texts_of
-from biomedclip_jax.data.labelled.readers import open_class_folders
+from biomedclip_jax.data.labelled.readers import has_class_folders, open_class_folders
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import SPLITS, names_of, no_known_split, split_of
 from biomedclip_jax.data.pairs import Reject, first_reject
@@ -22,10 +23,19 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
 
 # columns that say which rows belong together, in the order in which they are looked for
-GROUP_COLUMNS = (
-    *("patient_id", "PatientID", "Patient ID", "patient", "Patient", "subject_id", "subject"),
-    *("study_id", "case_id", "article", "pmcid", "PMCID", "group"),
-)
+_GROUP_NAMES = ("patient_id", "patient", "subject_id", "subject", "study_id", "case_id", "article", "pmcid", "group")
+
+
+def _spellings(name: str) -> list[str]:
+    """patient_id, Patient_ID, patientId, Patient ID ... : as tables in the world have a name."""
+    first, *more = name.split("_")
+    firsts = (first, first.capitalize(), first.upper())
+    seconds = [f"{sign}{end}" for sign in ("_", " ", "") for end in ("id", "Id", "ID")] if more else [""]
+    return [begin + end for begin in firsts for end in seconds]
+
+
+GROUP_COLUMNS = tuple(spelling for name in _GROUP_NAMES for spelling in _spellings(name))
+_WHOLE_NUMBER = re.compile(r"0*(\d+)(\.0*)?")
 _ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
 
 
@@ -48,7 +58,7 @@ class Row:
     """An image and what is known of it.
 
     image: absolute path of its file. captions: () where the data have labels alone. split: "train", "validation" or
-    "test"; None where the data don't say.
+    "test"; None where the data don't say. number: of the row in its table, where there is one.
     """
 
     image: str
@@ -56,6 +66,7 @@ class Row:
     label: str | None = None
     group: str | None = None
     split: str | None = None
+    number: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,12 @@ def read_own(source: str, columns: Columns, unpacked: Path) -> OwnData:
     name, split = source, None
     if not is_table(source) and is_table(split_of(source)[0]):
         name, split = split_of(source)
-    if is_table(name) and "://" not in name and not Path(name).is_dir():
+    table = is_table(name) and "://" not in name and not Path(name).is_dir()
+    if columns.group is not None and not table:
+        raise UserError(
+            f"{source}: has no column {columns.group!r}, because it is no table; expected a table, or no --group-column"
+        )
+    if table:
         found = _of_table(source, Path(name), split, columns)
     elif Path(source).is_dir() and not (Path(source) / "features.json").is_file():
         found = _of_folders(source)
@@ -104,21 +120,20 @@ def read_own(source: str, columns: Columns, unpacked: Path) -> OwnData:
 def _of_table(source: str, path: Path, wanted: str | None, columns: Columns) -> OwnData:
     named = [name for name in (columns.caption, columns.label, columns.group) if name is not None]
     caption_column, label_column = columns.caption or "caption", columns.label or "label"
-    groups = (columns.group,) if columns.group else GROUP_COLUMNS
-    rows: list[Row] = []
-    rejects: list[Reject] = []
-    group_column: str | None = None
-    captions_there = labels_there = splits_there = False
     optional = ("caption", "label", SPLIT_COLUMN, *GROUP_COLUMNS)
-    for number, row in table_rows(path, [columns.image, *dict.fromkeys(named)], optional, rejects):
-        captions_there, labels_there = captions_there or caption_column in row, labels_there or label_column in row
-        if not (captions_there or labels_there):
-            raise UserError(
-                f"{path}: neither a column 'caption' nor a column 'label', only {', '.join(map(repr, row))}; name one with "
-                "--caption-column or --label-column"
-            )
-        splits_there = splits_there or SPLIT_COLUMN in row
-        group_column = group_column or next((name for name in groups if name in row), None)
+    rejects: list[Reject] = []
+    # all of them first: of JSON lines, the last may have a column that the first has not
+    told = list(table_rows(path, [columns.image, *dict.fromkeys(named)], optional, rejects))
+    there = dict.fromkeys(name for _, row in told for name in row)
+    captions_there = caption_column in there
+    if told and not captions_there and label_column not in there:
+        raise UserError(
+            f"{path}: neither a column 'caption' nor a column 'label', only {', '.join(map(repr, there))}; name one with "
+            "--caption-column or --label-column"
+        )
+    group_column = columns.group or next((name for name in GROUP_COLUMNS if name in there), None)
+    rows: list[Row] = []
+    for number, row in told:
         image = path.parent / image_name(path, row, columns.image)
         captions = texts_of(row.get(caption_column))
         label = text_of(row.get(label_column)) or None
@@ -131,17 +146,25 @@ def _of_table(source: str, path: Path, wanted: str | None, columns: Columns) -> 
             reason = absent("label", row.get(label_column))
         elif group_column and not group:
             reason = absent(group_column, row.get(group_column))
+            reason += "; write one into each row, or name another column with --group-column"
         elif not os.path.isfile(image):
             reason = not_there(image)
-        elif splits_there:
+        elif SPLIT_COLUMN in there:
             reason = no_known_split(own_split, "train")
         if reason:
             rejects.append(Reject(str(number), str(image), reason))
         else:
-            rows.append(Row(os.path.abspath(image), captions, label, group or None, _split(own_split)))
+            group = _group(group)
+            rows.append(Row(os.path.abspath(image), captions, label, group, _split(own_split), str(number)))
     if wanted is not None:
         rows = _of_split(source, rows, wanted)
     return OwnData(source, rows, rejects, group_column)
+
+
+def _group(told: str) -> str | None:
+    """One spelling for what a patient may be called in two tables: 7, 07 and 7.0, P7 and p7."""
+    whole = _WHOLE_NUMBER.fullmatch(told)
+    return whole[1] if whole else told.casefold() or None
 
 
 def _split(own: str) -> str | None:
@@ -162,6 +185,11 @@ def _of_split(source: str, rows: Sequence[Row], wanted: str) -> list[Row]:
 
 def _of_folders(source: str) -> OwnData:
     folder = Path(source)
+    if not has_class_folders(folder):
+        raise UserError(
+            f"{source}: no folders in it; expected a folder of pictures for each class, or a table that names the pictures "
+            "(tars are named by a pattern, such as 'shards/*.tar')"
+        )
     there = {path.name.lower() for path in folder.iterdir() if path.is_dir()}
     splits = [split for split in SPLITS if there & set(names_of(split))]
     rows: list[Row] = []
@@ -196,7 +224,7 @@ def _of_pairs(source: str, columns: Columns, unpacked: Path) -> OwnData:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, lambda partial, content=image: partial.write_bytes(content))
             image = file
-        rows.append(Row(os.path.abspath(image), pair.captions, pair.label))
+        rows.append(Row(os.path.abspath(image), pair.captions, pair.label, number=str(index + 1)))
     return OwnData(source, rows, rejects)
 
 
@@ -208,12 +236,12 @@ def _without_contradictions(data: OwnData) -> OwnData:
     rows: list[Row] = []
     rejects = list(data.rejects)
     seen = Counter[Row]()
-    for number, row in enumerate(data.rows, 1):
+    for row in data.rows:
         seen[row] += 1
         if not row.captions and len(labels[row.image]) > 1:
-            rejects.append(Reject(str(number), row.image, "the image has another label in another row"))
+            rejects.append(Reject(row.number, row.image, "the image has another label in another row"))
         elif seen[row] > 1:
-            rejects.append(Reject(str(number), row.image, "the same row once more"))
+            rejects.append(Reject(row.number, row.image, "the same row once more"))
         else:
             rows.append(row)
     if not rows:

@@ -16,9 +16,10 @@ import numpy as np
 
 from biomedclip_jax.data.near_duplicates import MOST, Groups, Look, look_at, near_pairs
 from biomedclip_jax.data.own_rows import OwnData, Row, read_own
-from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.pairs import Reject, first_reject
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
+from biomedclip_jax.finetune._checks import check_judged, check_labels, check_splits, tell_group_columns_apart
 from biomedclip_jax.finetune.request import Request
 from biomedclip_jax.prompts.templates import in_words
 
@@ -62,11 +63,14 @@ def divided(request: Request, folder: Path) -> Parts:
     if request.held_out is not None:
         other, more = _looked_at(read_own(request.held_out, request.columns, folder / "images" / "held_out"), own_lines)
         looks = looks + more
-    rows = data.rows + (other.rows if other else [])
     labelled = not data.captioned
     if other is not None and other.captioned == labelled:
         learned, judged = ("labels", "captions") if labelled else ("captions", "labels alone")
         raise UserError(f"{other.source}: has {judged}, but {data.source} has {learned}; expected both with the same")
+    both = [data, *([other] if other else [])]
+    check_labels(both, own_lines)
+    tell_group_columns_apart(both, own_lines)
+    rows = [row for each in both for row in each.rows]
     if len({row.captions or row.label for row in rows}) < 2:
         raise UserError(
             f"{request.data}: all rows say the same, {rows[0].label or rows[0].captions[0]!r}; expected two or more"
@@ -74,9 +78,10 @@ def divided(request: Request, folder: Path) -> Parts:
     groups = _groups(rows, looks, own_lines)
     generator = np.random.default_rng(request.seed)
     if other is not None:
+        check_splits(data, other)
         parts = _with_given(data.rows, other.rows, groups, generator, own_lines)
     elif any(row.split for row in rows):
-        parts = _with_splits(rows, groups, generator, own_lines)
+        parts = _with_splits(data, groups, generator, own_lines)
     else:
         parts = _shared_out(list(range(len(rows))), rows, groups, {HELD_OUT: _SHARE, VALIDATION: _SHARE}, generator)
         by = f"by {data.group_column}" if data.group_column else "near duplicates together"
@@ -89,8 +94,10 @@ def divided(request: Request, folder: Path) -> Parts:
         if len(found[part]) < fewest:
             raise UserError(
                 f"{request.data}: {len(rows)} usable rows in {len({groups.of(i) for i in range(len(rows))})} groups give "
-                f"{len(found[part])} for {part}; expected at least {fewest}"
+                f"{len(found[part])} for {part}; expected at least {fewest}: more groups, or --held-out with data of others"
             )
+    for part in (VALIDATION, HELD_OUT):
+        check_judged(request.held_out or request.data, part, found[TRAIN], found[part])
     classes = tuple(sorted({row.label for row in rows if row.label is not None}))
     rejects = data.rejects + (other.rejects if other else [])
     lines = [_summary(data, other, looks, found), *own_lines, *_label_lines(found, labelled)]
@@ -121,15 +128,21 @@ def _looked_at(data: OwnData, lines: list[str]) -> tuple[OwnData, list[Look]]:
     seen = dict(zip(images, look_at(images), strict=True))
     rejects = list(data.rejects)
     rows, looks = [], []
-    for number, row in enumerate(data.rows, 1):
+    labels: dict[bytes, set[str | None]] = {}
+    for row in data.rows:
+        if isinstance(look := seen[row.image], Look):
+            labels.setdefault(look.digest, set()).add(row.label)
+    for row in data.rows:
         look = seen[row.image]
         if isinstance(look, UserError):
-            rejects.append(Reject(str(number), row.image, str(look)))
+            rejects.append(Reject(row.number, row.image, str(look)))
+        elif not row.captions and len(labels[look.digest]) > 1:
+            rejects.append(Reject(row.number, row.image, "a copy of the image has another label"))
         else:
             rows.append(row)
             looks.append(look)
     if not rows:
-        raise UserError(f"{data.source}: none of the {len(images)} pictures can be read; the first: {rejects[-1].reason}")
+        raise UserError(f"{data.source}: none of the {len(images)} pictures can be used; the last: {rejects[-1].reason}")
     return dataclasses.replace(data, rows=rows, rejects=rejects), looks
 
 
@@ -246,23 +259,31 @@ def _with_given(
     return {TRAIN: train, **halves}
 
 
-def _with_splits(rows: Sequence[Row], groups: Groups, generator: np.random.Generator, lines: list[str]) -> dict[str, list[int]]:
+def _with_splits(data: OwnData, groups: Groups, generator: np.random.Generator, lines: list[str]) -> dict[str, list[int]]:
     """Parts where the data say which rows are which."""
+    rows = data.rows
     of = {split: [i for i, row in enumerate(rows) if row.split == split] for split in ("train", "validation", "test")}
     given = {split: positions for split, positions in of.items() if positions}
     if "train" not in given or len(given) < 2:
-        raise UserError(f"the column split says {', '.join(given)} alone; expected train, and validation or test")
+        raise UserError(
+            f"{data.source}: its usable rows are of the split {' and '.join(given)} alone; expected train, and validation or "
+            f"test{first_reject(data.rejects)}"
+        )
     later = {groups.of(i) for i in of["validation"] + of["test"]}
     train = [i for i in of["train"] if groups.of(i) not in later]
     if both := len(of["train"]) - len(train):
         if both > len(of["train"]) / 2:
             raise UserError(
-                f"{both} of {len(of['train'])} training rows have a picture or a group that is in another split, too"
+                f"{data.source}: {both} of {len(of['train'])} training rows have a picture, a near duplicate or a group that "
+                "is in another split, too; divide it by these, or leave its splits out and it is divided here"
             )
         lines.append(f"{both} training rows have a picture, a near duplicate or a group of another split: left out")
     if len(given) == 3:
         tested = {groups.of(i) for i in of["test"]}
-        return {TRAIN: train, VALIDATION: [i for i in of["validation"] if groups.of(i) not in tested], HELD_OUT: of["test"]}
+        chosen_by = [i for i in of["validation"] if groups.of(i) not in tested]
+        if both := len(of["validation"]) - len(chosen_by):
+            lines.append(f"{both} validation rows have a picture, a near duplicate or a group of the test split: left out")
+        return {TRAIN: train, VALIDATION: chosen_by, HELD_OUT: of["test"]}
     halves = _halved(of["validation"] or of["test"], rows, groups, generator)
     _say_halves(halves, lines)
     return {TRAIN: train, **halves}

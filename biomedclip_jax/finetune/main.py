@@ -6,11 +6,10 @@ with the start; measure both on held-out pairs and on the forgetting check; hand
 
 import contextlib
 import dataclasses
-import hashlib
 import json
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +17,10 @@ import jax
 
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.config.files import to_python
-from biomedclip_jax.data.demo.sources import PREFIX, demo_path, make_demo_of
-from biomedclip_jax.data.own_rows import Columns, Row, read_own
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
-from biomedclip_jax.finetune._judge import Judge, JudgedData, judged_data
+from biomedclip_jax.finetune._besides import Keep, check_place, kept, replay
+from biomedclip_jax.finetune._judge import Judge, judged_data
 from biomedclip_jax.finetune._memory import fitting_microbatch
 from biomedclip_jax.finetune._mixture import Tried, chosen, mixed, tried_mixtures
 from biomedclip_jax.finetune._parts import HELD_OUT, TRAIN, VALIDATION, Parts, caption_of, divided, write_rows
@@ -35,7 +33,6 @@ from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.pretrained import load
-from biomedclip_jax.prompts.templates import check_words
 from biomedclip_jax.support.owner import LocalFiles, owned
 from biomedclip_jax.train.main import train
 
@@ -48,15 +45,6 @@ _WATCHED_SECONDS = 40.0
 _BEFORE = (_LOCK, "images", "data", "demo", "rejects.jsonl", "start", "report", "embeddings")
 
 
-@dataclass(frozen=True)
-class Keep:
-    """The forgetting check in two halves: rows that the mixture is chosen by, and rows that the result is judged on."""
-
-    name: str
-    choice: JudgedData
-    judged: JudgedData
-
-
 def finetune(request: Request, out: Path) -> dict[str, Any]:
     """Fine-tune a model as a request says, in the folder `out`, and return what stands in its `results.json`.
 
@@ -67,6 +55,7 @@ def finetune(request: Request, out: Path) -> dict[str, Any]:
     """
     if jax.process_count() > 1:
         raise UserError("finetune: works in one process; take its config.py to several with `biomedclip train`")
+    check_place(request, out)
     try:
         with owned(LocalFiles(str(out)), _LOCK, writer="fine-tuning", instead="another --out", watch=_WATCHED_SECONDS):
             _check_owner(request, out)
@@ -87,13 +76,9 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     check_fits(request, model)
     export_format(model.config, model.preprocess)
     parts = divided(request, out)
-    if parts.labelled:
-        check_words(request.data, parts.classes, "write words into the label column: the model reads them")
-    if parts.labelled and len({row.label for row in parts.held_out}) < 2:
-        raise UserError(f"{request.held_out or request.data}: all {len(parts.held_out)} held-out images are of one class")
-    keep = _keep(request, out)
     print("\n".join(parts.lines))
-    replayed = _replayed(request, parts, keep, out)
+    keep = kept(request, parts, out)
+    replayed = replay(request, parts, keep, out)
     if not replayed:
         request = dataclasses.replace(request, replay=None)
     for part in (TRAIN, VALIDATION, HELD_OUT):
@@ -165,62 +150,6 @@ def _check_owner(request: Request, out: Path) -> None:
 # --- what goes in ---------------------------------------------------------------------------------------------------
 
 
-def _keep(request: Request, out: Path) -> Keep | None:
-    """The forgetting check, its rows by turns for the choice and for the result."""
-    if request.keep is None:
-        return None
-    rows = _other_rows(request.keep, out)
-    if rows is None:
-        return None
-    captions = all(row.captions for row in rows)
-    by_label = sorted(range(len(rows)), key=lambda i: (rows[i].label or "", i))
-    halves = [[rows[i] for i in sorted(by_label[first::2])] for first in (0, 1)]
-    write_rows(halves[1], out / "data" / "keep.jsonl")
-    choice, judged = (judged_data(half, list(map(caption_of, half)), captions) for half in halves)
-    if not judged.captions and not judged.classes:
-        raise UserError(f"--keep {request.keep}: {len(rows)} rows of one class and without captions tell nothing")
-    return Keep(request.keep, choice, judged)
-
-
-def _replayed(request: Request, parts: Parts, keep: Keep | None, out: Path) -> int:
-    """The number of pairs that are replayed, without pictures that something is judged by; their table is written."""
-    if request.replay is None:
-        return 0
-    rows = _other_rows(request.replay, out)
-    if rows is None:
-        return 0
-    judged = [*parts.validation, *parts.held_out, *(keep.choice.rows if keep else ()), *(keep.judged.rows if keep else ())]
-    files = {_digest(row.image) for row in judged}
-    kept = [row for row in rows if _digest(row.image) not in files]
-    if not kept:
-        raise UserError(f"--replay {request.replay}: each of its pictures is held out, or in the forgetting check")
-    less = len(rows) - len(kept)
-    left_out = f" ({less} others are held out or in the forgetting check)" if less else ""
-    write_rows(kept, out / "data" / "replay.jsonl")
-    print(f"replayed: {len(kept)} pairs of {request.replay}{left_out}, {request.replay_share:.0%} of what is trained on")
-    return len(kept)
-
-
-def _digest(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
-
-
-def _other_rows(source: str, out: Path) -> list[Row] | None:
-    """The rows of data besides the user's own; None, with a line, where these are the demo's and can't be made."""
-    if source.startswith(PREFIX):
-        try:
-            make_demo_of(source, out / "demo")
-        except UserError as error:
-            if source not in (Request.keep, Request.replay):
-                raise
-            what, flag = ("replay", "--replay") if source == Request.replay else ("forgetting check", "--keep")
-            print(f"no {what}: {error}; or name data of your own with {flag}")
-            return None
-        source = demo_path(source, out / "demo")
-    return read_own(source, Columns(), out / "images" / "other").rows
-
-
 def _start(request: Request, model: Model, out: Path) -> str:
     """Where the run reads the starting weights: the user's model, or a copy of what is in no model folder."""
     if request.model.startswith("hf-hub:"):
@@ -229,7 +158,8 @@ def _start(request: Request, model: Model, out: Path) -> str:
     if found.kind != UNFINISHED_RUN:
         return str(found.path.resolve())
     start = out / "start"
-    if not start.is_dir():
+    if not (out / REQUEST).is_file() or not start.is_dir():  # one of a start that was refused is of another model
+        shutil.rmtree(start, ignore_errors=True)
         write_model(model, start, export_format(model.config, model.preprocess))
     return str(start)
 
@@ -322,7 +252,10 @@ def _verdict(comparison: Comparison, exported: str, about: dict[str, Any], out: 
     share = about["share_of_trained_weights"]
     of_start = "" if share == 1 else f", {share:.0%} of them mixed with {1 - share:.0%} of the start"
     certain = "" if comparison.certain else " (but with so few pairs the gain could be chance)"
-    return [f"It got better{certain}: {where} holds the weights after update {about['step']}{of_start}."]
+    better = (
+        f"It got better{certain}" if comparison.gain > 0 else "Its scores are the same, its held-out loss for choices is lower"
+    )
+    return [f"{better}: {where} holds the weights after update {about['step']}{of_start}."]
 
 
 def _next(out: Path, parts: Parts) -> Sequence[str]:

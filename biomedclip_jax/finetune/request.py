@@ -1,5 +1,6 @@
 """What a user asks of a fine-tuning."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -52,8 +53,8 @@ class Request:
         check_choices(self, method=Method, export=Literal["best", "last"])
         check(0 < self.replay_share < 1, self, "replay_share", "a share, above 0 and below 1")
         check(0 <= self.max_forgetting <= 1, self, "max_forgetting", "0 to 1, such as 0.01 for one percentage point")
-        check(self.rate is None or self.rate > 0, self, "rate", "a number above 0")
-        check(self.epochs is None or self.epochs > 0, self, "epochs", "a number above 0")
+        check(self.rate is None or 0 < self.rate < math.inf, self, "rate", "a number above 0")
+        check(self.epochs is None or 0 < self.epochs < math.inf, self, "epochs", "a number above 0")
         if self.batch_size is not None:
             check_positive(self, "batch_size")
         if self.microbatch is not None:

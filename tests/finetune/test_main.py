@@ -15,7 +15,7 @@ from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.config.files import load_config
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.zero_shot.task import default_embeddings
-from biomedclip_jax.finetune import main
+from biomedclip_jax.finetune._besides import replay
 from biomedclip_jax.finetune._parts import divided
 from biomedclip_jax.finetune.main import finetune
 from biomedclip_jax.finetune.request import Request
@@ -139,8 +139,8 @@ def test_what_something_is_judged_by_is_not_replayed(tmp_path: Path, capsys: pyt
     parts = divided(request, tmp_path / "out")
     for i, row in enumerate(parts.held_out[:5]):
         shutil.copy(row.image, tmp_path / "b" / f"8_{i}.png")  # the same pictures under other names
-    assert main._replayed(request, parts, None, tmp_path / "out") == 7
-    assert "replayed: 7 pairs" in (said := capsys.readouterr().out) and "(5 others are held out" in said
+    assert replay(request, parts, None, tmp_path / "out") == 7
+    assert "replayed: 7 pairs" in (said := capsys.readouterr().out) and "5 of its 12 pictures are in the held-out data" in said
     rows = (tmp_path / "out" / "data" / "replay.jsonl").read_text().splitlines()
     assert [Path(json.loads(row)["image"]).name for row in rows] == [f"8_{i}.png" for i in range(5, 12)]
 

@@ -2,42 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
+from helpers.own_data import divide, images, labelled, write
 from PIL import Image
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.finetune._parts import Parts, divided, write_rows
-from biomedclip_jax.finetune.request import Request
-
-
-def picture(folder: Path, name: str, seed: int) -> str:
-    coarse = np.random.default_rng(seed).integers(0, 256, (9, 9)).astype(np.uint8)
-    Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC).save(folder / name)
-    return name
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
-
-
-def labelled(folder: Path, count: int = 60, first: int = 0, **more: Any) -> list[dict[str, Any]]:
-    rows = []
-    for i in range(first, first + count):
-        extra = {name: value(i) if callable(value) else value for name, value in more.items()}
-        rows.append({"image": picture(folder, f"{i}.png", i), "label": ("lung_aca", "heart")[i % 2]} | extra)
-    return rows
-
-
-def divide(folder: Path, data: str, **more: Any) -> Parts:
-    return divided(Request(model="unused", data=data, **more), folder / "out")
-
-
-def images(parts: Parts, part: str) -> set[str]:
-    return {Path(row.image).name for row in parts.rows(part)}
+from biomedclip_jax.finetune._parts import write_rows
 
 
 def test_without_a_split_groups_stay_whole_and_each_label_is_in_each_part(tmp_path: Path) -> None:
@@ -92,7 +63,7 @@ def test_a_split_in_the_data_is_heeded(tmp_path: Path) -> None:
     parts = divide(tmp_path, write(tmp_path / "t.jsonl", labelled(tmp_path, 50, split=lambda i: names[i % 5])))
     assert images(parts, "held_out") == {f"{i}.png" for i in range(50) if i % 5 == 4}
     assert images(parts, "validation") == {f"{i}.png" for i in range(50) if i % 5 == 3}
-    with pytest.raises(UserError, match="says train alone; expected train, and validation or test"):
+    with pytest.raises(UserError, match="usable rows are of the split train alone; expected train, and validation or test"):
         divide(tmp_path, write(tmp_path / "u.jsonl", labelled(tmp_path, 20, split="train")))
 
 
