@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.errors import UserError, first_line
-from biomedclip_jax.interop.formats.huggingface.mapping import read_json
+from biomedclip_jax.interop.formats.huggingface.mapping import read_json, write_json
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, with_shards
 
@@ -25,6 +25,10 @@ TOKENIZER_FILES = (
     "merges.txt",
     CLIP_VOCABULARY,
 )
+
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+# where a tokenizer was loaded from: nobody needs them again, and they name folders of the machine that wrote it
+_NOTED_PLACES = ("name_or_path", "special_tokens_map_file", "tokenizer_file", "full_tokenizer_file")
 
 _OF_CLIP = (CLIP_VOCABULARY, "tokenizer.json", "vocab.json")
 _OF_BERT = ("vocab.txt", "tokenizer.json")
@@ -84,9 +88,18 @@ def check_cleaning(tokenizer: Path, format: str) -> None:
 
 
 def copy_tokenizer(model: Model, folder: Path) -> None:
-    """Copy the files of a model's tokenizer into a folder."""
+    """Copy the files of a model's tokenizer into a folder, without the places that transformers notes in its config."""
     for file in tokenizer_files(model):
-        shutil.copyfile(file, folder / file.name)
+        content = read_json(file) if file.name == _TOKENIZER_CONFIG else {}
+        if noted := {name for name in _NOTED_PLACES if _is_place(content.get(name))}:
+            write_json(folder / file.name, {name: value for name, value in content.items() if name not in noted})
+        else:
+            shutil.copyfile(file, folder / file.name)
+
+
+def _is_place(value: object) -> bool:
+    # also of another machine, and of Windows; a name of the hub stays
+    return isinstance(value, str) and (value[:1] in ("/", "~", ".", "\\") or value[1:3] in (":\\", ":/"))
 
 
 def fetch(address: str, *, weights: bool = True) -> Path:

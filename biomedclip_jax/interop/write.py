@@ -55,7 +55,7 @@ def _writer(model: Model, destination: Path, format: Format) -> tuple[Callable[[
     if isinstance(model.config.text, ClipTextConfig):
         return lambda folder: write_clip(model, folder), False
     if export_format(model.config, model.preprocess, model.adaptation) == "open_clip":
-        return lambda folder: tower_pair.write_pair(model, folder, destination), False
+        return lambda folder: tower_pair.write_pair(expressible(model), folder, destination), False
     return lambda folder: tower_pair.write_towers(model, folder), True
 
 

@@ -4,6 +4,7 @@
                             preprocessor_config.json where transformers can do the same to an image
     text/                   BERT, GPT-2 or LLaMA: config.json, model.safetensors, tokenizer
     heads.safetensors       projections and temperature, kernels [out, in] as in PyTorch
+    README.md               code that loads it all with transformers alone
 
 A model that open_clip can describe (ViT and BERT) has an `open_clip_config.json`, and its heads have open_clip's
 names: `read_pair`, `write_pair`. Any other has instead, for `read_towers`, `write_towers`:
@@ -40,10 +41,11 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, from_params, one, stacked, to_params
 from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.formats import _preprocessor as preprocessor
+from biomedclip_jax.interop.formats import _readme as readme
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
 from biomedclip_jax.interop.formats.open_clip import config as open_clip
-from biomedclip_jax.interop.formats.open_clip.folder import described
+from biomedclip_jax.interop.formats.open_clip.folder import described, is_place
 from biomedclip_jax.interop.formats.open_clip.mapping import head_entries
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import copy_tokenizer
@@ -52,9 +54,10 @@ from biomedclip_jax.models import abstract_model
 from biomedclip_jax.models.adapters import is_adapter
 
 CONFIG_FILE = "biomedclip_config.json"
-HEADS = "heads.safetensors"
+HEADS = readme.HEADS
 ADAPTERS = "adapters.safetensors"
 _TOWERS = ("vision", "text")
+_OWN_TEXT = "text"  # in place of a folder of this machine that BERT came from
 
 
 def saved_config(content: Any) -> Any:
@@ -169,7 +172,10 @@ def write_towers(model: Model, folder: Path) -> list[str]:
         huggingface.write_json(folder / file, content)
     _write_preprocessor(model.preprocess, folder / "vision")
     copy_tokenizer(model, folder / "text")
-    tensors = _zeros(config.vit) | from_params(model.params, _entries(config, model.adaptation))
+    entries, adapted = _entries(config, model.adaptation), model.adaptation != UNADAPTED
+    content = readme.tower_pair(config, entries, model.preprocess, folder / "text", adapted=adapted)
+    (folder / readme.FILE).write_text(content, encoding="utf-8")
+    tensors = _zeros(config.vit) | from_params(model.params, entries)
     _write_parts(folder, tensors)
     return list(tensors)
 
@@ -212,7 +218,8 @@ def read_pair(folder: Path) -> Model:
     if not config.vit.patch_bias:
         ignored[f"vision.{huggingface.VIT_PATCH_BIAS}"] = "zeros: this tower has no bias on its patches"
     params, report = to_params(tensors, _pair_entries(config), abstract_model(config)[1], ignored, folder)
-    return Model(config, preprocess, params, folder / "text", report, content["model_cfg"]["text_cfg"]["hf_model_name"])
+    name = content["model_cfg"]["text_cfg"]["hf_model_name"]
+    return Model(config, preprocess, params, folder / "text", report, "" if name == _OWN_TEXT else name)
 
 
 def write_pair(model: Model, folder: Path, destination: Path) -> list[str]:
@@ -225,8 +232,15 @@ def write_pair(model: Model, folder: Path, destination: Path) -> list[str]:
     _write_preprocessor(model.preprocess, folder / "vision")
     huggingface.write_json(folder / "text" / "config.json", huggingface.bert_config_json(config.text))
     copy_tokenizer(model, folder / "text")
-    huggingface.write_json(folder / open_clip.CONFIG_FILE, described(model, destination / "text"))
-    tensors = from_params(model.params, _pair_entries(config))
+    content = described(model, destination / "text")
+    texts = content["model_cfg"]["text_cfg"]
+    if is_place(texts["hf_model_name"]):  # open_clip reads no pairs, and we find BERT's config in the pair
+        texts |= {"hf_model_name": _OWN_TEXT, "hf_tokenizer_name": _OWN_TEXT}
+    huggingface.write_json(folder / open_clip.CONFIG_FILE, content)
+    entries = _pair_entries(config)
+    words = readme.tower_pair(config, entries, model.preprocess, folder / "text")
+    (folder / readme.FILE).write_text(words, encoding="utf-8")
+    tensors = from_params(model.params, entries)
     tensors.setdefault(f"vision.{huggingface.VIT_PATCH_BIAS}", np.zeros(config.vit.width, np.float32))
     _write_parts(folder, tensors)
     return list(tensors)

@@ -4,6 +4,7 @@ open_clip_config.json                                       sizes of the towers,
 open_clip_model.safetensors or open_clip_pytorch_model.bin  weights
 config.json                                                 of BERT, where the text tower is one
 tokenizer                                                   tokenizer.json, vocab.txt ...
+README.md                                                   only where the config names a folder: what to do after moving
 """
 
 import dataclasses
@@ -14,41 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, ViTConfig
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import from_params, to_params
 from biomedclip_jax.interop._wrappers import read_unwrapped
+from biomedclip_jax.interop.formats import _readme as readme
 from biomedclip_jax.interop.formats.huggingface import mapping as huggingface
 from biomedclip_jax.interop.formats.open_clip import mapping
 from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE, read_config
 from biomedclip_jax.interop.formats.open_clip.timm import timm_name
 from biomedclip_jax.interop.formats.open_clip.write_config import write_config
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.model_files import CLIP_VOCABULARY, copy_tokenizer, tokenizer_files, tokenizer_options
+from biomedclip_jax.interop.model_files import (
+    CLIP_VOCABULARY,
+    check_cleaning,
+    copy_tokenizer,
+    tokenizer_files,
+    tokenizer_options,
+)
 from biomedclip_jax.interop.tensor_files import find_weights, write_safetensors, write_torch
 from biomedclip_jax.models import abstract_model
-
-# open_clip builds BERT from a hub name or a folder, and takes a relative one from where it was started
-_MOVING = """# After this folder was moved
-
-biomedclip_jax reads it wherever it is. open_clip builds the text tower from the folder that two fields of
-`open_clip_config.json` name, `hf_model_name` and `hf_tokenizer_name` under `model_cfg`, `text_cfg`: a folder of the
-machine on which this was written. Give both the name of this folder, by hand or with this:
-
-```python
-import json
-from pathlib import Path
-
-import open_clip
-
-folder = Path("FOLDER").resolve()  # where it is now
-path = folder / "open_clip_config.json"
-content = json.loads(path.read_text())
-content["model_cfg"]["text_cfg"] |= {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder)}
-path.write_text(json.dumps(content, indent=2))
-
-model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False).eval()
-tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
-```
-"""
 
 
 def read_open_clip(folder: Path) -> Model:
@@ -75,8 +60,8 @@ def write_open_clip(model: Model, folder: Path, destination: Path, *, pickle: bo
     huggingface.write_json(folder / CONFIG_FILE, described(model, destination))
     if isinstance(config.text, BertConfig):
         huggingface.write_json(folder / "config.json", huggingface.bert_config_json(config.text))
-        if Path(_text_model(model, destination)).is_absolute():
-            (folder / "README.md").write_text(_MOVING, encoding="utf-8")
+        if is_place(_text_model(model, destination)):
+            (folder / readme.FILE).write_text(_readme(model), encoding="utf-8")
     copy_tokenizer(model, folder)
     prefix = "text." if model.custom_text or isinstance(config.text, BertConfig) else ""
     timm = timm_name(config.image) is not None
@@ -86,6 +71,23 @@ def write_open_clip(model: Model, folder: Path, destination: Path, *, pickle: bo
     else:
         write_safetensors(folder / "open_clip_model.safetensors", tensors)
     return list(tensors)
+
+
+def _readme(model: Model) -> str:
+    """How to load the folder after it was moved."""
+    config, heads = model.config, None
+    try:
+        huggingface.vit_config_json(config.vit)
+        check_cleaning(model.tokenizer, "huggingface")
+        heads = mapping.head_entries(config, timm=True, text_prefix="text.", prefix="heads.")
+    except UserError:  # transformers' ViT cannot be this tower, or its tokenizer cannot clean texts so
+        pass
+    return readme.moved_folder(config, heads, model.preprocess)
+
+
+def is_place(name: str) -> bool:
+    """Whether what open_clip builds BERT from is a folder of this machine, not a name of the hub."""
+    return Path(name).is_absolute() or (Path(name) / "config.json").is_file()
 
 
 def _text_model(model: Model, text_folder: Path) -> str:
