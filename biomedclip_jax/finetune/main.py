@@ -6,7 +6,9 @@ with the start; measure both on held-out pairs and on the forgetting check; hand
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ import jax
 
 from biomedclip_jax.config import TrainConfig
 from biomedclip_jax.config.files import to_python
+from biomedclip_jax.data.names import split_of
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.finetune._besides import Keep, check_place, kept, replay
@@ -95,7 +98,7 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     before = compare(request, held_out, keep.judged if keep else None, None, out)  # what the end needs fails here
 
     config, size = _with_microbatch(request, model, source, parts, replayed, out)
-    write_text(out / REQUEST, json.dumps(dataclasses.asdict(asked), indent=2) + "\n")
+    write_text(out / REQUEST, json.dumps(_asked(asked), indent=2) + "\n")
     rate, tried_rates = _rate(request, config, size, out)
     optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
     config = dataclasses.replace(config, optimizer=optimizer)
@@ -140,11 +143,24 @@ def _check_owner(request: Request, out: Path) -> None:
         assert isinstance(stored, dict)
     except (ValueError, AssertionError):
         raise UserError(f"{path}: not readable; choose another --out, or remove {out}") from None
-    ours = json.loads(json.dumps(dataclasses.asdict(request)))
+    ours = _asked(request)
+    if changed := [path for path, digest in ours.pop("files").items() if stored.get("files", {}).get(path, digest) != digest]:
+        raise UserError(f"{changed[0]}: has changed since {out} began with it; choose another --out, or remove {out}")
     if differ := [
         f"{name} = {stored.get(name)!r} there, {ours[name]!r} here" for name in ours if stored.get(name) != ours[name]
     ]:
         raise UserError(f"{out}: holds another fine-tuning ({'; '.join(differ)}); choose another --out, or remove it")
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """The request as JSON has it, and in `files` a digest of each file of data that it names."""
+    found = json.loads(json.dumps(dataclasses.asdict(request))) | {"files": {}}
+    for source in filter(None, (request.data, request.held_out)):
+        path = Path(source if Path(source).exists() else split_of(source)[0])
+        if path.is_file():
+            with path.open("rb") as file:
+                found["files"][str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 # --- what goes in ---------------------------------------------------------------------------------------------------
@@ -263,5 +279,5 @@ def _next(out: Path, parts: Parts) -> Sequence[str]:
     report = f"report: {out / 'report' / 'report.html'}; config to edit and run again: {out / CONFIG}"
     if len(parts.classes) < 2:
         return [report, "use it:", f"  biomedclip embed {out} --images FOLDER --out embeddings.npz"]
-    labels = " ".join(f'"{label}"' for label in parts.classes[:8])
-    return [report, "use it (research only, not for clinical use):", f"  biomedclip classify {out} {image} --labels {labels}"]
+    command = shlex.join(["biomedclip", "classify", str(out), image, "--labels", *parts.classes[:8]])
+    return [report, "use it (research only, not for clinical use):", f"  {command}"]

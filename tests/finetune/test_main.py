@@ -104,6 +104,12 @@ def test_its_config_is_the_run_and_the_same_call_says_that_it_is_done(
     assert "is done already" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"holds another fine-tuning \(rate = 0.003 there, 0.01 here\); choose another --out"):
         finetune(same_request(out, model, rate=0.01), out)
+    table = out.parent / "1.jsonl"
+    content = table.read_text()
+    table.write_text(content.replace("chest", "brain", 1))
+    with pytest.raises(UserError, match=r"1.jsonl: has changed since .*out began with it"):
+        finetune(same_request(out, model), out)
+    table.write_text(content)
 
 
 def test_an_interrupted_fine_tuning_is_no_model_and_goes_on(model: Path, learned: tuple[Path, dict[str, Any]]) -> None:
