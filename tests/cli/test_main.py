@@ -317,14 +317,15 @@ def test_train_gets_the_fields_given(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(loop, "train", lambda *arguments: calls.append(arguments))
     given = ["--seed", "-3", "--workdir", str(tmp_path), "--stages.0.trainable", "text", "*_head", "--max-steps", "4"]
+    given += ["--profile", "3"]
     given += ["--model.init-logit-bias", "-1e1", "--data.template=a CT, {}", "--optimizer.clip_norm", "None"]
     assert main(["train", str(QUICKSTART), *given]) == 0
-    [(config, workdir, steps)] = calls
-    assert (workdir, steps) == (tmp_path, 4)
+    [(config, workdir, steps, profile)] = calls
+    assert (workdir, steps, profile) == (tmp_path, 4, 3)
     assert (config.seed, config.stages[0].trainable, config.model.init_logit_bias) == (-3, ("text", "*_head"), -10.0)
     assert (config.data.template, config.optimizer.clip_norm) == ("a CT, {}", None)
     assert main(["train", str(QUICKSTART), "--name", "mine"]) == 0
-    assert calls[1][1:] == (Path("runs/mine"), None), "the run folder is named after it"
+    assert calls[1][1:] == (Path("runs/mine"), None, None), "the run folder is named after it"
 
 
 @pytest.mark.parametrize(
@@ -357,7 +358,7 @@ def test_no_field_hides_a_flag_of_the_command(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     own = set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", capsys.readouterr().out.partition("fields of the config")[0], re.M))
-    assert own == {"--help", "--debug", "--workdir", "--max-steps"}
+    assert own == {"--help", "--debug", "--workdir", "--max-steps", "--profile"}
     assert not own & {field.flag for field in fields(load_config(QUICKSTART))}
 
 
