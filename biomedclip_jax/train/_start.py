@@ -211,9 +211,13 @@ def _twice(asked: Asked) -> list[str]:
             groups = [[int(order[first + group * size + row]) for row in range(size)] for group in range(looked)]
             again = [size - len(set(group)) for group in groups]
             if sum(again) > _MANY_TWICE * size * looked:
-                of = "every batch" if all(again) else f"{sum(map(bool, again))} of the first {looked} batches"
+                of, hold = (
+                    ("every batch", "holds")
+                    if all(again)
+                    else (f"{sum(map(bool, again))} of the first {looked} batches", "hold")
+                )
                 return [
-                    f"stages.{number}: {of} of {size:,} pairs, out of {len(asked.pairs):,}, holds pairs twice, on average "
+                    f"stages.{number}: {of} of {size:,} pairs, out of {len(asked.pairs):,}, {hold} pairs twice, on average "
                     f"{sum(again) / looked:.3g} of them, which are then negatives of themselves; a smaller batch is wiser"
                     f"{_or_positives(number, stage)}"
                 ]

@@ -433,7 +433,7 @@ def test_an_error_that_is_handled_leaves_nothing_running(
     if where == "in the loop":
         monkeypatch.setattr(run_module.Run, "_read", failing_read)
     elif where == "half-way into the run":
-        monkeypatch.setattr(run_module, "MetricsFile", failing_read)
+        monkeypatch.setattr(run_module, "metrics_of", failing_read)
     else:
         given = dataclasses.replace(given, seed=1)
     with pytest.raises(UserError) as kept:
