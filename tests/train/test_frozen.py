@@ -136,8 +136,9 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(data: Path, base: Path, 
     (step, state), (_, whole) = final_state(run, tmp_path), final_state(run, finished)
     assert step == TOTAL and jax.tree.structure(state) == jax.tree.structure(whole)
     assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(whole)))
-    losses = [[line["loss"] for line in read_lines(folder / "metrics.jsonl")] for folder in (tmp_path, finished)]
-    assert losses[0] == losses[1] and len(losses[0]) == TOTAL
+    lines = [read_lines(folder / "metrics.jsonl") for folder in (tmp_path, finished)]
+    losses = [[line.get("loss", line.get("held_out_loss")) for line in own] for own in lines]
+    assert losses[0] == losses[1] and len(losses[0]) == TOTAL + 2, "start and end are evaluated, too"
 
 
 def test_a_run_does_not_go_on_with_another_base(data: Path, tmp_path: Path) -> None:
