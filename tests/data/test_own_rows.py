@@ -64,7 +64,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(folder: Path) -> None:
     assert [reject.reason for reject in found.rejects] == [
         "image file is not there",
         "caption is empty",
-        "patient is empty",
+        "patient is empty; write one into each row, or name another column with --group-column",
         "the same row once more",
     ]
 
