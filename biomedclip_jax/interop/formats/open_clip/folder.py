@@ -4,7 +4,7 @@ open_clip_config.json                                       sizes of the towers,
 open_clip_model.safetensors or open_clip_pytorch_model.bin  weights
 config.json                                                 of BERT, where the text tower is one
 tokenizer                                                   tokenizer.json, vocab.txt ...
-README.md                                                   only where the config names a folder: what to do after moving
+README.md                                                   where the config names a folder: what to do after a move
 """
 
 import dataclasses
