@@ -12,7 +12,7 @@ from biomedclip_jax.data.own_rows import Columns, Row, read_own
 from biomedclip_jax.data.pairs import first_reject
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.finetune._judge import JudgedData, judged_data
-from biomedclip_jax.finetune._parts import Parts, caption_of, write_rows
+from biomedclip_jax.finetune._parts import Parts, write_rows
 from biomedclip_jax.finetune.request import Request
 
 
@@ -40,7 +40,7 @@ def kept(request: Request, parts: Parts, out: Path) -> Keep | None:
     by_label = sorted(range(len(rows)), key=lambda i: (rows[i].label or "", i))
     halves = [[rows[i] for i in sorted(by_label[first::2])] for first in (0, 1)]
     write_rows(halves[1], out / "data" / "keep.jsonl")
-    choice, judged = (judged_data(half, list(map(caption_of, half)), captions) for half in halves)
+    choice, judged = (judged_data(half, captions) for half in halves)
     if any(not each.captions and not each.classes for each in (choice, judged)):
         raise UserError(f"--keep {request.keep}: {len(rows)} rows of one class and without captions tell nothing")
     return Keep(request.keep, choice, judged)

@@ -16,6 +16,7 @@ from biomedclip_jax.data.own_rows import Row
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.retrieval.task import recall
 from biomedclip_jax.evaluation.zero_shot.task import default_embeddings
+from biomedclip_jax.finetune._parts import caption_of
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.pretrained import Pretrained
 
@@ -35,10 +36,10 @@ class JudgedData:
     classes: tuple[str, ...]
 
 
-def judged_data(rows: Sequence[Row], texts: Sequence[str], captions: bool) -> JudgedData:
+def judged_data(rows: Sequence[Row], captions: bool) -> JudgedData:
     """What rows can tell: labels count where there are at least two."""
     classes = tuple(sorted({row.label for row in rows if row.label is not None}))
-    return JudgedData(rows, texts, captions, classes if len(classes) > 1 else ())
+    return JudgedData(rows, list(map(caption_of, rows)), captions, classes if len(classes) > 1 else ())
 
 
 class Judge:
@@ -77,7 +78,8 @@ def least_loss(image: np.ndarray, text: np.ndarray, captions: Sequence[str]) -> 
     A model that is wrong and sure has a high loss, and one that knows nothing and says so a lower one; between mixtures
     that would hide what they can tell apart.
     """
-    return min(pair_loss(image, text, captions, float(scale)) for scale in _SCALES)
+    cosines, wanted = _compared(image, text, captions)
+    return min(_loss(cosines, wanted, float(scale)) for scale in _SCALES)
 
 
 def pair_loss(image: np.ndarray, text: np.ndarray, captions: Sequence[str], scale: float) -> float:
@@ -85,12 +87,19 @@ def pair_loss(image: np.ndarray, text: np.ndarray, captions: Sequence[str], scal
 
     image, text: unit embeddings [n, E], row i of both from pair i. scale: what cosines are multiplied with.
     """
+    return _loss(*_compared(image, text, captions), scale)
+
+
+def _compared(image: np.ndarray, text: np.ndarray, captions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(cosines, share of each text in what is right for an image), float64 [n, n]."""
     numbers = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     group = np.array([numbers[caption] for caption in captions])
     wanted = (group[:, None] == group[None, :]).astype(np.float64)
-    wanted /= wanted.sum(axis=1, keepdims=True)
-    logits = scale * (image.astype(np.float64) @ text.astype(np.float64).T)
-    return float((_cross_entropy(logits, wanted) + _cross_entropy(logits.T, wanted)) / 2)
+    return image.astype(np.float64) @ text.astype(np.float64).T, wanted / wanted.sum(axis=1, keepdims=True)
+
+
+def _loss(cosines: np.ndarray, wanted: np.ndarray, scale: float) -> float:
+    return (_cross_entropy(scale * cosines, wanted) + _cross_entropy(scale * cosines.T, wanted)) / 2
 
 
 def _cross_entropy(logits: np.ndarray, wanted: np.ndarray) -> float:

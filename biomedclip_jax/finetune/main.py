@@ -4,7 +4,6 @@ The steps, in `finetune`: look at the data and divide them; find the microbatch 
 with the start; measure both on held-out pairs and on the forgetting check; hand over the better one.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,7 +25,7 @@ from biomedclip_jax.finetune._besides import Keep, check_place, kept, replay
 from biomedclip_jax.finetune._judge import Judge, judged_data
 from biomedclip_jax.finetune._memory import fitting_microbatch
 from biomedclip_jax.finetune._mixture import Tried, chosen, mixed, tried_mixtures
-from biomedclip_jax.finetune._parts import HELD_OUT, TRAIN, VALIDATION, Parts, caption_of, divided, write_rows
+from biomedclip_jax.finetune._parts import HELD_OUT, TRAIN, VALIDATION, Parts, divided, write_rows
 from biomedclip_jax.finetune._plan import METHOD_RATES, Sizes, check_fits, planned, sizes
 from biomedclip_jax.finetune._rates import TriedRate, best_rate, swept_steps, tried_rate
 from biomedclip_jax.finetune._report import Comparison, compare, table
@@ -36,16 +35,14 @@ from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.pretrained import load
-from biomedclip_jax.support.owner import LocalFiles, owned
+from biomedclip_jax.support.owner import LOCK, owned_folder
 from biomedclip_jax.train.main import train
 
 Exported = Literal["best", "last", "start"]
 
 RESULTS, REQUEST, CONFIG = "results.json", "finetune.json", "config.py"
-_LOCK = "lock.json"
-_WATCHED_SECONDS = 40.0
 # what a start that was refused may leave
-_BEFORE = (_LOCK, "images", "data", "demo", "rejects.jsonl", "start", "report", "embeddings")
+_BEFORE = (LOCK, "images", "data", "demo", "rejects.jsonl", "start", "report", "embeddings")
 
 
 def finetune(request: Request, out: Path) -> dict[str, Any]:
@@ -59,18 +56,14 @@ def finetune(request: Request, out: Path) -> dict[str, Any]:
     if jax.process_count() > 1:
         raise UserError("finetune: works in one process; take its config.py to several with `biomedclip train`")
     check_place(request, out)
-    try:
-        with owned(LocalFiles(str(out)), _LOCK, writer="fine-tuning", instead="another --out", watch=_WATCHED_SECONDS):
-            _check_owner(request, out)
-            if (out / RESULTS).is_file():
-                print(f"{out}: this fine-tuning is done already")
-                results = json.loads((out / RESULTS).read_text(encoding="utf-8"))
-                print("\n".join(results["lines"]))
-                return results
-            return _finetune(request, out)
-    finally:
-        with contextlib.suppress(OSError):  # it is not empty, as a rule
-            out.rmdir()
+    with owned_folder(out, writer="fine-tuning", instead="another --out"):
+        _check_owner(request, out)
+        if (out / RESULTS).is_file():
+            print(f"{out}: this fine-tuning is done already")
+            results = json.loads((out / RESULTS).read_text(encoding="utf-8"))
+            print("\n".join(results["lines"]))
+            return results
+        return _finetune(request, out)
 
 
 def _finetune(request: Request, out: Path) -> dict[str, Any]:
@@ -94,7 +87,7 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
             f"all of them in {out / 'rejects.jsonl'}"
         )
     source = _start(request, model, out)
-    held_out = judged_data(parts.held_out, list(map(caption_of, parts.held_out)), not parts.labelled)
+    held_out = judged_data(parts.held_out, not parts.labelled)
     before = compare(request, held_out, keep.judged if keep else None, None, out)  # what the end needs fails here
 
     config, size = _with_microbatch(request, model, source, parts, replayed, out)
@@ -229,7 +222,7 @@ def _mixture(
     elif step == 0:
         picked, tried = Tried(0.0, float("nan"), float("nan")), []
     else:
-        validation = judged_data(parts.validation, list(map(caption_of, parts.validation)), not parts.labelled)
+        validation = judged_data(parts.validation, not parts.labelled)
         judge = Judge(model)
 
         def judged(share: float) -> Tried:

@@ -15,7 +15,10 @@ from typing import Any, Protocol
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
+LOCK = "lock.json"  # who writes a folder
+
 _SEEN_EVERY = 15.0  # seconds
+_WATCHED_SECONDS = 40.0  # the holder of a folder, on another host
 _GONE_AFTER = 600.0  # seconds; by the clocks of two hosts, which may differ
 
 
@@ -112,6 +115,20 @@ def owned(files: Files, name: str, *, writer: str, instead: str, watch: float = 
         signs.join()
         if _is_ours(files, name, own):
             files.remove(name)
+
+
+@contextlib.contextmanager
+def owned_folder(folder: Path, *, writer: str, instead: str) -> Iterator[None]:
+    """Hold a folder of this machine or of a network file system, as `owned` does, by its `lock.json`.
+
+    One that is still empty at the end, after an error before anything was written, is removed.
+    """
+    try:
+        with owned(LocalFiles(str(folder)), LOCK, writer=writer, instead=instead, watch=_WATCHED_SECONDS):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # it is not empty, as a rule
+            folder.rmdir()
 
 
 def _take(files: Files, name: str, own: dict[str, Any], watch: float) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh
-from biomedclip_jax.support.owner import LocalFiles, owned
+from biomedclip_jax.support.owner import owned_folder
 from biomedclip_jax.train._checkpoint import DAMAGED, FOLDER, About
 from biomedclip_jax.train._frozen import without_frozen
 from biomedclip_jax.train._same_data import DataIdentity, check_still_same
@@ -23,8 +23,6 @@ from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.state import abstract_state, optimizer_for
 
 RESULTS = "results.json"
-LOCK = "lock.json"  # who writes the run folder
-_WATCHED_SECONDS = 40.0  # the holder of a folder, on another host: gives a sign of life every 15 s
 _SHOWN = 3  # changes in a message
 
 
@@ -37,12 +35,8 @@ def alone_in(workdir: Path) -> Iterator[None]:
     if not is_first():
         yield
         return
-    try:
-        with owned(LocalFiles(str(workdir)), LOCK, writer="run", instead="another --workdir", watch=_WATCHED_SECONDS):
-            yield
-    finally:
-        with contextlib.suppress(OSError):  # it is not empty, as a rule
-            workdir.rmdir()
+    with owned_folder(workdir, writer="run", instead="another --workdir"):
+        yield
 
 
 def has_begun(workdir: Path) -> bool:

@@ -22,11 +22,10 @@ from biomedclip_jax.cli import main
 from biomedclip_jax.config import OptimizerConfig, Stage, from_json
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.pretrained import from_pretrained
-from biomedclip_jax.support.owner import _started
+from biomedclip_jax.support.owner import LOCK, _started
 from biomedclip_jax.train import _loop as run_module
 from biomedclip_jax.train import main as loop
 from biomedclip_jax.train._final_evaluation import Results
-from biomedclip_jax.train._run_folder import LOCK
 from biomedclip_jax.train.export import read_config, read_run
 from biomedclip_jax.train.state import TrainState
 
