@@ -18,8 +18,9 @@ from biomedclip_jax.errors import UserError
 
 _MARKS = 1_024  # of a table, at most
 _SAMPLE = 64  # images, and records of shards
-_ENDS = 128 * 1024  # bytes of each end of an image that are read
+ENDS = 128 * 1024  # bytes of each end of an image that are read
 _THREADS = 16
+UNREADABLE = "unreadable"  # the mark of a file that cannot be read, and of a record
 _DIGITS = 12  # hexadecimal, of a mark
 
 
@@ -96,7 +97,7 @@ def _pair_mark(pairs: Sampled, index: int) -> str:
     try:
         pair = pairs[index]
     except UserError:  # its message has the path of a machine
-        return "unreadable"
+        return UNREADABLE
     texts = [len(pair.captions), *pair.captions, len(pair.references), *pair.references, pair.label]
     return digest([image_mark(pair.image).encode(), *(str(text).encode("utf-8", "surrogatepass") for text in texts)])
 
@@ -104,15 +105,15 @@ def _pair_mark(pairs: Sampled, index: int) -> str:
 def image_mark(image: Path | bytes) -> str:
     """A hash of the size and the ends of an encoded image; of a file that cannot be read one that says so."""
     if isinstance(image, bytes):
-        return digest([str(len(image)).encode(), image[:_ENDS], image[-_ENDS:]])
+        return digest([str(len(image)).encode(), image[:ENDS], image[-ENDS:]])
     try:
         with image.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
-            head = file.read(_ENDS)
-            file.seek(max(0, size - _ENDS))
-            return digest([str(size).encode(), head, file.read(_ENDS)])
+            head = file.read(ENDS)
+            file.seek(max(0, size - ENDS))
+            return digest([str(size).encode(), head, file.read(ENDS)])
     except OSError:
-        return "unreadable"
+        return UNREADABLE
 
 
 def without_common_folder(names: Sequence[str]) -> list[str]:

@@ -1,18 +1,17 @@
 """Held-out images that are training images, found by path or by content, in seconds also where there are millions."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data.identity import ENDS, UNREADABLE, image_mark
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.errors import UserError
 
 _MOST = 20_000  # images of each side that are looked at
 _MOST_BYTES = 1 << 28  # of each side that are read: contents in tars and builds, and ends of files of the same size
-_END = 1 << 16  # bytes of each end of an image that are compared, beside its size
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ def held_out_in_training(pairs: Pairs, held_out: Pairs) -> SameImages:
             names.setdefault(str(each.path.resolve()), each.name)
         if each.size in shared and budget > 0:
             names.setdefault(_mark(each), each.name)
-            budget -= 2 * _END
+            budget -= 2 * ENDS
     found = []
     for each in tested:
         keys = [str(each.path.resolve())] if each.path is not None else []
@@ -78,21 +77,10 @@ def _images(pairs: Pairs) -> Iterator[_Encoded]:
         read += len(image)
         if read > _MOST_BYTES:
             return
-        yield _Encoded(pair.name, len(image), None, _digest(image[:_END], image[-_END:], len(image)))
+        yield _Encoded(pair.name, len(image), None, image_mark(image))
 
 
 def _mark(image: _Encoded) -> str:
     """The same for two images with the same content; a name of its own for a file that cannot be read."""
-    if image.mark is not None or image.path is None:
-        return image.mark or image.name
-    try:
-        with image.path.open("rb") as file:
-            first = file.read(_END)
-            file.seek(max(0, image.size - _END))
-            return _digest(first, file.read(_END), image.size)
-    except OSError:
-        return image.name
-
-
-def _digest(first: bytes, last: bytes, size: int) -> str:
-    return hashlib.sha256(b"%d " % size + first + last).hexdigest()
+    mark = image.mark or image_mark(image.path or b"")
+    return image.name if mark == UNREADABLE else mark
