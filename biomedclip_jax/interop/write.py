@@ -17,10 +17,9 @@ from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, ClipTextCon
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats import tower_pair
-from biomedclip_jax.interop.formats._preprocessor import preprocessor_json
 from biomedclip_jax.interop.formats.cleft import checkpoint as cleft
 from biomedclip_jax.interop.formats.huggingface.clip import write_clip
-from biomedclip_jax.interop.formats.huggingface.siglip import is_siglip_form, write_siglip
+from biomedclip_jax.interop.formats.huggingface.siglip import check_siglip_form, is_siglip_form, write_siglip
 from biomedclip_jax.interop.formats.open_clip.folder import expressible, expressible_config, write_open_clip
 from biomedclip_jax.interop.formats.open_clip.write_config import ADAPTERS_REFUSED, write_config
 from biomedclip_jax.interop.model import Model
@@ -91,6 +90,6 @@ def export_format(config: CLIPConfig, preprocess: PreprocessConfig | None = None
 def _check_huggingface(config: CLIPConfig, preprocess: PreprocessConfig | None, adaptation: Adaptation) -> None:
     if not is_siglip_form(config):
         return tower_pair.check_form(config)
-    preprocessor_json(preprocess or PreprocessConfig())
+    check_siglip_form(config, preprocess or PreprocessConfig())
     if adaptation != UNADAPTED:
         raise UserError(ADAPTERS_REFUSED)

@@ -56,7 +56,9 @@ def write_spiece(folder: Path, *, model_type: int = 1) -> None:
         content += _field(1, _field(1, piece.encode()) + _field(2, score) + _field(3, kind))
     content += _field(2, _field(3, model_type)) + _field(3, _field(1, b"identity"))
     (folder / "spiece.model").write_bytes(content)
-    _write_config(folder, "SiglipTokenizer", {"0": "<unk>", "1": "</s>"}, eos_token="</s>", pad_token="</s>", do_lower_case=True)
+    _write_config(
+        folder, "SiglipTokenizer", {"0": "<unk>", "1": "</s>"}, eos_token="</s>", pad_token="</s>", do_lower_case=True
+    )
 
 
 def write_gemma(folder: Path) -> None:

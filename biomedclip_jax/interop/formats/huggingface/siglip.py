@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.config import CLIPConfig, ClipTextConfig, ViTConfig
+from biomedclip_jax.config import CLIPConfig, ClipTextConfig, PreprocessConfig, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import Entry, dense, from_params, norm, one, to_params
 from biomedclip_jax.interop._wrappers import read_unwrapped
@@ -115,6 +115,12 @@ def is_siglip_form(config: CLIPConfig) -> bool:
     plain = ViTConfig(pool="map", class_token=False, **{name: getattr(image, name) for name in sizes})
     heads = config.image_head == "none" and config.text_head == "linear" and config.text_head_bias
     return image == plain and not text.causal and text.pool == "last" and heads and config.init_logit_bias is not None
+
+
+def check_siglip_form(config: CLIPConfig, preprocess: PreprocessConfig) -> None:
+    """UserError if transformers has no place for such a model, or for how its images are made."""
+    siglip_config_json(config)
+    preprocessor.preprocessor_json(preprocess)
 
 
 def siglip_config_json(config: CLIPConfig) -> dict[str, Any]:

@@ -134,7 +134,10 @@ def test_gemma_tokenizer_of_siglip_2(tmp_path: Path) -> None:
     siglip(tmp_path)
     write_gemma(tmp_path)
     config = read_model(tmp_path).config
-    assert (config.text.pad_id, json.loads((tmp_path / "config.json").read_text())["text_config"].get("pad_token_id", 1)) == (0, 1)
+    assert (config.text.pad_id, json.loads((tmp_path / "config.json").read_text())["text_config"].get("pad_token_id", 1)) == (
+        0,
+        1,
+    )
     tokenizer = Tokenizer(tmp_path, 16, 0, 120)
     assert np.array_equal(tokenizer(["CHE a"]), tokenizer(["che a"]))
     ids = tokenizer._tokenizer
