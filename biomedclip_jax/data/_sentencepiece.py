@@ -7,7 +7,7 @@ The file is a protocol buffer: pieces with their scores, and how texts are norma
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from biomedclip_jax.errors import UserError
 
@@ -51,7 +51,7 @@ def read_sentencepiece(file: Path) -> "tokenizers.Tokenizer":
     return tokenizer
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, "int | bytes"]]:
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     """(number, value) of each field of a protocol buffer: an int, or the bytes of a string, a message or a float."""
     position = 0
 

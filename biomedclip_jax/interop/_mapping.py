@@ -195,9 +195,8 @@ def _logarithm(logit_scale: jax.Array, source: object, *, limited: bool) -> jax.
         return logit_scale
     if value < 6:
         if limited:
-            say(
-                f"{source}: logit_scale = {value:.4g}, read as a logarithm: the scale is {math.exp(value):.4g}, above CLIP's 100"
-            )
+            scale = f"the scale is {math.exp(value):.4g}, above CLIP's 100"
+            say(f"{source}: logit_scale = {value:.4g}, read as a logarithm: {scale}")
         return logit_scale
     if value > 1000:
         raise UserError(f"{source}: logit_scale = {value:.6g}; expected the logarithm of a scale, at most ln 100 = 4.6052")

@@ -193,8 +193,8 @@ def _only_weights(folder: Path) -> Path:
         raise UserError(f"{folder}: {len(found)} weight files and no description of a model ({names}); name one of the files")
     if not found:
         raise UserError(
-            f"{folder}: not a model folder; expected {OPEN_CLIP_CONFIG}, config.json of a CLIPModel or SiglipModel, or the released "
-            "files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, CLEFT, MedCLIP or BioViL (README, Evaluate)"
+            f"{folder}: not a model folder; expected {OPEN_CLIP_CONFIG}, config.json of a CLIPModel or SiglipModel, or the "
+            "released files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, CLEFT, MedCLIP or BioViL (README, Evaluate)"
         )
     return found[0]
 

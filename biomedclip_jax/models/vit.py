@@ -4,6 +4,8 @@ Sources: timm `vision_transformer.py`, `layers/attention_pool.py`, open_clip `tr
 transformers `modeling_siglip.py` (the same computation under other names).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,7 +60,8 @@ class AttentionPool(nnx.Module):
 
     def __call__(self, x: Hidden) -> Features:
         b, n, d = x.shape
-        kernel, bias = (self.qkv.kernel[...].astype(x.dtype), self.qkv.bias[...].astype(x.dtype))
+        fused: Any = self.qkv
+        kernel, bias = fused.kernel[...].astype(x.dtype), fused.bias[...].astype(x.dtype)
         query = (product(self.query[...].astype(x.dtype)[None], kernel[:, :d]) + bias[:d]) * (d // self.heads) ** -0.5
         query = query.reshape(self.heads, -1)
         k, v = (product(x, kernel[:, d:]) + bias[d:]).reshape(b, n, 2, self.heads, -1).transpose(2, 0, 3, 1, 4)

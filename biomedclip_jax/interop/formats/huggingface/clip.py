@@ -122,9 +122,7 @@ def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
     if image.layer_scale or image.registers or image.pool != "cls" or not image.position_on_prefix:
         raise UserError("this image tower has no form in transformers' CLIP (only CLIP's own ViT has one)")
     if not text.causal or text.pool != "end":
-        raise UserError(
-            "this text tower has no form in transformers' CLIP (only CLIP's own, causal and read at its end, has one)"
-        )
+        raise UserError("this text tower has no form in transformers' CLIP (only CLIP's own has one: causal, read at its end)")
 
     def tower(c: ViTConfig | ClipTextConfig) -> dict[str, Any]:
         return {

@@ -73,8 +73,8 @@ def read_siglip_config(folder: Path) -> CLIPConfig:
         width = text["projection_size"] if text.get("projection_size") is not None else tower.width
         if width != image.width:
             raise UserError(
-                f"text_config: projection_size = {width!r}: expected {image.width}, the hidden_size of vision_config: texts and "
-                "images are compared with each other"
+                f"text_config: projection_size = {width!r}: expected {image.width}, the hidden_size of vision_config, as texts "
+                "and images are compared with each other"
             )
     except UserError as error:
         raise located(error, where) from None
