@@ -4,7 +4,7 @@
 | ------------- | ------------------------------------------------------------------------------------------------ |
 | open_clip     | open_clip_config.json, open_clip_model.safetensors, tokenizer                                    |
 | open_clip-bin | the same with open_clip_pytorch_model.bin, PyTorch's pickle                                      |
-| huggingface   | CLIP, SigLIP: config.json, model.safetensors, preprocessor_config.json, tokenizer                        |
+| huggingface   | CLIP, SigLIP: config.json, model.safetensors, preprocessor_config.json, tokenizer                |
 |               | any other: vision/ and text/ for transformers' AutoModel and more, see `formats/tower_pair.py`   |
 | cleft         | cleft.ckpt, a first-stage checkpoint for XYPB/CLEFT, the text model's config.json, tokenizer     |
 """

@@ -1,4 +1,4 @@
-"""A SigLIP in transformers' own folder: names, config, reading and writing (SigLIP, SigLIP 2 of one image size, MedSigLIP).
+"""A SigLIP in transformers' own folder: names, config, reading and writing (SigLIP and SigLIP 2, MedSigLIP).
 
     config.json, model.safetensors (or pytorch_model.bin), preprocessor_config.json, tokenizer
 
