@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biomedclip_jax.cli._findings import add_finding_options, check_finding_options, columns_of
 from biomedclip_jax.cli._prompt_learners import LEARNERS, add_learner_options, check_learner_options, make_learner
 from biomedclip_jax.cli.arguments import add_verb, count
 from biomedclip_jax.errors import UserError
@@ -83,6 +84,8 @@ def add_evaluate(verbs: Any) -> None:
         help="an approximate search instead, as the paper; how many of the exact neighbours it finds is measured",
     )
 
+    add_finding_options(verb)
+
     words = verb.add_argument_group("zero-shot")
     words.add_argument(
         "--prompts",
@@ -144,15 +147,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.list:
         _list()
         return
-    from biomedclip_jax.evaluation.sources import Columns, parse_source
+    from biomedclip_jax.evaluation.sources import parse_source
 
     if arguments.task is None:
         raise UserError(f"TASK: expected one of {', '.join(_TASKS)}")
     if not arguments.data:
         raise UserError("--data: expected at least one source (biomedclip evaluate --help)")
-    columns = Columns(image=arguments.image_column, caption=arguments.caption_column, label=arguments.label_column)
+    columns = columns_of(arguments)
     words = None if _is_learned(arguments) else arguments.prompts
     sources = [parse_source(text, arguments.data_root, arguments.train, columns, words) for text in arguments.data]
+    check_finding_options(arguments, sources)
     if arguments.write_prompts is not None:
         _write_prompts(arguments.write_prompts, sources)
         return
@@ -191,6 +195,7 @@ def _candidates(models: Sequence[str]) -> "list[Candidate]":
 
 
 def _options(arguments: argparse.Namespace) -> "Options":
+    from biomedclip_jax.evaluation.multi_label.zero_shot import THRESHOLDS
     from biomedclip_jax.evaluation.probe.finetune import FineTune
     from biomedclip_jax.evaluation.probe.sampling import BUDGETS, Budget
     from biomedclip_jax.evaluation.run import Options
@@ -210,6 +215,8 @@ def _options(arguments: argparse.Namespace) -> "Options":
         probes=[learners[name] if name in learners else _probe(name, arguments) for name in methods],
         finetune=FineTune(search=arguments.search, microbatch=arguments.microbatch, selection=arguments.selection),
         learners=list(learners.values()),
+        thresholds=arguments.thresholds or THRESHOLDS,
+        finding_budgets=[Budget.parse(text) for text in arguments.labels or ("100%",)],
         budgets=[Budget.parse(text) for text in arguments.labels] if arguments.labels else budgets,
         seeds=arguments.seeds,
         allow_overlap=arguments.allow_overlap,
@@ -255,12 +262,16 @@ def _list() -> None:
 
 
 def _write_prompts(path: Path, sources: Sequence[Any]) -> None:
+    from biomedclip_jax.prompts.findings import write_finding_prompts
     from biomedclip_jax.prompts.templates import write_prompts
 
     if len(sources) != 1:
         raise UserError(f"--write-prompts: expected one --data source, not {len(sources)}; their classes differ")
     source = sources[0]
-    if source.known is not None:
+    if source.multi_label:
+        findings = source.findings("test").findings
+        write_finding_prompts(path, findings, None if source.known is None else source.known.finding_prompts)
+    elif source.known is not None:
         source.known.write_prompts(path)
     else:
         write_prompts(path, source.labelled("test").classes)
