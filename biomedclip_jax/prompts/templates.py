@@ -244,7 +244,7 @@ def _check_keys(name: object, top: Any) -> None:
 
 
 def yaml_of(name: object) -> Any:
-    """The module `yaml`. UserError, which names the file that needs it, where it is not installed."""
+    """The module `yaml`, imported when a file needs it. UserError, which names the file, where it is not installed."""
     try:
         import yaml
     except ImportError:

@@ -1,6 +1,6 @@
 """Reader of tables whose images may have several findings: their names in one column, or a 0/1 column for each.
 
-One column: names joined by a sign (`Edema|Mass`), a list (JSON lines, Parquet), or the text of one (`['edema', 'mass']`).
+One column: names joined by a sign (`Edema|Mass`), a list (JSON lines, Parquet), or its text (`['edema', 'mass']`).
 A column for each: 1 present, 0 absent, -1 uncertain, nothing where nothing is said.
 A name such as NIH's and CheXpert's "No Finding" is no finding of its own: it says that all findings are absent.
 """
@@ -8,6 +8,7 @@ A name such as NIH's and CheXpert's "No Finding" is no finding of its own: it sa
 import ast
 import io
 import os
+import re
 import tokenize
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,6 +49,7 @@ _CODES = {
     "-1": UNCERTAIN,
     "": NOTHING_SAID,
 }
+_LIST = re.compile(r"\[.*\]$|\[['\"]", re.DOTALL)  # a text that is a list, or begins as one
 _BESIDE_NO_FINDING = "support devices"  # CheXpert's labeller says both of one image: a tube is no disease
 
 # of one image: a label for each finding that its row says something of
@@ -110,7 +112,7 @@ def open_multi_label_table(
     else:
         require_whole(path, split, f"add a column {SPLIT_COLUMN!r} with train, validation or test")
         wanted = {""}
-    names = _findings(path, declared, rows, findings)
+    names = _findings(path, declared, rows, rejects, findings)
     own = [row for row in rows if row.split.lower() in wanted]
     return multi_labelled_files(str(path), names, own, rejects, policy=declared.policy)
 
@@ -214,7 +216,7 @@ def _said_of_names(cell: object, declared: Declared) -> Said | str:
 
 def _names(cell: object, separator: str) -> list[str] | str:
     """The names in a cell; or why there are none to be had."""
-    if isinstance(cell, str) and cell.strip().startswith("[") and cell.strip().endswith("]"):
+    if isinstance(cell, str) and _LIST.match(cell.strip()):
         listed = _list_of_text(cell.strip())
         if listed is None:
             return f"label is no list of names ({cell.strip()!r})"
@@ -262,7 +264,9 @@ def _one_row_an_image(rows: Iterable[FindingRow]) -> tuple[list[FindingRow], lis
     return kept, left, together
 
 
-def _findings(path: Path, declared: Declared, rows: Sequence[FindingRow], known: Sequence[str] | None) -> tuple[str, ...]:
+def _findings(
+    path: Path, declared: Declared, rows: Sequence[FindingRow], rejects: Sequence[Reject], known: Sequence[str] | None
+) -> tuple[str, ...]:
     if declared.columns:
         names = tuple(column for column in declared.columns if not is_no_finding(column, declared.no_finding))
     else:
@@ -282,7 +286,8 @@ def _findings(path: Path, declared: Declared, rows: Sequence[FindingRow], known:
             raise UserError(f"{path}: unknown finding {unknown[0]!r}; expected some of {', '.join(known)}")
         names = tuple(known)
     if not names:
-        raise UserError(f"{path}: no finding in {len(rows)} rows; is {declared.column!r} the column with their names?")
+        left = f", {len(rejects)} left out{first_reject(rejects)}" if rejects else ""
+        raise UserError(f"{path}: no finding in {len(rows)} rows{left}; is {declared.column!r} the column with their names?")
     return names
 
 

@@ -1,8 +1,8 @@
 """Learning findings from labels: of each its own logistic regression on frozen features, CLIP's linear probe.
 
-That is a linear layer with a sigmoid for each finding, fitted by binary cross-entropy, with a regularisation of its own for
-each: the best on the images that validate, a fifth of those learned from. A label that does not count is left out of its
-finding's regression alone.
+That is a linear layer with a sigmoid for each finding, fitted by binary cross-entropy, with a regularisation of its
+own for each: the best on the images that validate, a fifth of those learned from. A label that does not count is left
+out of its finding's regression alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,8 +18,7 @@ from biomedclip_jax.evaluation._evaluation import Evaluation, check_finite
 from biomedclip_jax.evaluation._metrics import ranks_of, sklearn_metrics
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.multi_label._numbers import THRESHOLDS, Scored, findings_results
-from biomedclip_jax.evaluation.probe._search import full_search
-from biomedclip_jax.evaluation.probe.logistic_regression import fit_predict, quietly
+from biomedclip_jax.evaluation.probe.logistic_regression import best_strength, fit_predict, quietly
 from biomedclip_jax.evaluation.probe.sampling import VALIDATION, Budget
 from biomedclip_jax.evaluation.report.results import MULTI_LABEL_PROBE, Result
 from biomedclip_jax.support.terminal import progress_bar
@@ -124,11 +123,11 @@ def _learn_one(features: np.ndarray, answers: np.ndarray, test: np.ndarray) -> _
     strength, chosen = _USUAL, False
     if len(np.unique(truth[:split])) == len(np.unique(truth[split:])) == 2:
 
-        def area(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
-            rows = (fit_predict(features[split:], truth[split:], features[:split], c, 2)[:, 1] for _, c in pairs)
+        def area(strengths: Sequence[float]) -> np.ndarray:
+            rows = (fit_predict(features[split:], truth[split:], features[:split], c, 2)[:, 1] for c in strengths)
             return np.array([sklearn_metrics().roc_auc_score(truth[:split], ranks_of(own)) for own in rows])
 
-        strength, chosen = full_search(area, learning_rates=(0.0,)).weight_decay, True
+        strength, chosen = best_strength(area).weight_decay, True
     return _Learned(fit_predict(features, truth, test, strength, 2)[:, 1], strength, chosen=chosen)
 
 

@@ -1,7 +1,8 @@
 """Zero-shot for images with several findings: sentences that say a finding is there against those that say it is not.
 
-Two rows for each model: by both kinds of sentences (CheXzero's way: of each finding the softmax over both, by the model's
-scale), which gives probabilities and so sensitivity and specificity, too; and by the cosine to the positive ones alone.
+Two rows for each model: by both kinds of sentences (CheXzero's way: of each finding the softmax over both, by the
+model's scale), which gives probabilities and so sensitivity and specificity, too; and by the cosine to the positive
+ones alone.
 """
 
 from collections.abc import Sequence
@@ -13,12 +14,12 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation, check_finite
 from biomedclip_jax.evaluation._metrics import sklearn_metrics
 from biomedclip_jax.evaluation.multi_label._numbers import THRESHOLDS, Scored, findings_results
-from biomedclip_jax.evaluation.report.results import MULTI_LABEL, Result
+from biomedclip_jax.evaluation.report.results import COSINE, MULTI_LABEL, Result
 from biomedclip_jax.evaluation.zero_shot.task import cosines
 from biomedclip_jax.prompts.findings import FindingPrompts, log_odds_of_both
 from biomedclip_jax.prompts.templates import Aggregation
 
-BOTH, COSINE = "positive against negative", "cosine"
+BOTH = "positive against negative"
 
 
 def zero_shot_findings(
@@ -45,8 +46,8 @@ def zero_shot_findings(
     if not len(kept):
         raise UserError(f"{evaluation.dataset}: no image can be read by all of the models")
     names = [data.names[int(i)] for i in kept]
-    asked = {"prompts": [list(own) for own in prompts.positive.sentences], "aggregate": aggregate}
-    negative = [list(own) for own in prompts.negative.sentences]
+    sentences = {"prompts": prompts.positive.sentences, "negative_prompts": prompts.negative.sentences}
+    asked = {name: [list(own) for own in each] for name, each in sentences.items()} | {"aggregate": aggregate}
     scored = []
     for candidate, found in zip(evaluation.candidates, images, strict=True):
         image = found.rows[np.isin(found.kept, kept)]
@@ -58,7 +59,7 @@ def zero_shot_findings(
         present = cosines(image, yes, prompts.positive, aggregate)
         absent = cosines(image, no, prompts.negative, aggregate)
         scale = evaluation.embeddings.logit_scale(candidate)
-        both = asked | {"negative_prompts": negative, "score": BOTH, "thresholds": list(thresholds), "logit_scale": scale}
+        both = asked | {"score": BOTH, "thresholds": list(thresholds), "logit_scale": scale}
         scored.append(Scored(candidate, log_odds_of_both(present, absent, scale), both, thresholds))
         scored.append(Scored(candidate, present.astype(np.float64), asked | {"score": COSINE}))
     return findings_results(evaluation, MULTI_LABEL, data, kept, errors, scored)

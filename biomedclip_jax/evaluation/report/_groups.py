@@ -97,7 +97,9 @@ def _is_learned(row: Result) -> bool:
 
 
 def _sentences(row: Result) -> str:
-    return digest([row.settings.get("prompts"), row.settings.get("aggregate")])
+    asked = [row.settings.get("prompts"), row.settings.get("aggregate")]
+    negative = row.settings.get("negative_prompts")
+    return digest(asked if negative is None else [*asked, negative])
 
 
 def _data(row: Result) -> str:

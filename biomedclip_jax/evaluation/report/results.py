@@ -19,6 +19,7 @@ from biomedclip_jax.files import write_file, write_text
 RESULTS = "results.json"
 OUTCOMES = "outcomes"
 MULTI_LABEL, MULTI_LABEL_PROBE = "multi-label", "multi-label-probe"  # tasks
+COSINE = "cosine"  # to the sentences that say that a finding is there, alone
 _REASONS = 3  # for what was left out, that a line says
 # of the settings, what was asked for: another answer to one of these is another evaluation
 _ASKED = (
@@ -92,7 +93,7 @@ class Result:
     @property
     def who(self) -> str:
         """What tables call it: the model, and how it was asked where there are several ways."""
-        if self.task == MULTI_LABEL and self.settings.get("score") == "cosine":
+        if self.task == MULTI_LABEL and self.settings.get("score") == COSINE:
             return f"{self.model}, cosine alone"
         if self.task == MULTI_LABEL_PROBE:
             return f"{self.model}, {self.settings.get('method')}, {self.settings.get('budget')}"
@@ -123,7 +124,7 @@ class Result:
         counts = sorted({len(own) for own in prompts})
         many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         how = f", {self.settings['aggregate']}" if "aggregate" in self.settings else ""
-        against = self.settings.get("negative_prompts")
+        against = self.settings.get("negative_prompts") if self.settings.get("score") != COSINE else None
         absent = f' against "{against[0][0]}"' if against else ""
         return f'"{prompts[0][0]}"{absent} ({many} sentence{"" if counts[-1] == 1 else "s"} a class{how})'
 
