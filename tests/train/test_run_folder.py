@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from helpers.tiny_run import config, final_state, make_data, read_lines
 
-from biomedclip_jax.cli import main
 from biomedclip_jax.config import OptimizerConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train import _loop as run_module
@@ -204,17 +203,3 @@ def test_a_finished_run_is_judged_on_the_pairs_that_it_is_asked_for(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "model").rglob("*")} == model
     with pytest.raises(UserError, match=r"finished, and its model/ was made otherwise \(export = 'last', there 'best'\)"):
         loop.train(dataclasses.replace(run, export="last"), tmp_path / "run")
-
-
-@pytest.mark.parametrize("address", ["s3://bucket/run", "gs://bucket/run"])
-def test_a_folder_behind_an_address_is_refused(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
-) -> None:
-    """As a path it would be a folder of that name, here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "config.py").write_text(
-        "from pathlib import Path\nfrom helpers import tiny_run\n" + f"config = tiny_run.config(Path({str(data)!r}))\n"
-    )
-    assert main(["train", "config.py", "--workdir", address]) == 2
-    assert f"--workdir {address}: a run folder must be on a disk" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["config.py"]
