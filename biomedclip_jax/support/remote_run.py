@@ -1,7 +1,7 @@
 """A run folder behind an address (s3://, gs://, ...): worked on as a copy here, which is written back as the run goes on.
 
-Behind the address lie the same files under the same names. A checkpoint counts once its `commit_success.txt` is there, which
-is written last and removed first (Orbax' own convention on object stores).
+Behind the address lie the same files under the same names. A checkpoint counts once its `commit_success.txt` is there,
+which is written last and removed first (Orbax' own convention on object stores).
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from biomedclip_jax.errors import UserError
@@ -108,7 +108,7 @@ class _Copy:
         self._steps.discard(step)
 
 
-def _committed(names: "dict[str, object] | set[str]") -> set[str]:
+def _committed(names: Iterable[str]) -> set[str]:
     """The steps of the checkpoints that are whole."""
     return {step for name in names if name.endswith(f"/{COMMITTED}") and (step := _step_of(name))}
 
@@ -137,7 +137,7 @@ def _scratch(address: str, use: str) -> Path:
 
 @contextlib.contextmanager
 def working_copy(address: str, say: Callable[[str], object]) -> Iterator[Path]:
-    """A folder here with the run that lies behind an address, held for this process; what is written there goes to the address.
+    """A folder here with the run that lies behind an address, held for this process; what is written goes to the address.
 
     That happens every 15 seconds and at the end, also after an error. The copy lies in the folder for temporary files
     (`TMPDIR`) and goes at the end. UserError if another run holds the address, if it cannot be reached, and, with the copy

@@ -160,8 +160,15 @@ def _write_results(workdir: Path, found: Results, pairs: Pairs | None, step: int
 
 
 def read_results(workdir: Path) -> Results:
-    """The results of a finished run."""
-    return Results(**json.loads((workdir / RESULTS).read_text(encoding="utf-8")))
+    """The results of a finished run. UserError where the file is none of a run of this version."""
+    path = workdir / RESULTS
+    try:
+        return Results(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # other names, or no object
+        raise UserError(
+            f"{path}: not the results of a run of this version ({error}); remove the file, and the same command goes on "
+            "from the last checkpoint"
+        ) from error
 
 
 def try_next(config: TrainConfig, workdir: Path) -> list[str]:

@@ -203,3 +203,10 @@ def test_a_finished_run_is_judged_on_the_pairs_that_it_is_asked_for(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "model").rglob("*")} == model
     with pytest.raises(UserError, match=r"finished, and its model/ was made otherwise \(export = 'last', there 'best'\)"):
         loop.train(dataclasses.replace(run, export="last"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", '{"retrieved": 1}'])
+def test_results_of_another_version_are_said(tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"results\.json: not the results of a run of this version \(.*\); remove the file"):
+        loop.read_results(tmp_path)
