@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from biomedclip_jax.cli._findings import add_finding_options, check_finding_options, columns_of
 from biomedclip_jax.cli._prompt_learners import LEARNERS, add_learner_options, check_learner_options, make_learner
-from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,12 +60,14 @@ def add_evaluate(verbs: Any) -> None:
     verb.add_argument("task", nargs="?", choices=_TASKS, metavar="TASK", help=" | ".join(_TASKS))
     verb.add_argument("models", nargs="*", metavar="MODEL", help=_MODEL_HELP)
     verb.add_argument("--data", nargs="+", metavar="SOURCE", help=_DATA_HELP)
-    verb.add_argument("--out", type=Path, metavar="DIR", help="gets the results; those of earlier evaluations in it are kept")
+    verb.add_argument(
+        "--out", type=local_path, metavar="DIR", help="gets the results; those of earlier evaluations in it are kept"
+    )
     verb.add_argument(
         "--list", action="store_true", help="list the benchmarks by name: images, classes, published number; then end"
     )
     verb.add_argument(
-        "--cache", type=Path, metavar="DIR", help="keeps embeddings, so that each is made once (default: OUT/embeddings)"
+        "--cache", type=local_path, metavar="DIR", help="keeps embeddings, so that each is made once (default: OUT/embeddings)"
     )
     verb.add_argument("--batch-size", type=count, default=32, metavar="N", help="images at once (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="of resamples and galleries (default: %(default)s)")
@@ -94,7 +96,7 @@ def add_evaluate(verbs: Any) -> None:
         help="FILE.yaml: templates, words for the classes; FILE.safetensors (CLEFT: .ckpt): learned ones, a row of their own",
     )
     words.add_argument(
-        "--write-prompts", type=Path, metavar="FILE.yaml", help="write the prompts in use there, to be edited; then end"
+        "--write-prompts", type=local_path, metavar="FILE.yaml", help="write the prompts in use there, to be edited; then end"
     )
     words.add_argument(
         "--aggregate",

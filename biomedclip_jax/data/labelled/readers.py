@@ -51,7 +51,7 @@ def open_class_folders(folder: Path, split: str = "test", classes: Sequence[str]
         root = folder
     roots = splits or [folder]
     others: list[Path] = []
-    images = sorted(images_in(root, others))
+    images = sorted(images_in(root, others.append))
     in_root = {path.relative_to(root).parts[0] for path in images}
     folders = [path for each in roots for path in _folders(each)]
     full = [path for path in folders if (path.name in in_root if path.parent == root else any(images_in(path)))]
