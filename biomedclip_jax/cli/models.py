@@ -1,4 +1,4 @@
-"""Verbs that use a model as it is: `biomedclip classify`, `embed` and `convert`."""
+"""Verbs that use a model as it is: `biomedclip classify` and `convert`; `embed` is beside it."""
 
 import argparse
 import functools
@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.cli.arguments import add_verb, count, local_path
+from biomedclip_jax.cli.embed import add_embed
 from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import UserError
 
@@ -47,7 +48,7 @@ def add_models(verbs: Any) -> None:
     shown = classify.add_mutually_exclusive_group()
     shown.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: %(default)s")
     shown.add_argument(
-        "--out", type=Path, metavar="FILE", help="a .csv, .jsonl or .parquet file that gets image, label, probability"
+        "--out", type=local_path, metavar="FILE", help="a .csv, .jsonl or .parquet file that gets image, label, probability"
     )
     classify.add_argument("--strict", action="store_true", help="exit code 2, and nothing written, if an image is broken")
     classify.add_argument("--batch-size", type=count, default=32, metavar="N", help="images at once (default: %(default)s)")
@@ -55,26 +56,7 @@ def add_models(verbs: Any) -> None:
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16 is faster on accelerators"
     )
 
-    embed = verb(
-        "embed",
-        _embed,
-        "Unit embeddings of images or sentences, with their names, as .npz.",
-        "biomedclip embed runs/quickstart --images scans/ --out scans.npz",
-    )
-    embed.add_argument("model", help=_MODEL_HELP)
-    what = embed.add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", nargs="+", metavar="FILE_OR_DIR", help="image files, or folders of them")
-    what.add_argument("--texts", type=Path, metavar="FILE", help="a UTF-8 text file, one sentence a line")
-    embed.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="X.npz",
-        help="gets the arrays `embeddings` float32 [n, E], `names` uint8 (all names in UTF-8, one after the other) and "
-        "`name_ends` int64 [n] (where each ends); biomedclip_jax.load_embeddings(X) reads them",
-    )
-    embed.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP)
-    embed.add_argument("--batch-size", type=count, default=32, help="images or sentences at once (default: %(default)s)")
+    add_embed(verbs, _MODEL_HELP, _ADAPTER_HELP)
 
     convert = verb(
         "convert",
@@ -83,7 +65,7 @@ def add_models(verbs: Any) -> None:
         "biomedclip convert hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224 biomedclip-folder",
     )
     convert.add_argument("source", help=f"{_MODEL_HELP}; weights as .safetensors or .bin")
-    convert.add_argument("destination", type=Path, help="the folder to write; must not be there yet, or be empty")
+    convert.add_argument("destination", type=local_path, help="the folder to write; must not be there yet, or be empty")
     convert.add_argument(
         "--format",
         choices=["open_clip", "open_clip-bin", "huggingface", "cleft", "peft"],
@@ -119,7 +101,7 @@ def _classify(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         check_out(arguments.out)
     images = find_all_images(arguments.images)
-    clip = from_pretrained(arguments.model, adapter=arguments.adapter, dtype=arguments.dtype)
+    clip = from_pretrained(arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, every_device=True)
     learned = None if file is None else load_prompts(file, clip)
     classifier = clip.classifier(labels, template, prompts=learned)
     bad: dict[int, UserError] = {}
@@ -157,19 +139,6 @@ def _labels(arguments: argparse.Namespace) -> list[str] | None:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--labels-file {file}: not readable as UTF-8 text ({error}); expected one label a line") from error
     return [line.strip() for line in lines if line.strip()]
-
-
-def _embed(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.cli.output import embed_images, embed_texts
-    from biomedclip_jax.pretrained import from_pretrained
-
-    if arguments.out.suffix != ".npz":
-        raise UserError(f"--out {arguments.out}: expected a name that ends in .npz")
-    load = functools.partial(from_pretrained, arguments.model, adapter=arguments.adapter)
-    if arguments.images is not None:
-        embed_images(load, arguments.images, arguments.out, arguments.batch_size)
-    else:
-        embed_texts(load, arguments.texts, arguments.out, arguments.batch_size)
 
 
 def _convert(arguments: argparse.Namespace) -> None:

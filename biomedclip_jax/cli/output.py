@@ -1,22 +1,16 @@
-"""What `biomedclip classify` prints (a table to read, CSV or JSON to work with) and what `embed` puts into its file."""
+"""What `biomedclip classify` prints or writes: a table to read, CSV, JSON or Parquet to work with."""
 
 import csv
 import importlib.util
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from biomedclip_jax.data.embeddings_file import write_embeddings
-from biomedclip_jax.data.images.search import find_all_images
-from biomedclip_jax.data.unread_texts import say_unread
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
-from biomedclip_jax.pretrained import Pretrained
-from biomedclip_jax.support.terminal import progress_bar
 
 Ranked = Sequence[Sequence[tuple[str, float]]]  # for each image its labels with their probabilities, the best first
 
@@ -88,38 +82,3 @@ def _write_csv(out: TextIO, images: Sequence[Path], found: Ranked) -> None:
     writer.writerow(["image", "label", "probability"])
     for path, own in zip(images, found, strict=True):
         writer.writerows([str(path), label, f"{p:.6f}"] for label, p in own)
-
-
-def embed_images(load: Callable[[], Pretrained], sources: Sequence[str], out: Path, batch_size: int) -> None:
-    """Embed files and folders. Files that cannot be read are listed on stderr and left out; UserError if none can."""
-    paths = find_all_images(list(sources))
-    clip = load()
-    bad: dict[int, UserError] = {}
-    with progress_bar(len(paths), "image") as bar:
-        embeddings = clip.encode_images(paths, batch_size, bar.update, bad.__setitem__)
-    for error in bad.values():
-        print(f"skipped: {error}", file=sys.stderr)
-    if len(bad) == len(paths):
-        raise UserError(f"none of the {len(paths)} images can be read; nothing is written")
-    write_embeddings(out, embeddings, [str(path) for i, path in enumerate(paths) if i not in bad])
-
-
-def embed_texts(load: Callable[[], Pretrained], source: Path, out: Path, batch_size: int) -> None:
-    """Embed the lines of a UTF-8 text file. Empty lines are left out and counted on stderr."""
-    try:
-        lines = source.read_text(encoding="utf-8-sig").split("\n")  # as in grep and wc
-    except FileNotFoundError:
-        raise UserError(f"{source}: no such file; expected a text file with one sentence a line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source}: not readable as UTF-8 text ({error})") from error
-    numbered = [(f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    texts = [line for _, line in numbered]
-    if not texts:
-        raise UserError(f"{source}: no sentence in it; expected one a line")
-    if empty := len(lines) - (lines[-1] == "") - len(texts):
-        print(f"{source}: {empty:,} empty {'line' if empty == 1 else 'lines'} left out", file=sys.stderr)
-    clip = load()
-    with progress_bar(len(texts), "text") as bar:
-        embeddings = clip.encode_texts(texts, batch_size, bar.update)
-    say_unread(str(source), clip.unread_texts(texts, [name for name, _ in numbered]))
-    write_embeddings(out, embeddings, texts)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.data.embeddings_folder import load_folder
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
 
@@ -29,10 +30,13 @@ def write_embeddings(out: Path, embeddings: np.ndarray, names: Sequence[str]) ->
 
 
 def load_embeddings(file: str | Path) -> tuple[np.ndarray, list[str]]:
-    """The embeddings float32 [n, E] and the n names of a file that `biomedclip embed` has written.
+    """The embeddings float32 [n, E] and the n names of a file, or of a folder, that `biomedclip embed` has written.
 
-    UserError for a file that is no such one.
+    Of a folder those of all files that were readable images. UserError for what is no such file or folder, and for a
+    folder that is not complete.
     """
+    if Path(file).is_dir():
+        return load_folder(Path(file))
     try:
         with np.load(file) as arrays:
             embeddings, names = arrays["embeddings"], arrays["names"]

@@ -50,7 +50,7 @@ def _in_folders(folders: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[R
     rejects: list[Reject] = []
     for label, folder in enumerate(folders):
         others: list[Path] = []
-        found += [(path, label) for path in sorted(images_in(folder, others))]
+        found += [(path, label) for path in sorted(images_in(folder, others.append))]
         rejects += [Reject("", str(path), "no image") for path in sorted(others)]
         if not found or found[-1][1] != label:
             raise UserError(f"{folder}: no image in this folder or below it; unpack it again")

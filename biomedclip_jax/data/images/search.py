@@ -7,7 +7,7 @@ out is counted by its ending, for those who call to say so.
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, is_bare_dicom
@@ -35,7 +35,7 @@ def find_images(path: str | Path, left_out: Counter[str] | None = None) -> list[
     if not root.is_dir():
         raise UserError(f"{root}: no such file or folder")
     others: list[Path] = []
-    found = sorted(images_in(root, others))
+    found = sorted(images_in(root, others.append))
     counts = by_ending(others)
     if left_out is not None:
         left_out.update(counts)
@@ -45,19 +45,36 @@ def find_images(path: str | Path, left_out: Counter[str] | None = None) -> list[
     return found
 
 
-def images_in(root: Path, others: list[Path] | None = None) -> Iterator[Path]:
-    """The image files of a folder, in no order, as `find_images` finds them; none is no error. others: gets the rest.
+def stream_images(sources: Iterable[str | Path], left_out: Counter[str]) -> Iterator[Path]:
+    """The images of `find_images` for one source after the other, in its order, found one by one: for a million files.
+
+    UserError as there, for a source that holds no image when its turn comes.
+    """
+    for source in map(Path, sources):
+        if not source.is_dir():
+            yield from find_images(source)
+            continue
+        count = 0
+        for path in images_in(source, lambda other: left_out.update(by_ending([other]))):
+            count += 1
+            yield path
+        if not count:
+            find_images(source)
+
+
+def images_in(root: Path, leave_out: Callable[[Path], object] | None = None) -> Iterator[Path]:
+    """The image files of a folder, as `find_images` finds them; none is no error. leave_out: called with each of the rest.
 
     UserError for a folder that cannot be looked into.
     """
     for candidate in _files_below(root, frozenset()):
         if not candidate.is_file():
-            if others is not None and not candidate.exists():  # a link to nothing, but no pipe
-                others.append(candidate)
+            if leave_out is not None and not candidate.exists():  # a link to nothing, but no pipe
+                leave_out(candidate)
         elif candidate.suffix.lower() in IMAGE_SUFFIXES or begins_as_image(candidate):
             yield candidate
-        elif others is not None:
-            others.append(candidate)
+        elif leave_out is not None:
+            leave_out(candidate)
 
 
 def _files_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
@@ -69,16 +86,21 @@ def _files_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Pa
         state = os.stat(folder)
         if (here := (state.st_dev, state.st_ino)) in above:
             return
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        names: list[str] = []  # entries themselves would take more memory, and there may be a million
+        folders: set[str] = set()
+        for entry in os.scandir(folder):
+            if not entry.name.startswith(".") and entry.name not in MACHINE_FOLDERS:
+                names.append(entry.name)
+                if entry.is_dir():
+                    folders.add(entry.name)
     except OSError as error:
         raise UserError(f"{folder}: cannot be looked into ({error.strerror}); make it readable, or move it away") from error
-    for entry in entries:
-        if entry.name.startswith(".") or entry.name in MACHINE_FOLDERS:
-            continue
-        if entry.is_dir():
-            yield from _files_below(folder / entry.name, above | {here})
+    names.sort()
+    for name in names:
+        if name in folders:
+            yield from _files_below(folder / name, above | {here})
         else:
-            yield folder / entry.name
+            yield folder / name
 
 
 def by_ending(files: Iterable[Path]) -> Counter[str]:
