@@ -1,6 +1,6 @@
 """Every config that the installed open_clip ships: which load here, which are refused, and whether all tensors have a place.
 
-Models are built without numbers. `pytest -s` prints the table that README and docs/models.md tell of.
+Models are built without numbers. `pytest -s` prints the table that docs/use.md tells of.
 """
 
 import json
@@ -58,13 +58,13 @@ class Shapes(TensorFile):
         return len(self._shapes)
 
 
-def built(name: str, content: dict[str, Any]) -> Any:
+def built(content: dict[str, Any]) -> Any:
     """open_clip's model on torch's device without memory."""
     open_clip = load_open_clip()
     import torch
 
-    content = {field: value for field, value in content.items() if field != "custom_text"} | {}
-    custom = json.loads(configs()[name].read_text()).get("custom_text", False)
+    custom = content.get("custom_text", False)
+    content = {field: value for field, value in content.items() if field != "custom_text"}
     with torch.device("meta"):
         return (open_clip.model.CustomTextCLIP if custom else open_clip.model.CLIP)(**content)
 
@@ -100,7 +100,7 @@ def outcome(name: str, tmp_path: Path) -> str:
     shapes = Shapes({})
     model = None
     if not hub and "multimodal_cfg" not in content:
-        model = built(name, content)
+        model = built(content)
         shapes = Shapes({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()})
     try:
         config, preprocess = read_config({"model_cfg": content}, shapes, tmp_path)
