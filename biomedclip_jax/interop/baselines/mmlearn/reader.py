@@ -9,6 +9,7 @@ Sources: VectorInstitute/mmlearn `tasks/contrastive_pretraining.py`, VectorInsti
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from biomedclip_jax.config import BertConfig, CLIPConfig, PreprocessConfig, ViTConfig
 from biomedclip_jax.errors import UserError
@@ -52,7 +53,7 @@ def _vit(tensors: TensorFile) -> ViTConfig:
     width, _, patch, _ = tensors.shape(f"{_IMAGE}trunk.patch_embed.proj.weight")
     depth = sum(name.startswith(f"{_IMAGE}trunk.blocks.") and name.endswith("norm1.weight") for name in tensors)
     side = round((tensors.shape(f"{_IMAGE}trunk.pos_embed")[1] - 1) ** 0.5)
-    sizes = {"width": width, "depth": depth, "heads": width // _HEAD_WIDTH, "mlp_width": 4 * width}
+    sizes: dict[str, Any] = {"width": width, "depth": depth, "heads": width // _HEAD_WIDTH, "mlp_width": 4 * width}
     return ViTConfig(image_size=side * patch, patch_size=patch, **sizes)
 
 
