@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 SOURCE_HELP = (
@@ -40,3 +41,10 @@ def index(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number")
     return int(text)
+
+
+def local_path(text: str) -> Path:
+    """A path to write here, as an argparse type: an address would become a folder "s3:" in the current one."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text}: an address; expected a path on this machine, to be copied there afterwards")
+    return Path(text)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.cli.arguments import IDS_HELP, SOURCE_HELP, add_verb, count
+from biomedclip_jax.cli.arguments import IDS_HELP, SOURCE_HELP, add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
 
@@ -71,7 +71,7 @@ def add_figures(actions: Any) -> None:
     figures.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
     figures.add_argument(
         "--out",
-        type=Path,
+        type=local_path,
         required=True,
         metavar="X.jsonl",
         help="gets a line for each article; X.rejects.jsonl gets those left out, and why",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ def add_captions(actions: Any) -> None:
     )
     captions.add_argument("source", metavar="SOURCE", help=f"{', '.join(_SETS)}, or a table (.csv, .tsv, .jsonl, .parquet)")
     captions.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, help="of a data set: where its own files are")
-    captions.add_argument("--out", type=Path, required=True, metavar="X.csv", help="gets the pairs; training: X.csv:train")
+    captions.add_argument(
+        "--out", type=local_path, required=True, metavar="X.csv", help="gets the pairs; training: X.csv:train"
+    )
     captions.add_argument("--style", metavar="NAME", help="of a caption; embed has default, simple, natural, structural")
     captions.add_argument("--label", metavar="NAME", help="embed: birads (the default) or density; of a table, a column")
     captions.add_argument(

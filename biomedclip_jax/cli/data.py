@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.cli.articles import add_fetch, add_figures
 from biomedclip_jax.cli.build import add_build
 from biomedclip_jax.cli.captions import add_captions
@@ -53,7 +53,7 @@ def add_preview(actions: Any) -> None:
         "biomedclip data preview xrays/train.csv --out sheet.png",
     )
     preview.add_argument("source", metavar="SOURCE", help=_PAIRS_HELP)
-    preview.add_argument("--out", type=Path, required=True, metavar="X.png", help="gets the sheet")
+    preview.add_argument("--out", type=local_path, required=True, metavar="X.png", help="gets the sheet")
     preview.add_argument("-n", type=count, default=16, metavar="N", help="pairs, drawn at random (default: %(default)s)")
     preview.add_argument("--seed", type=int, default=0, help="draws others (default: %(default)s)")
     _add_columns(preview)
@@ -78,7 +78,7 @@ def add_convert(actions: Any) -> None:
     )
     convert.add_argument("source", metavar="SOURCE", help=_PAIRS_HELP)
     convert.add_argument(
-        "destination", type=Path, metavar="DEST", help="the folder to write; must not be there yet, or be empty"
+        "destination", type=local_path, metavar="DEST", help="the folder to write; must not be there yet, or be empty"
     )
     convert.add_argument(
         "--to",
@@ -114,7 +114,7 @@ def add_statistics(actions: Any) -> None:
     statistics.add_argument("source", metavar="SOURCE", help=f"a build (FOLDER: all of its splits), or {_PAIRS_HELP}")
     statistics.add_argument(
         "--out",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="gets statistics.json, PNGs and index.html (default: SOURCE/statistics, for a build)",
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def add_embed(verbs: Any, model_help: str, adapter_help: str) -> None:
     )
     embed.add_argument(
         "--out",
-        type=Path,
+        type=local_path,
         required=True,
         metavar="X.npz|DIR",
         help="X.npz gets the arrays `embeddings` float32 [n, E], `names` uint8 (all names in UTF-8, one after the other) and "

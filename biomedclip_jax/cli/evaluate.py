@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biomedclip_jax.cli._findings import add_finding_options, check_finding_options, columns_of
 from biomedclip_jax.cli._prompt_learners import LEARNERS, add_learner_options, check_learner_options, make_learner
-from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,12 +60,14 @@ def add_evaluate(verbs: Any) -> None:
     verb.add_argument("task", nargs="?", choices=_TASKS, metavar="TASK", help=" | ".join(_TASKS))
     verb.add_argument("models", nargs="*", metavar="MODEL", help=_MODEL_HELP)
     verb.add_argument("--data", nargs="+", metavar="SOURCE", help=_DATA_HELP)
-    verb.add_argument("--out", type=Path, metavar="DIR", help="gets the results; those of earlier evaluations in it are kept")
+    verb.add_argument(
+        "--out", type=local_path, metavar="DIR", help="gets the results; those of earlier evaluations in it are kept"
+    )
     verb.add_argument(
         "--list", action="store_true", help="list the benchmarks by name: images, classes, published number; then end"
     )
     verb.add_argument(
-        "--cache", type=Path, metavar="DIR", help="keeps embeddings, so that each is made once (default: OUT/embeddings)"
+        "--cache", type=local_path, metavar="DIR", help="keeps embeddings, so that each is made once (default: OUT/embeddings)"
     )
     verb.add_argument("--batch-size", type=count, default=32, metavar="N", help="images at once (default: %(default)s)")
     verb.add_argument("--seed", type=int, default=0, help="of resamples and galleries (default: %(default)s)")
@@ -83,6 +86,8 @@ def add_evaluate(verbs: Any) -> None:
         help="an approximate search instead, as the paper; how many of the exact neighbours it finds is measured",
     )
 
+    add_finding_options(verb)
+
     words = verb.add_argument_group("zero-shot")
     words.add_argument(
         "--prompts",
@@ -91,7 +96,7 @@ def add_evaluate(verbs: Any) -> None:
         help="FILE.yaml: templates, words for the classes; FILE.safetensors (CLEFT: .ckpt): learned ones, a row of their own",
     )
     words.add_argument(
-        "--write-prompts", type=Path, metavar="FILE.yaml", help="write the prompts in use there, to be edited; then end"
+        "--write-prompts", type=local_path, metavar="FILE.yaml", help="write the prompts in use there, to be edited; then end"
     )
     words.add_argument(
         "--aggregate",
@@ -144,15 +149,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.list:
         _list()
         return
-    from biomedclip_jax.evaluation.sources import Columns, parse_source
+    from biomedclip_jax.evaluation.sources import parse_source
 
     if arguments.task is None:
         raise UserError(f"TASK: expected one of {', '.join(_TASKS)}")
     if not arguments.data:
         raise UserError("--data: expected at least one source (biomedclip evaluate --help)")
-    columns = Columns(image=arguments.image_column, caption=arguments.caption_column, label=arguments.label_column)
+    columns = columns_of(arguments)
     words = None if _is_learned(arguments) else arguments.prompts
     sources = [parse_source(text, arguments.data_root, arguments.train, columns, words) for text in arguments.data]
+    check_finding_options(arguments, sources)
     if arguments.write_prompts is not None:
         _write_prompts(arguments.write_prompts, sources)
         return
@@ -191,6 +197,7 @@ def _candidates(models: Sequence[str]) -> "list[Candidate]":
 
 
 def _options(arguments: argparse.Namespace) -> "Options":
+    from biomedclip_jax.evaluation.multi_label.zero_shot import THRESHOLDS
     from biomedclip_jax.evaluation.probe.finetune import FineTune
     from biomedclip_jax.evaluation.probe.sampling import BUDGETS, Budget
     from biomedclip_jax.evaluation.run import Options
@@ -210,6 +217,8 @@ def _options(arguments: argparse.Namespace) -> "Options":
         probes=[learners[name] if name in learners else _probe(name, arguments) for name in methods],
         finetune=FineTune(search=arguments.search, microbatch=arguments.microbatch, selection=arguments.selection),
         learners=list(learners.values()),
+        thresholds=arguments.thresholds or THRESHOLDS,
+        finding_budgets=[Budget.parse(text) for text in arguments.labels or ("100%",)],
         budgets=[Budget.parse(text) for text in arguments.labels] if arguments.labels else budgets,
         seeds=arguments.seeds,
         allow_overlap=arguments.allow_overlap,
@@ -255,12 +264,16 @@ def _list() -> None:
 
 
 def _write_prompts(path: Path, sources: Sequence[Any]) -> None:
+    from biomedclip_jax.prompts.findings import write_finding_prompts
     from biomedclip_jax.prompts.templates import write_prompts
 
     if len(sources) != 1:
         raise UserError(f"--write-prompts: expected one --data source, not {len(sources)}; their classes differ")
     source = sources[0]
-    if source.known is not None:
+    if source.multi_label:
+        findings = source.findings("test").findings
+        write_finding_prompts(path, findings, None if source.known is None else source.known.finding_prompts)
+    elif source.known is not None:
         source.known.write_prompts(path)
     else:
         write_prompts(path, source.labelled("test").classes)

@@ -1,10 +1,9 @@
 """The verb `biomedclip finetune`."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
 _METHODS = ("lora", "full", "locked-image", "probe")
@@ -67,7 +66,9 @@ def add_finetune(verbs: Any) -> None:
         "--export", choices=["best", "last"], default="best", help="best by held-out data, or the last, whatever it is worth"
     )
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is drawn by chance (default: 0)")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets model/, results.json, report/, config.py")
+    verb.add_argument(
+        "--out", type=local_path, required=True, metavar="DIR", help="gets model/, results.json, report/, config.py"
+    )
 
 
 def _finetune(arguments: argparse.Namespace) -> None:

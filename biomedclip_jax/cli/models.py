@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.cli.arguments import add_verb, count
+from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.cli.embed import add_embed
 from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import UserError
@@ -48,7 +48,7 @@ def add_models(verbs: Any) -> None:
     shown = classify.add_mutually_exclusive_group()
     shown.add_argument("--format", choices=["table", "csv", "json"], default="table", help="default: %(default)s")
     shown.add_argument(
-        "--out", type=Path, metavar="FILE", help="a .csv, .jsonl or .parquet file that gets image, label, probability"
+        "--out", type=local_path, metavar="FILE", help="a .csv, .jsonl or .parquet file that gets image, label, probability"
     )
     classify.add_argument("--strict", action="store_true", help="exit code 2, and nothing written, if an image is broken")
     classify.add_argument("--batch-size", type=count, default=32, metavar="N", help="images at once (default: %(default)s)")
@@ -65,7 +65,7 @@ def add_models(verbs: Any) -> None:
         "biomedclip convert hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224 biomedclip-folder",
     )
     convert.add_argument("source", help=f"{_MODEL_HELP}; weights as .safetensors or .bin")
-    convert.add_argument("destination", type=Path, help="the folder to write; must not be there yet, or be empty")
+    convert.add_argument("destination", type=local_path, help="the folder to write; must not be there yet, or be empty")
     convert.add_argument(
         "--format",
         choices=["open_clip", "open_clip-bin", "huggingface", "cleft", "peft"],

@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from biomedclip_jax.cli.arguments import add_verb, count, index
+from biomedclip_jax.cli.arguments import add_verb, count, index, local_path
 from biomedclip_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from biomedclip_jax.config import TrainConfig
 
 _FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of the file's value:
   --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
@@ -31,7 +34,9 @@ def add_train(verbs: Any) -> None:
     )
     train.add_argument("-h", "--help", nargs=0, action=_TrainHelp, help="show this; after CONFIG, its fields as well")
     train.add_argument("config", type=Path, help="a Python file that defines `config`, see configs/")
-    train.add_argument("--workdir", help="the run folder, on a disk (default: runs/NAME-OF-THE-CONFIG)")
+    train.add_argument(
+        "--workdir", metavar="DIR", help="the run folder, also s3:// or gs:// (default: runs/NAME-OF-THE-CONFIG)"
+    )
     train.add_argument("--max-steps", type=count, metavar="N", help="stop, with a checkpoint, after N updates in total")
     train.add_argument(
         "--profile",
@@ -60,28 +65,37 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.help:
         print(f"{arguments.help}\nfields of {arguments.config}:\n{describe(config)}")
         return
-    if arguments.workdir and "://" in arguments.workdir:  # as a path it would be a folder of that name, here
-        raise UserError(
-            f"--workdir {arguments.workdir}: a run folder must be on a disk or a file system that can rename folders; "
-            "train in such a folder and copy it there afterwards"
-        )
     config = override(config, arguments.overrides, other_flags=("--workdir", "--max-steps", "--profile", "--debug"))
     from biomedclip_jax.train.multihost import hosts
 
     hosts.start()
-    from biomedclip_jax.train.main import RESULTS, train, try_next  # JAX, which a mistake above need not wait for
+    from biomedclip_jax.train.main import opened_run_folder  # JAX, which a mistake above need not wait for
+
+    where = arguments.workdir or Path("runs") / config.name
+    with opened_run_folder(where) as folder:
+        lines = _trained(config, folder, arguments.max_steps, arguments.profile)
+    for line in lines:
+        print(line.replace(str(folder), str(where)))
+
+
+def _trained(config: "TrainConfig", folder: Path, max_steps: int | None, profile: int | None) -> list[str]:
+    """Train, or go on, in a run folder; what to print of a run that is finished."""
+    from biomedclip_jax.train.main import RESULTS, train, try_next
     from biomedclip_jax.train.multihost.hosts import is_first
 
-    workdir = Path(arguments.workdir or Path("runs") / config.name)
-    done = (workdir / RESULTS).is_file()
-    results = train(config, workdir, arguments.max_steps, arguments.profile)
+    done = (folder / RESULTS).is_file()
+    results = train(config, folder, max_steps, profile)
     if results is None or not is_first():
-        return
-    print(f"{workdir}: {'this run is done already' if done else 'done'}")
-    for name, value in results.record().items():
-        print(f"  {name:28s} {value:.4f}" if isinstance(value, float) else f"  {name:28s} {value}")
-    print(f"  pictures: {', '.join(map(str, sorted(workdir.glob('*.png'))))}")
-    print("\n".join(try_next(config, workdir)))
+        return []
+    return [
+        f"{folder}: {'this run is done already' if done else 'done'}",
+        *(
+            f"  {name:28s} {value:.4f}" if isinstance(value, float) else f"  {name:28s} {value}"
+            for name, value in results.record().items()
+        ),
+        f"  pictures: {', '.join(map(str, sorted(folder.glob('*.png'))))}",
+        *try_next(config, folder),
+    ]
 
 
 def add_plan(verbs: Any) -> None:
@@ -110,7 +124,7 @@ def add_plan(verbs: Any) -> None:
         metavar="N",
         help="training pairs in an epoch (default: %(default)s, PMC-15M)",
     )
-    plan.add_argument("--json", type=Path, metavar="FILE", help="gets all that is printed, as numbers")
+    plan.add_argument("--json", type=local_path, metavar="FILE", help="gets all that is printed, as numbers")
     plan.add_argument_group("fields of the config", _FIELDS_HELP)
 
 
@@ -157,7 +171,7 @@ def add_bench(verbs: Any) -> None:
     bench.add_argument("--turns", type=count, metavar="N", help="turns of each side (default: 3 on CPU, 2 elsewhere)")
     bench.add_argument("--against", choices=["open_clip"], help="the same work in PyTorch, in turns; on one device")
     bench.add_argument("--eager", action="store_true", help="open_clip without torch.compile")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="gets every time, and what is printed")
+    bench.add_argument("--json", type=local_path, metavar="FILE", help="gets every time, and what is printed")
     bench.add_argument("--profile", type=count, metavar="STEPS", help="trace so many calls for xprof first, into ./profile")
     bench.add_argument_group("fields of the config", _FIELDS_HELP.replace("after CONFIG, by", "as well, by"))
 

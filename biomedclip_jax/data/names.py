@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ SPLITS: dict[str, tuple[str, ...]] = {  # the first is what we call it
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+_SIGNS = "|;,/"  # that join the labels of one image, most likely first
+_RARE_SIGNS = ("+", "&", "\\", "\n", " and ", "_")
 _MOST = 1_000  # classes; a column with more different values holds something else
 _WITH_SPLIT = re.compile(r"(?P<source>.+?):(?P<split>[A-Za-z_]\w*(\[[^\]]*\])?)")  # of 10 %: train[:10%]
 
@@ -68,14 +71,43 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(different, key=int) if all(name.isdecimal() for name in different) else sorted(different))
 
 
-def _combination(names: Sequence[str]) -> str | None:
-    """The first name that puts others together: with a bar, or with another sign between names that stand alone, too."""
-    for sign in "|;,/+&":
-        for name in names:
-            parts = [part.strip() for part in name.split(sign)]
-            if len(parts) > 1 and (sign == "|" or all(part in names for part in parts)):
+def several_classes(source: object, label: object) -> UserError:
+    """The error of a label that names several classes, where an image is expected to have one."""
+    return UserError(
+        f"{source}: label {label!r} names several classes, and an image is expected to have one; if images have several, say "
+        "--multi-label (of biomedclip evaluate zero-shot and probe) and --separator SIGN, else another name"
+    )
+
+
+def combination(names: Sequence[str], signs: str = _SIGNS, rare: Sequence[str] = _RARE_SIGNS) -> str | None:
+    """The first name that puts others together, as labels of images that have several do; None where there is none.
+
+    Such are the text of a list, a name with a bar in it, names of the same parts in another order, and a name whose parts,
+    at another sign, stand alone in other rows, or of which one does (or "No Finding" stands in one) and all others are
+    parts of other names, too. "A/B" is one name where neither A nor B is. Case does not matter.
+    signs, rare: that may join names; between rare ones all parts must stand alone.
+    """
+    alone = {_caseless(name) for name in names}
+    says_none = not alone.isdisjoint(("no finding", "no findings"))
+    for name in names:
+        if name.startswith(("['", '["')) and name.endswith("]"):
+            return name
+    for sign in (*signs, *rare):
+        parts_of = {name: [_caseless(part) for part in name.split(sign)] for name in names if sign in name}
+        of_names = Counter(part for parts in parts_of.values() for part in set(parts) - {""})
+        orders = Counter(tuple(sorted(parts)) for parts in parts_of.values())
+        for name, parts in parts_of.items():
+            known = [part in alone for part in parts]
+            if sign == "|" or all(known) or (sign in signs and orders[tuple(sorted(parts))] > 1):
+                return name
+            others = all(found or of_names[part] > 1 for part, found in zip(parts, known, strict=True))
+            if sign in signs and (any(known) or says_none) and others:
                 return name
     return None
+
+
+def _caseless(name: str) -> str:
+    return " ".join(name.replace("_", " ").split()).casefold()
 
 
 def _number(name: str) -> float | None:
@@ -99,6 +131,25 @@ def classes_of(source: object, names: Iterable[str], known: Sequence[str] | None
     that look the same, for a name that puts several together, and for one that is not among the known ones.
     """
     found = in_order(names)
+    if known is None and (several := combination(found)) is not None:
+        raise several_classes(source, several)
+    check_names(source, found)
+    if known is not None:
+        if unknown := [name for name in found if name not in known]:
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            raise UserError(f"{source}: unknown class {unknown[0]!r}{more}; expected {', '.join(known)}")
+        return tuple(known)
+    if len(found) < 2:
+        raise UserError(
+            f"{source}: {len(found)} class{'es' * (not found)}{': ' * bool(found)}{''.join(found)}; expected at least two"
+        )
+    return found
+
+
+def check_names(source: object, found: Sequence[str]) -> None:
+    """UserError for more different names than classes or findings ever are, and for two that are one: the same number
+    (1 and 01), or alike to look at.
+    """
     by_number: dict[float, str] = {}
     for name in found:
         if (number := _number(name)) is not None and (other := by_number.setdefault(number, name)) != name:
@@ -110,25 +161,10 @@ def classes_of(source: object, names: Iterable[str], known: Sequence[str] | None
                 f"{source}: labels {other!a} and {name!a} look the same: they differ in blanks, in signs that nobody sees, or "
                 "in how an accent is stored; write it in one way"
             )
-    if known is not None:
-        if unknown := [name for name in found if name not in known]:
-            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-            raise UserError(f"{source}: unknown class {unknown[0]!r}{more}; expected {', '.join(known)}")
-        return tuple(known)
-    if (several := _combination(found)) is not None:
-        raise UserError(
-            f"{source}: label {several!r} names several classes, and an image is expected to have one; give it a column of its "
-            "own, or leave such rows out"
-        )
-    if len(found) < 2:
-        raise UserError(
-            f"{source}: {len(found)} class{'es' * (not found)}{': ' * bool(found)}{''.join(found)}; expected at least two"
-        )
     if len(found) > _MOST:
         raise UserError(
             f"{source}: {len(found)} different labels, the first {found[0]!r}; are these classes? at most {_MOST:,}"
         )
-    return found
 
 
 def names_in(label: str, separator: str | None) -> list[str]:

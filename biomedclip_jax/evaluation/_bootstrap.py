@@ -7,10 +7,21 @@ counts: no image is scored twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from biomedclip_jax.evaluation._metrics import BINS, LOWER_IS_BETTER, calibration_bins, in_top_5, ranks, scored_classes, softmax
+from biomedclip_jax.evaluation._metrics import (
+    BINS,
+    LOWER_IS_BETTER,
+    calibration_bins,
+    in_top_5,
+    ranks,
+    ranks_of,
+    scored_classes,
+    scored_findings,
+    softmax,
+)
 
 Samples = Mapping[str, np.ndarray]  # metric -> its value on each resample, float64 [R]; NaN where it has none
 
@@ -29,6 +40,54 @@ def bootstrap(labels: np.ndarray, models: Sequence[np.ndarray], resamples: int =
         for part, each in zip(parts, counted, strict=True):
             part.append(each.metrics(weights))
     return [{name: np.concatenate([chunk[name] for chunk in part]) for name in part[0]} for part in parts]
+
+
+@dataclass(frozen=True)
+class FindingSamples:
+    """What one model reaches on each resample of images that may have several findings.
+
+    means: "mean_auroc" and "mean_average_precision" over the findings that have a number, float64 [R].
+    auroc, average_precision: of each finding, float64 [F, R]; NaN for a finding that is never, or always, there.
+    """
+
+    means: Samples
+    auroc: np.ndarray
+    average_precision: np.ndarray
+
+
+def bootstrap_findings(
+    answers: np.ndarray, models: Sequence[np.ndarray], resamples: int = 1_000, seed: int = 0
+) -> list[FindingSamples]:
+    """AUROC and average precision of each finding on each resample, for each model; resamples are the same for all.
+
+    answers: int8 [n, F], 1, 0 or -1, which counts for this finding's numbers in none. models: scores [n, F].
+    A resample draws all findings of an image together. A finding that less than `RARE` images have, or have not, has
+    resamples of its own beside, drawn in both groups apart; the means are made of the common ones.
+    """
+    known, scored = answers >= 0, scored_findings(answers)
+    rankings = [
+        {f: _Ranking(answers[known[:, f], f] == 1, ranks_of(scores[known[:, f], f])) for f in scored} for scores in models
+    ]
+    found = [np.full((2, answers.shape[1], resamples), np.nan) for _ in models]
+    start = 0
+    for weights in _weights([np.arange(len(answers))], resamples, seed):
+        part = slice(start, start := start + weights.shape[1])
+        for f in scored:
+            own = weights[known[:, f]]
+            for values, ranking in zip(found, rankings, strict=True):
+                values[:, f, part] = ranking[f].metrics(own)
+    means = [values[:, scored].mean(axis=1) if scored else values[:, 0] for values in found]
+    for f in scored:
+        groups = _strata(answers[known[:, f], f].astype(np.int64))
+        if len(groups) == 1:
+            continue
+        start = 0
+        for weights in _weights(groups, resamples, seed):
+            part = slice(start, start := start + weights.shape[1])
+            for values, ranking in zip(found, rankings, strict=True):
+                values[:, f, part] = ranking[f].metrics(weights)
+    names = ("mean_auroc", "mean_average_precision")
+    return [FindingSamples(dict(zip(names, mean, strict=True)), *values) for mean, values in zip(means, found, strict=True)]
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.evaluation._evaluation import left_out
 
 _NAMED = 1_000  # images of one reason that are named; of a data set's tables hundreds of thousands may be left out
 
 
-def completeness(data: Labelled, measured: int, errors: dict[int, str], of: str = "images") -> dict[str, Any]:
+def completeness(data: Labelled | MultiLabelled, measured: int, errors: dict[int, str], of: str = "images") -> dict[str, Any]:
     """`left_out` and `caveats` of a result on `measured` images of the data; neither where all are there.
 
     of: what the images are called, "training images". errors: why images cannot be read, by position. `left_out` names
@@ -23,7 +24,7 @@ def completeness(data: Labelled, measured: int, errors: dict[int, str], of: str 
     return {name: value for name, value in found.items() if value}
 
 
-def total(data: Labelled) -> int:
+def total(data: Labelled | MultiLabelled) -> int:
     """How many images there are, measured or left out: as many as the benchmark has, where that is known."""
     return len(data) + len(data.rejects) if data.whole is None else data.whole
 

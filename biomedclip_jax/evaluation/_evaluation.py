@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
 from biomedclip_jax.data.images.load import ImageSource
 from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, ImageEmbeddings
 from biomedclip_jax.evaluation.report.results import Measured
@@ -64,6 +67,13 @@ def left_out(rejects: Sequence[Reject], errors: dict[int, str], name: Callable[[
     """
     opened = [{"image": reject.image, "reason": reject.reason} for reject in rejects]
     return opened + [{"image": name(position), "reason": errors[position]} for position in sorted(errors)]
+
+
+def check_finite(candidate: Candidate, rows: np.ndarray, whose: Sequence[str]) -> None:
+    """UserError for an embedding that is not finite, which names what it is of."""
+    if not np.isfinite(rows).all():
+        bad = whose[int((~np.isfinite(rows)).any(axis=1).argmax())]
+        raise UserError(f"{candidate.name}: the embedding of {bad!r} is not finite; is the model, or its input, broken?")
 
 
 def _version() -> str:

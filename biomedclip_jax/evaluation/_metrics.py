@@ -131,6 +131,11 @@ def scored_classes(labels: Int[np.ndarray, " n"], classes: int) -> list[int]:
     return [1] if classes == 2 else present
 
 
+def scored_findings(answers: Int[np.ndarray, "n F"]) -> list[int]:
+    """The findings that some of the images have, and some have not; answers: 1, 0, or -1 where it does not count."""
+    return np.flatnonzero((answers == 1).any(axis=0) & (answers == 0).any(axis=0)).tolist()
+
+
 def log_odds(logits: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
     """How much each class is ahead of all others together: ln(p / (1 - p)) of its probability, float64 [n, C].
 
@@ -151,8 +156,12 @@ def log_odds(logits: Float[np.ndarray, "n C"]) -> Float[np.ndarray, "n C"]:
 
 def ranks(logits: Float[np.ndarray, "n C"]) -> Int[np.ndarray, "n C"]:
     """The rank of each image among all by each class's `log_odds`, from 0; those that are equal, to 1e-10, share one."""
-    odds = np.round(log_odds(logits), 10)  # a model's own numbers are not as fine
-    return np.stack([np.unique(column, return_inverse=True)[1] for column in odds.T], axis=1)
+    return np.stack([ranks_of(column) for column in log_odds(logits).T], axis=1)
+
+
+def ranks_of(scores: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """The rank of each image among all by one score, from 0; those that are equal, to 1e-10, share one."""
+    return np.unique(np.round(scores.astype(np.float64), 10), return_inverse=True)[1]  # a model's numbers are not as fine
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import ImageOf
 from biomedclip_jax.errors import UserError
 
 
-def images_in_both(train: Labelled, test: Labelled) -> list[tuple[str, str]]:
+def images_in_both(train: Labelled | MultiLabelled, test: Labelled | MultiLabelled) -> list[tuple[str, str]]:
     """(name in the test data, name in the training data) of the images that both hold, by path or byte by byte.
 
     Files are read where both sides have one of the same size; members of tars and builds are all read. Images that are
@@ -25,7 +26,7 @@ def images_in_both(train: Labelled, test: Labelled) -> list[tuple[str, str]]:
     return [(name, found[mark]) for name, mark in marks if mark in found]
 
 
-def _encoded(data: Labelled) -> Iterator[tuple[str, Path | bytes, int]]:
+def _encoded(data: Labelled | MultiLabelled) -> Iterator[tuple[str, Path | bytes, int]]:
     """The name of each image, its file or its content as it is encoded, and the size of that in bytes."""
     for name, image in zip(data.names, data.images, strict=True):
         if isinstance(image, ImageOf):

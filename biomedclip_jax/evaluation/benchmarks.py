@@ -2,7 +2,8 @@
 
 import difflib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
@@ -13,13 +14,17 @@ import numpy as np
 
 from biomedclip_jax.data.benchmarks import NotOnDisk, check_split
 from biomedclip_jax.data.benchmarks.chexpert import read_chexpert
+from biomedclip_jax.data.benchmarks.chexpert_findings import read_chexpert_findings
 from biomedclip_jax.data.benchmarks.embed import read_embed
 from biomedclip_jax.data.benchmarks.histology import read_lc25000, read_tcga_til
 from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
+from biomedclip_jax.data.benchmarks.nih import read_nih
 from biomedclip_jax.data.benchmarks.pcam import read_pcam
 from biomedclip_jax.data.benchmarks.rsna import read_rsna
+from biomedclip_jax.data.labelled.multi_label import Empty, MultiLabelled, Policy, Uncertain
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.prompts.findings import FindingPrompts
 from biomedclip_jax.prompts.templates import Prompts, load_yaml, write_prompts
 
 _TABLE = "benchmarks.yaml"
@@ -31,6 +36,10 @@ _READERS: dict[str, Callable[..., Labelled]] = {
     "pcam": read_pcam,
     "rsna": read_rsna,
     "tcga_til": read_tcga_til,
+}
+_FINDING_READERS: dict[str, Callable[..., MultiLabelled]] = {
+    "chexpert_findings": read_chexpert_findings,
+    "nih": read_nih,
 }
 
 
@@ -56,7 +65,8 @@ class PaperValue:
 class Benchmark:
     """A public data set with its classes, its prompts and what papers report on it: a row of `benchmarks.yaml`.
 
-    classes: phrases, in the order of the labels. templates: with {} for the class. sentences: of each class, where the
+    classes: phrases, in the order of the labels; of a benchmark whose images may have several findings, these.
+    templates: with {} for the class, or for the finding and for "no" and the finding. sentences: of each class, where the
     published prompts are no templates. prompts_source: whose words these are. metric: the published one, a name as in
     results.json. splits: images of each, None where not known. paper: published values. notes: what readers must know.
     fetch, terms: where the files come from, and under which conditions. layout: the files expected in a folder `folder`.
@@ -84,6 +94,16 @@ class Benchmark:
         """The published prompts, or those that stand for them (`prompts_source`)."""
         return Prompts(self.sentences) if self.sentences else Prompts.from_templates(self.classes, self.templates)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.reader in _FINDING_READERS
+
+    @property
+    def finding_prompts(self) -> FindingPrompts:
+        """The sentences for each finding, and for its absence."""
+        return FindingPrompts.from_templates(self.classes, self.templates)
+
     def write_prompts(self, path: Path) -> None:
         """The prompts as a file to edit, for `read_prompts`. UserError if it cannot be written."""
         write_prompts(path, self.classes, self.templates, self.prompts if self.sentences else None)
@@ -109,12 +129,35 @@ def load_benchmark(name: str, where: Path, split: str = "test", **options: Any) 
     else what is wrong with which file.
     """
     known = benchmark(name)
-    inside = where / known.folder
-    folder = inside if inside.is_dir() else where
-    check_split(name, split, tuple(known.splits))
-    try:
+    if known.multi_label:
+        raise UserError(f"{name}: an image may have several findings there; zero-shot and probe measure it")
+    with _on_disk(known, where, split) as folder:
         found = _READERS[known.reader](name, folder, split, known.classes, **{**known.options, **options})
         return found if options else replace(found, whole=known.splits[split])
+
+
+def load_findings(
+    name: str, where: Path, split: str = "test", uncertain: Uncertain | None = None, empty: Empty | None = None
+) -> MultiLabelled:
+    """The images of a benchmark that may have several findings, decoded only when asked for; see `load_benchmark`.
+
+    uncertain, empty: see `Policy`; None: as `benchmarks.yaml` has it.
+    """
+    known = benchmark(name)
+    with _on_disk(known, where, split) as folder:
+        usual = Policy(**known.options)
+        policy = Policy(uncertain or usual.uncertain, empty or usual.empty)
+        found = _FINDING_READERS[known.reader](name, folder, split, policy)
+        return replace(found, whole=known.splits[split])
+
+
+@contextmanager
+def _on_disk(known: Benchmark, where: Path, split: str) -> Iterator[Path]:
+    """The folder of a benchmark; inside, what is missing on the disk becomes an error that says what to fetch."""
+    inside = where / known.folder
+    check_split(known.name, split, tuple(known.splits))
+    try:
+        yield inside if inside.is_dir() else where
     except NotOnDisk as error:
         fetch = f"{known.title} is to be fetched by hand: {known.fetch} (terms: {known.terms})"
         raise UserError(f"{error}. {fetch}; expected in {where} or {inside}: {', '.join(known.layout)}") from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._completeness import total
@@ -15,6 +16,8 @@ from biomedclip_jax.evaluation._overlap import images_in_both
 from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.multi_label.probe import FindingsProbe, probe_findings
+from biomedclip_jax.evaluation.multi_label.zero_shot import THRESHOLDS, zero_shot_findings
 from biomedclip_jax.evaluation.probe.methods import FewLabels, Method
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
@@ -22,7 +25,7 @@ from biomedclip_jax.evaluation.prompt_learning.base_to_novel import PromptLearne
 from biomedclip_jax.evaluation.report.clip_benchmark import write_clip_benchmark
 from biomedclip_jax.evaluation.report.differences import paired, write_differences
 from biomedclip_jax.evaluation.report.page import write_results_page
-from biomedclip_jax.evaluation.report.results import RESULTS, Result, merged, read_results, write_results
+from biomedclip_jax.evaluation.report.results import MULTI_LABEL, RESULTS, Result, merged, read_results, write_results
 from biomedclip_jax.evaluation.report.tables import markdown, tables
 from biomedclip_jax.evaluation.retrieval.approximate import Method as Approximate
 from biomedclip_jax.evaluation.retrieval.task import retrieval
@@ -36,6 +39,7 @@ TASKS: tuple[Task, ...] = ("retrieval", "zero-shot", "probe", "finetune")  # of 
 _PCAM_SEARCH_SHOTS = 10_000  # ELEVATER searches on so many images of each class where PCam is learned whole
 _HEADLINES = (
     *("accuracy", "balanced_accuracy", "auroc", "majority_accuracy"),
+    *("mean_auroc", "mean_average_precision"),
     *("base_accuracy", "novel_accuracy", "harmonic_mean"),
     *(f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)),
 )
@@ -50,6 +54,8 @@ class Options:
     approximate: of "retrieval"; None is the exact search. resamples, seed: see `Evaluation`.
     probes: the methods of "probe". finetune: the method of "finetune". learners: the methods of "base-to-novel".
     budgets, seeds: of these three; see `FewLabels`. allow_overlap: learn also where an image is tested, too.
+    thresholds, finding_budgets: of images with several findings; probabilities at which sensitivity and specificity are
+    given, and the shares of the training images that "probe" learns from.
     command: the command line, which each row says; "" where there was none.
     """
 
@@ -64,6 +70,8 @@ class Options:
     allow_overlap: bool
     resamples: int
     seed: int
+    thresholds: Sequence[float] = THRESHOLDS
+    finding_budgets: Sequence[Budget] = (Budget(fraction=1.0),)
     command: str = ""
 
 
@@ -126,6 +134,8 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
     """The results of one task on one data set."""
     if task == "retrieval":
         return retrieval(evaluation, source.pairs(), approximate=options.approximate)
+    if source.multi_label:
+        return _findings(task, evaluation, source, options)
     test = source.labelled("test")
     prompts = source.prompts(test.classes)
     if task == "zero-shot":
@@ -143,6 +153,23 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
         return _with_sources(evaluation, data, learners, source, base_to_novel_results(evaluation, data, learners))
     methods = options.probes if task == "probe" else [options.finetune]
     return _with_sources(evaluation, data, methods, source, few_labels(evaluation, data, methods))
+
+
+def _findings(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:
+    """The results of one task on images that may have several findings."""
+    if task not in ("zero-shot", "probe"):
+        raise UserError(f"{source.name}: images with several findings are for zero-shot and probe; {task} needs one class each")
+    if options.prompts is not None:
+        raise UserError(f"--prompts {options.prompts}: learned prompts choose one class; of several findings expected a .yaml")
+    test = source.findings("test")
+    if task == "zero-shot":
+        prompts = source.finding_prompts(test.findings)
+        return zero_shot_findings(evaluation, test, prompts, aggregate=options.aggregate, thresholds=options.thresholds)
+    train = source.findings("train", test.findings)
+    if source.known is None:
+        _check_overlap(train, test, options.allow_overlap)
+    probe = FindingsProbe(train, test, source.train or source.where, options.finding_budgets, options.seeds)
+    return probe_findings(evaluation, probe, options.thresholds)
 
 
 def _with_sources(
@@ -165,7 +192,7 @@ def _with_sources(
     return found
 
 
-def _check_overlap(train: Labelled, test: Labelled, allowed: bool) -> None:
+def _check_overlap(train: Labelled | MultiLabelled, test: Labelled | MultiLabelled, allowed: bool) -> None:
     """UserError for images that are in both, or a line on stderr where that is allowed."""
     if not (both := images_in_both(train, test)):
         return
@@ -191,5 +218,9 @@ def _line(result: Result) -> str:
     shown = [f"{name} {result.metrics[name]:.4f}" for name in _HEADLINES if name in result.metrics]
     about = "".join(f", {result.settings[name]}" for name in ("budget", "search") if name in result.settings)
     measured = ", ".join(filter(None, (f"{result.n:,}", result.left_out)))
-    asked = f"  asked with {result.asked}" if result.task == "zero-shot" and "prompts_file" not in result.settings else ""
+    asked = (
+        f"  asked with {result.asked}"
+        if result.task in ("zero-shot", MULTI_LABEL) and "prompts_file" not in result.settings
+        else ""
+    )
     return f"{result.task} {result.dataset}{about} ({measured}): {result.who}: {'  '.join(shown)}{asked}"

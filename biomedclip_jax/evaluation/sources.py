@@ -1,25 +1,35 @@
 """What `--data` names: a benchmark, or data of the user's own; its pairs, labels and prompts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from biomedclip_jax.data.labelled.multi_label import Empty, MultiLabelled, Policy, Uncertain
+from biomedclip_jax.data.labelled.multi_label_table import Declared, open_multi_label_table
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import NoSplits
 from biomedclip_jax.data.pairs import Pairs, with_readable_texts
 from biomedclip_jax.data.sources import is_folder_of_pairs, open_labelled, open_pairs
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.benchmarks import Benchmark, benchmark, benchmarks, load_benchmark
+from biomedclip_jax.evaluation.benchmarks import Benchmark, benchmark, benchmarks, load_benchmark, load_findings
+from biomedclip_jax.prompts.findings import FindingPrompts, check_finding_words, read_finding_prompts
 from biomedclip_jax.prompts.templates import Prompts, read_prompts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of the columns of a table, or of the features of builds and TFDS data sets."""
+    """Names of the columns of a table, or of the features of builds and TFDS data sets.
+
+    findings: how a table says which findings an image has, where images may have several; None where each has one class.
+    uncertain, empty: see `Policy`; None: what the data or benchmark usually have.
+    """
 
     image: str = "image"
     caption: str = "caption"
     label: str = "label"
+    findings: Declared | None = None
+    uncertain: Uncertain | None = None
+    empty: Empty | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +58,7 @@ class Source:
         return with_readable_texts(open_pairs(self.where, self.columns.image, self.columns.caption))
 
     def labelled(self, split: str, classes: Sequence[str] | None = None) -> Labelled:
-        """The images of a split ("train", "test") with their classes. UserError if there are none."""
+        """The images of a split ("train", "test") with their classes. UserError if there are none, or if they have several."""
         if self.known is not None:
             return load_benchmark(self.known.name, Path(self.where), split)
         columns = self.columns.image, self.columns.label
@@ -63,6 +73,44 @@ class Source:
             if split == "test":
                 raise
             raise UserError(f"nothing to learn from ({error}); expected labelled images apart from these as --train") from None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may have several findings."""
+        return self.known.multi_label if self.known is not None else self.columns.findings is not None
+
+    def findings(self, split: str, known: Sequence[str] | None = None) -> MultiLabelled:
+        """The images of a split with their findings. known: the findings of the test data, which those to learn from have.
+
+        UserError if there are none.
+        """
+        if self.known is not None:
+            return load_findings(self.known.name, Path(self.where), split, self.columns.uncertain, self.columns.empty)
+        declared, image = self.columns.findings, self.columns.image
+        assert declared is not None
+        usual = declared.policy
+        policy = Policy(self.columns.uncertain or usual.uncertain, self.columns.empty or usual.empty)
+        declared = replace(declared, policy=policy)
+        if split == "train" and self.train is not None:
+            try:
+                return open_multi_label_table(self.train, "train", image, declared, known)
+            except NoSplits:  # one whole, all of it to learn from
+                return open_multi_label_table(self.train, "test", image, declared, known)
+        try:
+            return open_multi_label_table(self.where, split, image, declared, known)
+        except UserError as error:
+            if split == "test":
+                raise
+            raise UserError(f"nothing to learn from ({error}); expected a table with findings apart as --train") from None
+
+    def finding_prompts(self, findings: Sequence[str]) -> FindingPrompts:
+        """Sentences for each finding and for its absence: from `prompts_file`, else the benchmark's, else general ones."""
+        if self.prompts_file is not None:
+            return read_finding_prompts(self.prompts_file, findings)
+        if self.known is not None:
+            return self.known.finding_prompts
+        check_finding_words(self.name, findings)
+        return FindingPrompts.default(findings)
 
     def prompts(self, classes: Sequence[str]) -> Prompts:
         """Sentences for each class: from `prompts_file`, else those published with the benchmark, else general ones."""
@@ -88,7 +136,7 @@ def parse_source(
             if root is None:
                 raise UserError(f"{name}: where is it? Say --data {name}=FOLDER, or --data-root DIR with {known.folder}/ in it")
             where = str(root)
-        return Source(name=name, where=where, known=known, prompts_file=prompts)
+        return Source(name=name, where=where, known=known, columns=columns or Columns(), prompts_file=prompts)
     if not named:
         if not set(text) & set("/.:") and not Path(text).exists():
             benchmark(text)  # raises, with the nearest name

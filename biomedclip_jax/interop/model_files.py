@@ -12,6 +12,8 @@ from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json, write_json
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, with_shards
+from biomedclip_jax.support.remote_run import fetched
+from biomedclip_jax.support.storage import is_address
 
 CLIP_VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 OPEN_CLIP = "open_clip_config.json"
@@ -135,5 +137,7 @@ def fetch(address: str, *, weights: bool = True) -> Path:
 
 
 def local_folder(source: str | Path, *, weights: bool = True) -> Path:
-    """A folder, or "hf-hub:org/name" -> the folder (which need not be there), fetched in the second case only."""
-    return fetch(str(source), weights=weights) if str(source).startswith(_HUB) else Path(source)
+    """The folder that a name means, which need not be there: itself, or what is fetched of "hf-hub:org/name" or "s3://..."."""
+    if str(source).startswith(_HUB):
+        return fetch(str(source), weights=weights)
+    return fetched(str(source)) if is_address(source) else Path(source)

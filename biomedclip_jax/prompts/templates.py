@@ -143,16 +143,7 @@ def read_prompts(path: Path, classes: Sequence[str]) -> Prompts:
     classes: names, in the order of the labels. Raises UserError for a file that is no such YAML, a template without
     {}, and a class that is missing or not one of `classes`.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); expected YAML with prompts"
-        ) from error
-    content = load_yaml(path, text)
-    if not isinstance(content, dict) or not content or not content.keys() <= {"templates", "classes"}:
-        keys = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
-        raise UserError(f"{path}: expected the keys 'templates' and 'classes', found {keys or 'nothing'}")
+    content = read_yaml(path, ("templates", "classes"))
     templates = content.get("templates", list(DEFAULT_TEMPLATES))
     if not isinstance(templates, list) or not templates or not all(isinstance(each, str) for each in templates):
         raise UserError(f"{path}: templates: expected a list of sentences in quotes, such as ['a photo of {{}}']")
@@ -164,6 +155,21 @@ def read_prompts(path: Path, classes: Sequence[str]) -> Prompts:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return Prompts(tuple(sentences))
+
+
+def read_yaml(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """The content of a YAML file with some of these keys. UserError for a file that is something else."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); expected YAML with prompts"
+        ) from error
+    content = load_yaml(path, text)
+    if not isinstance(content, dict) or not content or not content.keys() <= set(keys):
+        found = ", ".join(map(repr, content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path}: expected the keys {' and '.join(map(repr, keys))}, found {found or 'nothing'}")
+    return content
 
 
 def _words_of_classes(path: Path, given: Any, classes: Sequence[str]) -> list[str | list[str]]:
@@ -203,12 +209,12 @@ def write_prompts(path: Path, classes: Sequence[str], templates: Sequence[str] =
         "# classes: a phrase that goes into them, or a list of whole sentences that are used as they are.\n"
     )
     content = {"templates": chosen, "classes": words} if prompts is None else {"classes": words}
-    write_text(path, head + _yaml(path).safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+    write_text(path, head + yaml_of(path).safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
 
 
 def load_yaml(name: object, text: str) -> Any:
     """The content of a YAML file. UserError, which names it and the line, if it is none."""
-    yaml = _yaml(name)
+    yaml = yaml_of(name)
     try:
         _check_keys(name, yaml.compose(text, yaml.SafeLoader))
         return yaml.safe_load(text)
@@ -237,7 +243,8 @@ def _check_keys(name: object, top: Any) -> None:
         waiting += [value for _, value in node.value]
 
 
-def _yaml(name: object) -> Any:
+def yaml_of(name: object) -> Any:
+    """The module `yaml`, imported when a file needs it. UserError, which names the file, where it is not installed."""
     try:
         import yaml
     except ImportError:

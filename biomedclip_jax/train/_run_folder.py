@@ -15,6 +15,8 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.support.owner import owned_folder
+from biomedclip_jax.support.remote_run import working_copy
+from biomedclip_jax.support.storage import is_address
 from biomedclip_jax.train._checkpoint import DAMAGED, FOLDER, About
 from biomedclip_jax.train._frozen import without_frozen
 from biomedclip_jax.train._same_data import DataIdentity, check_still_same
@@ -24,6 +26,24 @@ from biomedclip_jax.train.state import abstract_state, optimizer_for
 
 RESULTS = "results.json"
 _SHOWN = 3  # changes in a message
+
+
+@contextlib.contextmanager
+def opened_run_folder(where: Path | str) -> Iterator[Path]:
+    """A run folder to work in: the folder itself, or a copy of what lies behind an address, see `working_copy`.
+
+    UserError where several processes would write behind an address.
+    """
+    if not is_address(where):
+        yield Path(where)
+        return
+    if jax.process_count() > 1:
+        raise UserError(
+            f"{where}: {jax.process_count()} processes write one run, and an address serves one process; mount the bucket "
+            "(gcsfuse, mountpoint-s3, JuiceFS) on every host and give that folder"
+        )
+    with working_copy(str(where), say) as folder:
+        yield folder
 
 
 @contextlib.contextmanager

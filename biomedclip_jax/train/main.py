@@ -33,7 +33,7 @@ from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
 from biomedclip_jax.train._prompt_stage import learned_prompts
-from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready
+from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready, opened_run_folder
 from biomedclip_jax.train._same_data import check_hosts, data_identity, pairs_mark
 from biomedclip_jax.train._start import Asked, announce
 from biomedclip_jax.train._writers import check_writers
@@ -63,8 +63,8 @@ class _Data:
     classes: tuple[str, ...]
 
 
-def train(config: TrainConfig, workdir: Path, max_steps: int | None = None, profile: int | None = None) -> Results | None:
-    """Run, or go on with, the training that `config` describes, in the run folder `workdir`.
+def train(config: TrainConfig, workdir: Path | str, max_steps: int | None = None, profile: int | None = None) -> Results | None:
+    """Run, or go on with, the training that `config` describes, in the run folder `workdir`, here or at an address (s3://).
 
     Stops after `max_steps` updates in total where that is given. Returns the results when the run is finished, else
     None. The same call goes on where an interrupted run stopped. With several processes (`hosts.start`) each makes
@@ -72,15 +72,15 @@ def train(config: TrainConfig, workdir: Path, max_steps: int | None = None, prof
     `Terminated` after SIGTERM. profile: how many updates are traced for xprof, see `profile.Profile`.
     """
     # from the first moment: a signal while the data is read is heeded at the first step
-    with _told_to_others(), StopListener() as stop:
+    with _told_to_others(), StopListener() as stop, opened_run_folder(workdir) as folder:
         enable_compilation_cache()
-        check_owner(config, workdir)
-        if (workdir / RESULTS).is_file():
-            return _finished(config, workdir)
+        check_owner(config, folder)
+        if (folder / RESULTS).is_file():
+            return _finished(config, folder)
         _check(config)
-        with alone_in(workdir):
-            check_owner(config, workdir)  # again: another run may have begun here since
-            return _train(config, workdir, max_steps, stop, profile)
+        with alone_in(folder):
+            check_owner(config, folder)  # again: another run may have begun here since
+            return _train(config, folder, max_steps, stop, profile)
 
 
 @contextlib.contextmanager
@@ -160,8 +160,15 @@ def _write_results(workdir: Path, found: Results, pairs: Pairs | None, step: int
 
 
 def read_results(workdir: Path) -> Results:
-    """The results of a finished run."""
-    return Results(**json.loads((workdir / RESULTS).read_text(encoding="utf-8")))
+    """The results of a finished run. UserError where the file is none of a run of this version."""
+    path = workdir / RESULTS
+    try:
+        return Results(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:  # other names, or no object
+        raise UserError(
+            f"{path}: not the results of a run of this version ({error}); remove the file, and the same command goes on "
+            "from the last checkpoint"
+        ) from error
 
 
 def try_next(config: TrainConfig, workdir: Path) -> list[str]:

@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def shades(pairs: Any) -> list[int]:
-    return [Image.open(io.BytesIO(pairs[i].image)).getpixel((0, 0)) for i in range(len(pairs))]
+    return [int(np.asarray(Image.open(io.BytesIO(pairs[i].image)))[0, 0]) for i in range(len(pairs))]
 
 
 def refused(*words: Any, **named: Any) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from helpers.tiny_run import config, final_state, make_data, read_lines
 
-from biomedclip_jax.cli import main
 from biomedclip_jax.config import OptimizerConfig, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train import _loop as run_module
@@ -206,15 +205,8 @@ def test_a_finished_run_is_judged_on_the_pairs_that_it_is_asked_for(
         loop.train(dataclasses.replace(run, export="last"), tmp_path / "run")
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/run", "gs://bucket/run"])
-def test_a_folder_behind_an_address_is_refused(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], address: str
-) -> None:
-    """As a path it would be a folder of that name, here."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "config.py").write_text(
-        "from pathlib import Path\nfrom helpers import tiny_run\n" + f"config = tiny_run.config(Path({str(data)!r}))\n"
-    )
-    assert main(["train", "config.py", "--workdir", address]) == 2
-    assert f"--workdir {address}: a run folder must be on a disk" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["config.py"]
+@pytest.mark.parametrize("content", ["{", "[1]", '{"retrieved": 1}'])
+def test_results_of_another_version_are_said(tmp_path: Path, content: str) -> None:
+    (tmp_path / "results.json").write_text(content)
+    with pytest.raises(UserError, match=r"results\.json: not the results of a run of this version \(.*\); remove the file"):
+        loop.read_results(tmp_path)

@@ -60,7 +60,7 @@ def read_chexpert(
     check_split(name, split, ("train", "validation", "test"))
     if uncertain not in _UNCERTAIN:
         raise UserError(f"{name}: uncertain = {uncertain!r}; expected one of {', '.join(_UNCERTAIN)}")
-    root = _release_root(where)
+    root = release_root(where)
     caveats: list[str] = []
     if split == "validation":
         chosen = list(_single(existing(root, "valid.csv"), _UNCERTAIN[uncertain]))
@@ -77,7 +77,7 @@ def read_chexpert(
     twice: list[Reject] = []
     seen: set[Path] = set()
     for number, (path, label) in enumerate(chosen, 1):
-        image = root / _inside_release(path)
+        image = root / inside_release(path)
         if image in seen:
             twice.append(Reject(str(number), str(image), "listed twice"))
         else:
@@ -94,7 +94,7 @@ def chexpert_rows(where: Path, per_class: int = 200) -> Iterator[LabelledRow]:
     test: those of CheXpert 5x200, as `read_chexpert` has them; the other images of their patients are left out.
     A column "five" says which of the five findings an image has, if it is the only one of them.
     """
-    root = _release_root(where)
+    root = release_root(where)
     columns = ("Path", "AP/PA", *packaged_captions("chexpert").style("default").columns)
     test = read_chexpert("chexpert", where, "test", FIVE, "ignore", per_class)
     chosen = {Path(str(image)): FIVE[label] for image, label in zip(test.images, test.labels, strict=True)}
@@ -109,7 +109,7 @@ def chexpert_rows(where: Path, per_class: int = 200) -> Iterator[LabelledRow]:
         rows = table_rows(source, columns) if source == table else _rows_of_list(source)
         for _, row in rows:
             path = text_of(row["Path"])
-            image, patient = root / _inside_release(path), _patient_of(path)
+            image, patient = root / inside_release(path), _patient_of(path)
             known = "test" if image in chosen else "validation" if patient in held_out else "train"
             if image in seen or (source == listed and image not in chosen):
                 continue
@@ -124,7 +124,7 @@ def chexpert_rows(where: Path, per_class: int = 200) -> Iterator[LabelledRow]:
             yield LabelledRow(image, {**told, "five": five.lower()}, known, skip)
 
 
-def _release_root(where: Path) -> Path:
+def release_root(where: Path) -> Path:
     """The folder with train.csv or train/: `where`, or that of a release in it."""
     releases = (where, *sorted(where.glob(_RELEASES)))
     return next((each for each in releases if (each / "train").is_dir() or (each / "train.csv").is_file()), where)
@@ -197,7 +197,7 @@ def _is_present(value: object) -> bool:
     return text_of(value).lower() in ("1", "1.0", "true")
 
 
-def _inside_release(path: str) -> Path:
+def inside_release(path: str) -> Path:
     """The path in the release's folder, whatever a table writes before it.
 
     CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg -> train/patient00001/...

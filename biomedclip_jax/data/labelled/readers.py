@@ -11,12 +11,20 @@ from typing import Protocol
 
 import numpy as np
 
-from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text_of
+from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text_of, texts_of
 from biomedclip_jax.data._webdataset import FROM_CLS, have_classes, open_shards
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
 from biomedclip_jax.data.images.search import MACHINE_FOLDERS, by_ending, images_in, say_left_out
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
-from biomedclip_jax.data.names import SPLITS, classes_of, matching_split, names_of, no_known_split, require_whole
+from biomedclip_jax.data.names import (
+    SPLITS,
+    classes_of,
+    matching_split,
+    names_of,
+    no_known_split,
+    require_whole,
+    several_classes,
+)
 from biomedclip_jax.data.pairs import ImageOf, Pairs, Reject, fingerprint, reject
 from biomedclip_jax.data.tables import SPLIT_COLUMN
 from biomedclip_jax.errors import UserError
@@ -86,7 +94,7 @@ def open_labelled_table(
     which (train, validation or valid or val or dev, test); without it all rows are "test". The classes are those of
     all rows. Rows without a label or without an existing image file are in `rejects`, and so are those whose image has
     another label in another row. Raises UserError for a table that cannot be read, a column or split that does not
-    exist, fewer than two classes, and a table of which nothing is left.
+    exist, fewer than two classes, labels that name several, and a table of which nothing is left.
     """
     rows: list[tuple[str, Path, str, str]] = []
     rejects: list[Reject] = []
@@ -94,6 +102,8 @@ def open_labelled_table(
         image, label = image_file(path, row, image_column), text_of(row[label_column])
         if label:
             rows.append((str(number), image, label, text_of(row.get(SPLIT_COLUMN))))
+        elif isinstance(row[label_column], list) and len(texts := texts_of(row[label_column])) > 1:
+            raise several_classes(f"{path}, row {number}", list(texts))
         else:
             rejects.append(Reject(str(number), str(image), absent("label", row[label_column])))
     splits = {name: None for *_, name in rows if name}

@@ -7,14 +7,14 @@ projection).
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from biomedclip_jax.evaluation.probe._search import full_search
+from biomedclip_jax.evaluation.probe._search import Found, full_search
 from biomedclip_jax.evaluation.probe.methods import FewShot, Prediction
 
 _ITERATIONS = 1_000
@@ -49,6 +49,11 @@ def fit_predict(train: np.ndarray, labels: np.ndarray, test: np.ndarray, strengt
     return found
 
 
+def best_strength(score: Callable[[Sequence[float]], np.ndarray]) -> Found:
+    """The best of the 97 strengths, which is `weight_decay` of what is found. score: of some of them, the higher the better."""
+    return full_search(lambda pairs: score([strength for _, strength in pairs]), learning_rates=(0.0,))
+
+
 @dataclass(frozen=True)
 class LogisticRegressionProbe:
     """CLIP's linear probe as a method of few labels."""
@@ -64,16 +69,16 @@ class LogisticRegressionProbe:
         parts = task.given, task.train, task.validation, task.test
         given, train, validation, test = (part.features.astype(np.float64) for part in parts)
 
-        def accuracy(pair: tuple[float, float]) -> float:
-            rows = fit_predict(train, task.train.labels, validation, pair[1], classes)
+        def accuracy(strength: float) -> float:
+            rows = fit_predict(train, task.train.labels, validation, strength, classes)
             return float((rows.argmax(axis=1) == task.validation.labels).mean())
 
-        def validated(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
+        def validated(strengths: Sequence[float]) -> np.ndarray:
             with ThreadPoolExecutor() as pool:
-                return np.array(list(pool.map(accuracy, pairs)))
+                return np.array(list(pool.map(accuracy, strengths)))
 
         with quietly():
-            found = full_search(validated, learning_rates=(0.0,))
+            found = best_strength(validated)
             logits = fit_predict(given, task.given.labels, test, found.weight_decay, classes)
         chosen = {"C": found.weight_decay, "validation_accuracy": found.score, "tried": found.tried}
         return Prediction(logits, chosen)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from biomedclip_jax.evaluation.report.results import Result, digest
+from biomedclip_jax.evaluation.report.results import MULTI_LABEL, MULTI_LABEL_PROBE, Result, digest
 
-Kind = Literal["retrieval", "zero-shot", "few-labels", "base-to-novel"]
+Kind = Literal["retrieval", "zero-shot", "multi-label", "few-labels", "base-to-novel"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def kind_of(row: Result) -> Kind | None:
     """The kind of table that a row stands in; None for one that fits no table."""
     if row.task in ("retrieval", "zero-shot"):
         return row.task  # type: ignore[return-value]
+    if row.task in (MULTI_LABEL, MULTI_LABEL_PROBE):
+        return "multi-label"
     if "budget" not in row.settings:
         return None
     if "novel_accuracy" in row.metrics:
@@ -54,8 +56,10 @@ def kind_of(row: Result) -> Kind | None:
 def same_data(row: Result) -> str:
     """The same for two rows of one task on the same images with the same labels or captions, learned from the same ones."""
     known = row.measured.data_fingerprint if row.measured is not None else ""
-    about = [kind_of(row), row.dataset, row.n, known, row.settings.get("train_fingerprint")]
-    return digest([*about, row.settings.get("classes")])
+    about: list[Any] = [kind_of(row), row.dataset, row.n, known]
+    if kind_of(row) == "multi-label":  # what is learned stands beside what is asked; a mean is over the same findings
+        return digest([*about, row.settings.get("classes"), row.details.get("measured_findings")])
+    return digest([*about, row.settings.get("train_fingerprint"), row.settings.get("classes")])
 
 
 def may_be_compared(row: Result, other: Result) -> bool:
@@ -89,11 +93,13 @@ def _asked_alike(rows: Sequence[Result]) -> list[list[Result]]:
 
 
 def _is_learned(row: Result) -> bool:
-    return row.settings.get("prompts_file") is not None
+    return row.settings.get("prompts_file") is not None or row.task == MULTI_LABEL_PROBE
 
 
 def _sentences(row: Result) -> str:
-    return digest([row.settings.get("prompts"), row.settings.get("aggregate")])
+    asked = [row.settings.get("prompts"), row.settings.get("aggregate")]
+    negative = row.settings.get("negative_prompts")
+    return digest(asked if negative is None else [*asked, negative])
 
 
 def _data(row: Result) -> str:

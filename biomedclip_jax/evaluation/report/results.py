@@ -18,10 +18,13 @@ from biomedclip_jax.files import write_file, write_text
 
 RESULTS = "results.json"
 OUTCOMES = "outcomes"
+MULTI_LABEL, MULTI_LABEL_PROBE = "multi-label", "multi-label-probe"  # tasks
+COSINE = "cosine"  # to the sentences that say that a finding is there, alone
 _REASONS = 3  # for what was left out, that a line says
 # of the settings, what was asked for: another answer to one of these is another evaluation
 _ASKED = (
     *("classes", "prompts", "aggregate", "prompts_method", "prompts_fingerprint"),
+    *("negative_prompts", "score"),
     *("search", "budget", "seeds", "selection", "method", "train_fingerprint"),
 )
 
@@ -60,7 +63,8 @@ class Result:
     pictures: {file: title} of PNG files; the file is relative to the folder of results.json.
     measured: None in rows of versions before 2026-12, which did not record it.
     outcomes: what happened to each image or query, from which rows are compared; kept in a file of its own. Zero-shot:
-        `labels`, int [n], and `logits`, float64 [n, C]. Retrieval: for each direction the ranks, int [queries].
+        `labels`, int [n], and `logits`, float64 [n, C]. Several findings: `answers`, int8 [n, F], and `scores`, float64
+        [n, F]. Retrieval: for each direction the ranks, int [queries].
     """
 
     model: str
@@ -88,7 +92,11 @@ class Result:
 
     @property
     def who(self) -> str:
-        """What tables call it: the model, and the learned prompts that it was asked with, if any."""
+        """What tables call it: the model, and how it was asked where there are several ways."""
+        if self.task == MULTI_LABEL and self.settings.get("score") == COSINE:
+            return f"{self.model}, cosine alone"
+        if self.task == MULTI_LABEL_PROBE:
+            return f"{self.model}, {self.settings.get('method')}, {self.settings.get('budget')}"
         return asked_with(self.model, self.settings.get("prompts_method"), self.settings.get("prompts_file"))
 
     @property
@@ -116,7 +124,9 @@ class Result:
         counts = sorted({len(own) for own in prompts})
         many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         how = f", {self.settings['aggregate']}" if "aggregate" in self.settings else ""
-        return f'"{prompts[0][0]}" ({many} sentence{"" if counts[-1] == 1 else "s"} a class{how})'
+        against = self.settings.get("negative_prompts") if self.settings.get("score") != COSINE else None
+        absent = f' against "{against[0][0]}"' if against else ""
+        return f'"{prompts[0][0]}"{absent} ({many} sentence{"" if counts[-1] == 1 else "s"} a class{how})'
 
     def row(self) -> dict[str, Any]:
         """The object of results.json: metrics stand beside model, task, dataset and n."""

@@ -1,16 +1,13 @@
 """Results as tables to read: those of one task on the same images side by side, and nothing else with them."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from biomedclip_jax.evaluation._intervals import FEWEST, TOO_FEW
 from biomedclip_jax.evaluation.report._groups import Group, groups, names_apart
+from biomedclip_jax.evaluation.report._multi_label import MULTI_LABEL, finding_tables, findings_overview
+from biomedclip_jax.evaluation.report._table import SURE, Published, Table, cell, missing, percent
 from biomedclip_jax.evaluation.report.differences import Difference
 from biomedclip_jax.evaluation.report.results import Result, digest
-
-# (task, data set) -> rows of papers: whose, and metrics as fractions
-Published = Callable[[str, str], Sequence[tuple[str, Mapping[str, float]]]]
 
 _RECALLS = {
     f"{way}_recall_at_{k}": f"{way.replace('_', ' ')} R@{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)
@@ -23,17 +20,6 @@ _ZERO_SHOT = {
     "average_precision": "average precision",
     "expected_calibration_error": "calibration error",
 }
-_SURE = "Percent, with 95 % intervals."
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text: head and rows have the same number of cells, and the first of each row names it."""
-
-    title: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 def tables(results: Sequence[Result], published: Published, differences: Sequence[Difference] = ()) -> list[Table]:
@@ -47,6 +33,9 @@ def tables(results: Sequence[Result], published: Published, differences: Sequenc
         found += [_retrieval(group, published), *_differences(group, "retrieval", _RECALLS, differences)]
     for group in groups(results, "zero-shot"):
         found += [_zero_shot(group, published), *_differences(group, "zero-shot", _ZERO_SHOT, differences)]
+    for group in groups(results, "multi-label"):
+        overview = findings_overview(group, published)
+        found += [overview, *_differences(group, "multi-label", MULTI_LABEL, differences), *finding_tables(group)]
     found += [_few_labels(group, published) for group in groups(results, "few-labels")]
     found += [_base_to_novel(group) for group in groups(results, "base-to-novel")]
     return [*found, *_measured(results)]
@@ -67,25 +56,10 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.2f}"
-
-
-def _cell(result: Result, metric: str) -> str:
-    """A metric in percent, with the 95 % interval, or why it has none."""
-    text = _percent(result.metrics.get(metric))
-    if text != "-" and metric in result.intervals:
-        low, high = result.intervals[metric]
-        text += f" ({100 * low:.1f}\u00a0to\u00a0{100 * high:.1f})"  # no line break inside
-    elif text != "-" and (reason := result.details.get("no_interval", {}).get(metric)):
-        text += f" ({reason})"
-    return text
-
-
 def _note(group: Group) -> str:
     """What the numbers are, what of the data is not in them, and what is not known of them."""
     rows = group.rows
-    parts = [_SURE]
+    parts = [SURE]
     rare = {
         name: each["n"]
         for row in rows
@@ -101,16 +75,10 @@ def _note(group: Group) -> str:
         )
     if asked := dict.fromkeys(row.asked for row in rows if row.asked):
         parts.append(f"Asked with {'; '.join(asked)}.")
-    parts += _missing(group)
+    parts += missing(group)
     if any(row.measured is None for row in rows):
         parts.append("Measured by a version that did not record which weights and data these are.")
     return " ".join(parts)
-
-
-def _missing(group: Group) -> list[str]:
-    """What of the data is in no number of a group, and what else has to be said of them."""
-    found = "; ".join(dict.fromkeys(row.left_out for row in group.rows if row.left_out))
-    return [f"Of the data{'' if found.startswith('left out') else ':'} {found}."] if found else []
 
 
 def _retrieval(group: Group, published: Published) -> Table:
@@ -119,9 +87,9 @@ def _retrieval(group: Group, published: Published) -> Table:
     body = []
     for name, row in zip(names_apart([_searched(row) for row in group.rows], group.rows), group.rows, strict=True):
         median = [f"{row.metrics[rank]:g}" if rank in row.metrics else "-" for rank in ranks]
-        body.append((name, *(_cell(row, metric) for metric in _RECALLS), *median))
+        body.append((name, *(cell(row, metric) for metric in _RECALLS), *median))
     papers = published("retrieval", group.dataset)
-    body += [(whose, *(_percent(metrics.get(metric)) for metric in _RECALLS), "-", "-") for whose, metrics in papers]
+    body += [(whose, *(percent(metrics.get(metric)) for metric in _RECALLS), "-", "-") for whose, metrics in papers]
     note = _note(group)
     if papers:
         note += (
@@ -144,11 +112,11 @@ def _searched(result: Result) -> str:
 def _zero_shot(group: Group, published: Published) -> Table:
     rows = group.rows
     names = names_apart([row.who for row in rows], rows)
-    body = [(name, *(_cell(row, metric) for metric in _ZERO_SHOT)) for name, row in zip(names, rows, strict=True)]
+    body = [(name, *(cell(row, metric) for metric in _ZERO_SHOT)) for name, row in zip(names, rows, strict=True)]
     majority = {name: rows[0].metrics.get(f"majority_{name}") for name in _ZERO_SHOT}
-    body.append(("always the most frequent class", *(_percent(value) for value in majority.values())))
+    body.append(("always the most frequent class", *(percent(value) for value in majority.values())))
     for whose, metrics in published("zero-shot", group.dataset):
-        body.append((whose, *(_percent(metrics.get(metric)) for metric in _ZERO_SHOT)))
+        body.append((whose, *(percent(metrics.get(metric)) for metric in _ZERO_SHOT)))
     return Table(f"Zero-shot classification: {group.title}", ("model", *_ZERO_SHOT.values()), tuple(body), _note(group))
 
 
@@ -195,14 +163,14 @@ def _few_labels(group: Group, published: Published) -> Table:
     for name, line, first in zip(names, lines.values(), firsts, strict=True):
         model, method = name.split("\0")
         cells = (_reached(line[budget]) if budget in line else "-" for budget in budgets)
-        body.append((model, method, _percent(first.details["zero_shot"]["accuracy"]), *cells))
+        body.append((model, method, percent(first.details["zero_shot"]["accuracy"]), *cells))
     for whose, metrics in published("few-labels", group.dataset):
         if metrics.keys().isdisjoint(budgets):
             continue  # of other shares of the labels
-        body.append((whose, "", "", *(_percent(metrics.get(budget)) for budget in budgets)))
+        body.append((whose, "", "", *(percent(metrics.get(budget)) for budget in budgets)))
     head = ("model", "method", "zero-shot", *budgets)
     note = "Accuracy in percent on all test images, mean ± standard deviation over the seeds; columns: labels learned from."
-    note = " ".join([note, *_missing(group)])
+    note = " ".join([note, *missing(group)])
     return Table(f"Few labels: {group.title}", head, tuple(body), note)
 
 
@@ -212,7 +180,7 @@ def _learner(row: Result) -> str:
 
 
 def _reached(row: Result) -> str:
-    text = _percent(row.metrics["accuracy"])
+    text = percent(row.metrics["accuracy"])
     if "spread" in row.details:
         text += f" ± {100 * row.details['spread']['accuracy']:.2f}"
     return f"{text} (best test epoch)" if row.settings.get("selection") == "best_test_epoch" else text
@@ -223,10 +191,10 @@ def _base_to_novel(group: Group) -> Table:
     reached = ("base_accuracy", "novel_accuracy", "harmonic_mean")
     metrics = [f"{prefix}{name}" for prefix in ("", "zero_shot_") for name in reached]
     names = names_apart([f"{row.model}\0{row.task.split()[0]}\0{row.settings['budget']}" for row in group.rows], group.rows)
-    body = [(*name.split("\0"), *(_cell(row, each) for each in metrics)) for name, row in zip(names, group.rows, strict=True)]
+    body = [(*name.split("\0"), *(cell(row, each) for each in metrics)) for name, row in zip(names, group.rows, strict=True)]
     head = ("model", "method", "labels", "base", "novel", "harmonic mean", "zero-shot: base", "novel", "harmonic mean")
     note = "Accuracy in percent among the classes learned from (base) and among the others (novel), means over the seeds."
-    note = " ".join([note, *_missing(group)])
+    note = " ".join([note, *missing(group)])
     return Table(f"Base to novel classes: {group.title}", head, tuple(body), note)
 
 

@@ -12,7 +12,7 @@ from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._bootstrap import bootstrap
 from biomedclip_jax.evaluation._completeness import completeness, total
-from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._evaluation import Evaluation, check_finite
 from biomedclip_jax.evaluation._intervals import classification_intervals
 from biomedclip_jax.evaluation._metrics import (
     classification_metrics,
@@ -63,10 +63,10 @@ def zero_shot(
     answers, settings = [], []
     for candidate, found, words in zip(candidates, images, own, strict=True):
         image = found.rows[np.isin(found.kept, kept)]
-        _check_finite(candidate, image, kept_data.names)
+        check_finite(candidate, image, kept_data.names)
         if words is None:
             text = embeddings.texts(candidate, prompts.flat, f"{evaluation.dataset}: prompts")
-            _check_finite(candidate, text, prompts.flat)
+            check_finite(candidate, text, prompts.flat)
             of_classes = class_embeddings(text, prompts, first=aggregate == "single")
             check_told_apart(evaluation.dataset, data.classes, of_classes, candidate.name)
             scale, logits = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
@@ -179,9 +179,3 @@ def _check(candidates: Sequence[Candidate], data: Labelled, prompts: Prompts) ->
     for name, own in zip(data.classes, prompts.sentences, strict=True):
         if not own:
             raise UserError(f"{data.name}: class {name!r} has no prompt; expected at least one sentence")
-
-
-def _check_finite(candidate: Candidate, rows: np.ndarray, whose: Sequence[str]) -> None:
-    if not np.isfinite(rows).all():
-        bad = whose[int((~np.isfinite(rows)).any(axis=1).argmax())]
-        raise UserError(f"{candidate.name}: the embedding of {bad!r} is not finite; is the model, or its input, broken?")

@@ -14,11 +14,15 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from biomedclip_jax.data.pmc.build._storage import STATE, Storage
 from biomedclip_jax.data.pmc.build.pairs import Filters, Pair, Reject, pairs_of_article
 from biomedclip_jax.data.pmc.build.record import ShardId
 from biomedclip_jax.data.pmc.build.runner import end_with_parent
 from biomedclip_jax.data.pmc.sources.open import Source
+from biomedclip_jax.support.storage import Storage
+
+STATE = ".build"  # what a build knows of itself
+LOCK = f"{STATE}/lock.json"  # who writes it
+STAGING = f"{STATE}/staging"
 
 FOLDER = f"{STATE}/reading"
 KILLER = "ends the process that reads it"

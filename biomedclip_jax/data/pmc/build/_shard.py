@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from biomedclip_jax.data._tfds_write import Encoder, read_records, write_records
-from biomedclip_jax.data.pmc.build._reading import KILLER, Apart, ReadingLog
-from biomedclip_jax.data.pmc.build._storage import STATE, Storage, sha256_of
+from biomedclip_jax.data.pmc.build._reading import KILLER, STAGING, STATE, Apart, ReadingLog
 from biomedclip_jax.data.pmc.build.pairs import Filters, Pair, Reject, pairs_of_article
 from biomedclip_jax.data.pmc.build.record import ShardId, record_features, shard_name
 from biomedclip_jax.data.pmc.sources.open import Source, identity
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.support.parallel import in_order
+from biomedclip_jax.support.storage import Storage, sha256_of
 
 _ARTICLES_AT_ONCE = 4  # from far away most of the time is waiting
 
@@ -174,7 +174,7 @@ def build_shard(work: Work, source: Source, filters: Filters, storage: Storage) 
     killers = _killers(storage, work)
     storage.remove(f"{work.path}.json")
     found = _Found()
-    with storage.staging() as folder:
+    with storage.staging(STAGING) as folder:
         file = folder / "records"
         with ReadingLog(storage, work.shard) as log, Apart() as apart:
             read = _Reader(source, filters, log, killers | log.suspects(), apart)
@@ -263,7 +263,7 @@ def finish_shard(work: Work, dropped: Sequence[int], source: Source, filters: Fi
     picture_of = np.repeat(np.arange(len(panels)), panels + 1)
     leave_out = set(np.flatnonzero(np.isin(picture_of, np.asarray(dropped, int))).tolist())
     storage.remove(f"{work.path}.final.json")
-    with storage.staging() as folder:
+    with storage.staging(STAGING) as folder:
         file = folder / "shard"
         staged = storage.get(f"{work.path}.array_record", folder)
         kept = (record for i, record in enumerate(read_records(staged)) if i not in leave_out)

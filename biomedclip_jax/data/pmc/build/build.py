@@ -20,6 +20,7 @@ import numpy as np
 
 from biomedclip_jax.data._tfds_write import write_metadata
 from biomedclip_jax.data.pmc.build._pictures import find_duplicates
+from biomedclip_jax.data.pmc.build._reading import LOCK, STAGING, STATE
 from biomedclip_jax.data.pmc.build._shard import (
     FinishedShard,
     Hashes,
@@ -30,7 +31,6 @@ from biomedclip_jax.data.pmc.build._shard import (
     is_built,
     is_finished,
 )
-from biomedclip_jax.data.pmc.build._storage import LOCK, STATE, Storage
 from biomedclip_jax.data.pmc.build._summary import Summary, summarize
 from biomedclip_jax.data.pmc.build.pairs import Filters, Reject
 from biomedclip_jax.data.pmc.build.record import (
@@ -50,6 +50,7 @@ from biomedclip_jax.data.pmc.sources.folders import id_in_path
 from biomedclip_jax.data.pmc.sources.open import Source, identity
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.support.owner import owned
+from biomedclip_jax.support.storage import Storage
 
 _OPTIONS = f"{STATE}/options.json"
 _FORMAT = 2  # of a build; a build of another format is not continued
@@ -95,10 +96,10 @@ def build(source: Source, destination: str, options: BuildOptions, runner: Runne
     if not may_replace:
         _check_that_none_disappears(storage, works, {identity(source, key) for key in articles})
     with owned(storage, LOCK, writer="build", instead="another destination"), storage.writing():
-        storage.clear_staging()
+        storage.clear_staging(STAGING)
         storage.write_json(_OPTIONS, _plain(options))
         summary = _build(storage, source, works, options, runner)
-        storage.clear_staging()
+        storage.clear_staging(STAGING)
     return summary
 
 
@@ -255,7 +256,7 @@ def _conclude(storage: Storage, works: Sequence[Work], duplicates: Sequence[_Dup
         lengths[work.shard.split].append(final.records)
         sizes[work.shard.split] += final.bytes
     lengths = {split: shards for split, shards in lengths.items() if sum(shards)}  # TFDS cannot read a split without records
-    with storage.staging() as folder:
+    with storage.staging(STAGING) as folder:
         rejects = folder / "rejects.jsonl"
         with rejects.open("wb") as out:
             for work, found in zip(works, duplicates, strict=True):

@@ -17,11 +17,12 @@ import pytest
 from helpers.pmc_corpus import jpeg, picture, write_article
 
 from biomedclip_jax.cli import main
-from biomedclip_jax.data.pmc.build._storage import LOCK, Storage
+from biomedclip_jax.data.pmc.build._reading import LOCK, STAGING
 from biomedclip_jax.data.pmc.jats.article import ArticleFiles
 from biomedclip_jax.data.pmc.sources.folders import CloudFolder
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.owner import owned
+from biomedclip_jax.support.storage import Storage
 
 pytest.importorskip("apache_beam", reason="needs: pip install 'biomedclip_jax[beam]'")
 pytest.importorskip("tensorflow_datasets", reason="needs: pip install 'biomedclip_jax[beam]'")
@@ -161,9 +162,9 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
 
 def test_what_is_not_finished_lies_beside_the_destination(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path / "pmc"))
-    with storage.staging() as folder:
+    with storage.staging(STAGING) as folder:
         assert folder.is_relative_to(tmp_path / "pmc")
-    with Storage("memory://pmc").staging() as folder:
+    with Storage("memory://pmc").staging(STAGING) as folder:
         assert not folder.is_relative_to(tmp_path)
 
 

@@ -1,6 +1,4 @@
-"""A build's destination: a folder, or any address that fsspec knows (s3://, gs://, ...). Files appear whole or not at
-all.
-"""
+"""Files in a folder, or behind any address that fsspec knows (s3://, gs://, ...). They appear whole or not at all."""
 
 import contextlib
 import hashlib
@@ -17,9 +15,18 @@ from typing import Any
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
 
-STATE = ".build"  # what a build knows of itself
-LOCK = f"{STATE}/lock.json"  # who writes it
-_STAGING = f"{STATE}/staging"
+
+def is_address(where: object) -> bool:
+    """Whether a text names a place that fsspec reaches, such as s3://bucket/folder, rather than a path here."""
+    return "://" in str(where)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is known of a file behind an address. version: another one where the content is another, as far as one can see."""
+
+    size: int
+    version: str
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Storage:
     @property
     def is_local(self) -> bool:
         """Whether the destination is a folder of this machine."""
-        return "://" not in self.root
+        return not is_address(self.root)
 
     @cached_property
     def _remote(self) -> tuple[Any, str]:
@@ -58,11 +65,16 @@ class Storage:
         return (Path(self.root) / name).exists() if self.is_local else self._remote[0].exists(self._path(name))
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless there is one; says whether it was written. Of several at once one succeeds in a folder."""
+        """Write a file unless there is one; says whether it was written. Of several at once one succeeds."""
         if not self.is_local:
-            if self.exists(name):
+            self._remote[0].invalidate_cache()
+            if self.exists(name):  # some stores do not heed "create"
                 return False
-            self.write(name, data)
+            try:
+                with self._uploading(name):
+                    self._remote[0].pipe_file(self._path(name), data, mode="create")
+            except FileExistsError:
+                return False
             return True
         path = Path(self.root) / name
         with self.writing():
@@ -76,19 +88,19 @@ class Storage:
         return True
 
     @contextlib.contextmanager
-    def staging(self) -> Iterator[Path]:
-        """A folder of this machine for what is not finished: beside the destination, so that it has that disk's room."""
+    def staging(self, name: str) -> Iterator[Path]:
+        """A folder of this machine for what is not finished: in the folder `name` here, so that it has that disk's room."""
         with self.writing():
-            base = Path(self.root) / _STAGING if self.is_local else None
+            base = Path(self.root) / name if self.is_local else None
             if base is not None:
                 base.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=base, ignore_cleanup_errors=True) as folder:
                 yield Path(folder)
 
-    def clear_staging(self) -> None:
-        """Remove these folders, also what killed builds left in them."""
+    def clear_staging(self, name: str) -> None:
+        """Remove these folders, also what killed processes left in them."""
         if self.is_local:
-            shutil.rmtree(Path(self.root) / _STAGING, ignore_errors=True)
+            shutil.rmtree(Path(self.root) / name, ignore_errors=True)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -120,11 +132,53 @@ class Storage:
         if self.is_local:
             write_file(Path(self.root) / name, lambda partial: shutil.move(source, partial))
             return
+        self.upload(source, name)
+        source.unlink()
+
+    def upload(self, source: Path, name: str) -> None:
+        """Copy a local file behind an address; it appears when the upload is complete. FileNotFoundError if it is gone."""
         try:
-            self._remote[0].put_file(str(source), self._path(name))  # an object appears when its upload is complete
+            with self._uploading(name):
+                self._remote[0].put_file(str(source), self._path(name))
+        except UserError as error:
+            if not source.exists():  # meanwhile
+                raise FileNotFoundError(str(source)) from error
+            raise
+
+    @contextlib.contextmanager
+    def _uploading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileExistsError:
+            raise
         except Exception as error:  # the libraries behind fsspec have no common error
             raise UserError(f"{self.root}/{name}: cannot be written ({first_line(error)})") from error
-        source.unlink()
+
+    def download(self, name: str, target: Path) -> None:
+        """Copy a file behind an address here; it appears whole. FileNotFoundError if there is none."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")  # another process may fetch it, too
+        try:
+            self._remote[0].get_file(self._path(name), str(partial))
+            os.replace(partial, target)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise UserError(f"{self.root}/{name}: cannot be fetched to {target} ({first_line(error)})") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def files(self) -> dict[str, Stored]:
+        """All files behind an address, also those of folders in it, by name; none where there is nothing."""
+        system, base = self._remote[0], self._remote[1].rstrip("/")
+        system.invalidate_cache()
+        try:
+            found = system.find(base, detail=True)
+        except FileNotFoundError:  # the bucket
+            return {}
+        except Exception as error:
+            raise UserError(f"{self.root}: cannot be listed ({first_line(error)})") from error
+        return {name.removeprefix(base).lstrip("/"): _stored(about) for name, about in found.items()}
 
     def get(self, name: str, folder: Path) -> Path:
         """A local file with the content of `name`: the file itself, or a copy in `folder`."""
@@ -161,6 +215,11 @@ class Storage:
             (Path(self.root) / name).unlink(missing_ok=True)
         elif self._remote[0].exists(self._path(name)):
             self._remote[0].rm_file(self._path(name))
+
+
+def _stored(about: dict[str, Any]) -> Stored:
+    version = next((about[key] for key in ("ETag", "etag", "md5Hash", "mtime", "LastModified", "created") if key in about), "")
+    return Stored(about["size"], str(version))
 
 
 def sha256_of(path: Path) -> str:

@@ -1,46 +1,22 @@
 """A build's destination, as a folder and as an S3 bucket of a local server."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from biomedclip_jax.data.pmc.build._storage import Storage, sha256_of
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.storage import Storage, sha256_of
 
-moto_server = pytest.importorskip("moto.server", reason="needs: pip install 'biomedclip_jax[dev]'")
+pytest.importorskip("moto.server", reason="needs: pip install 'biomedclip_jax[dev]'")
 pytest.importorskip("s3fs", reason="needs: pip install 'biomedclip_jax[pmc]'")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    running = moto_server.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
 @pytest.fixture(params=["folder", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "folder":
-        yield Storage(str(tmp_path / "destination"))
-        return
-    import s3fs
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": request.getfixturevalue("server"),
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield Storage("s3://bucket/a build")
-    s3fs.S3FileSystem().rm("s3://bucket", recursive=True)
-    s3fs.S3FileSystem.clear_instance_cache()
+        return Storage(str(tmp_path / "destination"))
+    return Storage(f"{request.getfixturevalue('bucket')}/a build")
 
 
 def test_what_is_put_is_there(storage: Storage, tmp_path: Path) -> None:
