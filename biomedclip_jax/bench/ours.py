@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from biomedclip_jax.bench._alternate import Counted, Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
-from biomedclip_jax.config import PairLoss
+from biomedclip_jax.config import PairLoss, reads_padding
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
@@ -33,6 +33,8 @@ Built = tuple[Any, tuple[Any, ...]]  # a jitted function and what it is called w
 def text_buckets(task: Task, devices: int) -> Buckets:
     """The groups of captions that a training run would choose for captions of these lengths."""
     longest = task.config.model.text.context_length
+    if reads_padding(task.config.model.text):
+        return ()
     lengths = caption_lengths(task.lengths, longest, _SAMPLE, seed=1)
     return plan_buckets(lengths, longest, task.stage, devices, task.config.compute.text_buckets)
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from biomedclip_jax.data.statistics.captioned import CaptionedPicture, TypesSeen
 
 _PAIRS_HELP = (
-    "a table (.csv, .tsv, .jsonl, .parquet), tars ('shards/{00000..00009}.tar' or 'shards/*.tar', also s3:// and gs://), "
-    "a build and its split (FOLDER:train), or tfds:NAME:train"
+    "a table (.csv, .tsv, .jsonl, .parquet), Parquet with pictures (FILE, 'data/train-*.parquet', FOLDER:train, or "
+    "hf://datasets/ORG/NAME:train if it is on this machine), tars ('shards/{00000..00009}.tar' or 'shards/*.tar', also "
+    "s3:// and gs://), a build and its split (FOLDER:train), or tfds:NAME:train"
 )
 
 
@@ -72,7 +73,7 @@ def add_convert(actions: Any) -> None:
         actions,
         "convert",
         _convert,
-        "Pairs of any source as a table with a folder of images, as WebDataset tars, or as a TFDS build.",
+        "Pairs of any source as a table with a folder of images, Parquet with pictures, WebDataset tars, or a TFDS build.",
         "biomedclip data convert xrays/train.csv shards --to webdataset",
     )
     convert.add_argument("source", metavar="SOURCE", help=_PAIRS_HELP)
@@ -80,7 +81,10 @@ def add_convert(actions: Any) -> None:
         "destination", type=local_path, metavar="DEST", help="the folder to write; must not be there yet, or be empty"
     )
     convert.add_argument(
-        "--to", choices=["webdataset", "csv", "jsonl", "parquet", "tfds"], default="webdataset", help="default: %(default)s"
+        "--to",
+        choices=["webdataset", "csv", "jsonl", "parquet", "huggingface", "tfds"],
+        default="webdataset",
+        help="parquet: a table beside a folder of images; huggingface: Parquet with the images in it (default: %(default)s)",
     )
     _add_columns(convert)
 

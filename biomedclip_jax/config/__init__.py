@@ -58,6 +58,7 @@ from biomedclip_jax.config.towers import (
     OwnTower,
     TextConfig,
     ViTConfig,
+    reads_padding,
 )
 from biomedclip_jax.config.training import (
     ComputeConfig,
@@ -121,5 +122,6 @@ __all__ = [
     "ViTConfig",
     "check_stage",
     "from_json",
+    "reads_padding",
     "to_json",
 ]

@@ -39,6 +39,9 @@ class DataConfig:
     - a table: `pairs.csv`, `.tsv`, `.jsonl` or `.parquet`, with a column of image paths, relative to the file, and one of
       captions (JSON lines and Parquet: a text, or a list of texts of which one is drawn each time); `pairs.csv:train` are
       the rows whose column `split` says so;
+    - Parquet with the pictures in it, as the Hugging Face hub has them: a file, `data/train-*.parquet`, a folder of such
+      files and its split (`path/to/folder:train`; also what `datasets` saved), or `hf://datasets/ORG/NAME:train`, which
+      must be on this machine;
     - WebDataset tars: `shards/{00000..00009}.tar` or `shards/*.tar`, also `s3://`, `gs://`, `https://`, with
       `key.jpg|jpeg|png|webp`, `key.txt` and perhaps `key.json`;
     - a build of ours or any folder that TFDS wrote as ArrayRecord, and its split: `path/to/build:train`;

@@ -44,7 +44,7 @@ class CLIPConfig:
     """Whether the layers of the text head have biases."""
     init_logit_scale: float = math.log(1 / 0.07)
     """Natural logarithm of the factor that cosines are multiplied by at the start; it is trained, and kept from 0 to
-    ln 100. CLIP's ln(1/0.07) is 2.659, SigLIP's ln 10 is 2.303."""
+    ln 100, or from 0 on in a model with a bias. CLIP's ln(1/0.07) is 2.659, SigLIP's ln 10 is 2.303."""
     init_logit_bias: float | None = None
     """Number added to all scores at the start, and trained; the loss Sigmoid needs one (SigLIP: -10). None: no bias."""
 

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from biomedclip_jax.config.training import ComputeConfig
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
-ImagePool = Literal["cls", "mean", "mean_prenorm"]
+ImagePool = Literal["cls", "mean", "mean_prenorm", "map"]
 BertPool = Literal["cls", "cls_pooler", "mean", "max"]
+ClipTextPool = Literal["end", "last"]
 CausalPool = Literal["last_token", "first_eos"]
 GPTActivation = Literal["gelu_tanh", "gelu"]
 
@@ -23,7 +24,8 @@ class ViTConfig:
     """
 
     image_size: int = 224
-    """Side of the images in pixels, a multiple of patch_size."""
+    """Side of the images in pixels, a multiple of patch_size; with pool = 'map', what is over beside the last whole patch is
+    not seen (SigLIP's 384 pixels have patches of 14)."""
     patch_size: int = 16
     """Side of a patch in pixels."""
     width: int = 768
@@ -35,8 +37,8 @@ class ViTConfig:
     mlp_width: int = 3072
     """Width of the hidden layer of a block's MLP."""
     pool: ImagePool = "cls"
-    """How tokens become one vector: the class token (cls), the mean of the patches (mean), or the mean of all tokens before
-    the last norm (mean_prenorm, CLEFT's)."""
+    """How tokens become one vector: the class token (cls), the mean of the patches (mean), the mean of all tokens before the
+    last norm (mean_prenorm, CLEFT's), or attention of a learned query to the patches, and an MLP (map, SigLIP's)."""
     class_token: bool = True
     """Whether a learned token stands before the patches."""
     registers: int = 0
@@ -63,7 +65,8 @@ class ViTConfig:
         check_choices(self, pool=ImagePool, activation=Activation)
         check_heads(self)
         check(self.registers >= 0, self, "registers", "0 or more")
-        check(self.image_size % self.patch_size == 0, self, "image_size", f"a multiple of patch_size = {self.patch_size}")
+        whole = self.image_size % self.patch_size == 0 or (self.pool == "map" and self.image_size > self.patch_size)
+        check(whole, self, "image_size", f"a multiple of patch_size = {self.patch_size}")
         check(self.class_token or self.pool != "cls", self, "class_token", "True with pool = 'cls'")
         registers = self.position_on_registers or (self.registers > 0 and self.position_on_prefix)
         check(registers, self, "position_on_registers", "True where there are no registers, or no positions on the prefix")
@@ -131,10 +134,14 @@ class BertConfig:
 
 @dataclass(frozen=True)
 class ClipTextConfig:
-    """CLIP's own text transformer: causal, pre-norm, the feature is read at the end-of-text token (the largest id)."""
+    """The text transformer of CLIP and SigLIP, pre-norm.
+
+    CLIP's is causal and read at the end-of-text token, SigLIP's is neither: its tokens see all others, padding too, and it
+    is read at the last of `context_length`.
+    """
 
     vocab_size: int = 49_408
-    """Different tokens: rows of the embedding table; the last one ends a text."""
+    """Different tokens: rows of the embedding table; with pool = 'end', the last one ends a text."""
     context_length: int = 77
     """Longest caption in tokens, start and end included; longer ones are cut."""
     width: int = 512
@@ -149,13 +156,24 @@ class ClipTextConfig:
     """Nonlinearity of the MLPs: the exact GELU, its tanh form, or x·sigmoid(1.702 x) (quick_gelu, OpenAI's CLIP)."""
     layer_norm_eps: float = 1e-5
     """Number added to the variance in LayerNorm."""
+    causal: bool = True
+    """Whether a token looks at none behind it; if not, it looks at all, padding too."""
+    pool: ClipTextPool = "end"
+    """Which token stands for the caption: the one with the largest id, CLIP's end-of-text (end), or the last of
+    context_length, which is padding of all but the longest captions (last, SigLIP's)."""
     pad_id: int = 0
-    """Id of the token that fills captions up."""
+    """Id of the token that fills captions up; where they are not causal, or pool = 'last', it is part of what is computed."""
 
     def __post_init__(self) -> None:
         check_positive(self, "vocab_size", "context_length", "width", "depth", "heads", "mlp_width")
-        check_choices(self, activation=Activation)
+        check_choices(self, activation=Activation, pool=ClipTextPool)
         check_heads(self)
+        check(0 <= self.pad_id < self.vocab_size, self, "pad_id", f"a token id, below vocab_size = {self.vocab_size}")
+
+    @property
+    def reads_padding(self) -> bool:
+        """Whether padding makes a difference to a caption, so that all must be filled up to `context_length`."""
+        return not self.causal or self.pool == "last"
 
 
 @dataclass(frozen=True)
@@ -286,6 +304,11 @@ class OwnImageTower(OwnTower, Protocol):
 def features(tower: Any) -> int:
     """Width of what the tower of this config gives for one image or text: its own, unless it ends in a projection."""
     return tower.features if isinstance(tower, OwnTower) else tower.width
+
+
+def reads_padding(text: Any) -> bool:
+    """Whether padding makes a difference to a text's features, so that short texts save no work."""
+    return isinstance(text, ClipTextConfig) and text.reads_padding
 
 
 ImageConfig = ViTConfig | OwnImageTower

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from biomedclip_jax.data._picture_files import PictureFile, class_names, named_class
 from biomedclip_jax.data._table_header import DELIMITERS, check_columns, check_header, check_twice, is_header, spelled
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
 from biomedclip_jax.data.pairs import Reject
@@ -159,6 +160,8 @@ def _rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterat
             return _json_rows(path, columns)
         case ".parquet":
             return _parquet_rows(path, columns, optional)
+        case ".arrow":
+            return _arrow_rows(path, columns, optional)
     kinds = ", ".join(TABLE_SUFFIXES[:-1])
     raise UserError(f"{path}: unknown kind of table; expected a name that ends in {kinds} or {TABLE_SUFFIXES[-1]}")
 
@@ -313,11 +316,28 @@ def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -
             check_twice(path, names)
             check_columns(path, columns, names)
             asked = {name: called for name, called in zip(own, names, strict=True) if called in (*columns, *optional)}
+            classes = class_names(file.schema_arrow)
             for batch in file.iter_batches(columns=list(asked)):
                 for row in batch.to_pylist():
+                    for name in classes.keys() & row.keys():
+                        row[name] = named_class(row[name], classes[name])
                     yield {asked[name]: value for name, value in row.items()}
     except ArrowException as error:
         raise UserError(f"{path}: not readable as Parquet ({first_line(error)}); write it again") from error
+
+
+def _arrow_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Row | str]:
+    file = PictureFile(path)
+    own, classes = file.schema.names, class_names(file.schema)
+    names = spelled(own, columns)
+    check_twice(path, names)
+    check_columns(path, columns, names)
+    asked = {name: called for name, called in zip(own, names, strict=True) if called in (*columns, *optional)}
+    for group in range(len(file.group_sizes)):
+        for row in file.rows(group, list(asked)):
+            for name in classes.keys() & row.keys():
+                row[name] = named_class(row[name], classes[name])
+            yield {asked[name]: value for name, value in row.items()}
 
 
 def _begins_as_utf16(path: Path) -> bool:

@@ -41,7 +41,7 @@ _FIELDS = Fields(
         **dict.fromkeys(("use_fast", "from_slow", "transformers_version", "vocab_size", "chat_template"), _NOTE),
         **dict.fromkeys(("use_default_system_prompt", "token_type_ids_pattern", "model_type"), _NOTE),
         **dict.fromkeys(("clean_up_tokenization_spaces", "spaces_between_special_tokens", "errors"), _DECODING),
-        **dict.fromkeys(("legacy", "sp_model_kwargs"), _ADDED),
+        **dict.fromkeys(("legacy", "sp_model_kwargs", "extra_ids"), _ADDED),
         "trim_offsets": "where tokens stand in the text, which nobody asks for",
     },
     only={
@@ -107,7 +107,9 @@ def apply_config(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], wher
     cut, filled = tokenizer.truncation or {}, tokenizer.padding or {}
     sides = {"left": "left", "right": "right"}
     side = choice(config, "padding_side", filled.get("direction", "right"), sides, where)
-    if side == "left" and len(tokenizer.encode("").ids) > 1:  # a causal model looks at no padding, on whichever side
+    # a causal model looks at no padding, on whichever side
+    read = str(kind).startswith(("Siglip", "Gemma", "T5")) or len(tokenizer.encode("").ids) > 1
+    if side == "left" and read:
         raise UserError(f"{where}: padding_side = 'left' is not supported; supported: 'right', where this tower has it")
     return choice(config, "truncation_side", cut.get("direction", "right"), sides, where)  # type: ignore[no-any-return]
 
@@ -143,7 +145,8 @@ def _apply_to_others(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], 
 
     normalizer, words = tokenizer.normalizer, tokenizer.pre_tokenizer
     lowers = normalizer is not None and normalizer.normalize_str("A").endswith("a")
-    if flag(config, "do_lower_case", lowers, where) and not lowers:
+    siglip = str(config.get("tokenizer_class")).startswith("Siglip")  # `text.cleaner` makes letters small for these
+    if flag(config, "do_lower_case", lowers or siglip, where) and not lowers and not siglip:
         raise UserError(f"{where}: do_lower_case = True, but this tokenizer keeps capital letters; expected false")
     if "add_prefix_space" not in config:
         return
@@ -168,7 +171,8 @@ def _check_ends(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], where
             raise UserError(
                 f"{where}: {field} = {shown(config[field])}, but the tokenizer has {there!r} in its place; keep one"
             )
-    explicit = str(config.get("tokenizer_class", "")).startswith(("GPT2", "Llama", "PreTrained", "TokenizersBackend"))
+    kinds = ("GPT2", "Llama", "Gemma", "Siglip2", "PreTrained", "TokenizersBackend")
+    explicit = str(config.get("tokenizer_class", "")).startswith(kinds)
     for field, token, end in (("add_bos_token", "bos_token", 0), ("add_eos_token", "eos_token", -1)) if explicit else ():
         if field not in config or token not in config:
             continue

@@ -4,6 +4,7 @@ import gzip
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from biomedclip_jax.data._sentencepiece import read_sentencepiece
 from biomedclip_jax.data._tokenizer_config import BERTS, FILE, apply_config, read_config
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.support.fields import flag
@@ -24,12 +25,14 @@ def load_tokenizer(path: Path) -> tuple["tokenizers.Tokenizer", str]:
         "vocab.txt": _from_word_pieces,
         "vocab.json": _from_byte_pairs,
         CLIP_VOCABULARY: _from_clip_vocabulary,
+        "spiece.model": read_sentencepiece,
     }
     files = [path] if path.is_file() else [path / name for name in readers]
     file = next((file for file in files if file.is_file() and file.name in readers), None)
     if file is None:
         raise UserError(
-            f"{path}: no tokenizer here; expected tokenizer.json, vocab.txt, vocab.json and merges.txt, or {CLIP_VOCABULARY}"
+            f"{path}: no tokenizer here; expected tokenizer.json, vocab.txt, vocab.json and merges.txt, spiece.model, or "
+            f"{CLIP_VOCABULARY}"
         )
     read = readers[file.name]
     config = read_config(file.parent) if file.name != CLIP_VOCABULARY else {}  # the others' files

@@ -41,18 +41,27 @@ def _canonical(text: str) -> str:
     return " ".join(clean_caption(text).replace("_", " ").translate(_NO_PUNCTUATION).lower().split())
 
 
+def _siglip(text: str) -> str:
+    """As `_canonical`, but an underscore is taken away as other punctuation is (transformers `SiglipTokenizer`)."""
+    return " ".join(clean_caption(text).lower().translate(_NO_PUNCTUATION).split())
+
+
 _CLEANERS: dict[str, Callable[[str], str]] = {"whitespace": clean_caption, "lower": _lowered, "canonicalize": _canonical}
+# transformers' tokenizers of SigLIP and SigLIP 2, which is trained on small letters whatever its config says of them
+_BY_CLASS = {"SiglipTokenizer": _siglip, "Siglip2Tokenizer": _lowered, "GemmaTokenizer": _lowered}
 
 
 def cleaner(folder: Path) -> Callable[[str], str]:
-    """What is done to a text before it becomes tokens: as `clean_caption` does, unless open_clip's config says otherwise.
+    """What is done to a text before it becomes tokens: as `clean_caption` does, unless a config says otherwise.
 
-    folder: the tokenizer's; `text_cfg.tokenizer_kwargs.clean` of an open_clip_config.json in it counts. UserError for
-    a way of cleaning that is not known.
+    folder: the tokenizer's; `text_cfg.tokenizer_kwargs.clean` of an open_clip_config.json in it counts, without one the
+    class of the tokenizer: SigLIP's have no punctuation or capital letters, SigLIP 2's no capital letters. UserError for a
+    way of cleaning that is not known.
     """
     path = folder / _OPEN_CLIP
     if not path.is_file():
-        return clean_caption
+        kind = str(read_config(folder).get("tokenizer_class", "")).removesuffix("Fast") if folder.is_dir() else ""
+        return _BY_CLASS.get(kind, clean_caption)
     try:
         text = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
         kwargs = text.get("tokenizer_kwargs") or {}
@@ -62,19 +71,22 @@ def cleaner(folder: Path) -> Callable[[str], str]:
 
 
 def check_padding(folder: Path, pad_id: int) -> None:
-    """UserError if a BERT's tokenizer fills texts up with another token than its text tower passes over.
+    """UserError if the tokenizer of a BERT or SigLIP fills texts up with another token than the text tower has as padding.
 
-    open_clip takes the first from the tokenizer and the second from the tower, which then looks at what fills a text up.
+    open_clip takes the first from the tokenizer and the second from the tower: a BERT would then look at what fills a text
+    up, and a SigLIP, which does so in any case, at the wrong thing.
     """
     from tokenizers import normalizers
 
     tokenizer, _ = load_tokenizer(folder)
-    name = str(read_config(folder).get("pad_token", "[PAD]"))
+    config = read_config(folder)
+    name = str(config.get("pad_token", "[PAD]"))
     number = tokenizer.token_to_id(name)
-    if isinstance(tokenizer.normalizer, normalizers.BertNormalizer) and number not in (None, pad_id):
+    read = str(config.get("tokenizer_class")).startswith(("Siglip", "Gemma", "T5"))
+    if (read or isinstance(tokenizer.normalizer, normalizers.BertNormalizer)) and number not in (None, pad_id):
         raise UserError(
             f"{folder}: the tokenizer fills texts up with {name!r}, id {number}, but the text tower's pad_id is {pad_id}; make "
-            "the two the same, in BERT's config.json as pad_token_id"
+            "the two the same, in the text model's config.json as pad_token_id"
         )
 
 
@@ -101,7 +113,7 @@ class Tokenizer:
     def __init__(self, folder: Path, context_length: int, pad_id: int, vocab_size: int):
         self._tokenizer, side = load_tokenizer(folder)
         self._clean = cleaner(folder)
-        if (folder / _OPEN_CLIP).is_file():
+        if (folder / _OPEN_CLIP).is_file() or self._clean in _BY_CLASS.values():
             check_padding(folder, pad_id)
         largest = max(self._tokenizer.get_vocab().values(), default=0)
         if largest >= vocab_size:
@@ -119,6 +131,12 @@ class Tokenizer:
         for row, encoding in zip(ids, self._tokenizer.encode_batch([self._clean(t) for t in texts]), strict=True):
             row[: len(encoding.ids)] = encoding.ids
         return ids
+
+    @property
+    def ends_alone(self) -> bool:
+        """Whether a text has an end token and no start token, as SigLIP's have."""
+        plain, text = (self._tokenizer.encode(given).ids for given in ("", "a"))
+        return len(plain) == 1 and text[-1] == plain[0] and text[0] != plain[0]
 
     def unread(self, texts: Sequence[str]) -> Unread:
         """The positions of texts that are cut at the context length, and of those that are mostly unknown signs."""

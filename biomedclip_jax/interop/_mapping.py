@@ -26,7 +26,8 @@ Form = Literal["same", "linear", "patch", "conv", "point", "channels", "batch1",
 class Entry:
     """`path` in our parameter tree <- foreign `names`, a row of names a block (one row in all where nothing is stacked).
 
-    Names in one row are joined along the output axis (separate query, key and value become one kernel). Forms:
+    Names in one row are joined along the output axis (separate query, key and value become one kernel), of which each
+    takes the same share, or that many as `shares` says (1, 2: queries, then keys and values together). Forms:
     "same"; "linear" (PyTorch [out, in] -> [in, out]); "patch" (convolution [D, 3, P, P] -> [P·P·3, D]);
     "conv" (PyTorch [out, in, h, w] -> [h, w, in, out]); "point" (a 1x1 convolution [out, in, 1, 1] -> [in, out]);
     "channels" ([1, D, 1, 1] -> [D]); "batch1", "batch2" (leading axes of length 1).
@@ -35,6 +36,12 @@ class Entry:
     path: str
     names: tuple[tuple[str, ...], ...]
     form: Form = "same"
+    shares: tuple[int, ...] = ()
+
+    def parts(self, row: np.ndarray) -> list[np.ndarray]:
+        """A view of what each name of a row has of our array."""
+        shares = np.array(self.shares or (1,) * len(self.names[0]))
+        return np.split(row, np.cumsum(row.shape[-1] * shares // shares.sum())[:-1], axis=-1) if len(shares) > 1 else [row]
 
 
 @dataclass
@@ -150,7 +157,7 @@ def to_params(
     leaves = {entry.path: _gather(tensors, entry, wanted[entry.path], source) for entry in entries}
     assert leaves.keys() == wanted.keys(), f"entries and model disagree: {leaves.keys() ^ wanted.keys()}"
     if "logit_scale" in leaves:
-        leaves["logit_scale"] = _logarithm(leaves["logit_scale"], source)
+        leaves["logit_scale"] = _logarithm(leaves["logit_scale"], source, limited="logit_bias" not in leaves)
     return unflatten_dict(leaves, sep="/"), report
 
 
@@ -158,9 +165,7 @@ def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, wanted: Any, source
     """wanted: with the array's shape and dtype, and perhaps a sharding."""
     array = np.empty(wanted.shape, wanted.dtype)
     for row, names in _rows(array, entry):
-        width = row.shape[-1] // len(names) if row.ndim else 1
-        for position, name in enumerate(names):
-            part = row[..., position * width : (position + 1) * width] if row.ndim else row
+        for part, name in zip(entry.parts(row), names, strict=True):
             tensor = tensors[name]
             if tensor.dtype.kind in "iubc":
                 raise UserError(f"{source}: {name} is of {tensor.dtype}; expected fractions: the file may be quantised")
@@ -178,17 +183,20 @@ def _gather(tensors: Mapping[str, np.ndarray], entry: Entry, wanted: Any, source
     return jax.make_array_from_callback(array.shape, wanted.sharding, array.__getitem__)
 
 
-def _logarithm(logit_scale: jax.Array, source: object) -> jax.Array:
+def _logarithm(logit_scale: jax.Array, source: object, *, limited: bool) -> jax.Array:
     """The logarithm of the temperature, which a model keeps: a file may hold the scale itself.
 
-    CLIP's is at most ln 100 = 4.6052. Models without that limit (SigLIP) go a little beyond, so up to 6, a scale of 403,
-    is taken for a logarithm; from there to 1,000 for the scale itself, as e to the power of 6 or more is no temperature.
+    CLIP's is at most ln 100 = 4.6052. Models without that limit (SigLIP: `limited` False) go a little beyond, so up to 6, a
+    scale of 403, is taken for a logarithm; from there to 1,000 for the scale itself, as e to the power of 6 or more is no
+    temperature.
     """
     value = float(logit_scale)
     if value <= _MOST + 0.01:  # rounded in half precision
         return logit_scale
     if value < 6:
-        say(f"{source}: logit_scale = {value:.4g}, read as a logarithm: the scale is {math.exp(value):.4g}, above CLIP's 100")
+        if limited:
+            scale = f"the scale is {math.exp(value):.4g}, above CLIP's 100"
+            say(f"{source}: logit_scale = {value:.4g}, read as a logarithm: {scale}")
         return logit_scale
     if value > 1000:
         raise UserError(f"{source}: logit_scale = {value:.6g}; expected the logarithm of a scale, at most ln 100 = 4.6052")
@@ -203,7 +211,7 @@ def from_params(params: Mapping[str, Any], entries: Iterable[Entry]) -> dict[str
     for entry in entries:
         array = np.asarray(leaves.pop(entry.path), np.float32)
         for row, names in _rows(array, entry):
-            parts = np.split(row, len(names), axis=-1) if len(names) > 1 else [row]
-            tensors.update({name: _theirs(part, entry.form) for name, part in zip(names, parts, strict=True)})
+            parts = zip(names, entry.parts(row), strict=True)
+            tensors.update({name: _theirs(part, entry.form) for name, part in parts})
     assert not leaves, f"parameters without a foreign name: {_some(leaves)}"
     return tensors

@@ -10,6 +10,7 @@
 | open_clip              | open_clip_config.json                                                             |
 | BioViL, BioViL-T       | the name of its image model                                                       |
 | transformers' CLIP     | config.json that says so                                                          |
+| transformers' SigLIP   | config.json that says so                                                          |
 | MedCLIP                | its tensors' names                                                                |
 | PMC-CLIP (three files) | the name of its image encoder                                                     |
 | bare weights           | one weight file and no description: by its tensors' names, or as a .ckpt of CLEFT |
@@ -41,6 +42,7 @@ from biomedclip_jax.interop.baselines.unimed_clip import reader as unimed_clip
 from biomedclip_jax.interop.formats import adapter_folder, tower_pair
 from biomedclip_jax.interop.formats.cleft.checkpoint import read_cleft
 from biomedclip_jax.interop.formats.huggingface.clip import is_clip, read_clip
+from biomedclip_jax.interop.formats.huggingface.siglip import is_siglip, read_siglip
 from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE as OPEN_CLIP_CONFIG
 from biomedclip_jax.interop.formats.open_clip.folder import read_open_clip
 from biomedclip_jax.interop.formats.peft.folders import is_peft, with_peft
@@ -102,6 +104,7 @@ _FOLDERS = (
     _Kind("open_clip", lambda c: c.has(OPEN_CLIP_CONFIG), lambda c: read_open_clip(c.path)),
     _Kind("BioViL", lambda c: biovil.find_image_file(c.path) is not None, lambda c: biovil.read_biovil(c.path)),
     _Kind("transformers' CLIP", lambda c: is_clip(c.path), lambda c: read_clip(c.path)),
+    _Kind("transformers' SigLIP", lambda c: is_siglip(c.path), lambda c: read_siglip(c.path)),
     _Kind(
         "MedCLIP",
         lambda c: any(map(c.has, WEIGHT_FILES)) and medclip.is_medclip(c.tensors),
@@ -190,8 +193,8 @@ def _only_weights(folder: Path) -> Path:
         raise UserError(f"{folder}: {len(found)} weight files and no description of a model ({names}); name one of the files")
     if not found:
         raise UserError(
-            f"{folder}: not a model folder; expected {OPEN_CLIP_CONFIG}, config.json of a CLIPModel, or the released "
-            "files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, CLEFT, MedCLIP or BioViL (README, Evaluate)"
+            f"{folder}: not a model folder; expected {OPEN_CLIP_CONFIG}, config.json of a CLIPModel or SiglipModel, or the "
+            "released files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, CLEFT, MedCLIP or BioViL (README, Evaluate)"
         )
     return found[0]
 

@@ -34,6 +34,7 @@ from biomedclip_jax.interop.formats.huggingface.mapping import (
     check_same_bert,
     read_json,
 )
+from biomedclip_jax.interop.formats.huggingface.siglip import is_siglip
 from biomedclip_jax.interop.formats.open_clip.mapping import timm_entries
 from biomedclip_jax.interop.formats.open_clip.timm import timm_config
 from biomedclip_jax.interop.model import Model, Params
@@ -72,7 +73,7 @@ def holds_model(source: str) -> bool:
     marks = ("open_clip_config.json", "biomedclip_config.json", "biomedclip_adapter.json", "metrics.jsonl")
     whole = any((folder / mark).is_file() for mark in marks) or (folder / "checkpoints").is_dir()
     pair = all((folder / part / "config.json").is_file() for part in ("vision", "text"))
-    return folder.is_dir() and (whole or pair or is_clip(folder))
+    return folder.is_dir() and (whole or pair or is_clip(folder) or is_siglip(folder))
 
 
 def _tower_of(model: Model, name: str, config: Any, free: tuple[str, ...], source: str) -> Params:

@@ -25,10 +25,14 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
     CLIP_VOCABULARY,
 )
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
+# how open_clip calls what these classes of transformers' SigLIPs do to a text
+_CLEANING = {"SiglipTokenizer": "canonicalize", "Siglip2Tokenizer": "lower", "GemmaTokenizer": "lower"}
 # where a tokenizer was loaded from: nobody needs them again, and they name folders of the machine that wrote it
 _NOTED_PLACES = ("name_or_path", "special_tokens_map_file", "tokenizer_file", "full_tokenizer_file")
 
@@ -77,6 +81,27 @@ def tokenizer_options(tokenizer: Path) -> dict[str, Any]:
     path = tokenizer / OPEN_CLIP
     text = ((read_json(path).get("model_cfg") or {}).get("text_cfg") or {}) if path.is_file() else {}
     return text.get("tokenizer_kwargs") or {}
+
+
+def open_clip_options(tokenizer: Path) -> dict[str, Any]:
+    """The tokenizer_kwargs with which open_clip cleans texts as they are cleaned here, `tokenizer_options` or by its class."""
+    path = tokenizer / _TOKENIZER_CONFIG
+    kind = str(read_json(path).get("tokenizer_class")).removesuffix("Fast") if path.is_file() else ""
+    by_class = {"clean": _CLEANING[kind]} if kind in _CLEANING and not (tokenizer / OPEN_CLIP).is_file() else {}
+    return by_class or tokenizer_options(tokenizer)
+
+
+def padding_id(tokenizer: Path) -> int | None:
+    """The id of the token that a tokenizer's config names as padding; None where its files do not say it."""
+    path = tokenizer / _TOKENIZER_CONFIG
+    config = read_json(path) if path.is_file() else {}
+    token = config.get("pad_token")
+    token = token.get("content") if isinstance(token, dict) else token
+    added = {int(number): entry for number, entry in (config.get("added_tokens_decoder") or {}).items()}
+    whole = tokenizer / "tokenizer.json"
+    if token is not None and not added and whole.is_file():
+        added = {entry["id"]: entry for entry in read_json(whole).get("added_tokens") or ()}
+    return next((number for number, entry in added.items() if entry.get("content") == token), None)
 
 
 def check_cleaning(tokenizer: Path, format: str) -> None:

@@ -4,7 +4,7 @@
 | ------------- | ------------------------------------------------------------------------------------------------ |
 | open_clip     | open_clip_config.json, open_clip_model.safetensors, tokenizer                                    |
 | open_clip-bin | the same with open_clip_pytorch_model.bin, PyTorch's pickle                                      |
-| huggingface   | CLIP: config.json, model.safetensors, preprocessor_config.json, tokenizer                        |
+| huggingface   | CLIP, SigLIP: config.json, model.safetensors, preprocessor_config.json, tokenizer                |
 |               | any other: vision/ and text/ for transformers' AutoModel and more, see `formats/tower_pair.py`   |
 | cleft         | cleft.ckpt, a first-stage checkpoint for XYPB/CLEFT, the text model's config.json, tokenizer     |
 """
@@ -19,6 +19,7 @@ from biomedclip_jax.files import write_folder
 from biomedclip_jax.interop.formats import tower_pair
 from biomedclip_jax.interop.formats.cleft import checkpoint as cleft
 from biomedclip_jax.interop.formats.huggingface.clip import write_clip
+from biomedclip_jax.interop.formats.huggingface.siglip import check_siglip_form, is_siglip_form, write_siglip
 from biomedclip_jax.interop.formats.open_clip.folder import expressible, expressible_config, write_open_clip
 from biomedclip_jax.interop.formats.open_clip.write_config import ADAPTERS_REFUSED, write_config
 from biomedclip_jax.interop.model import Model
@@ -53,7 +54,8 @@ def _writer(model: Model, destination: Path, format: Format) -> tuple[Callable[[
     if format != "huggingface":
         return lambda folder: write_open_clip(model, folder, destination, pickle=format == "open_clip-bin"), False
     if isinstance(model.config.text, ClipTextConfig):
-        return lambda folder: write_clip(model, folder), False
+        write = write_siglip if is_siglip_form(model.config) else write_clip
+        return lambda folder: write(model, folder), False
     if export_format(model.config, model.preprocess, model.adaptation) == "open_clip":
         return lambda folder: tower_pair.write_pair(expressible(model), folder, destination), False
     return lambda folder: tower_pair.write_towers(model, folder), True
@@ -76,10 +78,18 @@ def export_format(config: CLIPConfig, preprocess: PreprocessConfig | None = None
         check_writable(config, preprocess)
     except UserError as error:
         try:
-            tower_pair.check_form(config)
+            _check_huggingface(config, preprocess, adaptation)
         except UserError as other:
             raise UserError(
                 f"this model could not be written: in open_clip's layout {error}; in transformers' {other}"
             ) from None
         return "huggingface"
     return "open_clip"
+
+
+def _check_huggingface(config: CLIPConfig, preprocess: PreprocessConfig | None, adaptation: Adaptation) -> None:
+    if not is_siglip_form(config):
+        return tower_pair.check_form(config)
+    check_siglip_form(config, preprocess or PreprocessConfig())
+    if adaptation != UNADAPTED:
+        raise UserError(ADAPTERS_REFUSED)

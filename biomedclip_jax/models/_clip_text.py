@@ -1,4 +1,7 @@
-"""CLIP's own text tower: a causal transformer read at the end-of-text token (open_clip `TextTransformer`)."""
+"""The text tower of CLIP, causal and read at the end-of-text token, and of SigLIP, which reads padding, too.
+
+Sources: open_clip `transformer.py: TextTransformer`, transformers `modeling_siglip.py` (the same under other names).
+"""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -9,7 +12,7 @@ from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, r
 
 
 class ClipText(nnx.Module):
-    """tokens [B, N] -> features [B, D] of the end-of-text token, the largest id of a row."""
+    """tokens [B, N] -> features [B, D] of the end-of-text token, the largest id of a row, or of the last token."""
 
     def __init__(
         self,
@@ -34,9 +37,15 @@ class ClipText(nnx.Module):
 
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
         """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends."""
-        n = tokens.shape[1]
+        c, n = self.config, tokens.shape[1]
+        if c.reads_padding and n < c.context_length:  # padding that was cut off to save work, or is not there yet
+            rows, missing = len(tokens), c.context_length - n
+            words = jnp.concatenate([words, jnp.broadcast_to(self.word[c.pad_id], (rows, missing, c.width))], axis=1)
+            n = c.context_length
         x = jnp.asarray(words + self.position[:n]).astype(self.compute.dtype)
-        causal = jnp.tril(jnp.ones((n, n), bool))
-        x = run_blocks(self.blocks, x, causal, keys, self.compute, self.gather)
+        mask = jnp.tril(jnp.ones((n, n), bool)) if c.causal else None
+        x = run_blocks(self.blocks, x, mask, keys, self.compute, self.gather)
+        if c.pool == "last":
+            return self.norm(x[:, -1])
         end = tokens.argmax(axis=-1)[:, None, None]
         return self.norm(jnp.take_along_axis(x, end, axis=1)[:, 0])

@@ -1,8 +1,10 @@
 """The image tower: a vision transformer, with patches dropped before they cost anything.
 
-Sources: timm `vision_transformer.py`, open_clip `transformer.py: VisionTransformer` (the same computation under
-other names).
+Sources: timm `vision_transformer.py`, `layers/attention_pool.py`, open_clip `transformer.py: VisionTransformer`,
+transformers `modeling_siglip.py` (the same computation under other names).
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +16,8 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import ComputeConfig, ViTConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Images, Keys
-from biomedclip_jax.models.layers import linear
-from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, run_blocks, stack_blocks
+from biomedclip_jax.models.layers import linear, product
+from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, block_shape, layer_norm, run_blocks, stack_blocks
 
 # Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's
 # embeddings.
@@ -39,6 +41,34 @@ def resize_positions(positions: Float[Array | np.ndarray, "N D"], prefix: int, s
     table = rearrange(positions[prefix:], "(h w) d -> h w d", h=grid)
     table = jax.image.resize(table, (size, size, table.shape[-1]), "cubic", antialias=True)
     return jnp.concatenate([positions[:prefix], rearrange(table, "h w d -> (h w) d")])
+
+
+class AttentionPool(nnx.Module):
+    """tokens [B, N, D] -> one vector [B, D]: a learned query looks at all tokens, and an MLP is added to what it sees.
+
+    SigLIP's head (timm `AttentionPoolLatent`, transformers `SiglipMultiheadAttentionPoolingHead`). Its projections of the
+    query, of keys and of values are one kernel [D, 3D], in this order, as in the blocks.
+    """
+
+    def __init__(self, shape: BlockShape, compute: ComputeConfig, rngs: nnx.Rngs):
+        self.query = nnx.Param(nnx.initializers.truncated_normal(shape.width**-0.5)(rngs.params(), (shape.width,)))
+        self.qkv = linear(shape.width, 3 * shape.width, compute, rngs)
+        self.out = linear(shape.width, shape.width, compute, rngs)
+        self.norm = layer_norm(shape.width, shape.layer_norm_eps, compute, rngs)
+        self.mlp = MLP(shape, compute, rngs)
+        self.heads = shape.heads
+
+    def __call__(self, x: Hidden) -> Features:
+        b, n, d = x.shape
+        fused: Any = self.qkv
+        kernel, bias = fused.kernel[...].astype(x.dtype), fused.bias[...].astype(x.dtype)
+        query = (product(self.query[...].astype(x.dtype)[None], kernel[:, :d]) + bias[:d]) * (d // self.heads) ** -0.5
+        query = query.reshape(self.heads, -1)
+        k, v = (product(x, kernel[:, d:]) + bias[d:]).reshape(b, n, 2, self.heads, -1).transpose(2, 0, 3, 1, 4)
+        scores = jnp.einsum("hk,bhnk->bhn", query, k, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+        x = self.out(jnp.einsum("bhn,bhnk->bhk", weights, v).reshape(b, d))
+        return x + self.mlp(self.norm(x))
 
 
 class ViT(nnx.Module):
@@ -68,6 +98,8 @@ class ViT(nnx.Module):
         shape = block_shape(c, pre_norm=True, layer_scale=c.layer_scale)
         self.blocks = stack_blocks(shape, compute, rngs)
         self.norm = layer_norm(c.width, c.layer_norm_eps, compute, rngs)
+        if c.pool == "map":
+            self.pool = AttentionPool(shape, compute, rngs)
 
     def __call__(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Features:
         """Features of float32 images, normalised; keys: one an example, for patch_keep < 1 and an adapter's dropout."""
@@ -82,6 +114,9 @@ class ViT(nnx.Module):
     def _embed(self, images: Images, keys: Keys | None, patch_keep: float) -> Hidden:
         c = self.config
         dtype = jnp.dtype(self.compute.dtype)
+        if c.image_size % c.patch_size:  # the convolution leaves out what is no whole patch
+            side = c.image_size // c.patch_size * c.patch_size
+            images = images[:, :side, :side]
         # PyTorch's convolution with stride P is this product, and dropped patches never enter it
         x = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=c.patch_size, q=c.patch_size).astype(dtype)
         prefix = c.prefix_positions
@@ -115,6 +150,8 @@ class ViT(nnx.Module):
             return x.mean(axis=1)
         if c.pool == "cls":
             return self.norm(x[:, 0])  # the norm works on each token alone: one is enough
+        if c.pool == "map":
+            return self.pool(self.norm(x[:, c.prefix_tokens :]))
         if c.norm_after_pool:
             return self.norm(x[:, c.prefix_tokens :].mean(axis=1))
         return self.norm(x)[:, c.prefix_tokens :].mean(axis=1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.stages import Lowered
 
-from biomedclip_jax.config import GPTConfig, LlamaConfig, TrainConfig
+from biomedclip_jax.config import GPTConfig, LlamaConfig, TrainConfig, reads_padding
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import make_mesh, rows
 from biomedclip_jax.train.optimizer import learning_rate, stage_steps
@@ -35,6 +35,8 @@ def assumed_lengths(longest: int) -> np.ndarray:
 def assumed_buckets(config: TrainConfig, number: int, devices: int) -> Buckets:
     """The text buckets that a run would choose for captions of the assumed lengths."""
     count, longest = config.compute.text_buckets, config.model.text.context_length
+    if reads_padding(config.model.text):
+        return ()
     return plan_buckets(assumed_lengths(longest), longest, config.stages[number], devices, count)
 
 

@@ -88,6 +88,11 @@ def _ends(tokenizer: Tokenizer) -> tuple[int, int]:
 def _start_alone(tokenizer: Tokenizer) -> np.ndarray | None:
     """What a tokenizer without an end token puts before a text: nothing (GPT-2) or one token (LLaMA). None for the others."""
     ends = _ids(tokenizer, "")
+    if tokenizer.ends_alone:
+        raise UserError(
+            "learned prompts need a text tower that is read at a start or end token; this one is read at the last of its "
+            f"{tokenizer.context_length} tokens, padding or not (SigLIP)"
+        )
     if (ends == tokenizer.pad_id).all():
         return ends[:0]
     return ends if len(ends) == 1 else None

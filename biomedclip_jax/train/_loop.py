@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 import jax
 import numpy as np
 
-from biomedclip_jax.config import Stage, TrainConfig
+from biomedclip_jax.config import Stage, TrainConfig, reads_padding
 from biomedclip_jax.data.loader import Batch
 from biomedclip_jax.data.unread_texts import say_unread, unread_lines
 from biomedclip_jax.errors import UserError, first_line
@@ -328,7 +328,7 @@ class Run:
     def _buckets(self, stage: Stage) -> Buckets:
         """The text buckets of a stage, from the lengths of a sample of the captions."""
         text, count = self.config.model.text, self.config.compute.text_buckets
-        if count == 1:
+        if count == 1 or reads_padding(text):
             return ()
         captions, complete = self.loader.sample_texts(_SAMPLE)
         lengths = np.asarray(caption_lengths(self.loader.tokenizer(captions), text.pad_id))

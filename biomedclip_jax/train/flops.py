@@ -90,7 +90,7 @@ def tower_work(
         numbers = {p: x.size for p, x in shapes.items() if p.startswith(f"{tower}/blocks/") and p.endswith(_MATRICES)}
         matrices = 2 * tokens * sum(numbers.values())
         weights = 2 * tokens * sum(size for path, size in numbers.items() if path in trained)
-        last = f"{tower}/{'pooler' if isinstance(sizes, BertConfig) else 'norm'}/"  # comes after the blocks
+        last = (f"{tower}/pooler/",) if isinstance(sizes, BertConfig) else (f"{tower}/norm/", f"{tower}/pool/")  # after blocks
         reached = any(path.startswith(f"{tower}/") and not path.startswith(last) for path in trained)
         reached |= tower == "text" and CONTEXT in trained
         return Work(matrices + attention, (matrices + 2 * attention) * reached + weights)

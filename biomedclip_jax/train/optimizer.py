@@ -25,7 +25,8 @@ from biomedclip_jax.models.adapters import CONTEXT
 
 Flat = dict[str, Any]  # {path: leaf}
 
-_DECAYED = ("kernel", "word", "position", "token_type", "class_token", "registers", "virtual_keys", "virtual_values", "context")
+_DECAYED = ("kernel", "word", "position", "token_type", "class_token", "registers", "query")
+_DECAYED += ("virtual_keys", "virtual_values", "context")
 _LOW_RANK = ("lora_a", "lora_b")  # perhaps after the name of a part: query_lora_a
 
 

@@ -53,7 +53,8 @@ def make_step(
         loss, gradients = gradient(state.params, {name: x for name, x in batch.items() if name != "signal"})
         new, opt = optimizer.update(gradients, state.opt, params, number, now)
         if "logit_scale" in new:
-            new["logit_scale"] = jnp.clip(new["logit_scale"], 0, MAX_LOGIT_SCALE)
+            most = None if "logit_bias" in params else MAX_LOGIT_SCALE  # SigLIP's goes on to 117 and has no limit
+            new["logit_scale"] = jnp.clip(new["logit_scale"], 0, most)
         scale = jnp.exp(params["logit_scale"])
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), "learning_rate": now, "logit_scale": scale}
         metrics |= {"logit_bias": params["logit_bias"]} if "logit_bias" in params else {}

@@ -131,6 +131,26 @@ CLIP_VISION = Fields(
     harmless={**_CLIP_NOTES, **_IDS, **_PADDING, "eos_token_id": "an image has no tokens with ids"},
     only={**_NO_OTHER_KIND, "model_type": ("clip_vision_model",), "is_decoder": (False, None), "num_channels": (3,)},
 )
+_SIGLIP_NOTES = {**_COMMON, **_IDS, "attention_dropout": _TRAINING, "eos_token_id": "ids are the tokenizer's"}
+SIGLIP = Fields(
+    used=("text_config", "vision_config"),
+    harmless=_SIGLIP_NOTES | _PADDING,
+    only={**_NO_OTHER_KIND, "model_type": ("siglip",)},
+)
+SIGLIP_TEXT = Fields(
+    used=(*_CLIP_TOWER, "vocab_size", "max_position_embeddings", "projection_size", "pad_token_id"),
+    harmless=_SIGLIP_NOTES,
+    only={**_NO_OTHER_KIND, "model_type": ("siglip_text_model",), "is_decoder": (False, None)},
+)
+SIGLIP_VISION = Fields(
+    used=(*_CLIP_TOWER, "image_size", "patch_size"),
+    harmless=_SIGLIP_NOTES | _PADDING,
+    only={
+        **_NO_OTHER_KIND,
+        **{"model_type": ("siglip_vision_model",), "is_decoder": (False, None), "num_channels": (3,)},
+        "vision_use_head": (True,),
+    },
+)
 DINOV2 = Fields(
     used=(
         *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "mlp_ratio", "hidden_act"),

@@ -121,6 +121,8 @@ def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
         raise UserError("this model has no form in transformers: neither ViT + BERT nor CLIP with linear heads")
     if image.layer_scale or image.registers or image.pool != "cls" or not image.position_on_prefix:
         raise UserError("this image tower has no form in transformers' CLIP (only CLIP's own ViT has one)")
+    if not text.causal or text.pool != "end":
+        raise UserError("this text tower has no form in transformers' CLIP (only CLIP's own has one: causal, read at its end)")
 
     def tower(c: ViTConfig | ClipTextConfig) -> dict[str, Any]:
         return {
@@ -149,33 +151,34 @@ def clip_config_json(config: CLIPConfig) -> dict[str, Any]:
     }
 
 
+def encoder_entries(path: str, prefix: str, depth: int) -> list[Entry]:
+    """The blocks of a tower of CLIP or SigLIP."""
+    layer = f"{prefix}encoder.layers.{{}}."
+    query_key_value = tuple(f"{layer}self_attn.{part}_proj" for part in "qkv")
+    return [
+        *norm(f"{path}blocks/norm1", f"{layer}layer_norm1", depth),
+        *norm(f"{path}blocks/norm2", f"{layer}layer_norm2", depth),
+        *dense(f"{path}blocks/attention/qkv", query_key_value, depth),
+        *dense(f"{path}blocks/attention/out", f"{layer}self_attn.out_proj", depth),
+        *dense(f"{path}blocks/mlp/fc1", f"{layer}mlp.fc1", depth),
+        *dense(f"{path}blocks/mlp/fc2", f"{layer}mlp.fc2", depth),
+    ]
+
+
 def clip_entries(config: CLIPConfig) -> list[Entry]:
     """The parameters of CLIP beside transformers' names for them."""
-
-    def tower(path: str, prefix: str, depth: int) -> list[Entry]:
-        layer = f"{prefix}encoder.layers.{{}}."
-        query_key_value = tuple(f"{layer}self_attn.{part}_proj" for part in "qkv")
-        return [
-            *norm(f"{path}blocks/norm1", f"{layer}layer_norm1", depth),
-            *norm(f"{path}blocks/norm2", f"{layer}layer_norm2", depth),
-            *dense(f"{path}blocks/attention/qkv", query_key_value, depth),
-            *dense(f"{path}blocks/attention/out", f"{layer}self_attn.out_proj", depth),
-            *dense(f"{path}blocks/mlp/fc1", f"{layer}mlp.fc1", depth),
-            *dense(f"{path}blocks/mlp/fc2", f"{layer}mlp.fc2", depth),
-        ]
-
     return [
         one("image/patch/kernel", "vision_model.embeddings.patch_embedding.weight", "patch"),
         one("image/class_token", "vision_model.embeddings.class_embedding"),
         one("image/position", "vision_model.embeddings.position_embedding.weight"),
         *norm("image/norm_pre", "vision_model.pre_layrnorm"),  # their spelling
         *norm("image/norm", "vision_model.post_layernorm"),
-        *tower("image/", "vision_model.", config.vit.depth),
+        *encoder_entries("image/", "vision_model.", config.vit.depth),
         *dense("image_head/proj", "visual_projection", bias=False),
         one("text/word", "text_model.embeddings.token_embedding.weight"),
         one("text/position", "text_model.embeddings.position_embedding.weight"),
         *norm("text/norm", "text_model.final_layer_norm"),
-        *tower("text/", "text_model.", config.text.depth),
+        *encoder_entries("text/", "text_model.", config.text.depth),
         *dense("text_head/proj", "text_projection", bias=False),
         one("logit_scale", "logit_scale"),
     ]

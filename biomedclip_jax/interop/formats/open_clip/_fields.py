@@ -45,7 +45,7 @@ CLIP_VISION = Fields(
 )
 
 _CLIP_TEXT = ("width", "heads", "layers", "mlp_ratio", "vocab_size", "pad_id", "proj_type", "proj_bias")
-_CLIP_TEXT += ("act_kwargs", "norm_kwargs")
+_CLIP_TEXT += ("act_kwargs", "norm_kwargs", "no_causal_mask", "pool_type")
 _OF_HF = ("hf_model_name", "hf_proj_type", "hf_pooler_type", "proj", "pooler_type")
 _ANY_TEXT = {
     "hf_model_pretrained": _WEIGHTS,
@@ -60,7 +60,7 @@ HF_TEXT = Fields(
     harmless={
         **_ANY_TEXT,
         **dict.fromkeys((*_CLIP_TEXT, *_BLOCKS, "block_type"), _UNASKED),
-        **dict.fromkeys(("pool_type", "embed_cls", "no_causal_mask", "ls_init_value"), _UNASKED),
+        **dict.fromkeys(("embed_cls", "ls_init_value"), _UNASKED),
     },
     only=_TOKENS,
 )
@@ -70,9 +70,7 @@ CLIP_TEXT = Fields(
     only={
         **_TOKENS,
         **_PLAIN_BLOCKS,
-        "pool_type": ("argmax",),
         "embed_cls": (False,),
-        "no_causal_mask": (False,),
         "ls_init_value": (None,),
     },
 )

@@ -31,6 +31,7 @@ from biomedclip_jax.interop.formats.open_clip._fields import (
     TOKENIZER,
 )
 from biomedclip_jax.interop.formats.open_clip.timm import vit_from_timm
+from biomedclip_jax.interop.model_files import padding_id
 from biomedclip_jax.interop.tensor_files import TensorFile
 from biomedclip_jax.support.fields import Fields, choice, flag, number, shown
 
@@ -101,7 +102,8 @@ def _timm_config(cfg: Mapping[str, Any], where: str) -> tuple[ViTConfig, dict[st
             f"{where}: image_size = {shown(cfg['image_size'])}: expected {vit.image_size}, the size of the images that "
             f"timm's {cfg['timm_model_name']} takes; name the timm model of the other size"
         )
-    pool = choice(cfg, "timm_pool", "avg", {name: name for name in ("avg", "token", "")}, where)
+    pools = ("map", "") if vit.pool == "map" else ("avg", "token", "")
+    pool = choice(cfg, "timm_pool", "avg", {name: name for name in pools}, where)
     proj = choice(cfg, "timm_proj", "linear", {name: name for name in ("linear", "mlp", "none")}, where)
     if pool == "avg":  # without a projection timm itself pools, and norms after pooling
         vit = dataclasses.replace(vit, pool="mean", norm_after_pool=proj == "none")
@@ -114,6 +116,7 @@ POOLERS = {
     "mean_pooler": "mean",
     "max_pooler": "max",
 }
+TEXT_POOLS = {"argmax": "end", "last": "last"}
 _PROJECTIONS = {"mlp": "mlp", "linear": "linear", None: "none", "": "none"}
 
 
@@ -132,6 +135,7 @@ def _text_config(
             raise UserError(f"{where}: hf_proj_type is empty, but the text width {text.width} is not embed_dim {embed_width}")
         return dataclasses.replace(text, pool=pool, context_length=length), {"text_head": proj}
     width = _positive(cfg, "width", 512, where)
+    padding = padding_id(folder) if cfg.get("hf_tokenizer_name") else None  # the tokenizer fills texts up, not the tower
     return ClipTextConfig(
         vocab_size=_positive(cfg, "vocab_size", 49408, where),
         context_length=_positive(cfg, "context_length", 77, where),
@@ -141,7 +145,9 @@ def _text_config(
         mlp_width=int(width * _positive(cfg, "mlp_ratio", 4.0, where)),
         activation=_activation(cfg, quick, where),
         layer_norm_eps=_epsilon(cfg, where),
-        pad_id=number(cfg, "pad_id", 0, where),
+        causal=not flag(cfg, "no_causal_mask", False, where),
+        pool=choice(cfg, "pool_type", "argmax", TEXT_POOLS, where),
+        pad_id=padding if padding is not None else number(cfg, "pad_id", 0, where),
     ), {
         "text_head": choice(cfg, "proj_type", "linear", {name: name for name in ("linear", "none")}, where),
         "text_head_bias": flag(cfg, "proj_bias", False, where),

@@ -29,8 +29,8 @@ from biomedclip_jax.interop.model_files import (
     CLIP_VOCABULARY,
     check_cleaning,
     copy_tokenizer,
+    open_clip_options,
     tokenizer_files,
-    tokenizer_options,
 )
 from biomedclip_jax.interop.tensor_files import find_weights, write_safetensors, write_torch
 from biomedclip_jax.models import abstract_model
@@ -105,7 +105,7 @@ def described(model: Model, text_folder: Path) -> dict[str, Any]:
     own = [file for file in tokenizer_files(model) if file.name != CLIP_VOCABULARY]  # open_clip has that built in
     tokenizer = name if isinstance(model.config.text, BertConfig) else "tokenizer" if own else ""
     content = write_config(model.config, model.preprocess, name, tokenizer)
-    if options := tokenizer_options(model.tokenizer):
+    if options := open_clip_options(model.tokenizer):
         content["model_cfg"]["text_cfg"]["tokenizer_kwargs"] = options
     if model.custom_text:
         content["model_cfg"]["custom_text"] = True

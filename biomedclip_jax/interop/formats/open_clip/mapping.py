@@ -4,6 +4,8 @@ Sources: open_clip `transformer.py: VisionTransformer, TextTransformer`, `timm_m
 `vision_transformer.py: VisionTransformer`.
 """
 
+import dataclasses
+
 from biomedclip_jax.config import BertConfig, CLIPConfig, TextConfig, ViTConfig
 from biomedclip_jax.interop._mapping import Entry, dense, norm, one, stacked
 from biomedclip_jax.interop.baselines.resnet.mapping import BATCH_COUNTS, resnet_entries
@@ -73,7 +75,21 @@ def timm_entries(config: ViTConfig, prefix: str = "", path: str = "image/") -> l
         found += dense(f"{path}blocks/{ours}", block + theirs, c.depth)
     if c.layer_scale:
         found += [stacked(f"{path}blocks/scale{i}", c.depth, f"{block}ls{i}.gamma") for i in (1, 2)]
+    if c.pool == "map":
+        found += _attention_pool(f"{path}pool/", f"{p}attn_pool.")
     return found
+
+
+def _attention_pool(path: str, prefix: str) -> list[Entry]:
+    kernel, bias = dense(f"{path}qkv", (f"{prefix}q", f"{prefix}kv"))
+    return [
+        one(f"{path}query", f"{prefix}latent", "batch2"),
+        *(dataclasses.replace(entry, shares=(1, 2)) for entry in (kernel, bias)),
+        *dense(f"{path}out", f"{prefix}proj"),
+        *norm(f"{path}norm", f"{prefix}norm"),
+        *dense(f"{path}mlp/fc1", f"{prefix}mlp.fc1"),
+        *dense(f"{path}mlp/fc2", f"{prefix}mlp.fc2"),
+    ]
 
 
 def clip_vision_entries(c: ViTConfig) -> list[Entry]:

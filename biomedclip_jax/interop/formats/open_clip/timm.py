@@ -21,7 +21,14 @@ _WIDTHS = {  # timm's sizes: width, depth, heads, MLP width
     "huge": (1280, 32, 16, 5120),
     "giant": (1408, 40, 16, 6144),
     "gigantic": (1664, 48, 16, 8192),
+    "so400m": (1152, 27, 16, 4304),
+    "giantopt": (1536, 40, 16, 6144),
 }
+_TANH = (  # SigLIPs that timm builds with the tanh form of GELU; the others have the exact one there
+    *("vit_base_patch32_siglip_256", "vit_large_patch16_siglip_512"),
+    *(f"vit_so400m_patch16_siglip_{s}" for s in (256, 384, 512)),
+    *(f"vit_giantopt_patch16_siglip_{s}" for s in (256, 384)),
+)
 # The timm models that the image tower can be. timm builds no others by pattern, so names are listed, not derived.
 _TIMM_NAMES = (
     *(f"vit_tiny_patch16_{s}" for s in (224, 384)),
@@ -38,16 +45,20 @@ _TIMM_NAMES = (
     *(f"vit_large_patch14_clip_quickgelu_{s}" for s in (224, 336)),
     *(f"vit_{w}_patch14_dinov2" for w in ("small", "base", "large")),
     *(f"vit_{w}_patch14_reg4_dinov2" for w in ("small", "base", "large")),
+    *(f"vit_base_patch16_siglip_{s}" for s in (224, 256, 384, 512)),
+    *(f"vit_large_patch16_siglip_{s}" for s in (256, 384)),
+    *(f"vit_so400m_patch14_siglip_{s}" for s in (224, 378, 384)),
+    *_TANH,
 )
 
 
 def vit_from_timm(name: str) -> ViTConfig:
     """The tower that timm builds under this name (a weights tag after a dot is allowed and ignored)."""
     plain = name.split(".")[0]
-    match = re.fullmatch(r"vit_([a-z]+)_patch(\d+)(_reg4)?(_clip)?(_quickgelu)?(_dinov2)?(?:_(\d+))?", plain)
+    match = re.fullmatch(r"vit_([a-z0-9]+)_patch(\d+)(_reg4)?(_clip)?(_siglip)?(_quickgelu)?(_dinov2)?(?:_(\d+))?", plain)
     if plain not in _TIMM_NAMES or match is None:
         raise UserError(f"timm_model_name = {name!r}: not a ViT that is known here; known: {', '.join(_TIMM_NAMES)}")
-    size, patch, registers, clip, quick, dino, pixels = match.groups()
+    size, patch, registers, clip, siglip, quick, dino, pixels = match.groups()
     width, depth, heads, mlp_width = _WIDTHS[size]
     return ViTConfig(
         image_size=int(pixels or 518),
@@ -56,12 +67,14 @@ def vit_from_timm(name: str) -> ViTConfig:
         depth=depth,
         heads=heads,
         mlp_width=mlp_width,
+        pool="map" if siglip else "cls",
+        class_token=not siglip,
         registers=4 if registers else 0,
         position_on_prefix=not registers,
         patch_bias=not clip,
         norm_pre=bool(clip),
         layer_scale=bool(dino),
-        activation="quick_gelu" if quick else "gelu",
+        activation="quick_gelu" if quick else "gelu_tanh" if plain in _TANH else "gelu",
         layer_norm_eps=1e-5 if clip else 1e-6,
     )
 

@@ -12,7 +12,7 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
-from biomedclip_jax.interop.formats.open_clip.config import POOLERS
+from biomedclip_jax.interop.formats.open_clip.config import POOLERS, TEXT_POOLS
 from biomedclip_jax.interop.formats.open_clip.timm import timm_name
 
 ADAPTERS_REFUSED = "this model has adapters beside its weights, for which this format has no place: merge them first"
@@ -30,7 +30,7 @@ def write_config(config: CLIPConfig, preprocess: PreprocessConfig, text_model: s
         model["init_logit_bias"] = config.init_logit_bias
     resnet = isinstance(image, ResNetConfig)
     if name := timm_name(image):
-        pool = "avg" if config.vit.pool == "mean" else ""
+        pool = {"mean": "avg", "map": "map"}.get(config.vit.pool, "")
         vision: dict[str, Any] = {"timm_model_name": name, "timm_model_pretrained": False, "timm_pool": pool}
         vision |= {"timm_proj": config.image_head, "image_size": image.image_size}
         if config.image_head_bias:
@@ -97,6 +97,7 @@ def _clip_resnet(image: ResNetConfig) -> dict[str, Any]:
 def _clip_vision(config: CLIPConfig) -> dict[str, Any]:
     image = config.vit
     fits = image.class_token and not image.registers and image.position_on_prefix and not image.patch_bias
+    fits = fits and image.pool != "map"
     if not fits or config.image_head != "linear" or config.image_head_bias:
         raise UserError("this image tower has no open_clip form: neither a timm name nor CLIP's own ViT with a linear head")
     cfg: dict[str, Any] = {
@@ -136,6 +137,10 @@ def _clip_text(config: CLIPConfig, tokenizer: str) -> dict[str, Any]:
         cfg["proj_type"] = config.text_head
     if config.text_head_bias:
         cfg["proj_bias"] = True
+    if not text.causal:
+        cfg["no_causal_mask"] = True
+    if text.pool != "end":
+        cfg["pool_type"] = next(theirs for theirs, ours in TEXT_POOLS.items() if ours == text.pool)
     return cfg | _kwargs(text)
 
 

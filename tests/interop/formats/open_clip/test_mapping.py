@@ -42,6 +42,7 @@ def clip_vision(**changes: Any) -> dict[str, Any]:
 
 
 CLIP_TEXT = {"context_length": 24, "vocab_size": 200, "width": 64, "heads": 4, "layers": 3}
+SIGLIP_TEXT = CLIP_TEXT | {"no_causal_mask": True, "pool_type": "last", "proj_bias": True, "norm_kwargs": {"eps": 1e-6}}
 TINY = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 224}
 
 VARIANTS = {
@@ -74,6 +75,14 @@ VARIANTS = {
     ),
     "ViT-L shape, few layers": Variant(clip_vision(width=1024, layers=2, head_width=64, patch_size=14, image_size=56), size=56),
     "SigLIP's loss with a bias": Variant(clip_vision(), CLIP_TEXT, None, model={"init_logit_bias": -10.0}),
+    "SigLIP": Variant(
+        {"timm_model_name": "vit_base_patch32_siglip_256", "timm_pool": "map", "timm_proj": "none", "image_size": 256},
+        SIGLIP_TEXT | {"act_kwargs": {"approximate": "tanh"}},
+        None,
+        size=256,
+        model={"init_logit_bias": -10, "custom_text": True},
+    ),
+    "CLIPA's text": Variant(clip_vision(), SIGLIP_TEXT | {"proj_bias": False}, None),
     "timm's CLIP ViT": Variant(
         {"timm_model_name": "vit_medium_patch32_clip_224", "timm_pool": "token", "timm_proj": "linear"}, size=224
     ),
@@ -93,7 +102,8 @@ class Case:
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     variant: Variant = request.param
     folder = tmp_path_factory.mktemp("model")
-    embed_dim = 192 if variant.vision.get("timm_proj") == "none" else 32
+    plain = variant.vision.get("timm_proj") == "none"  # the embedding is as wide as the tower
+    embed_dim = (768 if "siglip" in variant.vision["timm_model_name"] else 192) if plain else 32
     reference = open_clip_model(folder, variant.vision, variant.text, embed_dim=embed_dim, bert=variant.bert, **variant.model)
     rng = np.random.default_rng(0)
     # images differ in colour: of plain noise a mean-pooling tower sees five times the same
