@@ -141,6 +141,8 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
     if task == "zero-shot":
         if options.prompts is None and source.prompts_file is None and source.known is None:
             advice = "give words with --prompts FILE.yaml (--write-prompts begins one); beside tars, in classnames.txt"
+            if {"0", "1"} <= set(test.classes) <= {"-1", "0", "1"}:
+                advice += "; of a finding that images have or have not, say --label-columns with its name"
             check_words(source.name, test.classes, advice)
         return zero_shot(evaluation, test, prompts, aggregate=options.aggregate, learned=options.prompts)
     search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
