@@ -59,7 +59,7 @@ class Options:
     budgets, seeds: of these three; see `FewLabels`. allow_overlap: learn also where an image is tested, too.
     thresholds, finding_budgets: of images with several findings; probabilities at which sensitivity and specificity are
     given, and the shares of the training images that "probe" learns from.
-    without: of "zero-shot", a file of `data overlap`; the images in it are measured with the others, and left out once more.
+    without: of "zero-shot", a file of `data overlap`: the images in it are measured with the others, and left out again.
     command: the command line, which each row says; "" where there was none.
     """
 
