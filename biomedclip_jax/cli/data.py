@@ -185,7 +185,11 @@ def _look(model: str) -> "Callable[[Iterable[CaptionedPicture], int], TypesSeen]
 
 
 def _add_columns(action: argparse.ArgumentParser) -> None:
-    names = {"image": "image paths", "caption": "captions", "label": "labels, to take along"}
+    names = {
+        "image": "image paths; of a table also a text with columns in it, 'train/{ID}.jpg'",
+        "caption": "captions",
+        "label": "labels, to take along",
+    }
     for name, what in names.items():
         default = None if name == "label" else name
         shown = "" if default is None else f" (default: {default})"

@@ -61,7 +61,8 @@ class DataConfig:
     """Tokenizer of the captions: a folder with its files, a model folder, a run folder, or hf-hub:org/name. The
     demonstrations have their own, demo:quickstart and, for causal language models, demo:causal."""
     image_column: str = "image"
-    """Column of a table, or feature of a TFDS data set, with the images. Paths are relative to the table."""
+    """Column of a table, or feature of a TFDS data set, with the images. Paths are relative to the table. Of a table that has
+    names alone a text with columns in braces: train/{ID}.jpg."""
     caption_column: str = "caption"
     """Column of a table, or feature of a TFDS data set, with the captions. For WebDataset tars any name but caption is the
     field of the .json that takes the place of the .txt."""

@@ -146,6 +146,8 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
     if task == "zero-shot":
         if options.prompts is None and source.prompts_file is None and source.known is None:
             advice = "give words with --prompts FILE.yaml (--write-prompts begins one); beside tars, in classnames.txt"
+            if {"0", "1"} <= set(test.classes) <= {"-1", "0", "1"}:
+                advice += "; of a finding that images have or have not, say --label-columns with its name"
             check_words(source.name, test.classes, advice)
         asked = functools.partial(zero_shot, prompts=prompts, aggregate=options.aggregate, learned=options.prompts)
         return _with_and_without(asked, evaluation, test, options.without)

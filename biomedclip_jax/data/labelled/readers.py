@@ -31,6 +31,7 @@ from biomedclip_jax.errors import UserError
 
 CLASS_NAMES = "classnames.txt"  # of CLIP_benchmark: a class a line, in order
 _DEFAULT_LABEL = "label"
+_FEW = 10  # images with two labels that are mistakes; more, and a tenth of all, are data of another kind
 _NO_CLASS = "lies outside the class folders"
 
 
@@ -121,6 +122,8 @@ def open_labelled_table(
     for _, image, label in own_rows:
         labels_of.setdefault(image, {})[label] = None
     several = {image for image, own in labels_of.items() if len(own) > 1 and os.path.isfile(image)}
+    if len(several) > max(_FEW, len(labels_of) // 10):
+        raise several_classes(path, " and ".join(labels_of[min(several)]), f"of {len(several):,} images, in rows of their own")
     rejects += [
         Reject(number, str(image), "the image has another label in another row")
         for number, image, _ in own_rows

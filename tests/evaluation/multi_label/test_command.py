@@ -79,6 +79,9 @@ def test_a_column_for_each(model: Path, data: Path, tmp_path: Path, capsys: Capt
     prompts.write_text(prompts.read_text().replace("lung: lung", "lung: {positive: [a lung], negative: [a brain]}"))
     assert run("zero-shot", model, *words, "--prompts", prompts) == 0
     assert rows(tmp_path)[-2]["settings"]["negative_prompts"][2] == ["a brain"]
+    plain = [model, "--data", data / "columns.csv", "--out", tmp_path]
+    assert "or columns of 0 and 1 with --label-columns" in failure(capsys, "zero-shot", *plain)
+    assert "say --label-columns with its name" in failure(capsys, "zero-shot", *plain, "--label-column", "lung")
     assert "column 'kidney'" in failure(capsys, "zero-shot", model, *words[:2], "--label-columns", "kidney", "--out", tmp_path)
 
 
