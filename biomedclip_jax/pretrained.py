@@ -22,6 +22,7 @@ from biomedclip_jax.interop.detect import UNFINISHED_RUN, detect, read_adapter
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models import CLIP, abstract_model
+from biomedclip_jax.prompts.findings import FindingPrompts, finding_sentences, log_odds_of_both, probabilities_of
 from biomedclip_jax.prompts.learned import LearnedPrompts
 from biomedclip_jax.prompts.templates import check_labels, check_told_apart, label_sentences
 from biomedclip_jax.sharding import make_mesh, replicated, rows
@@ -180,24 +181,36 @@ class Pretrained:
         template: str | None = None,
         *,
         prompts: LearnedPrompts | None = None,
+        multi_label: bool = False,
         on_error: Callable[[int, UserError], object] | None = None,
     ) -> Float[np.ndarray, "n C"]:
         """Zero-shot probabilities, float32; each row sums to 1.
 
         labels: at least two. template: a sentence with {} where the label goes, `DEFAULT_TEMPLATE` if there are no `prompts`.
+        multi_label: each label is a question of its own, "edema" against "no edema" (template: by default "{}"), and rows do
+        not sum to 1; one label is enough.
         prompts: learned ones, from `load_prompts`, in place of a template; labels: theirs, unless others are given.
         on_error: as in `encode_images`. Wrong labels raise UserError, class-specific prompts with other labels too.
         """
-        score = self.classifier(labels, template, prompts=prompts)
+        score = self.classifier(labels, template, prompts=prompts, multi_label=multi_label)
         return score(self.encode_images(images, on_error=on_error))
 
     def classifier(
-        self, labels: Sequence[str] | None = None, template: str | None = None, *, prompts: LearnedPrompts | None = None
+        self,
+        labels: Sequence[str] | None = None,
+        template: str | None = None,
+        *,
+        prompts: LearnedPrompts | None = None,
+        multi_label: bool = False,
     ) -> Callable[[Float[np.ndarray, "n E"]], Float[np.ndarray, "n C"]]:
         """What turns unit embeddings of images into zero-shot probabilities; the arguments are those of `classify`.
 
         For images that are embedded elsewhere, or a part at a time. Wrong labels raise UserError at once.
         """
+        if multi_label:
+            if prompts is not None:
+                raise UserError("multi_label: learned prompts choose one of their classes; leave them out")
+            return self._finding_classifier(finding_sentences(labels, template), as_list(labels or (), "labels"))
         if prompts is None:
             text = self.encode_texts(label_sentences(labels, template))
             check_told_apart("labels", as_list(labels or (), "labels"), text)
@@ -210,6 +223,20 @@ class Pretrained:
             raise UserError("labels: expected two or more names, because these prompts have none of their own")
         learned = prompts
         return lambda image: _shares(learned.scores(self, image).astype(np.float64))
+
+    def _finding_classifier(
+        self, prompts: FindingPrompts, labels: Sequence[str]
+    ) -> Callable[[Float[np.ndarray, "n E"]], Float[np.ndarray, "n C"]]:
+        """Of each label for itself the softmax over it and its absence."""
+        text = self.encode_texts(prompts.flat)
+        prompts.check_told_apart("labels", labels, text)
+        positive, negative = prompts.divided(text)
+
+        def probabilities(image: np.ndarray) -> np.ndarray:
+            log_odds = log_odds_of_both(image @ positive.T, image @ negative.T, self.logit_scale)
+            return probabilities_of(log_odds).astype(np.float32)
+
+        return probabilities
 
     @property
     def _devices(self) -> int:

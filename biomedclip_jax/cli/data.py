@@ -11,14 +11,16 @@ from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.cli.articles import add_fetch, add_figures
 from biomedclip_jax.cli.build import add_build
 from biomedclip_jax.cli.captions import add_captions
+from biomedclip_jax.cli.overlap import add_overlap
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
     from biomedclip_jax.data.statistics.captioned import CaptionedPicture, TypesSeen
 
 _PAIRS_HELP = (
-    "a table (.csv, .tsv, .jsonl, .parquet), tars ('shards/{00000..00009}.tar' or 'shards/*.tar', also s3:// and gs://), "
-    "a build and its split (FOLDER:train), or tfds:NAME:train"
+    "a table (.csv, .tsv, .jsonl, .parquet), Parquet with pictures (FILE, 'data/train-*.parquet', FOLDER:train, or "
+    "hf://datasets/ORG/NAME:train if it is on this machine), tars ('shards/{00000..00009}.tar' or 'shards/*.tar', also "
+    "s3:// and gs://), a build and its split (FOLDER:train), or tfds:NAME:train"
 )
 
 
@@ -39,6 +41,7 @@ def add_data(verbs: Any) -> None:
     add_preview(actions)
     add_convert(actions)
     add_captions(actions)
+    add_overlap(actions)
     add_statistics(actions)
 
 
@@ -72,7 +75,7 @@ def add_convert(actions: Any) -> None:
         actions,
         "convert",
         _convert,
-        "Pairs of any source as a table with a folder of images, as WebDataset tars, or as a TFDS build.",
+        "Pairs of any source as a table with a folder of images, Parquet with pictures, WebDataset tars, or a TFDS build.",
         "biomedclip data convert xrays/train.csv shards --to webdataset",
     )
     convert.add_argument("source", metavar="SOURCE", help=_PAIRS_HELP)
@@ -80,7 +83,10 @@ def add_convert(actions: Any) -> None:
         "destination", type=local_path, metavar="DEST", help="the folder to write; must not be there yet, or be empty"
     )
     convert.add_argument(
-        "--to", choices=["webdataset", "csv", "jsonl", "parquet", "tfds"], default="webdataset", help="default: %(default)s"
+        "--to",
+        choices=["webdataset", "csv", "jsonl", "parquet", "huggingface", "tfds"],
+        default="webdataset",
+        help="parquet: a table beside a folder of images; huggingface: Parquet with the images in it (default: %(default)s)",
     )
     _add_columns(convert)
 
@@ -179,7 +185,11 @@ def _look(model: str) -> "Callable[[Iterable[CaptionedPicture], int], TypesSeen]
 
 
 def _add_columns(action: argparse.ArgumentParser) -> None:
-    names = {"image": "image paths", "caption": "captions", "label": "labels, to take along"}
+    names = {
+        "image": "image paths; of a table also a text with columns in it, 'train/{ID}.jpg'",
+        "caption": "captions",
+        "label": "labels, to take along",
+    }
     for name, what in names.items():
         default = None if name == "label" else name
         shown = "" if default is None else f" (default: {default})"

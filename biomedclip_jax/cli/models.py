@@ -43,6 +43,12 @@ def add_models(verbs: Any) -> None:
         "--methods coop` (OUT/prompts), or a checkpoint of CLEFT's second stage, which needs --labels",
     )
     classify.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP)
+    classify.add_argument(
+        "--multi-label",
+        action="store_true",
+        help="each label is a question of its own, 'edema' against 'no edema' (--template: {}): probabilities do not "
+        "sum to 1, and one label is enough",
+    )
     classify.add_argument("--labels-file", type=Path, metavar="FILE", help="the labels, one a line, in place of --labels")
     classify.add_argument("--top", type=count, metavar="K", help="only the K best labels of each image")
     shown = classify.add_mutually_exclusive_group()
@@ -82,16 +88,24 @@ def _classify(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.data.images.search import find_all_images
     from biomedclip_jax.data.unread_texts import say_unread
     from biomedclip_jax.pretrained import from_pretrained
+    from biomedclip_jax.prompts.findings import finding_sentences
     from biomedclip_jax.prompts.learned import load_prompts
     from biomedclip_jax.prompts.templates import check_labels, label_sentences
     from biomedclip_jax.support.terminal import progress_bar
 
     labels, template, file = _labels(arguments), arguments.template, arguments.prompts
+    sentences: list[str] = []
     # complain about words before the model is loaded
-    if file is None:
+    if arguments.multi_label:
+        if file is not None:
+            raise UserError(
+                f"--multi-label and --prompts {file}: learned prompts choose one of their classes; give one of the two"
+            )
+        sentences = finding_sentences(labels, template).flat
+    elif file is None:
         if labels is None:
             raise UserError("--labels: expected two or more names to choose between, or --prompts FILE with learned prompts")
-        label_sentences(labels, template)
+        sentences = label_sentences(labels, template)
     elif template is not None:
         raise UserError(f"--template {template!r} and --prompts {file}: learned prompts have no template; give one of the two")
     elif not file.is_file():
@@ -103,7 +117,7 @@ def _classify(arguments: argparse.Namespace) -> None:
     images = find_all_images(arguments.images)
     clip = from_pretrained(arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, every_device=True)
     learned = None if file is None else load_prompts(file, clip)
-    classifier = clip.classifier(labels, template, prompts=learned)
+    classifier = clip.classifier(labels, template, prompts=learned, multi_label=arguments.multi_label)
     bad: dict[int, UserError] = {}
     with progress_bar(len(images), "image", show=len(images) > arguments.batch_size) as bar:
         embeddings = clip.encode_images(images, arguments.batch_size, bar.update, bad.__setitem__)
@@ -114,11 +128,13 @@ def _classify(arguments: argparse.Namespace) -> None:
     for error in bad.values():
         print(f"skipped: {error}", file=sys.stderr)
     if learned is None:
-        say_unread("labels", clip.unread_texts(label_sentences(labels, template)))
+        say_unread("labels", clip.unread_texts(sentences))
     images = [path for position, path in enumerate(images) if position not in bad]
     shown = learned.classes if learned is not None and labels is None else labels
     assert shown is not None
     found = ranked(shown, classifier(embeddings), arguments.top)
+    if arguments.multi_label and arguments.out is None and arguments.format == "table":
+        print("each label against its absence: probabilities of one image do not sum to 1", file=sys.stderr)
     if arguments.out is None:
         write_table(sys.stdout, images, found, arguments.format)
     else:

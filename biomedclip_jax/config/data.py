@@ -39,6 +39,9 @@ class DataConfig:
     - a table: `pairs.csv`, `.tsv`, `.jsonl` or `.parquet`, with a column of image paths, relative to the file, and one of
       captions (JSON lines and Parquet: a text, or a list of texts of which one is drawn each time); `pairs.csv:train` are
       the rows whose column `split` says so;
+    - Parquet with the pictures in it, as the Hugging Face hub has them: a file, `data/train-*.parquet`, a folder of such
+      files and its split (`path/to/folder:train`; also what `datasets` saved), or `hf://datasets/ORG/NAME:train`, which
+      must be on this machine;
     - WebDataset tars: `shards/{00000..00009}.tar` or `shards/*.tar`, also `s3://`, `gs://`, `https://`, with
       `key.jpg|jpeg|png|webp`, `key.txt` and perhaps `key.json`;
     - a build of ours or any folder that TFDS wrote as ArrayRecord, and its split: `path/to/build:train`;
@@ -58,7 +61,8 @@ class DataConfig:
     """Tokenizer of the captions: a folder with its files, a model folder, a run folder, or hf-hub:org/name. The
     demonstrations have their own, demo:quickstart and, for causal language models, demo:causal."""
     image_column: str = "image"
-    """Column of a table, or feature of a TFDS data set, with the images. Paths are relative to the table."""
+    """Column of a table, or feature of a TFDS data set, with the images. Paths are relative to the table. Of a table that has
+    names alone a text with columns in braces: train/{ID}.jpg."""
     caption_column: str = "caption"
     """Column of a table, or feature of a TFDS data set, with the captions. For WebDataset tars any name but caption is the
     field of the .json that takes the place of the .txt."""

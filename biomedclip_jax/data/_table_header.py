@@ -1,8 +1,9 @@
 """The first line of a table: whether it has the columns that are asked for, and what is wrong where it has not."""
 
 import difflib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
@@ -10,6 +11,27 @@ from biomedclip_jax.errors import UserError
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
 _ANY_CASE = ("split", "references")  # columns that no option renames: "Split" of a spreadsheet is meant, too
+
+
+_FIELD = re.compile(r"\{([^{}]+)\}")
+
+
+def fields_of(column: str) -> list[str]:
+    """The columns that are put together where a text with columns in braces stands for one, "train/{ID}.jpg"; else [].
+
+    UserError for braces that do not close.
+    """
+    if "{" not in column and "}" not in column:
+        return []
+    found = _FIELD.findall(column)
+    if not found or set("{}") & set(_FIELD.sub("", column)):
+        raise UserError(f"column {column!r}: expected a name, or a text with names in braces, such as 'images/{{ID}}.jpg'")
+    return list(dict.fromkeys(found))
+
+
+def put_together(column: str, texts: Mapping[str, str]) -> str:
+    """What "train/{ID}.jpg" is for the texts of a row; "" where one of them is empty."""
+    return _FIELD.sub(lambda field: texts[field[1]], column) if all(texts.values()) else ""
 
 
 def spelled(names: list[str], columns: Sequence[str]) -> list[str]:

@@ -15,10 +15,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.data._table_header import DELIMITERS, check_columns, check_header, check_twice, is_header, spelled
+from biomedclip_jax.data._parquet_rows import arrow_rows, parquet_rows
+from biomedclip_jax.data._table_header import (
+    DELIMITERS,
+    check_columns,
+    check_header,
+    fields_of,
+    is_header,
+    put_together,
+    spelled,
+)
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
 from biomedclip_jax.data.pairs import Reject
-from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.errors import UserError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -43,15 +52,20 @@ def table_rows(
 ) -> Iterator[tuple[int, Row]]:
     """The rows of a table with their numbers, from 1; each has `columns`, and those of `optional` that exist.
 
+    A column may also be a text with columns in it, "train/{ID}.jpg": then each row has that, put together.
     "split" and "references" are found in any case.
 
     rejects: takes the rows that do not fit the header; None: the first of them is an error. Raises UserError for a
     missing file, a missing column (naming those that exist, and the likely reason), a column that is there twice, an
     encoding other than UTF-8, quotes that do not close, and whatever else cannot be read as a table.
     """
+    made = {column: fields for column in columns if (fields := fields_of(column))}
+    columns = list(dict.fromkeys(field for column in columns for field in made.get(column, [column])))
     try:
         for number, row in enumerate(_rows(path, columns, optional), 1):
             if isinstance(row, dict):
+                for column, fields in made.items():
+                    row[column] = put_together(column, {field: text_of(row[field]) for field in fields})
                 yield number, row
             elif rejects is None:
                 raise UserError(f"{path}, {row}")
@@ -91,6 +105,8 @@ def image_name(path: Path, row: Row, column: str) -> str:
 def not_there(image: Path) -> str:
     """Why an image file of a table cannot be used, and what to do where its path shows that."""
     reason = "image file is not there"
+    if not image.suffix:
+        return f"{reason}, and its name has no ending; name a folder and an ending in the image column: 'images/{{COLUMN}}.jpg'"
     if _ADDRESS.search(str(image)):
         return f"{reason}: it is an address; download it, and write where it is on this machine"
     return f"{reason}: a path of Windows; write it relative to the table" if "\\" in str(image) else reason
@@ -158,7 +174,9 @@ def _rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterat
         case ".jsonl":
             return _json_rows(path, columns)
         case ".parquet":
-            return _parquet_rows(path, columns, optional)
+            return parquet_rows(path, columns, optional)
+        case ".arrow":
+            return arrow_rows(path, columns, optional)
     kinds = ", ".join(TABLE_SUFFIXES[:-1])
     raise UserError(f"{path}: unknown kind of table; expected a name that ends in {kinds} or {TABLE_SUFFIXES[-1]}")
 
@@ -298,26 +316,6 @@ def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"key {twice!r} is there twice")
     return found
-
-
-def _parquet_rows(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Iterator[Row | str]:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise UserError(f"{path}: reading Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'") from None
-    try:
-        with path.open("rb") as content, ParquetFile(content) as file:
-            own = file.schema_arrow.names
-            names = spelled(own, columns)
-            check_twice(path, names)
-            check_columns(path, columns, names)
-            asked = {name: called for name, called in zip(own, names, strict=True) if called in (*columns, *optional)}
-            for batch in file.iter_batches(columns=list(asked)):
-                for row in batch.to_pylist():
-                    yield {asked[name]: value for name, value in row.items()}
-    except ArrowException as error:
-        raise UserError(f"{path}: not readable as Parquet ({first_line(error)}); write it again") from error
 
 
 def _begins_as_utf16(path: Path) -> bool:

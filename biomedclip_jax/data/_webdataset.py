@@ -157,10 +157,10 @@ class TarPairs:
         return fields if isinstance(fields, dict) else {}
 
 
-def find_shards(pattern: str) -> list[str]:
+def find_shards(pattern: str, kind: str = "tar") -> list[str]:
     """The paths or addresses that a pattern means: `{000..012}` and `{a,b}`, then `*` and `?` of a local path.
 
-    UserError, naming the host, for a local pattern that matches no file.
+    UserError, naming the host, for a local pattern that matches no file. kind: of file, for this message.
     """
     found: list[str] = []
     for path in _expand(pattern):
@@ -169,7 +169,7 @@ def find_shards(pattern: str) -> list[str]:
         elif glob.has_magic(path) and not Path(path).is_file():  # case[1].tar may be the name of one
             matches = sorted(glob.glob(path))
             if not matches:
-                raise UserError(f"{path} on host {socket.gethostname()}: no such tar; check the pattern, or copy them there")
+                raise UserError(f"{path} on host {socket.gethostname()}: no such {kind}; check the pattern, or copy them there")
             found += matches
         else:
             found.append(path)

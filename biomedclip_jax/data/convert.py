@@ -1,4 +1,5 @@
-"""From one way of keeping pairs to another: tables with a folder of images, WebDataset tars, a TFDS build.
+"""From one way of keeping pairs to another: tables with a folder of images, WebDataset tars, Parquet with pictures, a
+TFDS build.
 
 Images are decoded once, to know that they are whole, and their bytes are kept as they are; only what the destination
 cannot hold becomes PNG. What cannot be read is left out and listed in `rejects.jsonl`.
@@ -20,14 +21,16 @@ from biomedclip_jax.data.tables import REFERENCES
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
 
-Kind = Literal["webdataset", "csv", "jsonl", "parquet", "tfds"]
+Kind = Literal["webdataset", "csv", "jsonl", "parquet", "huggingface", "tfds"]
 
 REJECTS = "rejects.jsonl"
 PER_SHARD = 10_000  # samples, as webdataset recommends: about 1 GB
 _AT_ONCE = 64  # images that are decoded side by side
+_PER_GROUP = 32  # rows; a picture out of order is read with its group
 _HELD: dict[Kind, tuple[str, ...]] = {  # what readers of the destination understand; of tables: every file we read
     "webdataset": (".jpg", ".png", ".webp"),
     "tfds": (".jpg", ".png"),
+    "huggingface": (".jpg", ".png", ".webp", ".tif", ".gif", ".bmp"),  # what Pillow reads
 }
 _MAGIC = (  # suffix, where in the file, what stands there
     (".jpg", 0, b"\xff\xd8\xff"),
@@ -63,7 +66,8 @@ class _Shape:
 def convert(pairs: Pairs, destination: Path, kind: Kind, progress: Callable[[int], object] | None = None) -> tuple[int, int]:
     """Write the pairs into the new folder `destination`; returns how many were written, and how many left out.
 
-    csv, jsonl, parquet: `pairs.csv` (...) and `images/`. webdataset: `00000.tar`, ... of PER_SHARD samples. tfds: a
+    csv, jsonl, parquet: `pairs.csv` (...) and `images/`. huggingface: `data/train-00000-of-00003.parquet`, ... with the
+    pictures in it, as `datasets` has them. webdataset: `00000.tar`, ... of PER_SHARD samples. tfds: a
     build with the split "train". CSV holds neither lists nor references: several captions become several rows.
     progress: called with a number of pairs that are done. Raises UserError if the folder exists and is not empty, if
     it cannot be written (nothing is left then), and if no pair can be read.
@@ -177,26 +181,55 @@ def _write_jsonl(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
 
 
 def _write_parquet(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
+    schema, ParquetWriter = _schema(pairs, "parquet")
+    rows: list[dict[str, Any]] = []
+    several = _are_lists(schema)
+    with ParquetWriter(folder / "pairs.parquet", schema) as writer:
+        for name, pair in _rows(folder, items):
+            rows.append({"image": name} | _cells(pair, several))
+            if len(rows) == PER_SHARD:
+                writer.write_table(_table(rows, schema))
+                rows.clear()
+        writer.write_table(_table(rows, schema))
+
+
+def _schema(pairs: Pairs, kind: Kind) -> tuple[Any, Any]:
+    """The columns of a Parquet file, and what writes one."""
     try:
         import pyarrow
         from pyarrow.parquet import ParquetWriter
     except ImportError:
-        raise UserError("--to parquet: needs pyarrow: pip install 'biomedclip_jax[tfds]'") from None
+        raise UserError(f"--to {kind}: needs pyarrow: pip install 'biomedclip_jax[tfds]'") from None
     shape = _shape(pairs)
-    texts = pyarrow.list_(pyarrow.string())
-    columns = [("image", pyarrow.string()), ("caption", texts if shape.several else pyarrow.string())]
-    columns += [("label", pyarrow.string())] if shape.labels else []
+    text, texts = pyarrow.string(), pyarrow.list_(pyarrow.string())
+    inside = kind == "huggingface"
+    columns = [("image", pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)]) if inside else text)]
+    columns += [("caption", texts if shape.several else text)]
+    columns += [("label", text)] if shape.labels else []
     columns += [(REFERENCES, texts)] if shape.references else []
     schema = pyarrow.schema(columns)
-    rows: list[dict[str, Any]] = []
-    with ParquetWriter(folder / "pairs.parquet", schema) as writer:
-        for name, pair in _rows(folder, items):
-            captions = list(pair.captions) if shape.several else pair.captions[0]
-            rows.append({"image": name, "caption": captions, "label": pair.label, REFERENCES: list(pair.references)})
-            if len(rows) == PER_SHARD:
-                writer.write_table(pyarrow.Table.from_pylist(rows, schema))
-                rows.clear()
-        writer.write_table(pyarrow.Table.from_pylist(rows, schema))
+    if inside:  # by this `datasets` and the hub know a picture
+        value = {"dtype": "string", "_type": "Value"}
+        features = {name: {"feature": value, "_type": "List"} if kind == texts else value for name, kind in columns[1:]}
+        schema = schema.with_metadata(
+            {"huggingface": json.dumps({"info": {"features": {"image": {"_type": "Image"}} | features}})}
+        )
+    return schema, ParquetWriter
+
+
+def _are_lists(schema: Any) -> bool:
+    return schema.field("caption").type.num_fields > 0
+
+
+def _cells(pair: Pair, several: bool) -> dict[str, Any]:
+    captions = list(pair.captions) if several else pair.captions[0]
+    return {"caption": captions, "label": pair.label, REFERENCES: list(pair.references)}
+
+
+def _table(rows: list[dict[str, Any]], schema: Any) -> Any:
+    import pyarrow
+
+    return pyarrow.Table.from_pylist(rows, schema)
 
 
 # --- shards ---------------------------------------------------------------------------------------------------------
@@ -237,6 +270,24 @@ def _write_tars(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
                     tar.addfile(about, io.BytesIO(content))
 
 
+def _write_pictures(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
+    schema, ParquetWriter = _schema(pairs, "huggingface")
+    several, count = _are_lists(schema), -(-len(pairs) // PER_SHARD)
+    (folder / "data").mkdir()
+    for shard, inside in _shards(items, pairs):
+        rows: list[dict[str, Any]] = []
+        # pictures are compressed already
+        options: Any = {"compression": "none", "use_dictionary": False}
+        with ParquetWriter(folder / "data" / f"train-{shard:05d}-of-{count:05d}.parquet", schema, **options) as writer:
+            for item in inside:
+                picture = {"bytes": item.content, "path": f"{item.number:08d}{item.suffix}"}
+                rows.append({"image": picture} | _cells(item.pair, several))
+                if len(rows) == _PER_GROUP:
+                    writer.write_table(_table(rows, schema))
+                    rows.clear()
+            writer.write_table(_table(rows, schema))
+
+
 def _write_build(folder: Path, items: Iterator[_Item], pairs: Pairs) -> None:
     from biomedclip_jax.data._tfds_write import BuildWriter
 
@@ -253,5 +304,6 @@ _WRITERS: dict[str, Callable[[Path, Iterator[_Item], Pairs], None]] = {
     "jsonl": _write_jsonl,
     "parquet": _write_parquet,
     "webdataset": _write_tars,
+    "huggingface": _write_pictures,
     "tfds": _write_build,
 }

@@ -71,11 +71,15 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(different, key=int) if all(name.isdecimal() for name in different) else sorted(different))
 
 
-def several_classes(source: object, label: object) -> UserError:
-    """The error of a label that names several classes, where an image is expected to have one."""
+def several_classes(source: object, label: object, where: str = "") -> UserError:
+    """The error of a label that names several classes, where an image is expected to have one.
+
+    where: which label is meant, if it is in many rows.
+    """
+    about = f" ({where})" if where else ""
     return UserError(
-        f"{source}: label {label!r} names several classes, and an image is expected to have one; if images have several, say "
-        "--multi-label (of biomedclip evaluate zero-shot and probe) and --separator SIGN, else another name"
+        f"{source}: label {label!r}{about} names several classes, and an image is expected to have one; if images have "
+        "several, say --multi-label (of biomedclip evaluate zero-shot and probe) and --separator SIGN, else another name"
     )
 
 
@@ -136,6 +140,8 @@ def classes_of(source: object, names: Iterable[str], known: Sequence[str] | None
     check_names(source, found)
     if known is not None:
         if unknown := [name for name in found if name not in known]:
+            if (several := combination([*found, *known])) in unknown:
+                raise several_classes(source, several)
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
             raise UserError(f"{source}: unknown class {unknown[0]!r}{more}; expected {', '.join(known)}")
         return tuple(known)

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from biomedclip_jax.data._picture_folders import hub_folder, is_hub_address, is_picture_folder, picture_files
 from biomedclip_jax.data._table_rows import absent, image_name, is_table, not_there, table_rows, text_of, texts_of
 from biomedclip_jax.data.labelled.readers import has_class_folders, open_class_folders
 from biomedclip_jax.data.labelled.types import Labelled
@@ -96,15 +98,15 @@ def read_own(source: str, columns: Columns, unpacked: Path) -> OwnData:
     have neither captions nor labels, and of which nothing is left.
     """
     name, split = source, None
-    if not is_table(source) and is_table(split_of(source)[0]):
+    if not is_table(source) and not Path(source).is_dir():
         name, split = split_of(source)
-    table = is_table(name) and "://" not in name and not Path(name).is_dir()
-    if columns.group is not None and not table:
+    tables = _tables(name)
+    if columns.group is not None and not tables:
         raise UserError(
             f"{source}: has no column {columns.group!r}, because it is no table; expected a table, or no --group-column"
         )
-    if table:
-        found = _of_table(source, Path(name), split, columns)
+    if tables:
+        found = _of_tables(source, tables, split, columns, unpacked)
     elif Path(source).is_dir() and not (Path(source) / "features.json").is_file():
         found = _of_folders(source)
     else:
@@ -114,26 +116,41 @@ def read_own(source: str, columns: Columns, unpacked: Path) -> OwnData:
     return _without_contradictions(found)
 
 
+def _tables(name: str) -> list[tuple[Path, str]]:
+    """The tables that a name means, each with its split, "" for none; [] for what is no table."""
+    if is_hub_address(name):
+        return _tables(str(hub_folder(name)))
+    if is_picture_folder(Path(name)):
+        return [(path, split) for split, paths in picture_files(Path(name)).items() for path in paths]
+    return [(Path(name), "")] if is_table(name) and "://" not in name and not Path(name).is_dir() else []
+
+
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _of_table(source: str, path: Path, wanted: str | None, columns: Columns) -> OwnData:
+def _of_tables(
+    source: str, tables: Sequence[tuple[Path, str]], wanted: str | None, columns: Columns, unpacked: Path
+) -> OwnData:
     named = [name for name in (columns.caption, columns.label, columns.group) if name is not None]
     caption_column, label_column = columns.caption or "caption", columns.label or "label"
     optional = ("caption", "label", SPLIT_COLUMN, *GROUP_COLUMNS)
     rejects: list[Reject] = []
     # all of them first: of JSON lines, the last may have a column that the first has not
-    told = list(table_rows(path, [columns.image, *dict.fromkeys(named)], optional, rejects))
-    there = dict.fromkeys(name for _, row in told for name in row)
+    told: list[tuple[Path, int, dict[str, Any]]] = []
+    for path, split in tables:
+        for number, row in table_rows(path, [columns.image, *dict.fromkeys(named)], optional, rejects):
+            row = {SPLIT_COLUMN: split} | row if split else row
+            told.append((path, number, row | {columns.image: _as_file(row[columns.image], unpacked, len(told))}))
+    there = dict.fromkeys(name for _, _, row in told for name in row)
     captions_there = caption_column in there
     if told and not captions_there and label_column not in there:
         raise UserError(
-            f"{path}: neither a column 'caption' nor a column 'label', only {', '.join(map(repr, there))}; name one with "
+            f"{source}: neither a column 'caption' nor a column 'label', only {', '.join(map(repr, there))}; name one with "
             "--caption-column or --label-column"
         )
     group_column = columns.group or next((name for name in GROUP_COLUMNS if name in there), None)
     rows: list[Row] = []
-    for number, row in told:
+    for path, number, row in told:
         image = path.parent / image_name(path, row, columns.image)
         captions = texts_of(row.get(caption_column))
         label = text_of(row.get(label_column)) or None
@@ -159,6 +176,22 @@ def _of_table(source: str, path: Path, wanted: str | None, columns: Columns) -> 
     if wanted is not None:
         rows = _of_split(source, rows, wanted)
     return OwnData(source, rows, rejects, group_column)
+
+
+def _as_file(image: object, unpacked: Path, number: int) -> object:
+    """What a cell of images says: of a picture that is in the table itself the file that it becomes."""
+    if isinstance(image, dict) and image.keys() <= {"bytes", "path"}:
+        image = image.get("bytes") or image.get("path") or ""
+    return str(_unpacked(image, unpacked, number).absolute()) if isinstance(image, bytes) else image
+
+
+def _unpacked(content: bytes, unpacked: Path, number: int) -> Path:
+    """An image file of this content in the folder `unpacked`."""
+    ending = next((each for begin, each in _ENDINGS.items() if content.startswith(begin)), ".img")
+    file = unpacked / f"{number:06d}{ending}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(file, lambda partial: partial.write_bytes(content))
+    return file
 
 
 def _group(told: str) -> str | None:
@@ -219,11 +252,7 @@ def _of_pairs(source: str, columns: Columns, unpacked: Path) -> OwnData:
             continue
         image = pair.image
         if isinstance(image, bytes):
-            ending = next((each for begin, each in _ENDINGS.items() if image.startswith(begin)), ".img")
-            file = unpacked / f"{index:06d}{ending}"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_file(file, lambda partial, content=image: partial.write_bytes(content))
-            image = file
+            image = _unpacked(image, unpacked, index)
         rows.append(Row(os.path.abspath(image), pair.captions, pair.label, number=str(index + 1)))
     return OwnData(source, rows, rejects)
 

@@ -5,17 +5,25 @@ its pairs or its labelled images or both, and add an entry: `open_pairs`, `open_
 from the table.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from biomedclip_jax.config import Mix
+from biomedclip_jax.data._picture_folders import is_picture_folder
+from biomedclip_jax.data._picture_sources import (
+    PICTURE_FILES,
+    PICTURE_FOLDERS,
+    is_picture_table,
+    picture_labelled,
+    picture_pairs,
+)
+from biomedclip_jax.data._source_kinds import Found, Kind, Wanted, find_folder
 from biomedclip_jax.data._table_rows import is_table
 from biomedclip_jax.data._tfds_read import is_build, open_build, open_tfds
 from biomedclip_jax.data._webdataset import find_shards, open_shards
 from biomedclip_jax.data.labelled.readers import (
     has_class_folders,
-    labelled_build,
+    labelled_classes,
     open_class_folders,
     open_labelled_shards,
     open_labelled_table,
@@ -28,51 +36,6 @@ from biomedclip_jax.errors import UserError
 
 _TAR_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")  # the last are told to be unpacked
 _HINT = "give the folder above train/ and test/"
-
-
-@dataclass(frozen=True)
-class Found:
-    """A source whose kind is known. source: as the user wrote it. name: without the split. split: None if none is
-    written.
-    """
-
-    source: str
-    name: str
-    split: str | None = None
-
-    @property
-    def path(self) -> Path:
-        """The name of the source as a path."""
-        return Path(self.name)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of a source: names of columns (of builds: features) and, of labelled images, the split and the
-    classes.
-    """
-
-    image: str
-    caption: str = "caption"
-    label: str | None = None
-    split: str = "test"
-    classes: Sequence[str] | None = None
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of source, such as tables or tars.
-
-    find: recognises a source by its name or by what the folder of that name holds; None for a source of another kind.
-    pairs, labelled: open it, and the forms in which users write such a source, for messages; None for what it cannot
-    give.
-    """
-
-    find: Callable[[str], Found | None]
-    pairs: Callable[[Found, Wanted], Pairs] | None = None
-    labelled: Callable[[Found, Wanted], Labelled] | None = None
-    pairs_form: str = ""
-    labelled_form: str = ""
 
 
 def open_pairs(
@@ -118,6 +81,11 @@ def open_labelled(
     raise UserError(f"{source}: no such file or folder, or no source of labels; expected {_LABELLED_FORMS}")
 
 
+def is_folder_of_pairs(folder: Path) -> bool:
+    """Whether a folder holds a build or files with pictures, which may have captions, and not images alone."""
+    return folder.is_dir() and (is_build(folder) or is_picture_folder(folder))
+
+
 def _refuse_remote(source: str) -> None:
     if "://" in source:
         raise UserError(f"{source}: only tars are read over the network; copy it here, or mount it (gcsfuse, mountpoint-s3)")
@@ -134,12 +102,16 @@ def _find_table(source: str) -> Found | None:
 
 
 def _table_pairs(found: Found, wanted: Wanted) -> Pairs:
+    if is_picture_table(found, wanted):
+        return picture_pairs(found, [found.path], wanted)
     columns = (wanted.image, wanted.caption, wanted.label)
     return read_table(found.path, *columns) if found.split is None else read_table(found.path, *columns, found.split)
 
 
 def _table_labelled(found: Found, wanted: Wanted) -> Labelled:
     assert wanted.label is not None
+    if is_picture_table(found, wanted):
+        return picture_labelled(found, [found.path], wanted)
     return open_labelled_table(found.path, found.split or wanted.split, wanted.image, wanted.label, wanted.classes)
 
 
@@ -161,7 +133,7 @@ def _tar_labelled(found: Found, wanted: Wanted) -> Labelled:
 
 
 def _find_tar_folder(source: str) -> Found | None:
-    found = _find_folder(source)
+    found = find_folder(source)
     return found if found is not None and not is_build(found.path) and _tars_by_split(found.path) else None
 
 
@@ -200,14 +172,7 @@ def _tfds_pairs(found: Found, wanted: Wanted) -> Pairs:
 
 def _tfds_labelled(found: Found, wanted: Wanted) -> Labelled:
     pairs = open_tfds(found.name, found.split or wanted.split, wanted.image, None, wanted.label)
-    return labelled_build(found.source, pairs, wanted.classes)
-
-
-def _find_folder(source: str) -> Found | None:
-    for name, split in ((source, None), split_of(source)):
-        if "://" not in name and Path(name).is_dir():
-            return Found(source, name, split)
-    return None
+    return labelled_classes(found.source, pairs, wanted.classes)
 
 
 def _build_pairs(found: Found, wanted: Wanted) -> Pairs:
@@ -218,14 +183,14 @@ def _build_labelled(found: Found, wanted: Wanted) -> Labelled:
     if not is_build(found.path):
         raise UserError(f"{found.path}: neither class folders, tars nor a build in it; expected {_LABELLED_FORMS}")
     pairs = open_build(found.path, found.split or wanted.split, wanted.image, None, wanted.label)
-    return labelled_build(found.source, pairs, wanted.classes)
+    return labelled_classes(found.source, pairs, wanted.classes)
 
 
 # --- class folders --------------------------------------------------------------------------------------------------
 
 
 def _find_class_folders(source: str) -> Found | None:
-    found = _find_folder(source)
+    found = find_folder(source)
     return found if found is not None and not is_build(found.path) and has_class_folders(found.path) else None
 
 
@@ -235,6 +200,7 @@ def _class_folders_labelled(found: Found, wanted: Wanted) -> Labelled:
 
 # Tried in this order; a folder that is nothing else is taken for a build, whose reader says what is missing in it.
 KINDS = (
+    PICTURE_FILES,
     Kind(
         _find_table,
         _table_pairs,
@@ -250,6 +216,7 @@ KINDS = (
         "a TFDS data set (tfds:NAME:train)",
         "a TFDS data set (tfds:NAME or tfds:NAME:test)",
     ),
+    PICTURE_FOLDERS,
     Kind(
         _find_tar_folder,
         labelled=_tar_folder_labelled,
@@ -260,7 +227,7 @@ KINDS = (
         labelled=_class_folders_labelled,
         labelled_form="a folder of class folders (perhaps below train/, validation/ and test/)",
     ),
-    Kind(_find_folder, _build_pairs, _build_labelled, "a build (FOLDER:train)", "a build (FOLDER or FOLDER:test)"),
+    Kind(find_folder, _build_pairs, _build_labelled, "a build (FOLDER:train)", "a build (FOLDER or FOLDER:test)"),
 )
-_PAIRS_FORMS = ", ".join(kind.pairs_form for kind in KINDS if kind.pairs is not None)
-_LABELLED_FORMS = ", ".join(kind.labelled_form for kind in KINDS if kind.labelled is not None)
+_PAIRS_FORMS = ", ".join(kind.pairs_form for kind in KINDS if kind.pairs_form)
+_LABELLED_FORMS = ", ".join(kind.labelled_form for kind in KINDS if kind.labelled_form)

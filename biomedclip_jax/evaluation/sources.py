@@ -9,7 +9,7 @@ from biomedclip_jax.data.labelled.multi_label_table import Declared, open_multi_
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import NoSplits
 from biomedclip_jax.data.pairs import Pairs, with_readable_texts
-from biomedclip_jax.data.sources import open_labelled, open_pairs
+from biomedclip_jax.data.sources import is_folder_of_pairs, open_labelled, open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import Benchmark, benchmark, benchmarks, load_benchmark, load_findings
 from biomedclip_jax.prompts.findings import FindingPrompts, check_finding_words, read_finding_prompts
@@ -51,7 +51,7 @@ class Source:
         """The images with their captions. UserError if the data have no captions."""
         if self.known is not None:
             raise UserError(f"{self.name}: labelled images, no captions; retrieval needs pairs, such as a table with both")
-        if Path(self.where).is_dir() and not (Path(self.where) / "features.json").is_file():
+        if Path(self.where).is_dir() and not is_folder_of_pairs(Path(self.where)):
             raise UserError(
                 f"{self.where}: a folder of images has no captions; retrieval needs pairs, such as a table with both"
             )
@@ -70,6 +70,8 @@ class Source:
         try:
             return open_labelled(self.where, split, *columns, classes)
         except UserError as error:
+            if f"no column {self.columns.label!r}" in str(error):
+                raise UserError(f"{error}; name it with --label-column, or columns of 0 and 1 with --label-columns") from None
             if split == "test":
                 raise
             raise UserError(f"nothing to learn from ({error}); expected labelled images apart from these as --train") from None

@@ -14,6 +14,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.prompts.templates import (
     Prompts,
+    check_labels,
     check_told_apart,
     check_words,
     class_embeddings,
@@ -69,6 +70,16 @@ class FindingPrompts:
 def check_finding_words(source: str, findings: Sequence[str]) -> None:
     """UserError for findings whose names are numbers, which say nothing to a model."""
     check_words(source, findings, "give words with --prompts FILE.yaml (--write-prompts begins one)")
+
+
+def finding_sentences(labels: Sequence[str] | None, template: str | None = None) -> FindingPrompts:
+    """A template, by default "{}", filled in with each label and with "no" and the label.
+
+    UserError for labels that are no different names in words, and for a template without {}.
+    """
+    if labels is None:
+        raise UserError("labels: none given; expected at least one")
+    return FindingPrompts.from_templates(check_labels(labels, fewest=1), TEMPLATES if template is None else [template])
 
 
 def log_odds_of_both(positive: np.ndarray, negative: np.ndarray, scale: float) -> np.ndarray:

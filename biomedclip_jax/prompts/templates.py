@@ -101,13 +101,14 @@ def check_told_apart(source: str, names: Sequence[str], embeddings: np.ndarray, 
             )
 
 
-def check_labels(labels: Sequence[str]) -> list[str]:
-    """The labels as a list. UserError unless they are two or more different names in words."""
+def check_labels(labels: Sequence[str], fewest: int = 2) -> list[str]:
+    """The labels as a list. UserError unless they are different names in words, two or more (or `fewest`)."""
     from biomedclip_jax.data.processor import as_list  # Pillow, which a training step does without
 
     labels = as_list(labels, "labels")
-    if len(labels) < 2:
-        raise UserError(f"labels: {len(labels)} given; expected at least two to choose between")
+    if len(labels) < fewest:
+        expected = "at least two to choose between" if fewest > 1 else "at least one"
+        raise UserError(f"labels: {len(labels)} given; expected {expected}")
     for label in labels:
         if not isinstance(label, str) or not label.strip():
             raise UserError(f"labels: {label!r} is not a name; expected words, such as 'chest X-ray'")

@@ -231,3 +231,39 @@ def test_files_and_labels_that_cannot_be_are_refused_before_the_model_is_read(
     (tmp_path / "labels.txt").write_text("brain\n")
     assert "give one of the two" in failure(capsys, *words, *labels, "--labels-file", tmp_path / "labels.txt")
     assert "1 given" in failure(capsys, *words, "--labels-file", tmp_path / "labels.txt")
+
+
+# --- several labels an image ------------------------------------------------------------------------------------------
+
+
+def test_each_label_for_itself(capsys: Captured, model: Path, clip: bc.Pretrained, image: Path, tmp_path: Path) -> None:
+    """The softmax over "a chest" and "no a chest" of each label alone: other labels change nothing."""
+    labels = ["chest ray", "brain", "lung"]
+    words = [model, image, "--multi-label", "--labels"]
+    found = run(capsys, *words, *labels)
+    text = clip.encode_texts([*labels, *(f"no {label}" for label in labels)])
+    scores = np.exp(clip.logit_scale * (clip.encode_images([image]) @ text.T).astype(np.float64))[0].reshape(2, 3)
+    expected = scores[0] / scores.sum(axis=0)
+    assert [found[label] for label in labels] == pytest.approx(expected, abs=1e-5)
+    assert abs(sum(found.values()) - 1) > 1e-3
+    assert clip.classify([image], labels, multi_label=True)[0] == pytest.approx(expected, abs=1e-5)
+    assert run(capsys, *words, "brain") == {"brain": pytest.approx(found["brain"], abs=1e-6)}
+    template = run(capsys, *words, "brain", "--template", "an image of {}")["brain"]
+    both = clip.encode_texts(["an image of brain", "an image of no brain"])
+    odds = float(clip.logit_scale * (clip.encode_images([image]) @ (both[0] - both[1]))[0])
+    assert template == pytest.approx(1 / (1 + np.exp(-odds)), abs=1e-5)
+    assert main(["classify", *map(str, words), *labels, "--out", str(tmp_path / "x.csv")]) == 0
+    with (tmp_path / "x.csv").open() as file:
+        assert {row["label"]: float(row["probability"]) for row in csv.DictReader(file)} == pytest.approx(found, abs=1e-6)
+    capsys.readouterr()
+    assert main(["classify", *map(str, words), *labels]) == 0
+    said = capsys.readouterr()
+    assert "do not sum to 1" in said.err and "chest ray" in said.out
+
+
+def test_what_several_labels_are_not(capsys: Captured, model: Path, image: Path, tmp_path: Path) -> None:
+    words = ["classify", model, image, "--multi-label"]
+    assert "labels: none given; expected at least one" in failure(capsys, *words)
+    assert "'brain' is given twice" in failure(capsys, *words, "--labels", "brain", "brain")
+    assert "learned prompts choose one of their classes" in failure(capsys, *words, "--prompts", tmp_path / "p.safetensors")
+    assert "expected {} where" in failure(capsys, *words, "--labels", "brain", "--template", "a photo")

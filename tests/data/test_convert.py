@@ -15,7 +15,10 @@ from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
 
-SOURCE = {"csv": "pairs.csv", "jsonl": "pairs.jsonl", "parquet": "pairs.parquet", "webdataset": "*.tar", "tfds": ":train"}
+SOURCE = {
+    **{"csv": "pairs.csv", "jsonl": "pairs.jsonl", "parquet": "pairs.parquet", "webdataset": "*.tar", "tfds": ":train"},
+    "huggingface": "data/*.parquet",
+}
 KINDS = tuple(SOURCE)
 
 
@@ -85,13 +88,14 @@ def test_there_and_back(folder: Path, kind: Kind) -> None:
     assert rejects[0]["reason"] == "image file is not there"
 
 
-@pytest.mark.parametrize("kind", ["webdataset", "tfds"])
+@pytest.mark.parametrize("kind", ["webdataset", "tfds", "huggingface"])
 def test_several_shards(folder: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies in a shard depends on the position in the source, so a bad record moves nothing from shard to shard."""
     monkeypatch.setattr(convert_module, "PER_SHARD", 3)
     source = open_pairs(str(folder / "t.jsonl"))
     convert(source, folder / "out", kind)
-    assert len(list((folder / "out").glob("*.tar*" if kind == "webdataset" else "*.array_record*"))) == 4
+    ending = {"webdataset": "*.tar*", "tfds": "*.array_record*", "huggingface": "data/train-*-of-00004.parquet"}[kind]
+    assert len(list((folder / "out").glob(ending))) == 4
     pairs = reopened(folder / "out", kind)
     assert [pairs.texts(i).captions[0] for i in (0, 2, 3, 4, 5, 7)] == [
         f"caption {i}" if i != 3 else "one" for i in (0, 2, 3, 4, 7, 9)

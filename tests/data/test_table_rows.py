@@ -219,3 +219,28 @@ def test_splits_in_any_case_and_rows_of_none(tmp_path: Path) -> None:
     assert [(r.row, r.reason) for r in pairs.rejects] == list(zip(["5", "6"], reasons, strict=True))
     own = write(tmp_path / "own.csv", "image,caption,split\n0.png,a,fold1\n1.png,b,fold2\n")
     assert len(open_pairs(f"{own}:fold1")) == 1 and not open_pairs(f"{own}:fold1").rejects, "one's own names of splits"
+
+
+def test_a_path_put_together(tmp_path: Path) -> None:
+    """ROCOv2's tables have an ID and no path; the folder and the ending stand in the name of the image column."""
+    (tmp_path / "train").mkdir()
+    for name in ("R_1.jpg", "07.jpg"):
+        (tmp_path / "train" / name).write_bytes(b"x")
+    (tmp_path / "captions.csv").write_text("ID,Caption\nR_1,a lung\nR_2,gone\n,no id\n07,a brain\n")
+    pairs = open_pairs(f"{tmp_path}/captions.csv", "train/{ID}.jpg", "Caption")
+    assert [pairs[i].image for i in range(len(pairs))] == [tmp_path / "train" / "R_1.jpg", tmp_path / "train" / "07.jpg"]
+    assert [(each.row, Path(each.image).name) for each in pairs.rejects] == [("2", "R_2.jpg"), ("3", tmp_path.name)]
+    lines = [{"U_id": "M1", "n": 1, "image": "scan", "text": "a lung"}, {"U_id": "M1", "n": 2, "image": "none", "text": "b"}]
+    (tmp_path / "cases.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "M1_scan_1.png").write_bytes(b"x")
+    pairs = open_pairs(f"{tmp_path}/cases.jsonl", "{U_id}_{image}_{n}.png", "{text} of case {U_id}")
+    assert pairs[0].image == tmp_path / "M1_scan_1.png" and pairs[0].captions == ("a lung of case M1",)
+
+    def refused(image: str, caption: str = "Caption") -> str:
+        with pytest.raises(UserError) as error:
+            open_pairs(f"{tmp_path}/captions.csv", image, caption)
+        return str(error.value)
+
+    assert "no column 'Id'; there are 'ID', 'Caption'; did you mean 'ID'?" in refused("train/{Id}.jpg")
+    assert "expected a name, or a text with names in braces" in refused("train/{ID.jpg")
+    assert "has no ending; name a folder and an ending in the image column: 'images/{COLUMN}.jpg'" in refused("ID")

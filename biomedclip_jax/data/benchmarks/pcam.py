@@ -17,7 +17,7 @@ from PIL import Image
 from biomedclip_jax.data._tfds_read import open_build
 from biomedclip_jax.data.benchmarks import check_split, existing
 from biomedclip_jax.data.images.load import LazyImage
-from biomedclip_jax.data.labelled.readers import labelled_build
+from biomedclip_jax.data.labelled.readers import labelled_classes
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import file_fingerprint, fingerprint
 from biomedclip_jax.errors import UserError, first_line
@@ -32,7 +32,7 @@ def read_pcam(name: str, where: Path, split: str, classes: Sequence[str]) -> Lab
     """A split of PatchCamelyon. UserError for files that are missing or of another shape."""
     check_split(name, split, tuple(_FILE_SPLITS))
     if build := _build(where):
-        found = labelled_build(name, open_build(build, split, "image", None, "label"))
+        found = labelled_classes(name, open_build(build, split, "image", None, "label"))
         if len(found.classes) != len(classes):
             raise UserError(f"{build}: {len(found.classes)} classes, expected {len(classes)}")
         return replace(found, classes=tuple(classes))

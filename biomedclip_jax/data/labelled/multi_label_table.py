@@ -252,13 +252,13 @@ def _one_row_an_image(rows: Iterable[FindingRow]) -> tuple[list[FindingRow], lis
     for image, own in by_image.items():
         if not os.path.isfile(image):  # unlike Path.is_file, False for a name too long for the system
             left += [Reject(row.number, str(image), not_there(image)) for row in own]
-        elif all(row.said == own[0].said for row in own):
-            kept.append(own[0])
-            left += [Reject(row.number, str(image), "the same row once more") for row in own[1:]]
-        elif all(row.said and row.only_names for row in own):
+        elif len(own) > 1 and all(row.only_names and bool(row.said) == bool(own[0].said) for row in own):
             said = {finding: label for row in own for finding, label in row.said.items()}
             kept.append(replace(own[0], said=said))
             together += 1
+        elif all(row.said == own[0].said for row in own):
+            kept.append(own[0])
+            left += [Reject(row.number, str(image), "the same row once more") for row in own[1:]]
         else:
             left += [Reject(row.number, str(image), "the image has other labels in another row") for row in own]
     return kept, left, together

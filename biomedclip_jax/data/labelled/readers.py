@@ -7,11 +7,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text_of, texts_of
-from biomedclip_jax.data._tfds_read import BuildPairs
 from biomedclip_jax.data._webdataset import FROM_CLS, have_classes, open_shards
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
 from biomedclip_jax.data.images.search import MACHINE_FOLDERS, by_ending, images_in, say_left_out
@@ -31,6 +31,7 @@ from biomedclip_jax.errors import UserError
 
 CLASS_NAMES = "classnames.txt"  # of CLIP_benchmark: a class a line, in order
 _DEFAULT_LABEL = "label"
+_FEW = 10  # images with two labels that are mistakes; more, and a tenth of all, are data of another kind
 _NO_CLASS = "lies outside the class folders"
 
 
@@ -121,6 +122,8 @@ def open_labelled_table(
     for _, image, label in own_rows:
         labels_of.setdefault(image, {})[label] = None
     several = {image for image, own in labels_of.items() if len(own) > 1 and os.path.isfile(image)}
+    if len(several) > max(_FEW, len(labels_of) // 10):
+        raise several_classes(path, " and ".join(labels_of[min(several)]), f"of {len(several):,} images, in rows of their own")
     rejects += [
         Reject(number, str(image), "the image has another label in another row")
         for number, image, _ in own_rows
@@ -150,8 +153,17 @@ def open_labelled_shards(name: str, tars: Sequence[str], label_field: str, class
     return replace(labelled_pairs(name, pairs, numbers), classes=names)
 
 
-def labelled_build(name: str, pairs: BuildPairs, classes: Sequence[str] | None = None) -> Labelled:
-    """The records of a build that was opened with a label: classes in the order of its `ClassLabel`, if it is one."""
+class ClassPairs(Pairs, Protocol):
+    """Pairs whose source may have an order of classes of its own."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes in order, where the source says them."""
+        ...
+
+
+def labelled_classes(name: str, pairs: ClassPairs, classes: Sequence[str] | None = None) -> Labelled:
+    """Pairs that were opened with a label: classes in the order of the source's `ClassLabel`, if it has one."""
     own = pairs.classes
     if own is not None and classes is not None and tuple(classes) != own:
         raise UserError(f"{name}: its classes are {', '.join(own)}; expected {', '.join(classes)}")

@@ -84,9 +84,13 @@ def test_rows_of_one_image(tmp_path: Path) -> None:
     )
     data = read(path)
     assert data.labels.tolist() == [[1, 1], [0, 1]]
-    assert data.caveats == ("1 images have several rows, whose findings were taken together",)
+    assert data.caveats == ("2 images have several rows, whose findings were taken together",)
     other = "the image has other labels in another row"
-    assert reasons(data) == [("4", "the same row once more"), ("5", other), ("6", other), ("7", "image file is not there")]
+    assert reasons(data) == [("5", other), ("6", other), ("7", "image file is not there")]
+    codes = table(tmp_path, ["0.png,1,0", "0.png,1,0", "1.png,1,0", "1.png,1,1"], "image,Edema,Mass")
+    data = read(codes, Declared(columns=("Edema", "Mass")))
+    assert data.labels.tolist() == [[1, 0]]
+    assert reasons(data) == [("2", "the same row once more"), ("3", other), ("4", other)]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +232,23 @@ def test_a_thousand_combinations_are_still_combinations(tmp_path: Path) -> None:
     rows = [f"0.png,f{a}|f{b}|f{c}" for a in range(12) for b in range(12) for c in range(12)]
     with pytest.raises(UserError, match="names several classes"):
         open_labelled(str(table(tmp_path, rows)))
+
+
+def test_many_images_with_rows_of_several_labels_are_an_error(tmp_path: Path) -> None:
+    """A row for each finding; one or two such images are mistakes, and left out."""
+    rows = [f"{number}.png,{name}" for number in range(12) for name in ("Edema", "Mass")]
+    with pytest.raises(
+        UserError, match=r"'Edema and Mass' \(of 12 images, in rows of their own\) names several.*--multi-label"
+    ):
+        open_labelled(str(table(tmp_path, rows)))
+    assert len(open_labelled(str(table(tmp_path, [*rows[:2], *rows[2::2]])))) == 11
+
+
+def test_several_labels_to_learn_from_are_an_error(tmp_path: Path) -> None:
+    """Also where the classes are those of the test data."""
+    path = table(tmp_path, ["0.png,Edema;Mass", "1.png,Mass"])
+    with pytest.raises(UserError, match="'Edema;Mass' names several classes"):
+        open_labelled(str(path), classes=("Edema", "Mass"))
 
 
 def test_a_list_of_labels_is_an_error(tmp_path: Path) -> None:
