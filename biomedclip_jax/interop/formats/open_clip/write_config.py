@@ -99,7 +99,10 @@ def _clip_vision(config: CLIPConfig) -> dict[str, Any]:
     fits = image.class_token and not image.registers and image.position_on_prefix and not image.patch_bias
     fits = fits and image.pool != "map"
     if not fits or config.image_head != "linear" or config.image_head_bias:
-        raise UserError("this image tower has no open_clip form: neither a timm name nor CLIP's own ViT with a linear head")
+        other = ": write the model in the huggingface format" if image.pool == "map" else ""
+        raise UserError(
+            f"this image tower has no open_clip form: neither a timm name nor CLIP's own ViT with a linear head{other}"
+        )
     cfg: dict[str, Any] = {
         "layers": image.depth,
         "width": image.width,
