@@ -111,6 +111,11 @@ def test_thresholds_are_probabilities(data: Path, capsys: Captured, threshold: s
     assert "expected a number above 0 and below 1" in capsys.readouterr().err
 
 
+def test_a_benchmark_of_classes_has_no_findings(model: Path, tmp_path: Path, capsys: Captured) -> None:
+    words = [model, "--data", f"rsna={tmp_path}", "--multi-label", "--out", tmp_path]
+    assert "--multi-label: rsna has one class an image" in failure(capsys, "zero-shot", *words)
+
+
 def test_numbers_are_no_words(model: Path, tmp_path: Path, capsys: Captured) -> None:
     for number in range(4):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
