@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from biomedclip_jax.data.labelled.groups import shared_groups
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
@@ -223,6 +224,11 @@ def _with_sources(
 
 def _check_overlap(train: Labelled | MultiLabelled, test: Labelled | MultiLabelled, allowed: bool) -> None:
     """UserError for images that are in both, or a line on stderr where that is allowed."""
+    if isinstance(train, Labelled) and isinstance(test, Labelled) and (groups := shared_groups(train, test)):
+        said = f"{len(groups):,} groups, such as {groups[0]!r}, have images in the training data and in the test data"
+        if not allowed:
+            raise UserError(f"{said}; divide the data by group, or say --allow-overlap")
+        print(f"{test.name}: {said}", file=sys.stderr)
     if not (both := images_in_both(train, test)):
         return
     name, other = both[0]
