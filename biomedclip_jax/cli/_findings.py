@@ -20,7 +20,7 @@ def add_finding_options(verb: argparse.ArgumentParser) -> None:
         "images with several findings",
         "For zero-shot and probe, of tables with a row for each image: AUROC and average precision of each finding, "
         "sensitivity and specificity. zero-shot asks with a finding and 'no' and the finding; probe fits a logistic "
-        "regression for each finding. The benchmarks nih-chestxray14 and chexpert-14 are such data by themselves.",
+        "regression for each finding. The benchmarks nih-chestxray14, chexpert-14 and chestmnist are such data by themselves.",
     )
     group.add_argument("--multi-label", action="store_true", help="an image may have several of the names in --label-column")
     group.add_argument("--separator", metavar="SIGN", help="between these names (default: |); lists need none")
@@ -83,6 +83,8 @@ def columns_of(arguments: argparse.Namespace) -> "Columns":
 def check_finding_options(arguments: argparse.Namespace, sources: Sequence[Any]) -> None:
     """UserError for options that none of the sources, or a method that images with several findings cannot use."""
     if not any(source.multi_label for source in sources):
+        if sources and any(source.columns.findings is not None for source in sources):
+            raise UserError(f"--multi-label: {sources[0].name} has one class an image; leave it out")
         for name in _ONLY:
             if getattr(arguments, name) is not None:
                 raise UserError(f"--{name}: is of images with several findings; say --multi-label, or leave it out")

@@ -11,6 +11,7 @@ from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.cli.articles import add_fetch, add_figures
 from biomedclip_jax.cli.build import add_build
 from biomedclip_jax.cli.captions import add_captions
+from biomedclip_jax.cli.overlap import add_overlap
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def add_data(verbs: Any) -> None:
     add_preview(actions)
     add_convert(actions)
     add_captions(actions)
+    add_overlap(actions)
     add_statistics(actions)
 
 

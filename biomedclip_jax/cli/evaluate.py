@@ -105,6 +105,13 @@ def add_evaluate(verbs: Any) -> None:
         help="how sentences become a class's score: their mean embedding, the best, the first, GLoRIA's rule (default: mean)",
     )
 
+    words.add_argument(
+        "--without",
+        type=Path,
+        metavar="overlap.csv",
+        help="of `biomedclip data overlap`: rows without the pictures that are in training data, beside those of all",
+    )
+
     few = verb.add_argument_group("probe, finetune and base-to-novel")
     few.add_argument(
         "--train",
@@ -166,6 +173,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UserError("MODEL: expected at least one model folder, run folder or hf-hub:org/name")
     if arguments.out is None:
         raise UserError("--out DIR: expected a folder for the results")
+    if arguments.without is not None and (arguments.task != "zero-shot" or len(sources) != 1):
+        raise UserError(f"--without {arguments.without}: for zero-shot on one --data source")
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
@@ -222,6 +231,7 @@ def _options(arguments: argparse.Namespace) -> "Options":
         budgets=[Budget.parse(text) for text in arguments.labels] if arguments.labels else budgets,
         seeds=arguments.seeds,
         allow_overlap=arguments.allow_overlap,
+        without=arguments.without,
         resamples=arguments.resamples,
         seed=arguments.seed,
         command=arguments.command_line,

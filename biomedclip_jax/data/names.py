@@ -72,7 +72,10 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def several_classes(source: object, label: object, where: str = "") -> UserError:
-    """The error of a label that names several classes, where an image is expected to have one. where: which, if many do."""
+    """The error of a label that names several classes, where an image is expected to have one.
+
+    where: which label is meant, if it is in many rows.
+    """
     about = f" ({where})" if where else ""
     return UserError(
         f"{source}: label {label!r}{about} names several classes, and an image is expected to have one; if images have "

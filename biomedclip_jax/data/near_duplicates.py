@@ -5,27 +5,29 @@ docs/decisions.md says what this was measured on.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from biomedclip_jax.data.images.load import load_image
+from biomedclip_jax.data.images.load import ImageSource, load_image
+from biomedclip_jax.data.pairs import ImageOf
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.parallel import read_ahead
 from biomedclip_jax.support.terminal import progress_bar
 
 MOST = 20_000  # pictures: all are compared with all
 _SIDE = 16
-_NEAR = 0.95  # correlation
+NEAR = 0.95  # correlation
 _FLAT = 16.0  # length of the differences, in gray values; blank pictures are no near duplicates of each other
 _AT_ONCE = 512
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What is seen of a picture. size: width and height in pixels. digest: of the file.
+    """What is seen of a picture. size: width and height in pixels. digest: of the file; b"" where there is none.
 
     differences: between neighbouring areas, float32 [512], of unit length, or 0 where there is next to none.
     """
@@ -35,23 +37,34 @@ class Look:
     differences: np.ndarray
 
 
-def look_at(paths: Sequence[str]) -> list[Look | UserError]:
+def look_at(images: Sequence[ImageSource]) -> list[Look | UserError]:
     """Look at each picture, on threads; a UserError in the place of one that cannot be read."""
-    found: list[Look | UserError] = []
-    with progress_bar(len(paths), "picture") as bar:
-        for each in read_ahead(_look, paths, 16):
-            found.append(each)
+    return list(looks(images, "picture"))
+
+
+def looks(images: Sequence[ImageSource], unit: str) -> Iterator[Look | UserError]:
+    """The same one after the other, for more pictures than one can hold. unit: what a bar calls them."""
+    with progress_bar(len(images), unit) as bar:
+        for each in read_ahead(_look, images, 16):
             bar.update()
-    return found
+            yield each
 
 
-def _look(path: str) -> Look:
-    picture = load_image(path)
+def _look(image: ImageSource) -> Look:
+    if isinstance(image, ImageOf):
+        pair = image.pairs[image.index]
+        picture, image = load_image(pair.image, pair.name), pair.image
+    else:
+        picture = load_image(image)
+    digest = b""
     try:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").digest()
+        if isinstance(image, bytes):
+            digest = hashlib.sha256(image).digest()
+        elif isinstance(image, str | Path):
+            with open(image, "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").digest()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"{image}: cannot be read ({error.strerror})") from error
     side = _SIDE + 1
     gray = np.asarray(picture.convert("L").resize((side, side), Image.Resampling.BICUBIC), np.float32)
     across, down = gray[:-1, 1:] - gray[:-1, :-1], gray[1:, :-1] - gray[:-1, :-1]
@@ -90,13 +103,19 @@ def near_pairs(looks: Sequence[Look]) -> list[tuple[int, int]]:
     """Positions (i, j), i < j, of pictures that are the same or nearly so. UserError for more than `MOST`."""
     if len(looks) > MOST:
         raise UserError(f"{len(looks):,} pictures: expected at most {MOST:,}, because each is compared with all others")
-    differences = np.stack([look.differences for look in looks]) if looks else np.zeros((0, 1), np.float32)
     found: list[tuple[int, int]] = []
     first: dict[bytes, int] = {}
     for index, look in enumerate(looks):
-        if (other := first.setdefault(look.digest, index)) != index:
+        if look.digest and (other := first.setdefault(look.digest, index)) != index:
             found.append((other, index))
     for start in range(0, len(looks), _AT_ONCE):
-        alike = differences[start : start + _AT_ONCE] @ differences.T
-        found += [(start + i, j) for i, j in np.argwhere(alike >= _NEAR).tolist() if start + i < j]
+        alike = alike_as(looks[start : start + _AT_ONCE], looks)
+        found += [(start + i, j) for i, j in np.argwhere(alike >= NEAR).tolist() if start + i < j]
     return found
+
+
+def alike_as(some: Sequence[Look], others: Sequence[Look]) -> np.ndarray:
+    """How nearly each of some pictures is each of the others, float32 [some, others], 1 for the same; see `NEAR`."""
+    if not some or not others:
+        return np.zeros((len(some), len(others)), np.float32)
+    return np.stack([look.differences for look in some]) @ np.stack([look.differences for look in others]).T

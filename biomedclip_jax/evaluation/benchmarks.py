@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.data.benchmarks import NotOnDisk, check_split
+from biomedclip_jax.data.benchmarks.chestmnist import read_chestmnist
 from biomedclip_jax.data.benchmarks.chexpert import read_chexpert
 from biomedclip_jax.data.benchmarks.chexpert_findings import read_chexpert_findings
 from biomedclip_jax.data.benchmarks.embed import read_embed
@@ -38,6 +39,7 @@ _READERS: dict[str, Callable[..., Labelled]] = {
     "tcga_til": read_tcga_til,
 }
 _FINDING_READERS: dict[str, Callable[..., MultiLabelled]] = {
+    "chestmnist": read_chestmnist,
     "chexpert_findings": read_chexpert_findings,
     "nih": read_nih,
 }
@@ -145,9 +147,10 @@ def load_findings(
     """
     known = benchmark(name)
     with _on_disk(known, where, split) as folder:
-        usual = Policy(**known.options)
-        policy = Policy(uncertain or usual.uncertain, empty or usual.empty)
-        found = _FINDING_READERS[known.reader](name, folder, split, policy)
+        options = dict(known.options)
+        usual = options.pop("uncertain", "ignore"), options.pop("empty", "ignore")
+        policy = Policy(uncertain or usual[0], empty or usual[1])
+        found = _FINDING_READERS[known.reader](name, folder, split, policy, **options)
         return replace(found, whole=known.splits[split])
 
 

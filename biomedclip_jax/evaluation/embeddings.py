@@ -142,6 +142,23 @@ class Embeddings:
         return self._cache / f"{kind}-{fingerprint([_FORMAT, kind, candidate.fingerprint, data])}"
 
 
+class PartOfImages(Embeddings):
+    """Embeddings of some images of data whose images are embedded as a whole: nothing is made twice."""
+
+    def __init__(self, whole: Embeddings, images: Sequence[ImageSource], data_fingerprint: str, positions: np.ndarray):
+        """images, data_fingerprint: of the whole. positions: int [m], rising, of the part."""
+        super().__init__(whole._cache, whole._batch_size)
+        self._whole, self._images, self._data, self._positions = whole, images, data_fingerprint, positions
+
+    def images(self, candidate: Candidate, images: Sequence[ImageSource], data_fingerprint: str) -> ImageEmbeddings:
+        """Embeddings of the part, which is what the arguments must be."""
+        whole = self._whole.images(candidate, self._images, self._data)
+        own = np.isin(whole.kept, self._positions)
+        kept = np.searchsorted(self._positions, whole.kept[own])
+        errors = {number: whole.errors[i] for number, i in enumerate(self._positions.tolist()) if i in whole.errors}
+        return ImageEmbeddings(whole.rows[own], whole.features[own], kept, errors)
+
+
 def _read_images(folder: Path, count: int) -> ImageEmbeddings:
     kept = json.loads((folder / _ERRORS).read_text())
     if kept["images"] != count:

@@ -1,23 +1,26 @@
 """What `biomedclip evaluate` runs: each task on each data set that fits it, with all results written after each of them."""
 
 import dataclasses
+import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._completeness import total
 from biomedclip_jax.evaluation._evaluation import Evaluation
-from biomedclip_jax.evaluation._overlap import images_in_both
 from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.embeddings import Embeddings, PartOfImages
 from biomedclip_jax.evaluation.multi_label.probe import FindingsProbe, probe_findings
 from biomedclip_jax.evaluation.multi_label.zero_shot import THRESHOLDS, zero_shot_findings
+from biomedclip_jax.evaluation.overlap import images_in_both, read_overlap
 from biomedclip_jax.evaluation.probe.methods import FewLabels, Method
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
@@ -56,6 +59,7 @@ class Options:
     budgets, seeds: of these three; see `FewLabels`. allow_overlap: learn also where an image is tested, too.
     thresholds, finding_budgets: of images with several findings; probabilities at which sensitivity and specificity are
     given, and the shares of the training images that "probe" learns from.
+    without: of "zero-shot", a file of `data overlap`: the images in it are measured with the others, and left out again.
     command: the command line, which each row says; "" where there was none.
     """
 
@@ -72,6 +76,7 @@ class Options:
     seed: int
     thresholds: Sequence[float] = THRESHOLDS
     finding_budgets: Sequence[Budget] = (Budget(fraction=1.0),)
+    without: Path | None = None
     command: str = ""
 
 
@@ -147,8 +152,11 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
     if task == "zero-shot":
         if options.prompts is None and source.prompts_file is None and source.known is None:
             advice = "give words with --prompts FILE.yaml (--write-prompts begins one); beside tars, in classnames.txt"
+            if {"0", "1"} <= set(test.classes) <= {"-1", "0", "1"}:
+                advice += "; of a finding that images have or have not, say --label-columns with its name"
             check_words(source.name, test.classes, advice)
-        return zero_shot(evaluation, test, prompts, aggregate=options.aggregate, learned=options.prompts)
+        asked = functools.partial(zero_shot, prompts=prompts, aggregate=options.aggregate, learned=options.prompts)
+        return _with_and_without(asked, evaluation, test, options.without)
     search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
     train = source.labelled("train", test.classes)
     if source.known is None:
@@ -170,12 +178,33 @@ def _findings(task: Task, evaluation: Evaluation, source: Source, options: Optio
     test = source.findings("test")
     if task == "zero-shot":
         prompts = source.finding_prompts(test.findings)
-        return zero_shot_findings(evaluation, test, prompts, aggregate=options.aggregate, thresholds=options.thresholds)
+        words = {"prompts": prompts, "aggregate": options.aggregate, "thresholds": options.thresholds}
+        return _with_and_without(functools.partial(zero_shot_findings, **words), evaluation, test, options.without)
     train = source.findings("train", test.findings)
     if source.known is None:
         _check_overlap(train, test, options.allow_overlap)
     probe = FindingsProbe(train, test, source.train or source.where, options.finding_budgets, options.seeds)
     return probe_findings(evaluation, probe, options.thresholds)
+
+
+def _with_and_without(
+    measure: Callable[[Evaluation, Any], list[Result]], evaluation: Evaluation, data: Any, seen: Path | None
+) -> list[Result]:
+    """The results on all images and, where some of them are known from training, those on the others beside them."""
+    results = measure(evaluation, data)
+    if seen is None:
+        return results
+    names = read_overlap(seen)
+    others = np.array([i for i, name in enumerate(data.names) if name not in names], np.int64)
+    if not len(others) or len(others) == len(data):
+        which = "every image of" if not len(others) else "none of the images of"
+        raise UserError(f"{seen}: names {which} {evaluation.dataset}; was it made with the same --data?")
+    count = len(data) - len(others)
+    part = dataclasses.replace(
+        data.subset(others), caveats=(*data.caveats, f"without {count:,} images that are in training data")
+    )
+    own = PartOfImages(evaluation.embeddings, data.images, data.fingerprint, others)
+    return results + measure(dataclasses.replace(evaluation, dataset=f"{evaluation.dataset} unseen", embeddings=own), part)
 
 
 def _with_sources(

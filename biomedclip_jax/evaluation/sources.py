@@ -70,6 +70,8 @@ class Source:
         try:
             return open_labelled(self.where, split, *columns, classes)
         except UserError as error:
+            if f"no column {self.columns.label!r}" in str(error):
+                raise UserError(f"{error}; name it with --label-column, or columns of 0 and 1 with --label-columns") from None
             if split == "test":
                 raise
             raise UserError(f"nothing to learn from ({error}); expected labelled images apart from these as --train") from None

@@ -140,9 +140,9 @@ def test_data_that_are_not_on_disk(tmp_path: Path, name: str, said: list[str]) -
 
 def test_names_that_are_not_known() -> None:
     with pytest.raises(
-        UserError, match=r"chestmnist: no benchmark of this name, did you mean 'chestmnist-one-finding'\?; there are pcam,"
+        UserError, match=r"chestmnist-one: no benchmark of this name, did you mean 'chestmnist-one-finding'\?; there are pcam,"
     ):
-        benchmark("chestmnist")
+        benchmark("chestmnist-one")
     with pytest.raises(UserError, match="did you mean 'rsna-boxes'"):
         benchmark("rsna-box")
     with pytest.raises(UserError, match="lc25000-lung: no split 'train'; there are: test"):

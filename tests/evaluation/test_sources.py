@@ -16,9 +16,9 @@ from PIL import Image
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.sources import open_labelled
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation._overlap import images_in_both
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
+from biomedclip_jax.evaluation.overlap import images_in_both
 from biomedclip_jax.evaluation.sources import parse_source
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -22,7 +22,7 @@ from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import file_fingerprint, fingerprint
 from biomedclip_jax.errors import UserError, first_line
 
-_KEYS = {"train": "train", "validation": "val", "test": "test"}
+KEYS = {"train": "train", "validation": "val", "test": "test"}
 
 
 def read_medmnist(name: str, where: Path, split: str, classes: Sequence[str], flag: str, size: int = 28) -> Labelled:
@@ -31,17 +31,8 @@ def read_medmnist(name: str, where: Path, split: str, classes: Sequence[str], fl
     How many that are is in `caveats`.
     UserError for a file that is missing, damaged, or holds other arrays.
     """
-    check_split(name, split, tuple(_KEYS))
-    path = existing(where, f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz")
-    images, labels = NpzArray(path, f"{_KEYS[split]}_images"), NpzArray(path, f"{_KEYS[split]}_labels").values
-    if len(images.shape) not in (3, 4) or images.shape[3:] not in ((), (3,)) or images.shape[1] != size:
-        raise UserError(
-            f"{path}: {images.key} is of shape {list(images.shape)}, expected [n, {size}, {size}] or [n, {size}, {size}, 3]"
-        )
-    if labels.ndim != 2 or len(labels) != images.shape[0] or labels.dtype.kind not in "ui":
-        raise UserError(
-            f"{path}: {_KEYS[split]}_labels is {labels.dtype} {list(labels.shape)}, expected integers [{images.shape[0]}, 1]"
-        )
+    check_split(name, split, tuple(KEYS))
+    path, images, labels = arrays_of(where, split, flag, size)
     caveats: list[str] = []
     if labels.shape[1] > 1:
         kept = np.flatnonzero((labels != 0).sum(axis=1) == 1)
@@ -62,6 +53,21 @@ def read_medmnist(name: str, where: Path, split: str, classes: Sequence[str], fl
         fingerprint=fingerprint([file_fingerprint([path]), split]),
         caveats=tuple(caveats),
     )
+
+
+def arrays_of(where: Path, split: str, flag: str, size: int) -> tuple[Path, "NpzArray", np.ndarray]:
+    """The file of a set and, of a split, its images and its labels. UserError for a file that is missing or another."""
+    path = existing(where, f"{flag}.npz" if size == 28 else f"{flag}_{size}.npz")
+    images, labels = NpzArray(path, f"{KEYS[split]}_images"), NpzArray(path, f"{KEYS[split]}_labels").values
+    if len(images.shape) not in (3, 4) or images.shape[3:] not in ((), (3,)) or images.shape[1] != size:
+        raise UserError(
+            f"{path}: {images.key} is of shape {list(images.shape)}, expected [n, {size}, {size}] or [n, {size}, {size}, 3]"
+        )
+    if labels.ndim != 2 or len(labels) != images.shape[0] or labels.dtype.kind not in "ui":
+        raise UserError(
+            f"{path}: {KEYS[split]}_labels is {labels.dtype} {list(labels.shape)}, expected integers [{images.shape[0]}, 1]"
+        )
+    return path, images, labels
 
 
 class NpzArray:

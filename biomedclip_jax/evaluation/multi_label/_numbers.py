@@ -18,6 +18,7 @@ from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._intervals import ALIKE, FEWEST, TOO_FEW, wilson
 from biomedclip_jax.evaluation._metrics import ranks_of, scored_findings, sklearn_metrics
 from biomedclip_jax.evaluation.candidates import Candidate
+from biomedclip_jax.evaluation.multi_label._picture import draw_findings
 from biomedclip_jax.evaluation.report.results import Result
 
 THRESHOLDS = (0.5,)
@@ -67,8 +68,8 @@ def findings_results(
 ) -> list[Result]:
     """A row for each of `scored`, all on the images `kept` of the data. errors: why the others cannot be read.
 
-    Metrics are `MEANS` over the findings that have them; details: per_finding (see `OfFinding`), measured_findings,
-    no_interval, left_out and caveats. Raises UserError where no finding has a number.
+    Each has a picture in `evaluation.out`. Metrics are `MEANS` over the findings that have them; details: per_finding (see
+    `OfFinding`), measured_findings, no_interval, left_out and caveats. Raises UserError where no finding has a number.
     """
     own = data.subset(kept)
     results = []
@@ -113,7 +114,7 @@ def findings_results(
                 outcomes={"answers": answers, "scores": each.scores},
             )
         )
-    return results
+    return [dataclasses.replace(row, pictures=draw_findings(evaluation.out, row)) for row in results]
 
 
 def _of_finding(answers: np.ndarray, scored: Scored, f: int, drawn: FindingSamples | None) -> OfFinding:

@@ -11,6 +11,7 @@ from biomedclip_jax.data.benchmarks import NotOnDisk
 from biomedclip_jax.data.benchmarks.medmnist import read_medmnist
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.benchmarks import benchmark, load_findings
 
 RNG = np.random.default_rng(0)
 
@@ -44,6 +45,19 @@ def test_images_are_read_when_one_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "x.npz").unlink()
     with pytest.raises(UserError, match=r"x\.npz: train_images is damaged .*; download it again"):
         load_image(found.images[0])
+
+
+def test_all_findings(tmp_path: Path) -> None:
+    labels = np.zeros((4, 14), np.uint8)
+    labels[0, [3, 12]] = 1
+    for name, size in (("chestmnist", 28), ("chestmnist_64", 64)):
+        write(tmp_path, name, size, labels=labels)
+        data = load_findings(name.replace("_", "-"), tmp_path)
+        assert data.answers.tolist() == labels[:2].tolist() and data.whole == 22_433
+        assert data.findings == benchmark("chestmnist").classes and load_image(data.images[0]).size == (size, size)
+    write(tmp_path, "chestmnist", 28, labels=labels[:, :3])
+    with pytest.raises(UserError, match=r"test_labels is \[2, 3\], expected 0 and 1, \[n, 14\]"):
+        load_findings("chestmnist", tmp_path)
 
 
 def test_of_many_findings_those_with_one(tmp_path: Path) -> None:

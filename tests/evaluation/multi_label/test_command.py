@@ -79,6 +79,9 @@ def test_a_column_for_each(model: Path, data: Path, tmp_path: Path, capsys: Capt
     prompts.write_text(prompts.read_text().replace("lung: lung", "lung: {positive: [a lung], negative: [a brain]}"))
     assert run("zero-shot", model, *words, "--prompts", prompts) == 0
     assert rows(tmp_path)[-2]["settings"]["negative_prompts"][2] == ["a brain"]
+    plain = [model, "--data", data / "columns.csv", "--out", tmp_path]
+    assert "or columns of 0 and 1 with --label-columns" in failure(capsys, "zero-shot", *plain)
+    assert "say --label-columns with its name" in failure(capsys, "zero-shot", *plain, "--label-column", "lung")
     assert "column 'kidney'" in failure(capsys, "zero-shot", model, *words[:2], "--label-columns", "kidney", "--out", tmp_path)
 
 
@@ -106,6 +109,11 @@ def test_thresholds_are_probabilities(data: Path, capsys: Captured, threshold: s
     with pytest.raises(SystemExit):
         run("zero-shot", "x", "--data", data / "joined.csv", "--thresholds", threshold)
     assert "expected a number above 0 and below 1" in capsys.readouterr().err
+
+
+def test_a_benchmark_of_classes_has_no_findings(model: Path, tmp_path: Path, capsys: Captured) -> None:
+    words = [model, "--data", f"rsna={tmp_path}", "--multi-label", "--out", tmp_path]
+    assert "--multi-label: rsna has one class an image" in failure(capsys, "zero-shot", *words)
 
 
 def test_numbers_are_no_words(model: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -207,6 +207,8 @@ def test_rows_are_kept_compared_and_shown(tmp_path: Path) -> None:
         assert f"## Findings: set, 120 images: {name}\n" in text and f"| {name} | 3 of 3 |" in text
     assert 'Asked with "red" against "no red" (1 sentence a class, mean)' in text
     assert "| blind minus eye |" in text
+    pictures = {file for row in rows for file in row.pictures}
+    assert len(pictures) == 4 and all((tmp_path / file).stat().st_size > 1_000 for file in pictures)
 
 
 def test_other_words_are_another_table(tmp_path: Path) -> None:
