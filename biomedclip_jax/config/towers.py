@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 ImagePool = Literal["cls", "mean", "mean_prenorm", "map"]
 BertPool = Literal["cls", "cls_pooler", "mean", "max"]
-ClipTextPool = Literal["end", "last"]
+ClipTextPool = Literal["end", "last", "eos"]
 CausalPool = Literal["last_token", "first_eos"]
 GPTActivation = Literal["gelu_tanh", "gelu"]
 
@@ -159,8 +159,10 @@ class ClipTextConfig:
     causal: bool = True
     """Whether a token looks at none behind it; if not, it looks at all, padding too."""
     pool: ClipTextPool = "end"
-    """Which token stands for the caption: the one with the largest id, CLIP's end-of-text (end), or the last of
-    context_length, which is padding of all but the longest captions (last, SigLIP's)."""
+    """Which token stands for the caption: the one with the largest id, CLIP's end-of-text (end), the first with the id
+    eos_id (eos, MetaCLIP 2's), or the last of context_length, padding of all but the longest captions (last, SigLIP's)."""
+    eos_id: int = 2
+    """Id of the token that ends a text, for pool = 'eos'."""
     pad_id: int = 0
     """Id of the token that fills captions up; where they are not causal, or pool = 'last', it is part of what is computed."""
 
@@ -169,6 +171,8 @@ class ClipTextConfig:
         check_choices(self, activation=Activation, pool=ClipTextPool)
         check_heads(self)
         check(0 <= self.pad_id < self.vocab_size, self, "pad_id", f"a token id, below vocab_size = {self.vocab_size}")
+        ends = self.pool != "eos" or 0 <= self.eos_id < self.vocab_size
+        check(ends, self, "eos_id", f"a token id, below vocab_size = {self.vocab_size}")
 
     @property
     def reads_padding(self) -> bool:

@@ -1,7 +1,7 @@
 """A sentencepiece model file (`spiece.model`) as a tokenizer of the `tokenizers` library, without sentencepiece.
 
-The file is a protocol buffer: pieces with their scores, and how texts are normalised before. Source: google/sentencepiece
-`src/sentencepiece_model.proto`. SigLIP and MedSigLIP are released with one; its unigram model is what is read here.
+The file is a protocol buffer: pieces with their scores, and how texts are normalised before. SigLIP and MedSigLIP are
+released with one; its unigram model is what is read here. Source: google/sentencepiece `sentencepiece_model.proto`.
 """
 
 import struct

@@ -7,14 +7,14 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from biomedclip_jax.data._tokenizer_config import read_config
 from biomedclip_jax.data._tokenizers import load_tokenizer
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.support.fields import choice
+from biomedclip_jax.support.fields import choice, flag
 
 if TYPE_CHECKING:
     import tokenizers
@@ -62,10 +62,15 @@ def cleaner(folder: Path) -> Callable[[str], str]:
     if not path.is_file():
         kind = str(read_config(folder).get("tokenizer_class", "")).removesuffix("Fast") if folder.is_dir() else ""
         return _BY_CLASS.get(kind, clean_caption)
+    return choice(_options(path), "clean", "whitespace", _CLEANERS, f"{path}: tokenizer_kwargs")  # type: ignore[no-any-return]
+
+
+def _options(path: Path) -> dict[str, Any]:
+    """The tokenizer_kwargs of an open_clip_config.json, {} without one."""
+    if not path.is_file():
+        return {}
     try:
-        text = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
-        kwargs = text.get("tokenizer_kwargs") or {}
-        return choice(kwargs, "clean", "whitespace", _CLEANERS, f"{path}: tokenizer_kwargs")  # type: ignore[no-any-return]
+        return json.loads(path.read_text(encoding="utf-8"))["model_cfg"]["text_cfg"].get("tokenizer_kwargs") or {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not readable as open_clip's config ({error!r}); write the folder again") from error
 
@@ -113,6 +118,9 @@ class Tokenizer:
     def __init__(self, folder: Path, context_length: int, pad_id: int, vocab_size: int):
         self._tokenizer, side = load_tokenizer(folder)
         self._clean = cleaner(folder)
+        self._sep: int | None = None
+        if flag(_options(folder / _OPEN_CLIP), "strip_sep_token", False, str(folder / _OPEN_CLIP)):
+            self._sep = self._tokenizer.token_to_id(str(read_config(folder).get("sep_token", "[SEP]")))
         if (folder / _OPEN_CLIP).is_file() or self._clean in _BY_CLASS.values():
             check_padding(folder, pad_id)
         largest = max(self._tokenizer.get_vocab().values(), default=0)
@@ -130,13 +138,13 @@ class Tokenizer:
         ids = np.full((len(texts), self.context_length), self.pad_id, np.int32)
         for row, encoding in zip(ids, self._tokenizer.encode_batch([self._clean(t) for t in texts]), strict=True):
             row[: len(encoding.ids)] = encoding.ids
-        return ids
+        return ids if self._sep is None else np.where(ids == self._sep, np.int32(0), ids)
 
     @property
     def ends_alone(self) -> bool:
-        """Whether a text has an end token and no start token, as SigLIP's have."""
+        """Whether a text has an end token and no start token, as SigLIP's have, or its end token is taken away (CLIPA)."""
         plain, text = (self._tokenizer.encode(given).ids for given in ("", "a"))
-        return len(plain) == 1 and text[-1] == plain[0] and text[0] != plain[0]
+        return self._sep is not None or (len(plain) == 1 and text[-1] == plain[0] and text[0] != plain[0])
 
     def unread(self, texts: Sequence[str]) -> Unread:
         """The positions of texts that are cut at the context length, and of those that are mostly unknown signs."""

@@ -118,7 +118,7 @@ def evaluate(
         )
         for task in tasks:
             try:
-                results = _run(task, evaluation, source, options)
+                results = [_with_cut_off(evaluation, result) for result in _run(task, evaluation, source, options)]
             except UserError as error:
                 if len(tasks) == len(sources) == 1:
                     raise
@@ -134,6 +134,12 @@ def evaluate(
     if missing:
         raise UserError(f"{len(missing)} of {len(sources)} data sets could not be evaluated: {', '.join(missing)}; see above")
     return new
+
+
+def _with_cut_off(evaluation: Evaluation, result: Result) -> Result:
+    """The result, which says what its model does not see of the images."""
+    found = evaluation.cut_off.get(result.model)
+    return dataclasses.replace(result, details=result.details | {"cut_off": found}) if found else result
 
 
 def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:

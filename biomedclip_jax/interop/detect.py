@@ -13,7 +13,7 @@
 | transformers' SigLIP   | config.json that says so                                                          |
 | MedCLIP                | its tensors' names                                                                |
 | PMC-CLIP (three files) | the name of its image encoder                                                     |
-| bare weights           | one weight file and no description: by its tensors' names, or as a .ckpt of CLEFT |
+| bare weights           | one weight file and no description: by its tensors' names                         |
 
 | weight file | names                                                            | tokenizer beside it          |
 | ----------- | ---------------------------------------------------------------- | ---------------------------- |
@@ -22,6 +22,7 @@
 | UniMed-CLIP | unimed-clip-vit-b16.pt, unimed_clip_vit_l14_base_text_encoder.pt | vocab.txt of BiomedBERT      |
 | PMC-CLIP    | checkpoint.pt, or image_encoder(resnet50).pth and two more       | vocab.txt of PubMedBERT      |
 | CLEFT       | a Lightning checkpoint, *.ckpt                                   | tokenizer.json of BioMedLM   |
+| Open-PMC    | OPEN_PMC_CLIP.ckpt, a Lightning checkpoint of mmlearn            | vocab.txt of BiomedBERT      |
 
 A tokenizer.json in the place of these, or CLIP's vocab.json and merges.txt, will do. Open-PMC-18M needs no entry:
 it is released in open_clip's layout, with BiomedCLIP's architecture.
@@ -33,14 +34,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._mapping import held
 from biomedclip_jax.interop._wrappers import read_unwrapped
 from biomedclip_jax.interop.baselines.biovil import reader as biovil
 from biomedclip_jax.interop.baselines.medclip import reader as medclip
+from biomedclip_jax.interop.baselines.mmlearn import reader as mmlearn
 from biomedclip_jax.interop.baselines.openai_clip import reader as openai_clip
 from biomedclip_jax.interop.baselines.pmc_clip import reader as pmc_clip
 from biomedclip_jax.interop.baselines.unimed_clip import reader as unimed_clip
 from biomedclip_jax.interop.formats import adapter_folder, tower_pair
-from biomedclip_jax.interop.formats.cleft.checkpoint import read_cleft
+from biomedclip_jax.interop.formats.cleft.checkpoint import is_cleft, read_cleft
 from biomedclip_jax.interop.formats.huggingface.clip import is_clip, read_clip
 from biomedclip_jax.interop.formats.huggingface.siglip import is_siglip, read_siglip
 from biomedclip_jax.interop.formats.open_clip.config import CONFIG_FILE as OPEN_CLIP_CONFIG
@@ -112,11 +115,16 @@ _FOLDERS = (
     ),
 )
 _FILES = (
-    _Kind("CLEFT", lambda c: c.path.suffix == ".ckpt", lambda c: read_cleft(c.path)),
     _Kind(
         "PMC-CLIP (three files)",
         lambda c: c.path == pmc_clip.find_image_file(c.path.parent),
         lambda c: pmc_clip.read_three_files(c.path, bert_tokenizer(c.path)),
+    ),
+    _Kind("CLEFT", lambda c: is_cleft(c.tensors), lambda c: read_cleft(c.path)),
+    _Kind(
+        "mmlearn",
+        lambda c: mmlearn.is_mmlearn(c.tensors),
+        lambda c: mmlearn.read_mmlearn(c.tensors, c.path, bert_tokenizer(c.path)),
     ),
     _Kind(
         "OpenAI's CLIP",
@@ -169,8 +177,9 @@ def _detect_file(path: Path) -> Found:
         if kind.is_it(contents):
             return Found(kind.name, path, functools.partial(kind.read, contents))
     raise UserError(
-        f"{path}: not a weight file that explains itself (OpenAI CLIP, PubMedCLIP, UniMed-CLIP, PMC-CLIP); "
-        "put it as open_clip_pytorch_model.bin into a folder with its open_clip_config.json, and name the folder"
+        f"{path}: not a weight file that explains itself (OpenAI CLIP, PubMedCLIP, UniMed-CLIP, PMC-CLIP, CLEFT, mmlearn); "
+        "put it as open_clip_pytorch_model.bin into a folder with its open_clip_config.json, and name the folder; "
+        f"{held(contents.tensors)}"
     )
 
 
@@ -194,7 +203,7 @@ def _only_weights(folder: Path) -> Path:
     if not found:
         raise UserError(
             f"{folder}: not a model folder; expected {OPEN_CLIP_CONFIG}, config.json of a CLIPModel or SiglipModel, or the "
-            "released files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, CLEFT, MedCLIP or BioViL (README, Evaluate)"
+            "released files of OpenAI CLIP, PubMedCLIP, PMC-CLIP, UniMed-CLIP, CLEFT, MedCLIP, BioViL or Open-PMC (README)"
         )
     return found[0]
 

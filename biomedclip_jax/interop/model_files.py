@@ -106,10 +106,10 @@ def padding_id(tokenizer: Path) -> int | None:
 
 def check_cleaning(tokenizer: Path, format: str) -> None:
     """UserError if texts are cleaned in a way of open_clip's that only its own folder can say."""
-    clean = tokenizer_options(tokenizer).get("clean", "whitespace")
-    if clean != "whitespace" and format not in ("open_clip", "open_clip-bin"):
+    options = {"clean": "whitespace", "strip_sep_token": False} | tokenizer_options(tokenizer)
+    if (options["clean"] != "whitespace" or options["strip_sep_token"]) and format not in ("open_clip", "open_clip-bin"):
         raise UserError(
-            f"{tokenizer}: texts are cleaned with tokenizer_kwargs clean = {clean!r} of open_clip, which the {format} format "
+            f"{tokenizer}: texts are cleaned with tokenizer_kwargs {options} of open_clip, which the {format} format "
             "cannot say; write the model in the open_clip format, or train with another tokenizer"
         )
 

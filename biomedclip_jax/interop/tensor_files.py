@@ -254,6 +254,10 @@ def read_weights(path: Path) -> TensorFile:
                 raise UserError(f"{path}: a pointer of Git LFS in place of the weights; fetch them with `git lfs pull`")
     if path.name.endswith(_INDEX):
         return ShardedFile(path)
+    if path.suffix == ".ckpt":
+        from biomedclip_jax.interop._lightning import LightningFile
+
+        return LightningFile(path)
     return SafetensorsFile(path) if path.suffix == ".safetensors" else TorchFile(path)
 
 

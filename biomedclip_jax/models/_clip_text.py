@@ -12,7 +12,7 @@ from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, r
 
 
 class ClipText(nnx.Module):
-    """tokens [B, N] -> features [B, D] of the end-of-text token, the largest id of a row, or of the last token."""
+    """tokens [B, N] -> features [B, D] of the token that `pool` says: the largest id, `eos_id` or the last."""
 
     def __init__(
         self,
@@ -47,5 +47,5 @@ class ClipText(nnx.Module):
         x = run_blocks(self.blocks, x, mask, keys, self.compute, self.gather)
         if c.pool == "last":
             return self.norm(x[:, -1])
-        end = tokens.argmax(axis=-1)[:, None, None]
+        end = (tokens if c.pool == "end" else tokens == c.eos_id).argmax(axis=-1)[:, None, None]
         return self.norm(jnp.take_along_axis(x, end, axis=1)[:, 0])

@@ -91,7 +91,7 @@ def _start_alone(tokenizer: Tokenizer) -> np.ndarray | None:
     if tokenizer.ends_alone:
         raise UserError(
             "learned prompts need a text tower that is read at a start or end token; this one is read at the last of its "
-            f"{tokenizer.context_length} tokens, padding or not (SigLIP)"
+            f"{tokenizer.context_length} tokens, padding or not (SigLIP, CLIPA)"
         )
     if (ends == tokenizer.pad_id).all():
         return ends[:0]

@@ -28,7 +28,6 @@ def make(folder: Path, *names: str) -> Path:
         ("an adapter of a run", ["biomedclip_adapter.json"]),
         ("BioViL", ["biovil_image_resnet50_proj_size_128.pt", "config.json", "pytorch_model.bin"]),
         ("PMC-CLIP (three files)", ["image_encoder(resnet50).pth", "text_encoder.pth", "text_projection_layer.pth"]),
-        ("CLEFT", ["epoch=3.ckpt", "tokenizer.json"]),
     ],
 )
 def test_a_folder_is_known_by_its_files(kind: str, names: list[str], tmp_path: Path) -> None:
@@ -101,3 +100,28 @@ def test_adapters(tmp_path: Path) -> None:
         check_adapter(make(tmp_path / name.replace("/", "-"), name))
     with pytest.raises(UserError, match=r"no biomedclip_adapter\.json in it; expected the adapter/ folder of a run"):
         read_adapter(make(tmp_path / "model", "open_clip_config.json"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("CLEFT", ("img_encoder_q.model.pos_embed", "text_encoder_q.model.transformer.wte.weight")),
+        ("mmlearn", ("encoders.rgb.model.trunk.pos_embed", "postprocessors.norm_and_logit_scale.1.log_logit_scale")),
+        ("OpenAI's CLIP", ("visual.conv1.weight", "token_embedding.weight")),
+    ],
+)
+def test_a_lightning_checkpoint_is_known_by_its_tensors(kind: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"state_dict": {name: torch.zeros(2) for name in names}}, tmp_path / "last.ckpt")
+    assert detect(tmp_path).kind == detect(tmp_path / "last.ckpt").kind == kind
+
+
+def test_a_lightning_checkpoint_of_another_kind_says_what_it_holds(tmp_path: Path) -> None:
+    """It was taken for CLEFT's, with the advice to fetch a tokenizer for it."""
+    import torch
+
+    path = tmp_path / "last.ckpt"
+    torch.save({"state_dict": {"net.0.weight": torch.zeros(2), "head.bias": torch.zeros(2)}}, path)
+    with pytest.raises(UserError, match=r"last\.ckpt: not a weight file .* the file holds 2: head\.bias, net\.0\.weight"):
+        detect(path)

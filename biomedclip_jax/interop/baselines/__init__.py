@@ -4,6 +4,7 @@
 | ----------- | -------------------------------- | ----------------------------------------------------- |
 | openai_clip | OpenAI's CLIP, PubMedCLIP        | sizes are read off the tensors                        |
 | unimed_clip | UniMed-CLIP                      | CLIP's ViT beside BiomedBERT                          |
+| mmlearn     | Open-PMC, before its 18M         | BiomedCLIP's towers in a Lightning checkpoint         |
 | pmc_clip    | PMC-CLIP, in both of its forms   | text is padded to 77 tokens, and padding is looked at |
 | medclip     | MedCLIP                          | Swin transformer; text from three blocks of BERT      |
 | biovil      | BioViL, BioViL-T                 | image positions projected one by one; CXR-BERT's head |

@@ -95,7 +95,7 @@ def test_open_clips_own_configs_load_or_say_which_field_is_in_the_way() -> None:
         ({"text": {"no_causal_mask": 1}}, "text_cfg: no_causal_mask = 1: expected true or false"),
         ({"text": {"embed_cls": True}}, "text_cfg: embed_cls = True"),
         ({"text": {"tokenizer_mode": "clips"}}, "text_cfg: tokenizer_mode = 'clips'"),
-        ({"text": {"tokenizer_kwargs": {"strip_sep_token": True}}}, "tokenizer_kwargs: strip_sep_token = True"),
+        ({"text": {"eos_id": "</s>"}}, "text_cfg: eos_id = '</s>': expected a whole number"),
         ({"text": {"tokenizer_kwargs": {"language": "fra_Latn"}}}, "tokenizer_kwargs: language = 'fra_Latn'"),
         ({"text": {"tokenizer_kwargs": {"use_fast": False}}}, "tokenizer_kwargs: unknown or unsupported field 'use_fast'"),
         ({"text": {"tokenizer_kwargs": {"clean": "upper"}}}, "tokenizer_kwargs: clean = 'upper' is not supported"),

@@ -20,8 +20,8 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import block_layers
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._lightning import LightningFile
 from biomedclip_jax.interop._mapping import Entry, dense, one, stacked
-from biomedclip_jax.interop.formats.cleft._lightning import LightningFile
 from biomedclip_jax.interop.formats.huggingface import causal, dinov2
 from biomedclip_jax.interop.formats.peft.names import NAMES, key_width
 

@@ -18,7 +18,7 @@ Sources: XYPB/CLEFT `model_cleft.py`, `backbones/encoder_cleft.py`, `train.py`, 
 import dataclasses
 import fnmatch
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.config.adapters import block_layers
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._lightning import write_lightning
 from biomedclip_jax.interop._mapping import from_params, to_params
-from biomedclip_jax.interop.formats.cleft._lightning import write_lightning
 from biomedclip_jax.interop.formats.cleft._mapping import (
     IMAGE,
     IMAGE_SIZE,
@@ -85,6 +85,12 @@ _IGNORED = {
 } | causal.IGNORED
 _GRID = 37  # patches a side that DINOv2's own positions are for
 _LOCAL_WIDTH = 2_048
+
+
+def is_cleft(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are a checkpoint of CLEFT."""
+    names = list(names)
+    return all(any(name.startswith(part) for name in names) for part in (IMAGE, TEXT))
 
 
 def read_cleft(path: Path) -> Model:

@@ -45,13 +45,12 @@ CLIP_VISION = Fields(
 )
 
 _CLIP_TEXT = ("width", "heads", "layers", "mlp_ratio", "vocab_size", "pad_id", "proj_type", "proj_bias")
-_CLIP_TEXT += ("act_kwargs", "norm_kwargs", "no_causal_mask", "pool_type")
+_CLIP_TEXT += ("act_kwargs", "norm_kwargs", "no_causal_mask", "pool_type", "eos_id")
 _OF_HF = ("hf_model_name", "hf_proj_type", "hf_pooler_type", "proj", "pooler_type")
 _ANY_TEXT = {
     "hf_model_pretrained": _WEIGHTS,
     "output_tokens": _RETURNED,
     "final_ln_after_pool": "open_clip does not pass it to a text tower",
-    "eos_id": "of pool_type eos",
 }
 _TOKENS = {"tokenizer_mode": (None, "")}
 _OPTIONS = ("context_length", "tokenizer_kwargs", "hf_tokenizer_name")
@@ -75,7 +74,7 @@ CLIP_TEXT = Fields(
     },
 )
 # cleaning is done where texts become tokens
-TOKENIZER = Fields(used=("clean",), only={"strip_sep_token": (False,), "language": (None,), "reduction_mask": ("", None)})
+TOKENIZER = Fields(used=("clean", "strip_sep_token"), only={"language": (None,), "reduction_mask": ("", None)})
 
 PREPROCESS = Fields(
     used=("mean", "std", "interpolation", "resize_mode", "fill_color"),

@@ -104,9 +104,12 @@ def _timm_config(cfg: Mapping[str, Any], where: str) -> tuple[ViTConfig, dict[st
         )
     pools = ("map", "") if vit.pool == "map" else ("avg", "token", "")
     pool = choice(cfg, "timm_pool", "avg", {name: name for name in pools}, where)
-    proj = choice(cfg, "timm_proj", "linear", {name: name for name in ("linear", "mlp", "none")}, where)
+    own = dict.fromkeys((None, ""), "own")  # timm's classifier, a matrix with a bias, which open_clip makes a projection of
+    proj = choice(cfg, "timm_proj", "linear", {name: name for name in ("linear", "mlp", "none")} | own, where)
     if pool == "avg":  # without a projection timm itself pools, and norms after pooling
-        vit = dataclasses.replace(vit, pool="mean", norm_after_pool=proj == "none")
+        vit = dataclasses.replace(vit, pool="mean", norm_after_pool=proj in ("none", "own"))
+    if proj == "own":
+        return vit, {"image_head": "linear", "image_head_bias": True}
     return vit, {"image_head": proj, "image_head_bias": flag(cfg, "timm_proj_bias", False, where)}
 
 
@@ -116,7 +119,7 @@ POOLERS = {
     "mean_pooler": "mean",
     "max_pooler": "max",
 }
-TEXT_POOLS = {"argmax": "end", "last": "last"}
+TEXT_POOLS = {"argmax": "end", "last": "last", "eos": "eos"}
 _PROJECTIONS = {"mlp": "mlp", "linear": "linear", None: "none", "": "none"}
 
 
@@ -147,6 +150,7 @@ def _text_config(
         layer_norm_eps=_epsilon(cfg, where),
         causal=not flag(cfg, "no_causal_mask", False, where),
         pool=choice(cfg, "pool_type", "argmax", TEXT_POOLS, where),
+        eos_id=number(cfg, "eos_id", 2, where),
         pad_id=padding if padding is not None else number(cfg, "pad_id", 0, where),
     ), {
         "text_head": choice(cfg, "proj_type", "linear", {name: name for name in ("linear", "none")}, where),

@@ -46,6 +46,8 @@ def read_open_clip(folder: Path) -> Model:
     prefix = "text." if custom_text or isinstance(config.text, BertConfig) else ""
     timm = bool(described["model_cfg"]["vision_cfg"].get("timm_model_name"))
     table = mapping.entries(config, timm=timm, text_prefix=prefix)
+    if timm and mapping.OWN_HEAD in tensors:
+        table = mapping.with_own_head(table)
     params, report = to_params(tensors, table, abstract_model(config)[1], mapping.IGNORED, path)
     text_model = described["model_cfg"]["text_cfg"].get("hf_model_name") or ""
     return Model(config, preprocess, params, folder, report, text_model, custom_text)

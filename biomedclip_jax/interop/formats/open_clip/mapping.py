@@ -24,6 +24,8 @@ IGNORED = BATCH_COUNTS | {
     "vocab_size": "a number of the original OpenAI files, known from the config",
 }
 
+OWN_HEAD = "visual.trunk.head.weight"
+
 
 def entries(config: CLIPConfig, *, timm: bool, text_prefix: str) -> list[Entry]:
     """Every parameter of the model under open_clip's names.
@@ -36,6 +38,12 @@ def entries(config: CLIPConfig, *, timm: bool, text_prefix: str) -> list[Entry]:
     else:
         image = timm_entries(config.vit, "visual.trunk.") if timm else clip_vision_entries(config.vit)
     return [*image, *_text_entries(config.text, text_prefix), *head_entries(config, timm=timm, text_prefix=text_prefix)]
+
+
+def with_own_head(table: list[Entry]) -> list[Entry]:
+    """The table where the projection is timm's own classifier. Such a model is written with open_clip's projection."""
+    named = {"visual.head.proj.weight": OWN_HEAD, "visual.head.proj.bias": "visual.trunk.head.bias"}
+    return [dataclasses.replace(e, names=tuple(tuple(named.get(n, n) for n in row) for row in e.names)) for e in table]
 
 
 def head_entries(config: CLIPConfig, *, timm: bool, text_prefix: str, prefix: str = "") -> list[Entry]:

@@ -4,6 +4,7 @@ Source: timm `vision_transformer.py`.
 """
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +58,11 @@ def vit_from_timm(name: str) -> ViTConfig:
     plain = name.split(".")[0]
     match = re.fullmatch(r"vit_([a-z0-9]+)_patch(\d+)(_reg4)?(_clip)?(_siglip)?(_quickgelu)?(_dinov2)?(?:_(\d+))?", plain)
     if plain not in _TIMM_NAMES or match is None:
-        raise UserError(f"timm_model_name = {name!r}: not a ViT that is known here; known: {', '.join(_TIMM_NAMES)}")
+        near = ", ".join(difflib.get_close_matches(plain, _TIMM_NAMES, n=3, cutoff=0.0))
+        raise UserError(
+            f"timm_model_name = {name!r}: not a ViT that is known here; known are {len(_TIMM_NAMES)} plain ones of timm (ViT, "
+            f"CLIP, DINOv2, SigLIP), such as {near}"
+        )
     size, patch, registers, clip, siglip, quick, dino, pixels = match.groups()
     width, depth, heads, mlp_width = _WIDTHS[size]
     return ViTConfig(

@@ -141,6 +141,8 @@ def _clip_text(config: CLIPConfig, tokenizer: str) -> dict[str, Any]:
         cfg["no_causal_mask"] = True
     if text.pool != "end":
         cfg["pool_type"] = next(theirs for theirs, ours in TEXT_POOLS.items() if ours == text.pool)
+    if text.pool == "eos":
+        cfg["eos_id"] = text.eos_id
     return cfg | _kwargs(text)
 
 

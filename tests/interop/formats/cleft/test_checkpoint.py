@@ -14,8 +14,8 @@ from helpers.cleft_reference import LENGTHS, PAD, captions, reference_model, the
 import biomedclip_jax as bc
 from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, GPTConfig, IA3Config, LlamaConfig, LoRAConfig, PrefixConfig
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop._lightning import LightningFile
 from biomedclip_jax.interop.detect import read_model
-from biomedclip_jax.interop.formats.cleft._lightning import LightningFile
 from biomedclip_jax.interop.formats.cleft._mapping import KNOWN, VIT, entries
 from biomedclip_jax.interop.formats.cleft.checkpoint import read_cleft, read_context, write_cleft
 from biomedclip_jax.interop.write import Format, write_model

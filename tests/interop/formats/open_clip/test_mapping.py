@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from helpers.reference import load_open_clip, open_clip_model
+from helpers.reference import load_open_clip, open_clip_model, write_vocabulary
 
+import biomedclip_jax as bc
 from biomedclip_jax.config import Sigmoid, Softmax
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.detect import read_model
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
@@ -82,6 +84,7 @@ VARIANTS = {
         size=256,
         model={"init_logit_bias": -10, "custom_text": True},
     ),
+    "MetaCLIP 2's text": Variant(clip_vision(), CLIP_TEXT | {"pool_type": "eos", "eos_id": 199}, None),
     "CLIPA's text": Variant(clip_vision(), SIGLIP_TEXT | {"proj_bias": False}, None),
     "timm's CLIP ViT": Variant(
         {"timm_model_name": "vit_medium_patch32_clip_224", "timm_pool": "token", "timm_proj": "linear"}, size=224
@@ -277,3 +280,37 @@ def test_both_spellings_and_old_buffers(tmp_path: Path) -> None:
         "text.transformer.pooler.dense.weight",
     ]
     assert all(map(np.array_equal, jax.tree.leaves(old.params), jax.tree.leaves(new.params)))
+
+
+def test_timms_own_classifier_as_projection(tmp_path: Path) -> None:
+    """MobileCLIP2-L-14's: read from `visual.trunk.head`, written as open_clip's projection, which computes the same."""
+    import torch
+
+    vision = {"timm_model_name": "vit_medium_patch32_clip_224", "timm_pool": "token", "timm_proj": None, "image_size": 224}
+    theirs = open_clip_model(tmp_path / "in", vision, CLIP_TEXT | {"no_causal_mask": True}, custom_text=True)
+    model = read_model(tmp_path / "in")
+    write_model(model, tmp_path / "out")
+    loaded = load_open_clip().create_model(f"local-dir:{tmp_path / 'out'}").eval()
+    images, tokens = torch.randn(2, 3, 224, 224), torch.randint(1, 200, (2, 24))
+    graph, _ = abstract_model(model.config)
+    ours = nnx.merge(graph, model.params)
+    with torch.no_grad():
+        image, text = theirs.encode_image(images, normalize=True), theirs.encode_text(tokens, normalize=True)
+        assert (loaded.encode_image(images, normalize=True) - image).abs().max() <= 1e-6
+    assert np.abs(ours.encode_image(images.permute(0, 2, 3, 1).numpy()) - image.numpy()).max() <= 1e-5
+    assert np.abs(ours.encode_text(tokens.numpy()) - text.numpy()).max() <= 1e-5
+
+
+def test_clipas_texts_lose_their_end_token(tmp_path: Path) -> None:
+    open_clip = load_open_clip()
+    text = SIGLIP_TEXT | {"proj_bias": False, "hf_tokenizer_name": "tokenizer", "tokenizer_kwargs": {"strip_sep_token": True}}
+    open_clip_model(tmp_path / "in", clip_vision(), text)
+    write_vocabulary(tmp_path / "in")
+    texts = ["the lung", "", "a photo of cells " * 20]
+    reference = open_clip.tokenizer.HFTokenizer(str(tmp_path / "in"), context_length=24, strip_sep_token=True)(texts)
+    ours = bc.from_pretrained(tmp_path / "in").processor.tokens(texts)
+    assert np.array_equal(ours, reference.numpy()) and 3 not in ours
+    with pytest.raises(UserError, match="strip_sep_token"):
+        write_model(read_model(tmp_path / "in"), tmp_path / "out", "huggingface")
+    write_model(read_model(tmp_path / "in"), tmp_path / "again")
+    assert np.array_equal(bc.from_pretrained(tmp_path / "again").processor.tokens(texts), ours)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop.formats.cleft._lightning import LightningFile, write_lightning
+from biomedclip_jax.interop._lightning import LightningFile, write_lightning
 
 
 class Settings:

@@ -1,0 +1,1 @@
+"""Checkpoints of mmlearn's contrastive pretraining, such as Open-PMC's: `reader.py`."""
