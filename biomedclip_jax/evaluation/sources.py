@@ -21,8 +21,8 @@ from biomedclip_jax.prompts.templates import Prompts, read_prompts
 class Columns:
     """Names of the columns of a table, or of the features of builds and TFDS data sets.
 
-    group: what images belong to, see `with_groups`; None: each stands for itself. findings: how a table says which findings
-    an image has, where images may have several; None where each has one class.
+    group: what images belong to, see `with_groups`; None: each stands for itself.
+    findings: how a table says which findings an image has, where images may have several; None where each has one class.
     uncertain, empty: see `Policy`; None: what the data or benchmark usually have.
     """
 

@@ -1,8 +1,8 @@
 """Histology in folders of patches: LC25000 and TCGA-TIL.
 
 LC25000: five folders of 5,000 JPEGs, 768 x 768, made of 1,250 originals by rotating and flipping; all of it is "test",
-as in BiomedCLIP. Which images come of one original was found out later: LC25000-clean (Batchkala, Li and Rittscher, DEMI
-2024) publishes it as `lc25000_image_groups.csv`. Where that table lies beside the images, they have these groups.
+as in BiomedCLIP. Which images come of one original was found out later: LC25000-clean (Batchkala, Li and Rittscher,
+DEMI 2024) publishes it as `lc25000_image_groups.csv`. Where that table lies beside the images, they have these groups.
 
 TCGA-TIL: patches with and without tumour-infiltrating lymphocytes. BiomedCLIP's own test set (2,480 patches, 5.9 %
 positive) was not published. Layouts read here: that of Zenodo record 6604094,

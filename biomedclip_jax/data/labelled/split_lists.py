@@ -1,7 +1,7 @@
 """Lists of a split as CoOp's code writes them, and BiomedCoOp publishes for its public data sets: `split_NAME.json`.
 
-An object {"train": [[path, label, class], ...], "val": [...], "test": [...]}: label is the class's number from 0 on, and
-paths begin in the folder of images, which lies beside the list or is the folder that it is in.
+An object {"train": [[path, label, class], ...], "val": [...], "test": [...]}: label is the class's number from 0 on,
+and paths begin in the folder of images, which lies beside the list or is the folder that it is in.
 """
 
 import json
@@ -40,7 +40,7 @@ def open_split_list(path: Path, split: str, classes: Sequence[str] | None = None
         if len(labels[image]) > 1:
             rejects.append(Reject(str(number), str(root / image), "the image has another class in another row"))
         else:
-            rows.append((str(number), root / image, *labels[image]))
+            rows.append((str(number), root / image, min(labels[image])))
     if twice := len(own) - len(labels):
         rejects.append(Reject("", str(path), f"{twice:,} rows list an image once more"))
     found, missing = existing_files(rows)

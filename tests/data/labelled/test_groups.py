@@ -40,7 +40,7 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
     path = table(tmp_path, ["1", "2"])
     with pytest.raises(UserError, match=r"t\.csv: no column 'subject'.*'Patient ID'"):
         with_groups(open_labelled(path), path, "subject", "image")
-    with pytest.raises(UserError, match="no column 'patient'.*nor is an image a DICOM file with a PatientID"):
+    with pytest.raises(UserError, match=r"no column 'patient'.*nor is an image a DICOM file with a PatientID"):
         with_groups(open_labelled(path), path, "patient", "image")
     for label in "ab":
         (tmp_path / "folders" / label).mkdir(parents=True)
