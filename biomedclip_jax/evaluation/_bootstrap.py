@@ -1,8 +1,8 @@
 """How sure a number is: the metrics on resamples of the images, and the differences of models on the same resamples.
 
-A resample draws n of the n images with replacement: how many images a class has is chance, too. Where a class is rare,
-less than `RARE` images, it draws class by class instead, or some resamples would lack the class, and their numbers
-be about others. Where images belong to groups, such as patients, whole groups are drawn: two images of one patient are
+A resample draws n of the n images with replacement: how many images a class has is chance, too. Where a class is
+rare, less than `RARE` images, it draws class by class instead, or some resamples would lack the class, and their
+numbers be about others. Where images belong to groups, such as patients, whole groups are drawn: two images of one patient are
 less than two of two. A resample is a whole-number weight of each image, and every metric here is a function of weighted
 counts: no image is scored twice.
 """
