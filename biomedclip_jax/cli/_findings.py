@@ -74,6 +74,7 @@ def columns_of(arguments: argparse.Namespace) -> "Columns":
         image=arguments.image_column,
         caption=arguments.caption_column,
         label=arguments.label_column,
+        group=arguments.group,
         findings=findings,
         uncertain=arguments.uncertain,
         empty=arguments.empty,

@@ -79,6 +79,13 @@ def add_evaluate(verbs: Any) -> None:
     data.add_argument("--caption-column", default="caption", metavar="NAME", help="default: %(default)s")
     data.add_argument("--label-column", default="label", metavar="NAME", help="default: %(default)s")
 
+    data.add_argument(
+        "--group",
+        metavar="NAME",
+        help="a column that says what images belong to, or `patient` for DICOM's PatientID: intervals are over these, and none "
+        "may be in training and test data",
+    )
+
     retrieval = verb.add_argument_group("retrieval")
     retrieval.add_argument(
         "--approximate",
@@ -166,6 +173,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     words = None if _is_learned(arguments) else arguments.prompts
     sources = [parse_source(text, arguments.data_root, arguments.train, columns, words) for text in arguments.data]
     check_finding_options(arguments, sources)
+    if arguments.group is not None:
+        _check_group(arguments, sources)
     if arguments.write_prompts is not None:
         _write_prompts(arguments.write_prompts, sources)
         return
@@ -186,6 +195,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     embeddings = Embeddings(arguments.cache or arguments.out / "embeddings", arguments.batch_size)
     evaluate(tasks, _candidates(arguments.models), sources, _options(arguments), embeddings, arguments.out)
     print(f"{arguments.out}: results.json, results.md, report.html")
+
+
+def _check_group(arguments: argparse.Namespace, sources: Sequence[Any]) -> None:
+    if arguments.task in ("retrieval", "all") or any(source.multi_label for source in sources):
+        raise UserError(f"--group {arguments.group}: is for images of one class each, of zero-shot and few-label tasks")
+    if known := next((source.name for source in sources if source.known is not None), None):
+        raise UserError(f"--group {arguments.group}: {known} is a benchmark, which has groups of its own or none; leave it out")
 
 
 def _candidates(models: Sequence[str]) -> "list[Candidate]":

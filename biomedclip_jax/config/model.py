@@ -84,7 +84,9 @@ class PreprocessConfig:
     """How images are resized for evaluation; training crops are always resized bicubically, as in open_clip."""
     resize_mode: ResizeMode = "shortest"
     """shortest: the short side is resized and the middle cropped; squash: both sides are resized; longest: the long side is
-    resized, the rest padded; pad: the image is padded to a square, no smaller than image_size, and that resized (MedCLIP)."""
+    resized, the rest padded; pad: the image is padded to a square, no smaller than image_size, and that resized (MedCLIP).
+    Training crops at random: shortest from the image, of which long ones lose their ends; squash from the image made a
+    square; longest and pad from the padded square."""
     fill_color: int = 0
     """Value from 0 (black) to 255 (white) that longest and pad pad with."""
     resize_size: int | None = None

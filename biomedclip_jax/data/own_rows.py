@@ -6,7 +6,6 @@ table says of an image, so that the data can be looked at and divided before any
 
 import dataclasses
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 
 from biomedclip_jax.data._picture_folders import hub_folder, is_hub_address, is_picture_folder, picture_files
 from biomedclip_jax.data._table_rows import absent, image_name, is_table, not_there, table_rows, text_of, texts_of
+from biomedclip_jax.data.labelled.groups import one_spelling
 from biomedclip_jax.data.labelled.readers import has_class_folders, open_class_folders
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import SPLITS, names_of, no_known_split, split_of
@@ -37,7 +37,6 @@ def _spellings(name: str) -> list[str]:
 
 
 GROUP_COLUMNS = tuple(spelling for name in _GROUP_NAMES for spelling in _spellings(name))
-_WHOLE_NUMBER = re.compile(r"0*(\d+)(\.0*)?")
 _ENDINGS = {b"\x89PNG": ".png", b"\xff\xd8": ".jpg", b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
 
 
@@ -171,8 +170,7 @@ def _of_tables(
         if reason:
             rejects.append(Reject(str(number), str(image), reason))
         else:
-            group = _group(group)
-            rows.append(Row(os.path.abspath(image), captions, label, group, _split(own_split), str(number)))
+            rows.append(Row(os.path.abspath(image), captions, label, one_spelling(group), _split(own_split), str(number)))
     if wanted is not None:
         rows = _of_split(source, rows, wanted)
     return OwnData(source, rows, rejects, group_column)
@@ -192,12 +190,6 @@ def _unpacked(content: bytes, unpacked: Path, number: int) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_file(file, lambda partial: partial.write_bytes(content))
     return file
-
-
-def _group(told: str) -> str | None:
-    """One spelling for what a patient may be called in two tables: 7, 07 and 7.0, P7 and p7."""
-    whole = _WHOLE_NUMBER.fullmatch(told)
-    return whole[1] if whole else told.casefold() or None
 
 
 def _split(own: str) -> str | None:

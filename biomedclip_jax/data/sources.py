@@ -28,6 +28,7 @@ from biomedclip_jax.data.labelled.readers import (
     open_labelled_shards,
     open_labelled_table,
 )
+from biomedclip_jax.data.labelled.split_lists import open_split_list
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import matching_split, require_whole, split_of
 from biomedclip_jax.data.pairs import Mixture, Pairs
@@ -198,6 +199,20 @@ def _class_folders_labelled(found: Found, wanted: Wanted) -> Labelled:
     return open_class_folders(found.path, found.split or wanted.split, wanted.classes)
 
 
+# --- lists of a split -----------------------------------------------------------------------------------------------
+
+
+def _find_split_list(source: str) -> Found | None:
+    for name, split in ((source, None), split_of(source)):
+        if name.lower().endswith(".json") and Path(name).is_file():
+            return Found(source, name, split)
+    return None
+
+
+def _split_list_labelled(found: Found, wanted: Wanted) -> Labelled:
+    return open_split_list(found.path, found.split or wanted.split, wanted.classes)
+
+
 # Tried in this order; a folder that is nothing else is taken for a build, whose reader says what is missing in it.
 KINDS = (
     PICTURE_FILES,
@@ -215,6 +230,11 @@ KINDS = (
         _tfds_labelled,
         "a TFDS data set (tfds:NAME:train)",
         "a TFDS data set (tfds:NAME or tfds:NAME:test)",
+    ),
+    Kind(
+        _find_split_list,
+        labelled=_split_list_labelled,
+        labelled_form="a list of a split (split_NAME.json, as CoOp's code writes)",
     ),
     PICTURE_FOLDERS,
     Kind(

@@ -1,8 +1,9 @@
 """How sure a number is: the metrics on resamples of the images, and the differences of models on the same resamples.
 
-A resample draws n of the n images with replacement: how many images a class has is chance, too. Where a class is rare,
-less than `RARE` images, it draws class by class instead, or some resamples would lack the class, and their numbers be
-about others. A resample is a whole-number weight of each image, and every metric here is a function of weighted
+A resample draws n of the n images with replacement: how many images a class has is chance, too. Where a class is
+rare, less than `RARE` images, it draws class by class instead, or some resamples would lack the class, and their
+numbers be about others. Where images belong to groups, such as patients, whole groups are drawn: two images of one patient are
+less than two of two. A resample is a whole-number weight of each image, and every metric here is a function of weighted
 counts: no image is scored twice.
 """
 
@@ -29,14 +30,23 @@ RARE = 30  # images of a class
 _WEIGHTS = 2**22  # weights held at once: 32 MiB
 
 
-def bootstrap(labels: np.ndarray, models: Sequence[np.ndarray], resamples: int = 1_000, seed: int = 0) -> list[Samples]:
+def bootstrap(
+    labels: np.ndarray,
+    models: Sequence[np.ndarray],
+    resamples: int = 1_000,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> list[Samples]:
     """The metrics of `classification_metrics` on each resample, for each model; resample r is the same for all models.
 
-    labels: int [n]. models: the logits of each, float64 [n, C].
+    labels: int [n]. models: the logits of each, float64 [n, C]. groups: int [n], from 0 on, of images that are drawn
+    together.
     """
     counted = [_Counted(labels, logits) for logits in models]
     parts: list[list[Samples]] = [[] for _ in models]
-    for weights in _weights(_strata(labels), resamples, seed):
+    strata = _strata(labels) if groups is None else _strata_of_groups(labels, groups)
+    for weights in _weights(strata, resamples, seed):
+        weights = weights if groups is None else weights[groups]
         for part, each in zip(parts, counted, strict=True):
             part.append(each.metrics(weights))
     return [{name: np.concatenate([chunk[name] for chunk in part]) for name in part[0]} for part in parts]
@@ -151,6 +161,25 @@ def _strata(labels: np.ndarray) -> list[np.ndarray]:
     return [np.flatnonzero(labels == c) for c in np.flatnonzero(counts)]
 
 
+def of_each_class(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """How many groups have images of each class, int [C]."""
+    return np.bincount(np.unique(np.stack([labels, groups]), axis=1)[0])
+
+
+def _strata_of_groups(labels: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
+    """The groups that are drawn from each other: all of them, or where a class is rare those of the same classes."""
+    counts = of_each_class(labels, groups)
+    if counts[counts > 0].min() >= RARE:
+        return [np.arange(groups.max() + 1)]
+    classes: list[set[int]] = [set() for _ in range(groups.max() + 1)]
+    for group, label in zip(groups.tolist(), labels.tolist(), strict=True):
+        classes[group].add(label)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for group, own in enumerate(classes):
+        alike.setdefault(tuple(sorted(own)), []).append(group)
+    return [np.array(members) for members in alike.values()]
+
+
 def _weights(strata: Sequence[np.ndarray], resamples: int, seed: int) -> Iterator[np.ndarray]:
     """float64 [n, r]: how often each of n images is in each of r resamples; together `resamples` of them."""
     generator = np.random.default_rng(seed)
@@ -189,7 +218,7 @@ class _Counted:
 
     def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Each metric, [r], for weights [n, r]."""
-        n, cells = len(weights), self._classes**2
+        n, cells = weights.sum(axis=0), self._classes**2  # drawn groups may be larger or smaller than those left out
         sums = self._sums @ weights
         confusion = sums[:cells].reshape(self._classes, self._classes, -1)
         right = np.einsum("ccr->cr", confusion)

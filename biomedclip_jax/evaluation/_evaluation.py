@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +24,7 @@ class Evaluation:
     out: the folder of results.json; pictures, learned prompts and reports go into it, too.
     resamples: draws of the bootstrap behind each interval. seed: of these draws, and of the queries that a gallery shows.
     where: the data as the user named them. command: the command line. Both are only written down.
+    cut_off: by model, what it does not see of the images; `embed` notes it.
     """
 
     candidates: Sequence[Candidate]
@@ -34,6 +35,7 @@ class Evaluation:
     seed: int = 0
     where: str = ""
     command: str = ""
+    cut_off: dict[str, str] = field(default_factory=dict)
 
     def measured(self, candidate: Candidate, data_fingerprint: str, total: int) -> Measured:
         """What a row of this model says of where its numbers are from. total: rows of the data, measured or left out."""
@@ -56,6 +58,7 @@ class Evaluation:
         fingerprint: of the images, see `Embeddings.images`. UserError if a candidate can read none of them.
         """
         found = [self.embeddings.images(candidate, images, fingerprint) for candidate in self.candidates]
+        self.cut_off.update({each.name: own.cut_off for each, own in zip(self.candidates, found, strict=True)})
         return found, {position: reason for each in reversed(found) for position, reason in each.errors.items()}
 
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from biomedclip_jax.evaluation._bootstrap import Samples, interval
+from biomedclip_jax.evaluation._bootstrap import Samples, interval, of_each_class
 from biomedclip_jax.evaluation._metrics import in_top_5
 
 # Of 300 simulated studies of 200 images of one class and m of the other, so many had a 95 % interval that held the true
@@ -39,24 +39,27 @@ def balanced_interval(right: np.ndarray, n: np.ndarray) -> tuple[float, float]:
 
 
 def classification_intervals(
-    labels: np.ndarray, scores: np.ndarray, samples: Samples
+    labels: np.ndarray, scores: np.ndarray, samples: Samples, groups: np.ndarray | None = None
 ) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:
     """metric -> interval, and metric -> why it has none, of the metrics of `classification_metrics`.
 
-    labels: int [n]. scores: [n, C], highest for the answer. samples: of `bootstrap` on both.
+    labels: int [n]. scores: [n, C], highest for the answer. samples: of `bootstrap` on both. groups: int [n], see there:
+    then all intervals are the bootstrap's, because Wilson's takes images for independent.
     """
     right = scores.argmax(axis=1) == labels
-    found = {"accuracy": wilson(int(right.sum()), len(right))}
-    counts = np.bincount(labels)
+    counts = np.bincount(labels) if groups is None else of_each_class(labels, groups)
     occur = counts > 0
-    found["balanced_accuracy"] = balanced_interval(np.bincount(labels, right)[occur], counts[occur])
-    if "top_5_accuracy" in samples:
-        found["top_5_accuracy"] = wilson(int(in_top_5(labels, scores).sum()), len(right))
+    found: dict[str, tuple[float, float]] = {}
+    if groups is None:
+        found["accuracy"] = wilson(int(right.sum()), len(right))
+        found["balanced_accuracy"] = balanced_interval(np.bincount(labels, right)[occur], counts[occur])
+        if "top_5_accuracy" in samples:
+            found["top_5_accuracy"] = wilson(int(in_top_5(labels, scores).sum()), len(right))
     missing: dict[str, str] = {}
     for name, values in samples.items():
         if name in found:
             continue
-        if name in _OF_CLASSES and counts[occur].min() < FEWEST:
+        if (name in _OF_CLASSES or groups is not None) and counts[occur].min() < FEWEST:
             missing[name] = TOO_FEW
         elif np.isfinite(values).any():
             found[name] = interval(values)

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
-from biomedclip_jax.data.images.load import ImageSource
+from biomedclip_jax.config import PreprocessConfig
+from biomedclip_jax.data.images.load import ImageSource, LazyImage, load_image
+from biomedclip_jax.data.images.preprocess import cut_off
 from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.data.unread_texts import say_unread
 from biomedclip_jax.errors import UserError
@@ -23,6 +26,7 @@ from biomedclip_jax.support.terminal import progress_bar
 _FORMAT = "4"  # raise it when the same model would embed the same image otherwise
 _ROWS, _FEATURES, _ERRORS, _VALUE, _UNREAD = "rows.npy", "features.npy", "errors.json", "value.json", "unread.json"
 _AT_ONCE = 65_536
+_SAID, _MUCH = 0.005, 0.2  # shares of an image that are cut off: of the average, and of one
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,37 @@ class ImageEmbeddings:
 
     rows: unit length, float32 [m, E]. features: the same before they are made unit length, which probes learn from.
     kept: int64 [m], the positions of these images among all. errors: position -> why an image could not be read.
+    cut_off: what the model does not see of the images, in words; "" where it sees all, or nobody looked.
     """
 
     rows: np.ndarray
     features: np.ndarray
     kept: np.ndarray
     errors: dict[int, str]
+    cut_off: str = ""
+
+
+class _Looked(LazyImage):
+    """An image of which is noted what share preprocessing cuts off; None: it was not read."""
+
+    def __init__(self, source: ImageSource, config: PreprocessConfig):
+        self._source, self._config = source, config
+        self.cut_off: float | None = None
+
+    def load(self) -> Image.Image:
+        """Read and decode the image. UserError, which names it, if that fails."""
+        image = load_image(self._source)
+        self.cut_off = cut_off(image.size, self._config)
+        return image
+
+
+def cut_off_in_words(shares: Sequence[float], mode: str) -> str:
+    """What to say of images of which these shares are cut off; "" for less than half a percent on average."""
+    if not shares or (average := sum(shares) / len(shares)) < _SAID:
+        return ""
+    much = sum(share > _MUCH for share in shares)
+    many = f", more than a fifth of {much:,} of {len(shares):,}" if much else ""
+    return f"resize_mode {mode} cuts off {average:.0%} of the average image{many}"
 
 
 class Embeddings:
@@ -52,20 +81,23 @@ class Embeddings:
         if folder is not None and folder.is_dir():
             return _read_images(folder, len(images))
         found: dict[int, UserError] = {}
+        config = candidate.clip.processor.config
+        looked = [_Looked(image, config) for image in images]
         with progress_bar(len(images), f"image ({candidate.name})") as bar:
-            features = candidate.clip.encode_images(images, self._batch_size, bar.update, found.__setitem__, normalize=False)
+            features = candidate.clip.encode_images(looked, self._batch_size, bar.update, found.__setitem__, normalize=False)
+        cut = cut_off_in_words([each.cut_off for each in looked if each.cut_off is not None], config.resize_mode)
         if len(found) == len(images):
             raise UserError(f"none of the {len(images)} images can be read; the first: {next(iter(found.values()), '')}")
         errors = {position: str(error) for position, error in found.items()}
         if folder is None:
-            return ImageEmbeddings(_unit(features), features, _all_but(errors, len(images)), errors)
+            return ImageEmbeddings(_unit(features), features, _all_but(errors, len(images)), errors, cut)
 
         def write(partial: Path) -> None:
             np.save(partial / _FEATURES, features)
             rows = np.lib.format.open_memmap(partial / _ROWS, "w+", np.float32, features.shape)
             _unit(features, rows)
             rows.flush()
-            write_text(partial / _ERRORS, json.dumps({"images": len(images), "errors": errors}))
+            write_text(partial / _ERRORS, json.dumps({"images": len(images), "errors": errors, "cut_off": cut}))
 
         write_folder(folder, write, replace=True)
         return _read_images(folder, len(images))
@@ -133,7 +165,7 @@ def _read_images(folder: Path, count: int) -> ImageEmbeddings:
         raise UserError(f"{folder}: embeddings of {kept['images']} images, expected {count}; delete this folder")
     errors = {int(position): reason for position, reason in kept["errors"].items()}
     rows, features = (np.load(folder / name, mmap_mode="r") for name in (_ROWS, _FEATURES))
-    return ImageEmbeddings(rows, features, _all_but(errors, count), errors)
+    return ImageEmbeddings(rows, features, _all_but(errors, count), errors, kept.get("cut_off", ""))
 
 
 def _all_but(errors: dict[int, str], count: int) -> np.ndarray:

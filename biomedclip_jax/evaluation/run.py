@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from biomedclip_jax.data.labelled.groups import shared_groups
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
@@ -117,7 +118,7 @@ def evaluate(
         )
         for task in tasks:
             try:
-                results = _run(task, evaluation, source, options)
+                results = [_with_cut_off(evaluation, result) for result in _run(task, evaluation, source, options)]
             except UserError as error:
                 if len(tasks) == len(sources) == 1:
                     raise
@@ -133,6 +134,12 @@ def evaluate(
     if missing:
         raise UserError(f"{len(missing)} of {len(sources)} data sets could not be evaluated: {', '.join(missing)}; see above")
     return new
+
+
+def _with_cut_off(evaluation: Evaluation, result: Result) -> Result:
+    """The result, which says what its model does not see of the images."""
+    found = evaluation.cut_off.get(result.model)
+    return dataclasses.replace(result, details=result.details | {"cut_off": found}) if found else result
 
 
 def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:
@@ -223,6 +230,11 @@ def _with_sources(
 
 def _check_overlap(train: Labelled | MultiLabelled, test: Labelled | MultiLabelled, allowed: bool) -> None:
     """UserError for images that are in both, or a line on stderr where that is allowed."""
+    if isinstance(train, Labelled) and isinstance(test, Labelled) and (groups := shared_groups(train, test)):
+        said = f"{len(groups):,} groups, such as {groups[0]!r}, have images in the training data and in the test data"
+        if not allowed:
+            raise UserError(f"{said}; divide the data by group, or say --allow-overlap")
+        print(f"{test.name}: {said}", file=sys.stderr)
     if not (both := images_in_both(train, test)):
         return
     name, other = both[0]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from biomedclip_jax.data.labelled.groups import with_groups
 from biomedclip_jax.data.labelled.multi_label import Empty, MultiLabelled, Policy, Uncertain
 from biomedclip_jax.data.labelled.multi_label_table import Declared, open_multi_label_table
 from biomedclip_jax.data.labelled.types import Labelled
@@ -20,6 +21,7 @@ from biomedclip_jax.prompts.templates import Prompts, read_prompts
 class Columns:
     """Names of the columns of a table, or of the features of builds and TFDS data sets.
 
+    group: what images belong to, see `with_groups`; None: each stands for itself.
     findings: how a table says which findings an image has, where images may have several; None where each has one class.
     uncertain, empty: see `Policy`; None: what the data or benchmark usually have.
     """
@@ -27,6 +29,7 @@ class Columns:
     image: str = "image"
     caption: str = "caption"
     label: str = "label"
+    group: str | None = None
     findings: Declared | None = None
     uncertain: Uncertain | None = None
     empty: Empty | None = None
@@ -58,7 +61,19 @@ class Source:
         return with_readable_texts(open_pairs(self.where, self.columns.image, self.columns.caption))
 
     def labelled(self, split: str, classes: Sequence[str] | None = None) -> Labelled:
-        """The images of a split ("train", "test") with their classes. UserError if there are none, or if they have several."""
+        """The images of a split ("train", "test") with their classes, and groups where these are asked for.
+
+        UserError if there are none, or if they have several classes.
+        """
+        found = self._labelled(split, classes)
+        if self.columns.group is None:
+            return found
+        if found.groups is not None:  # a benchmark's own
+            return found
+        where = self.train if split == "train" and self.train is not None else self.where
+        return with_groups(found, where, self.columns.group, self.columns.image)
+
+    def _labelled(self, split: str, classes: Sequence[str] | None) -> Labelled:
         if self.known is not None:
             return load_benchmark(self.known.name, Path(self.where), split)
         columns = self.columns.image, self.columns.label

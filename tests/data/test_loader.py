@@ -11,15 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from helpers.reference import write_vocabulary
 from PIL import Image
+from pyarrow import parquet
 
 from biomedclip_jax.config import AugmentConfig, DataConfig, PreprocessConfig
+from biomedclip_jax.data.convert import convert
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.images.preprocess import preprocess_train
 from biomedclip_jax.data.loader import Batch, TrainLoader, record_order
 from biomedclip_jax.data.pairs import Mixture, Reject, Subset, Texts
+from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.data.tables import TablePairs
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
@@ -212,6 +216,23 @@ if __name__ == "__main__":
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     input()
 """
+
+
+def test_pictures_in_parquet_give_the_same_batches_in_workers(loader: TrainLoader, tmp_path: Path) -> None:
+    """A worker process opens the files itself; a picture that is broken is a reject with its row."""
+    convert(loader.pairs, tmp_path / "parquet", "huggingface")
+    pairs = open_pairs(f"{tmp_path}/parquet:train")
+    rejects: list[Reject] = []
+    inside = dataclasses.replace(with_config(loader, workers=2), pairs=pairs, reject=rejects.append)
+    assert same(list(inside.batches(0, BATCH, 5)), list(loader.batches(0, BATCH, 5))) and rejects == []
+    file = tmp_path / "parquet" / "data" / "train-00000-of-00001.parquet"
+    table = parquet.read_table(file)
+    rows = table.to_pylist()
+    rows[4]["image"]["bytes"] = rows[4]["image"]["bytes"][:50]
+    parquet.write_table(pyarrow.Table.from_pylist(rows, table.schema), file)
+    broken = dataclasses.replace(inside, pairs=open_pairs(f"{tmp_path}/parquet:train"))
+    list(broken.batches(0, BATCH, 5))
+    assert rejects and {each.row for each in rejects} == {"5"} and "row 5 (00000004.png)" in rejects[0].reason
 
 
 def test_workers_end_when_their_run_is_killed(loader: TrainLoader, tmp_path: Path) -> None:

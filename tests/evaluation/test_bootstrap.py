@@ -46,6 +46,53 @@ def test_the_weighted_ranking(ties: bool) -> None:
         assert precision[r] == pytest.approx(sk.average_precision_score(*side, sample_weight=weights[:, r]), abs=1e-12)
 
 
+@pytest.mark.parametrize("rare", [False, True])
+def test_groups_are_drawn_whole(rare: bool) -> None:
+    """Every resample is of whole groups: each image as often as the others of its group; the metrics are those of the list."""
+    labels, logits = answers(60 if rare else 400, 3)
+    groups = np.random.default_rng(1).integers(0, 20 if rare else 200, len(labels))
+    groups = np.unique(groups, return_inverse=True)[1]
+    strata = tested._strata_of_groups(labels, groups)
+    assert sorted(np.concatenate(strata).tolist()) == list(range(groups.max() + 1)) and (len(strata) > 1) == rare
+    (found,) = bootstrap(labels, [logits], 8, seed=5, groups=groups)
+    drawn = np.concatenate(list(tested._weights(strata, 8, 5)), axis=1)
+    for r in range(8):
+        repeated = np.repeat(np.arange(len(labels)), drawn[groups, r].astype(int))
+        expected = classification_metrics(labels[repeated], logits[repeated])
+        assert {name: values[r] for name, values in found.items()} == pytest.approx(expected, abs=1e-12)
+
+
+def test_groups_of_one_are_images() -> None:
+    labels, logits = answers(200, 2)
+    (images,), (groups,) = (bootstrap(labels, [logits], 20, groups=each) for each in (None, np.arange(200)))
+    assert images.keys() == groups.keys()
+    assert all(np.array_equal(images[name], groups[name], equal_nan=True) for name in images)
+
+
+def test_intervals_over_groups_hold_the_truth_where_images_of_one_are_alike() -> None:
+    """80 patients with five images each, right or wrong together: intervals over images are too narrow."""
+    rng = np.random.default_rng(0)
+    groups, held = np.repeat(np.arange(80), 5), {"images": 0, "groups": 0}
+    for study in range(60):
+        labels = np.repeat(rng.integers(0, 2, 80), 5)
+        right = np.repeat(rng.random(80) < 0.7, 5)
+        logits = np.where(right, 1.0, -1.0)[:, None] * np.where(labels[:, None] == [0, 1], 1.0, -1.0)
+        for kind, own in (("images", None), ("groups", groups)):
+            (samples,) = bootstrap(labels, [logits], 200, study, own)
+            low, high = classification_intervals(labels, logits, samples, own)[0]["accuracy"]
+            held[kind] += low <= 0.7 <= high
+    assert held["groups"] >= 53 and held["images"] <= 45
+
+
+def test_few_groups_of_a_class_are_too_few_to_say() -> None:
+    labels = np.repeat([0, 1], [100, 100])
+    groups = np.concatenate([np.arange(100), 100 + np.arange(100) // 25])  # 4 patients with class 1
+    logits = np.random.default_rng(0).normal(size=(200, 2))
+    (samples,) = bootstrap(labels, [logits], 50, groups=groups)
+    found, missing = classification_intervals(labels, logits, samples, groups)
+    assert not found and set(missing.values()) == {"too few to say"}
+
+
 def test_a_rare_class_is_in_every_resample() -> None:
     """Drawn class by class, each as often as it is there; classes of 30 images and more are drawn with all others."""
     labels = np.repeat([0, 1, 3], [200, 29, 1])

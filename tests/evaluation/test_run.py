@@ -403,3 +403,37 @@ def test_results_of_an_earlier_version(model: Path, data: Path, tmp_path: Path, 
     assert [row.get("measured") is None for row in rows(tmp_path)] == [True, False]
     (tmp_path / "results.json").write_text('{"held_out_pairs": 8}')
     assert "results.json: not a table of results" in failure(capsys, *words)
+
+
+def test_groups(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
+    """Intervals over patients, which also the differences of two rows heed; and no patient in training and test data."""
+    lines = (data / "test.csv").read_text().splitlines()
+    (data / "patients.csv").write_text(
+        "\n".join([f"{lines[0]},patient", *(f"{line},p{i % 12}" for i, line in enumerate(lines[1:]))])
+    )
+    words = ["zero-shot", model, f"again={model}", "--data", data / "patients.csv", "--resamples", "50", "--group", "patient"]
+    assert run(*words, "--out", tmp_path) == 0
+    assert "intervals over 12 groups (patient) of 18 images" in capsys.readouterr().out
+    assert {row["dataset"] for row in rows(tmp_path)} == {"patients"}
+    train = data / "train_patients.csv"
+    lines = (data / "train.csv").read_text().splitlines()
+    train.write_text("\n".join([f"{lines[0]},patient", *(f"{line},P{i + 11}" for i, line in enumerate(lines[1:]))]))
+    few = [
+        "probe",
+        model,
+        "--data",
+        data / "patients.csv",
+        "--train",
+        train,
+        "--group",
+        "patient",
+        "--labels",
+        "2",
+        "--seeds",
+        "0",
+    ]
+    assert "1 groups, such as 'p11', have images in the training data" in failure(capsys, *few, "--out", tmp_path / "few")
+    said = failure(capsys, "retrieval", model, "--data", data / "patients.csv", "--group", "patient", "--out", tmp_path)
+    assert "--group patient: is for images of one class each" in said
+    said = failure(capsys, "zero-shot", model, "--data", f"pcam={tmp_path}", "--group", "patient", "--out", tmp_path)
+    assert "pcam is a benchmark" in said

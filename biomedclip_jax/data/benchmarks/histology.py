@@ -1,7 +1,8 @@
 """Histology in folders of patches: LC25000 and TCGA-TIL.
 
-LC25000: five folders of 5,000 JPEGs, 768 x 768, made of 1,250 originals by rotating and flipping. Which images come of
-one original is not recorded, so any random split leaks: all of it is "test", as in BiomedCLIP.
+LC25000: five folders of 5,000 JPEGs, 768 x 768, made of 1,250 originals by rotating and flipping; all of it is "test",
+as in BiomedCLIP. Which images come of one original was found out later: LC25000-clean (Batchkala, Li and Rittscher,
+DEMI 2024) publishes it as `lc25000_image_groups.csv`. Where that table lies beside the images, they have these groups.
 
 TCGA-TIL: patches with and without tumour-infiltrating lymphocytes. BiomedCLIP's own test set (2,480 patches, 5.9 %
 positive) was not published. Layouts read here: that of Zenodo record 6604094,
@@ -17,12 +18,14 @@ from biomedclip_jax.data._table_rows import absent, image_file, table_rows, text
 from biomedclip_jax.data.benchmarks import NotOnDisk, check_split
 from biomedclip_jax.data.images.search import images_in
 from biomedclip_jax.data.labelled.captions import code_of
+from biomedclip_jax.data.labelled.groups import grouped
 from biomedclip_jax.data.labelled.types import Labelled, existing_files, labelled_files
 from biomedclip_jax.data.names import names_of, no_known_split
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.errors import UserError
 
 _TABLE = "labels.csv"
+_GROUPS = "lc25000_image_groups.csv"
 _NEGATIVE, _POSITIVE = ("none", "til-negative", "0"), ("til", "til-positive", "1")
 _RELEASES = ("TCGA-TILs/images-tcga-tils", "images-tcga-tils", ".")
 _NOT_THEIRS = "BiomedCLIP's own test set of 2,480 patches was not published: not to be compared with its numbers"
@@ -41,7 +44,12 @@ def read_lc25000(name: str, where: Path, split: str, classes: Sequence[str], org
         if not (root / folder).is_dir():
             raise NotOnDisk(f"{root}: no folder {folder}")
     found, rejects = _in_folders([root / folder for folder in folders])
-    return labelled_files(name, classes, found, rejects)
+    data = labelled_files(name, classes, found, rejects)
+    table = next((each / _GROUPS for each in (where, root, root.parent) if (each / _GROUPS).is_file()), None)
+    if table is None:
+        return data
+    groups = {text_of(row["stem"]): text_of(row["group_id"]) or None for _, row in table_rows(table, ["stem", "group_id"])}
+    return grouped(data, [groups.get(path.stem) for path, _ in found], "originals, LC25000-clean")
 
 
 def _in_folders(folders: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Reject]]:

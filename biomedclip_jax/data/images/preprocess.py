@@ -58,11 +58,25 @@ def prepared(image: Image.Image, config: PreprocessConfig) -> Image.Image:
     if config.otsu_crop:
         image = otsu_cropped(image if image.mode == "L" else _converted(image, "RGB"))
     if config.resize_mode == "pad":
-        side = max(config.image_size, *image.size)
-        if side * side > _MAX_RESIZED_PIXELS:
-            raise UserError(f"an image of {image.width} x {image.height} pixels is too large for resize_mode 'pad': crop it")
-        image = _padded(image, side, config.fill_color)
+        image = _in_padded_square(image, config)
     return image
+
+
+def _in_padded_square(image: Image.Image, config: PreprocessConfig) -> Image.Image:
+    """The image in the middle of a square as large as its long side; of resize_mode "pad" no smaller than the target."""
+    side = max(config.image_size if config.resize_mode == "pad" else 1, *image.size)
+    if side * side > _MAX_RESIZED_PIXELS:
+        size, mode = f"{image.width} x {image.height}", config.resize_mode
+        raise UserError(f"an image of {size} pixels is too large for resize_mode {mode!r}: crop it")
+    return _padded(image, side, config.fill_color)
+
+
+def cut_off(size: tuple[int, int], config: PreprocessConfig) -> float:
+    """The share of an image of (width, height) pixels, 0 to 1, that `preprocess` cuts off: only "shortest" does."""
+    if config.resize_mode != "shortest" or config.square_size is not None:
+        return 0.0
+    width, height = _resized_size(size, config)
+    return 1 - min(width, config.image_size) * min(height, config.image_size) / (width * height)
 
 
 def _stretched(image: Image.Image) -> Image.Image:
@@ -139,10 +153,17 @@ def preprocess_train(
 
     open_clip's `image_transform(..., is_train=True)`: torchvision's RandomResizedCrop over `crop_scale` of the area,
     bicubic whatever `config.interpolation` says, no flip. The crop depends on the state of `generator` and on the
-    image's size alone; `extras` are drawn after it.
+    image's size alone; `extras` are drawn after it. open_clip crops so whatever `config.resize_mode` says; here training
+    sees images in the form that evaluation sees them in: "longest" and "pad" crop from the padded square, "squash" from
+    the image as a square, of which no side is cut more for being long.
     """
     image = prepared(image, config)
-    left, top, width, height = _random_crop(*image.size, crop_scale, generator)
+    if config.resize_mode == "longest":
+        image = _in_padded_square(image, config)
+    if config.resize_mode == "squash":
+        left, top, width, height = _squashed_crop(*image.size, crop_scale, generator)
+    else:
+        left, top, width, height = _random_crop(*image.size, crop_scale, generator)
     with quiet_readers():  # Pillow warns of a decompression bomb when a crop is as large
         crop = image.crop((left, top, left + width, top + height))
     resized = crop.resize((config.image_size, config.image_size), Image.Resampling.BICUBIC)
@@ -169,6 +190,18 @@ def _random_crop(
     elif width / height > widest:
         crop_width = round(height * widest)
     return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def _squashed_crop(
+    width: int, height: int, scale: tuple[float, float], generator: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """(left, top, width, height) of what a random crop of the image made a square would show."""
+    side = max(width, height)
+    left, top, crop_width, crop_height = _random_crop(side, side, scale, generator)
+    columns = round(left * width / side), max(round((left + crop_width) * width / side), 1)
+    rows = round(top * height / side), max(round((top + crop_height) * height / side), 1)
+    left, top = min(columns[0], width - 1), min(rows[0], height - 1)
+    return left, top, max(columns[1] - left, 1), max(rows[1] - top, 1)
 
 
 def augment(image: Image.Image, config: AugmentConfig, generator: np.random.Generator) -> Image.Image:

@@ -24,6 +24,7 @@ class Labelled:
     fingerprint: changes when an image, or their order, does; embeddings are cached under it.
     rejects: what was left out when the data were opened, and why. whole: how many images there are where nothing is
     missing, None where that is not known. caveats: what has to be said beside every number of these data.
+    groups: what each image belongs to, such as a patient, in one spelling; None where each stands for itself.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Labelled:
     rejects: tuple[Reject, ...] = ()
     whole: int | None = None
     caveats: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +51,7 @@ class Labelled:
             names=[self.names[i] for i in chosen],
             labels=self.labels[chosen],
             fingerprint=fingerprint([self.fingerprint, *map(str, chosen)]),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
         )
 
 

@@ -170,7 +170,9 @@ def make_tasks(candidate: Candidate, embeddings: Embeddings, data: FewLabels) ->
     """
     known, of_train = _readable(embeddings, candidate, data.train, "training images")
     tested, of_test = _readable(embeddings, candidate, data.test, "images")
-    about = {name: [*of_test.get(name, ()), *of_train.get(name, ())] for name in {**of_test, **of_train}}
+    lists = [name for name in {**of_test, **of_train} if name != "cut_off"]
+    about: dict[str, Any] = {name: [*of_test.get(name, ()), *of_train.get(name, ())] for name in lists}
+    about |= {name: of_test[name] for name in ("cut_off",) if name in of_test}
     draws = {budget: _draws(known, budget, data) for budget in data.budgets}
     text = class_embeddings(embeddings.texts(candidate, data.prompts.flat, "prompts"), data.prompts)
     return Tasks(candidate, embeddings, data.prompts, text, known, tested, about, draws)
@@ -183,6 +185,8 @@ def _readable(embeddings: Embeddings, candidate: Candidate, data: Labelled, of: 
         bad = data.names[int(found.kept[(~np.isfinite(found.features)).any(axis=1).argmax()])]
         raise UserError(f"{candidate.name}: the embedding of {bad} is not finite; is the model, or the image, broken?")
     about = completeness(data, len(found.kept), found.errors, of)
+    if of == "images" and found.cut_off:
+        about["cut_off"] = found.cut_off
     if of != "images" and "left_out" in about:
         about["left_out"] = [each | {"reason": f"{each['reason']}, of {of}"} for each in about["left_out"]]
     return Part(data.subset(found.kept), found.rows, found.features), about

@@ -105,7 +105,7 @@ def _samples(folder: Path, row: Result, resamples: int, seed: int) -> Samples | 
     if outcomes is None:
         return None
     if "labels" in outcomes:
-        return bootstrap(outcomes["labels"], [outcomes["logits"]], resamples, seed)[0]
+        return bootstrap(outcomes["labels"], [outcomes["logits"]], resamples, seed, outcomes.get("groups"))[0]
     if "answers" in outcomes:
         return bootstrap_findings(outcomes["answers"], [outcomes["scores"]], resamples, seed)[0].means
     return bootstrap_ranks(outcomes, resamples, seed)

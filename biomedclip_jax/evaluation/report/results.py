@@ -108,7 +108,8 @@ class Result:
         reasons: Counter[str] = Counter()
         for each in self.details.get("left_out", ()):
             reasons[each["reason"]] += each.get("count", 1)
-        caveats = self.details.get("caveats", ())
+        cut_off = self.details.get("cut_off")
+        caveats = [*self.details.get("caveats", ()), *([cut_off] if cut_off else [])]
         if not reasons:
             return "; ".join(caveats)
         shown = ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common(_REASONS))

@@ -75,12 +75,14 @@ def zero_shot(
         answers.append(Answers(kept_data, logits))
         settings.append({"classes": list(data.classes), **_asked(prompts, aggregate, words, learned), "logit_scale": scale})
 
-    samples = bootstrap(kept_data.labels, [each.logits for each in answers], evaluation.resamples, evaluation.seed)
+    groups = None if kept_data.groups is None else np.unique(kept_data.groups, return_inverse=True)[1]
+    drawn_from = (kept_data.labels, [each.logits for each in answers], evaluation.resamples, evaluation.seed, groups)
+    samples = bootstrap(*drawn_from)
     majority = majority_metrics(kept_data.labels)
     fingerprint = labels_fingerprint(kept_data)
     results = []
     for candidate, each, asked, drawn in zip(candidates, answers, settings, samples, strict=True):
-        intervals, no_interval = classification_intervals(kept_data.labels, each.logits, drawn)
+        intervals, no_interval = classification_intervals(kept_data.labels, each.logits, drawn, groups)
         details = _details(each) | {"no_interval": no_interval} | completeness(data, len(kept), errors)
         result = Result(
             model=candidate.name,
@@ -92,7 +94,7 @@ def zero_shot(
             settings=asked | {"resamples": evaluation.resamples, "seed": evaluation.seed},
             details={name: value for name, value in details.items() if value},
             measured=evaluation.measured(candidate, fingerprint, total(data)),
-            outcomes={"labels": kept_data.labels, "logits": each.logits},
+            outcomes={"labels": kept_data.labels, "logits": each.logits} | ({} if groups is None else {"groups": groups}),
         )
         pictures = draw(evaluation.out, evaluation.dataset, result.who, each, result.id)
         results.append(dataclasses.replace(result, pictures=pictures))

@@ -32,6 +32,20 @@ def test_both_organs(folder: Path, inside: str) -> None:
     assert colon.labels.tolist() == [0, 0, 1, 1] and Path(colon.names[0]).parent.name == "colon_aca"
 
 
+def test_groups_of_lc25000_clean(folder: Path) -> None:
+    """Its table, laid beside the images, says which of them come of one original."""
+    rows = ["stem,filename,label,tissue,local_cluster_label,group_id"]
+    groups = {"lungaca1": 1, "lungaca2": 2, "lungn1": 9, "lungn2": 9}
+    rows += [f"{stem},{stem}.jpeg,{stem[:-1]},lung,0,{group}" for stem, group in groups.items()]
+    (folder / "lc25000_image_groups.csv").write_text("\n".join(rows) + "\n")
+    found = read_lc25000("lc25000-lung", folder, "test", ("aca", "n", "scc"), "lung")
+    assert found.groups is not None and found.groups[:4] == ("1", "2", "9", "9") and found.groups[4] != found.groups[5]
+    assert "5 groups (originals, LC25000-clean) of 6 images; 2 images without one" in found.caveats[0]
+    (folder / "lc25000_image_groups.csv").write_text("stem\nlungn1\n")
+    with pytest.raises(UserError, match="no column 'group_id'"):
+        read_lc25000("lc25000-lung", folder, "test", ("aca", "n", "scc"), "lung")
+
+
 def test_wrong_layouts(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no split 'train'; there are: test"):
         read_lc25000("lc25000-lung", folder, "train", ("aca", "n", "scc"), "lung")

@@ -1,0 +1,72 @@
+"""What images belong to: by a column, by DICOM's PatientID, or not at all; one spelling, and no patient's number kept."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import dicom_files
+from PIL import Image
+
+from biomedclip_jax.data.labelled.groups import grouped, one_spelling, shared_groups, with_groups
+from biomedclip_jax.data.sources import open_labelled
+from biomedclip_jax.errors import UserError
+
+
+def table(folder: Path, patients: list[str]) -> str:
+    lines = ["image,label,Patient ID"]
+    for i, patient in enumerate(patients):
+        Image.new("L", (8, 8), i).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{'ab'[i % 2]},{patient}")
+    (folder / "t.csv").write_text("\n".join(lines) + "\n")
+    return str(folder / "t.csv")
+
+
+def test_a_column_says_it_in_one_spelling(tmp_path: Path) -> None:
+    path = table(tmp_path, ["7", "007", "P7", "p7", "", " 8 "])
+    data = with_groups(open_labelled(path), path, "Patient ID", "image")
+    assert data.groups is not None and data.groups[:4] == ("7", "7", "p7", "p7") and data.groups[5] == "8"
+    assert data.caveats == ("intervals over 4 groups (Patient ID) of 6 images; 1 images without one stand for themselves",)
+    assert data.subset(np.array([5, 0])).groups == ("8", "7")
+
+
+def test_a_split_of_a_table(tmp_path: Path) -> None:
+    path = table(tmp_path, ["1", "1", "2", "2"])
+    Path(path).write_text(Path(path).read_text().replace("\n", ",test\n").replace("Patient ID,test", "Patient ID,split"))
+    data = with_groups(open_labelled(f"{path}:test"), f"{path}:test", "Patient ID", "image")
+    assert data.groups == ("1", "1", "2", "2")
+
+
+def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+    path = table(tmp_path, ["1", "2"])
+    with pytest.raises(UserError, match=r"t\.csv: no column 'subject'.*'Patient ID'"):
+        with_groups(open_labelled(path), path, "subject", "image")
+    with pytest.raises(UserError, match=r"no column 'patient'.*nor is an image a DICOM file with a PatientID"):
+        with_groups(open_labelled(path), path, "patient", "image")
+    for label in "ab":
+        (tmp_path / "folders" / label).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "folders" / label / "x.png")
+    with pytest.raises(UserError, match="no table, so that it has no column 'subject'"):
+        with_groups(open_labelled(str(tmp_path / "folders")), str(tmp_path / "folders"), "subject", "image")
+
+
+def test_dicom_files_say_whose_they_are_and_no_number_is_kept(tmp_path: Path) -> None:
+    for number, (label, patient) in enumerate([("a", "MR-77"), ("b", "MR-77"), ("a", "MR-78"), ("b", "")]):
+        (tmp_path / "cd" / label).mkdir(parents=True, exist_ok=True)
+        dicom_files.write(tmp_path / "cd" / label / f"{number}.dcm", np.zeros((8, 8), np.uint16), PatientID=patient)
+    data = with_groups(open_labelled(str(tmp_path / "cd")), str(tmp_path / "cd"), "patient", "image")
+    assert data.groups is not None
+    of = dict(zip((Path(name).stem for name in data.names), data.groups, strict=True))
+    assert of["0"] == of["1"] != of["2"] and len(set(of.values())) == 3
+    assert not any("77" in group for group in data.groups if group != of["2"]) and len(of["0"]) == 16
+
+
+def test_groups_in_both(tmp_path: Path) -> None:
+    data = open_labelled(table(tmp_path, ["1", "2", "3", "4"]))
+    train, test = grouped(data, ["1", "2", None, None], "p"), grouped(data, ["2", "3", None, None], "p")
+    assert shared_groups(train, test) == ["2"], "those that stand for themselves are nobody else"
+    assert shared_groups(data, test) == []
+
+
+@pytest.mark.parametrize(("told", "one"), [("07", "7"), ("7.0", "7"), ("0", "0"), ("", None), ("A-1", "a-1"), ("7.5", "7.5")])
+def test_one_spelling(told: str, one: str | None) -> None:
+    assert one_spelling(told) == one
