@@ -73,7 +73,7 @@ def test_there_and_back_again(tmp_path: Path) -> None:
     assert detect(tmp_path / "theirs").kind == "transformers' SigLIP"
     model = read_model(tmp_path / "theirs")
     assert export_format(model.config, model.preprocess) == "huggingface"
-    with pytest.raises(UserError, match="no open_clip form: .*: write the model in the huggingface format"):
+    with pytest.raises(UserError, match=r"no open_clip form: .*: write the model in the huggingface format"):
         write_model(model, tmp_path / "open_clip")
     write_model(model, tmp_path / "ours", "huggingface")
     again = SiglipModel.from_pretrained(tmp_path / "ours").eval()
