@@ -2,9 +2,9 @@
 
 A resample draws n of the n images with replacement: how many images a class has is chance, too. Where a class is
 rare, less than `RARE` images, it draws class by class instead, or some resamples would lack the class, and their
-numbers be about others. Where images belong to groups, such as patients, whole groups are drawn: two images of one patient are
-less than two of two. A resample is a whole-number weight of each image, and every metric here is a function of weighted
-counts: no image is scored twice.
+numbers be about others. Where images belong to groups, such as patients, whole groups are drawn: two images of one
+patient are less than two of two. A resample is a whole-number weight of each image, and every metric here is a
+function of weighted counts: no image is scored twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
