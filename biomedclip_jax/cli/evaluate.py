@@ -41,8 +41,8 @@ _DESCRIPTION = """Measure models on data, side by side: results.json, results.md
   base-to-novel  prompts learned on half of the classes, tested on either half; only when asked for
   all            each of the first four that fits the data
 
-Prompts that `probe` learns (coop, cocoop, biomedcoop, context-prompts) are kept in OUT/prompts/, to be given as --prompts,
-here and to `biomedclip classify`."""
+Prompts that `probe` learns (coop, cocoop, biomedcoop, kgcoop, prograd, context-prompts) are kept in OUT/prompts/, to be
+given as --prompts, here and to `biomedclip classify`."""
 
 
 def add_evaluate(verbs: Any) -> None:

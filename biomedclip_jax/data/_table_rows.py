@@ -300,6 +300,9 @@ def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | str]:
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: expected one object a line, found {type(row).__name__}")
             row = dict(zip(spelled(list(row), columns), row.values(), strict=True))
+            for column in columns:
+                if column not in row and (inner := _inside(row, column)):
+                    row[column] = inner[0]
             if missing := [column for column in columns if column not in row]:
                 if not known:
                     check_columns(path, columns, list(row))
@@ -307,6 +310,15 @@ def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[Row | str]:
                 continue
             known = True
             yield row
+
+
+def _inside(row: Row, column: str) -> list[Any]:
+    """The value at a path such as "Description.Caption" in nested objects; [] where there is none."""
+    first, dot, rest = column.partition(".")
+    inner = row.get(first)
+    if not dot or not isinstance(inner, dict):
+        return []
+    return [inner[rest]] if rest in inner else _inside(inner, rest)
 
 
 def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

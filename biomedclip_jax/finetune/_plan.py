@@ -9,6 +9,7 @@ import jax
 from biomedclip_jax.config import (
     UNADAPTED,
     Adaptation,
+    CLIPConfig,
     ComputeConfig,
     DataConfig,
     LoRAConfig,
@@ -81,6 +82,12 @@ def check_fits(request: Request, model: Model) -> None:
             f"{request.model}: its image tower is no vision transformer, which only can be trained here; "
             "--method locked-image and probe leave it as it is"
         )
+    if request.method == "probe" and not _has_heads(model.config):
+        raise UserError(f"{request.model}: has no projections, which are all that --method probe trains; take another method")
+
+
+def _has_heads(config: CLIPConfig) -> bool:
+    return config.image_head != "none" or config.text_head != "none"
 
 
 def planned(request: Request, model: Model, source: str, sizes: Sizes, rate: float, folder: Path) -> TrainConfig:
@@ -106,7 +113,9 @@ def planned(request: Request, model: Model, source: str, sizes: Sizes, rate: flo
                 steps=sizes.steps,
                 microbatch=sizes.microbatch,
                 loss=Softmax(equal_captions="positives"),
-                trainable=_TRAINABLE[request.method],
+                trainable=tuple(
+                    pattern for pattern in _TRAINABLE[request.method] if pattern != "*_head" or _has_heads(model.config)
+                ),
             ),
         ),
         optimizer=OptimizerConfig(

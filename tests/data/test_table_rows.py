@@ -236,6 +236,17 @@ def test_a_path_put_together(tmp_path: Path) -> None:
     pairs = open_pairs(f"{tmp_path}/cases.jsonl", "{U_id}_{image}_{n}.png", "{text} of case {U_id}")
     assert pairs[0].image == tmp_path / "M1_scan_1.png" and pairs[0].captions == ("a lung of case M1",)
 
+    lines = [
+        {"image": "scan", "Description": {"Caption": "a lung", "A": {"B": "deep"}}},
+        {"image": "scan", "Description": "x"},
+    ]
+    (tmp_path / "inside.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    pairs = open_pairs(f"{tmp_path}/inside.jsonl", "M1_{image}_1.png", "Description.Caption")
+    assert pairs[0].captions == ("a lung",) and len(pairs) == 1
+    assert [each.reason for each in pairs.rejects] == ["line 2: no 'Description.Caption' in it"]
+    pairs = open_pairs(f"{tmp_path}/inside.jsonl", "M1_{image}_1.png", "{Description.Caption}, {Description.A.B}")
+    assert pairs[0].captions == ("a lung, deep",)
+
     def refused(image: str, caption: str = "Caption") -> str:
         with pytest.raises(UserError) as error:
             open_pairs(f"{tmp_path}/captions.csv", image, caption)

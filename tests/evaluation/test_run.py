@@ -213,7 +213,13 @@ def test_base_to_novel(model: Path, data: Path, tmp_path: Path, capsys: Captured
     few = [model, "--out", tmp_path, "--data", four[0], "--train", four[1]]
     assert "--epochs: of methods that learn prompts" in failure(capsys, "probe", *few, "--epochs", "3")
     assert "--sccm: of biomedcoop alone" in failure(capsys, "base-to-novel", *few, "--sccm", "3")
+    assert "--kg-weight: of kgcoop alone" in failure(capsys, "probe", *few, "--methods", "prograd", "--kg-weight", "3")
     assert "expected --epochs, too" in failure(capsys, "probe", *few, "--methods", "coop", "--learning-rate", "1")
+    two = ["--methods", "kgcoop", "prograd", "--kg-weight", "4", "--prograd-lambda", "0.8", "--prograd-temperature", "2"]
+    assert run(*words, "--data", four[0], "--train", four[1], *two, "--epochs", "1") == 0
+    kgcoop, prograd = (row["settings"] for row in rows(tmp_path)[-2:])
+    assert [kgcoop[name] for name in ("weight", "epochs", "batch_size", "context")] == [4, 1, 128, "a photo of a"]
+    assert [prograd[name] for name in ("weight", "temperature", "batch_size")] == [0.8, 2, 32]
 
 
 def test_list(capsys: Captured) -> None:

@@ -17,7 +17,7 @@ from biomedclip_jax.finetune import _rates as rates
 from biomedclip_jax.finetune._judge import least_loss, pair_loss
 from biomedclip_jax.finetune._memory import fitting_microbatch
 from biomedclip_jax.finetune._mixture import Tried, chosen, mixed
-from biomedclip_jax.finetune._plan import METHOD_RATES, planned, sizes
+from biomedclip_jax.finetune._plan import METHOD_RATES, check_fits, planned, sizes
 from biomedclip_jax.finetune._rates import TriedRate, best_rate
 from biomedclip_jax.finetune.request import METHODS, Method, Request
 from biomedclip_jax.interop.model import Model
@@ -47,6 +47,16 @@ def test_what_is_asked_for_counts_and_a_batch_must_fit_the_devices() -> None:
     assert sizes(request(replay="more", replay_share=0.5), 100, devices=1).pairs == 200
     with pytest.raises(UserError, match="--batch-size 20: expected a multiple of the 8 devices"):
         sizes(request(batch_size=20), 96, devices=8)
+
+
+def test_a_model_without_projections_trains_none() -> None:
+    """Such as a SigLIP, whose towers end in the space that is compared."""
+    config = dataclasses.replace(tiny.MODEL, image_head="none", text_head="none", embed_width=tiny.MODEL.image.width)
+    bare = dataclasses.replace(MODEL, config=config)
+    found = planned(request(method="lora"), bare, "m", sizes(request(), 100, 1), 1e-3, Path("out"))
+    assert found.stages[0].trainable == ("*lora*", "logit_scale")
+    with pytest.raises(UserError, match="m: has no projections, which are all that --method probe trains"):
+        check_fits(request(method="probe"), bare)
 
 
 PATHS = [

@@ -9,6 +9,8 @@ from biomedclip_jax.evaluation.prompt_learning.base_to_novel import base_to_nove
 from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOp
 from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOp
 from biomedclip_jax.evaluation.prompt_learning.coop import CoOp
+from biomedclip_jax.evaluation.prompt_learning.kgcoop import KgCoOp
+from biomedclip_jax.evaluation.prompt_learning.prograd import ProGrad
 from biomedclip_jax.evaluation.prompt_learning.tip_adapter import TipAdapter, TipAdapterF
 from biomedclip_jax.evaluation.prompt_learning.training import Recipe
 from biomedclip_jax.prompts.layout import ContextConfig
@@ -19,7 +21,9 @@ __all__ = [
     "CoCoOp",
     "CoOp",
     "ContextConfig",
+    "KgCoOp",
     "LearnedPrompts",
+    "ProGrad",
     "Recipe",
     "TipAdapter",
     "TipAdapterF",

@@ -74,8 +74,8 @@ def test_open_clips_own_configs_load_or_say_which_field_is_in_the_way() -> None:
         except UserError as error:
             refused[file.stem] = str(error)
             assert str(error).startswith("x") and "\n" not in str(error)
-    assert {"ViT-B-32", "ViT-B-16-quickgelu", "ViT-L-14-336", "ViT-bigG-14", "RN50x64"} <= loaded and len(loaded) >= 42
-    assert "multimodal_cfg" in refused["coca_ViT-B-32"] and "pool_type = 'eos'" in refused["ViT-H-14-worldwide"]
+    assert {"ViT-B-32", "ViT-B-16-quickgelu", "ViT-L-14-336", "ViT-bigG-14", "RN50x64"} <= loaded and len(loaded) >= 60
+    assert "multimodal_cfg" in refused["coca_ViT-B-32"] and "ViT-H-14-worldwide" in loaded
 
 
 @pytest.mark.parametrize(
