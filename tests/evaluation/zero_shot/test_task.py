@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from helpers.reference import open_clip_model
 from PIL import Image
 
 from biomedclip_jax import from_pretrained
+from biomedclip_jax.config import PreprocessConfig
+from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
@@ -93,10 +96,18 @@ def test_softmax_of_large_scores() -> None:
 # --- the whole task, of models whose embeddings are known -------------------------------------------------------------
 
 
+class Damaged(LazyImage):
+    """A file that holds no picture."""
+
+    def load(self) -> Image.Image:
+        raise UserError("a damaged image")
+
+
 class KnownClip:
     """Images are colours and their embeddings red, green, blue; so are those of words."""
 
     logit_scale = 10.0
+    processor = SimpleNamespace(config=PreprocessConfig())
 
     def __init__(self, red: float = 1.0):
         self._red = red
@@ -106,10 +117,12 @@ class KnownClip:
     ) -> np.ndarray:
         rows = []
         for position, image in enumerate(images):
-            if image is None:
-                on_error(position, UserError("a damaged image"))
+            try:
+                picture = image.load()
+            except UserError as error:
+                on_error(position, error)
             else:
-                rows.append(np.asarray(image.convert("RGB"), np.float32).mean(axis=(0, 1)) * [self._red, 1, 1])
+                rows.append(np.asarray(picture.convert("RGB"), np.float32).mean(axis=(0, 1)) * [self._red, 1, 1])
         return np.array(rows, np.float32)
 
     def unread_texts(self, texts: Sequence[str]) -> list[str]:
@@ -140,7 +153,7 @@ def coloured(count: int = 60, *, without: Sequence[int] = ()) -> Labelled:
     pixels = np.clip(150 * np.eye(3)[labels] + rng.normal(60, 70, (count, 3)), 0, 255).astype(np.uint8)
     images: list[Any] = [Image.new("RGB", (8, 8), tuple(map(int, pixel))) for pixel in pixels]
     for position in without:
-        images[position] = None
+        images[position] = Damaged()
     return Labelled("colours", COLOURS, images, [f"{i}.png" for i in range(count)], labels, fingerprint([str(count)]))
 
 
@@ -205,7 +218,7 @@ class Squeamish(KnownClip):
     """Cannot read the first image, which others can."""
 
     def encode_images(self, images: Sequence[Any], *rest: Any, normalize: bool) -> np.ndarray:
-        return super().encode_images([None, *images[1:]], *rest, normalize=normalize)
+        return super().encode_images([Damaged(), *images[1:]], *rest, normalize=normalize)
 
 
 def test_an_image_that_one_model_cannot_read_counts_for_none(tmp_path: Path) -> None:
