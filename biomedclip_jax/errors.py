@@ -15,5 +15,8 @@ class Ended(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says first; its kind if it says nothing."""
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """What an error of a library says first, with the next line where it ends in a colon; its kind if it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])

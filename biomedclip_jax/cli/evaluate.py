@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from biomedclip_jax.cli._findings import add_finding_options, check_finding_options, columns_of
-from biomedclip_jax.cli._prompt_learners import LEARNERS, add_learner_options, check_learner_options, make_learner
+from biomedclip_jax.cli._prompt_learners import (
+    LEARNERS,
+    add_learner_options,
+    check_learner_options,
+    make_clip_adapter,
+    make_learner,
+)
 from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
@@ -21,6 +27,9 @@ _PROBES = (
     "logistic-regression",
     "tip-adapter",
     "tip-adapter-f",
+    "clip-adapter",
+    "lp++",
+    "lp+text",
     *LEARNERS,
 )
 _DATA_HELP = (
@@ -41,8 +50,8 @@ _DESCRIPTION = """Measure models on data, side by side: results.json, results.md
   base-to-novel  prompts learned on half of the classes, tested on either half; only when asked for
   all            each of the first four that fits the data
 
-Prompts that `probe` learns (coop, cocoop, biomedcoop, context-prompts) are kept in OUT/prompts/, to be given as --prompts,
-here and to `biomedclip classify`."""
+Prompts that `probe` learns (coop, cocoop, biomedcoop, kgcoop, prograd, context-prompts) are kept in OUT/prompts/, to be
+given as --prompts, here and to `biomedclip classify`."""
 
 
 def add_evaluate(verbs: Any) -> None:
@@ -270,11 +279,20 @@ def _probe(name: str, arguments: argparse.Namespace) -> "Method":
     """One that learns no prompts."""
     from biomedclip_jax.evaluation.probe.linear_probe import LinearProbe
     from biomedclip_jax.evaluation.probe.logistic_regression import LogisticRegressionProbe
+    from biomedclip_jax.evaluation.probe.lp_plus_plus import LPPlusPlus, LPText
     from biomedclip_jax.evaluation.prompt_learning.tip_adapter import TipAdapter, TipAdapterF
 
     if name == "linear-probe":
         return LinearProbe(selection=arguments.selection)
-    others = {"logistic-regression": LogisticRegressionProbe, "tip-adapter": TipAdapter, "tip-adapter-f": TipAdapterF}
+    if name == "clip-adapter":
+        return make_clip_adapter(arguments)
+    others = {
+        "logistic-regression": LogisticRegressionProbe,
+        "tip-adapter": TipAdapter,
+        "tip-adapter-f": TipAdapterF,
+        "lp++": LPPlusPlus,
+        "lp+text": LPText,
+    }
     return others[name]()
 
 

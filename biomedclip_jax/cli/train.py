@@ -71,7 +71,7 @@ def _train(arguments: argparse.Namespace) -> None:
     hosts.start()
     from biomedclip_jax.train.main import opened_run_folder  # JAX, which a mistake above need not wait for
 
-    where = arguments.workdir or Path("runs") / config.name
+    where = (arguments.workdir or "").rstrip("/") or Path("runs") / config.name
     with opened_run_folder(where) as folder:
         lines = _trained(config, folder, arguments.max_steps, arguments.profile)
     for line in lines:

@@ -31,7 +31,7 @@ Graph = nnx.GraphDef[CLIP]
 
 _HEADER = "biomedclip_prompts"
 
-PromptMethod = Literal["coop", "cocoop", "biomedcoop", "context-prompts"]
+PromptMethod = Literal["coop", "cocoop", "biomedcoop", "kgcoop", "prograd", "context-prompts"]
 
 
 class TrainedClip(Protocol):

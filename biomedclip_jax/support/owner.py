@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,8 +82,11 @@ class LocalFiles:
 
 
 @contextlib.contextmanager
-def owned(files: Files, name: str, *, writer: str, instead: str, watch: float = 0) -> Iterator[None]:
+def owned(files: Files, name: str, *, writer: str, instead: str, watch: float = 0) -> Iterator[Callable[[], bool]]:
     """Hold a folder for the block. UserError, before anything is written, where another process holds it.
+
+    Gives what tells whether another process has taken the folder over: one whose signs of life could not be written for
+    ten minutes is taken for dead.
 
     The hold of a process that was killed is taken over: on this host its number is free or another's, of another host its
     last sign of life is ten minutes old, or it gives none while it is watched.
@@ -109,12 +112,13 @@ def owned(files: Files, name: str, *, writer: str, instead: str, watch: float = 
     signs = threading.Thread(target=say_so, name="owner", daemon=True)
     signs.start()
     try:
-        yield
+        yield lambda: (holder := _holder(files, name)) != {} and not _same(holder, own)
     finally:
         over.set()
         signs.join()
-        if _is_ours(files, name, own):
-            files.remove(name)
+        with contextlib.suppress(UserError):  # behind an address that is out of reach; a dead process holds nothing
+            if _is_ours(files, name, own):
+                files.remove(name)
 
 
 @contextlib.contextmanager
@@ -172,7 +176,10 @@ def _own() -> dict[str, Any]:
 
 
 def _is_ours(files: Files, name: str, own: dict[str, Any]) -> bool:
-    holder = _holder(files, name)
+    return _same(_holder(files, name), own)
+
+
+def _same(holder: dict[str, Any], own: dict[str, Any]) -> bool:
     return all(holder.get(key) == own[key] for key in ("host", "pid", "started"))
 
 

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,9 +16,16 @@ from typing import Any
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_file
 
+_ONE_SLASH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
+
 
 def is_address(where: object) -> bool:
-    """Whether a text names a place that fsspec reaches, such as s3://bucket/folder, rather than a path here."""
+    """Whether a text names a place that fsspec reaches, such as s3://bucket/folder, rather than a path here.
+
+    UserError for "s3:/bucket", which a `Path` makes of an address: it would be a folder of that name.
+    """
+    if _ONE_SLASH.match(str(where)):
+        raise UserError(f"{where}: an address has two slashes after its kind, and is given as text, not as a Path")
     return "://" in str(where)
 
 
@@ -48,7 +56,7 @@ class Storage:
 
         try:
             return fsspec.core.url_to_fs(self.root)
-        except (ImportError, ValueError) as error:  # ValueError: no such protocol
+        except Exception as error:  # no such protocol, a library or a credential that is missing ...
             raise UserError(f"{self.root}: cannot be opened ({first_line(error)})") from error
 
     def __getstate__(self) -> dict[str, str]:
@@ -62,7 +70,10 @@ class Storage:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file of this name."""
-        return (Path(self.root) / name).exists() if self.is_local else self._remote[0].exists(self._path(name))
+        if self.is_local:
+            return (Path(self.root) / name).exists()
+        with self._one_line(name, "looked for"):
+            return self._remote[0].exists(self._path(name))
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file unless there is one; says whether it was written. Of several at once one succeeds."""
@@ -71,7 +82,7 @@ class Storage:
             if self.exists(name):  # some stores do not heed "create"
                 return False
             try:
-                with self._uploading(name):
+                with self._one_line(name, "written"):
                     self._remote[0].pipe_file(self._path(name), data, mode="create")
             except FileExistsError:
                 return False
@@ -124,7 +135,9 @@ class Storage:
         else:
             system, base = self._remote[0], self._path(folder)
             system.invalidate_cache()
-            found = [entry.rsplit("/", 1)[-1] for entry in system.ls(base, detail=False)] if system.exists(base) else []
+            with self._one_line(folder, "listed"):
+                there = system.ls(base, detail=False) if system.exists(base) else []
+            found = [entry.rsplit("/", 1)[-1] for entry in there]
         yield from sorted(name for name in found if not name.endswith(".partial"))
 
     def put(self, source: Path, name: str) -> None:
@@ -138,7 +151,7 @@ class Storage:
     def upload(self, source: Path, name: str) -> None:
         """Copy a local file behind an address; it appears when the upload is complete. FileNotFoundError if it is gone."""
         try:
-            with self._uploading(name):
+            with self._one_line(name, "written"):
                 self._remote[0].put_file(str(source), self._path(name))
         except UserError as error:
             if not source.exists():  # meanwhile
@@ -146,30 +159,35 @@ class Storage:
             raise
 
     @contextlib.contextmanager
-    def _uploading(self, name: str) -> Iterator[None]:
+    def _one_line(self, name: str, done: str, *passed: type[Exception]) -> Iterator[None]:
+        """UserError for whatever goes wrong behind an address: the libraries behind fsspec have no common error.
+
+        passed: what the caller knows how to go on from.
+        """
         try:
             yield
-        except FileExistsError:
+        except (UserError, FileExistsError, *passed):
             raise
-        except Exception as error:  # the libraries behind fsspec have no common error
-            raise UserError(f"{self.root}/{name}: cannot be written ({first_line(error)})") from error
+        except Exception as error:
+            raise UserError(f"{self.root}/{name}: cannot be {done} ({first_line(error)})") from error
 
     def download(self, name: str, target: Path) -> None:
         """Copy a file behind an address here; it appears whole. FileNotFoundError if there is none."""
-        target.parent.mkdir(parents=True, exist_ok=True)
+        with self._one_line(name, f"fetched to {target}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{os.getpid()}.partial")  # another process may fetch it, too
         try:
-            self._remote[0].get_file(self._path(name), str(partial))
-            os.replace(partial, target)
-        except FileNotFoundError:
-            raise
-        except Exception as error:
-            raise UserError(f"{self.root}/{name}: cannot be fetched to {target} ({first_line(error)})") from error
+            with self._one_line(name, f"fetched to {target}", FileNotFoundError):
+                self._remote[0].get_file(self._path(name), str(partial))
+                os.replace(partial, target)
         finally:
             partial.unlink(missing_ok=True)
 
     def files(self) -> dict[str, Stored]:
-        """All files behind an address, also those of folders in it, by name; none where there is nothing."""
+        """All files behind an address, also those of folders in it, by name; none where there is nothing.
+
+        Of an address that is a file that one, with the name "".
+        """
         system, base = self._remote[0], self._remote[1].rstrip("/")
         system.invalidate_cache()
         try:
@@ -178,28 +196,33 @@ class Storage:
             return {}
         except Exception as error:
             raise UserError(f"{self.root}: cannot be listed ({first_line(error)})") from error
-        return {name.removeprefix(base).lstrip("/"): _stored(about) for name, about in found.items()}
+        # a name that ends in "/" marks a folder: some web pages make one where they show a folder
+        files = {name: about for name, about in found.items() if not name.endswith("/")}
+        return {name.removeprefix(base).lstrip("/"): _stored(about) for name, about in files.items()}
 
     def get(self, name: str, folder: Path) -> Path:
         """A local file with the content of `name`: the file itself, or a copy in `folder`."""
         if self.is_local:
             return Path(self.root) / name
         copy = folder / name.replace("/", "_")
-        self._remote[0].get_file(self._path(name), str(copy))
+        with self._one_line(name, f"fetched to {copy}", FileNotFoundError):
+            self._remote[0].get_file(self._path(name), str(copy))
         return copy
 
     def read(self, name: str) -> bytes:
         """The content of a file. FileNotFoundError if there is none."""
         if self.is_local:
             return (Path(self.root) / name).read_bytes()
-        return self._remote[0].cat_file(self._path(name))
+        with self._one_line(name, "read", FileNotFoundError):
+            return self._remote[0].cat_file(self._path(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; it appears whole."""
         if self.is_local:
             write_file(Path(self.root) / name, lambda partial: partial.write_bytes(data))
         else:
-            self._remote[0].pipe_file(self._path(name), data)
+            with self._one_line(name, "written"):
+                self._remote[0].pipe_file(self._path(name), data)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a value as indented JSON."""
@@ -213,8 +236,9 @@ class Storage:
         """Remove a file; a missing one is no error."""
         if self.is_local:
             (Path(self.root) / name).unlink(missing_ok=True)
-        elif self._remote[0].exists(self._path(name)):
-            self._remote[0].rm_file(self._path(name))
+        elif self.exists(name):
+            with contextlib.suppress(FileNotFoundError), self._one_line(name, "removed", FileNotFoundError):
+                self._remote[0].rm_file(self._path(name))
 
 
 def _stored(about: dict[str, Any]) -> Stored:

@@ -163,6 +163,26 @@ def test_prompts_that_a_probe_learned_are_kept_and_used(model: Path, data: Path,
     assert "gone.safetensors: not a file of learned prompts" in gone
 
 
+def test_blended_classifiers_in_one_table(model: Path, data: Path, tmp_path: Path) -> None:
+    methods = ["clip-adapter", "lp++", "lp+text"]
+    few = ["--train", data / "train.csv", "--labels", "1", "3", "--seeds", "0", "1", "--methods", *methods]
+    few += ["--adapter-ratio", "0.5", "--epochs", "3"]
+    assert run("probe", model, "--data", data / "test.csv", "--out", tmp_path, "--resamples", "10", *few) == 0
+    found = rows(tmp_path)
+    assert [(row["task"], row["settings"]["budget"]) for row in found] == [
+        (name, budget) for name in methods for budget in ("1 per class", "3 per class")
+    ]
+    assert [found[0]["settings"][name] for name in ("ratio", "epochs", "batch_size", "learning_rate")] == [0.5, 3, 32, 2e-3]
+    assert all(row["settings"]["selection"] == "validation" for row in found[2:])
+    assert all(
+        1 <= run["chosen"]["epochs"] <= (300, 200)[row["task"] == "lp+text"]
+        for row in found[2:]
+        for run in row["details"]["runs"]
+    )
+    page = (tmp_path / "results.md").read_text()
+    assert "| lp++ |" in page and "| lp+text |" in page and (tmp_path / "report.html").is_file()
+
+
 def test_a_model_with_an_adapter_is_another_model(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:
     adapter = make_adapter(model, tmp_path / "run7" / "adapter")
     words = ["--data", data / "test.csv", "--out", tmp_path / "out", "--resamples", "10"]
@@ -212,8 +232,17 @@ def test_base_to_novel(model: Path, data: Path, tmp_path: Path, capsys: Captured
     assert [settings[name] for name in ("context", "epochs", "learning_rate", "batch_size")] == [2, 3, 0.01, 4]
     few = [model, "--out", tmp_path, "--data", four[0], "--train", four[1]]
     assert "--epochs: of methods that learn prompts" in failure(capsys, "probe", *few, "--epochs", "3")
+    assert "and of clip-adapter; --methods coop" in failure(capsys, "probe", *few, "--methods", "lp++", "--epochs", "3")
+    assert "ratio = 2.0: expected" in failure(capsys, "probe", *few, "--methods", "clip-adapter", "--adapter-ratio", "2")
+    assert "--methods lp++: expected some that learn prompts" in failure(capsys, "base-to-novel", *few, "--methods", "lp++")
     assert "--sccm: of biomedcoop alone" in failure(capsys, "base-to-novel", *few, "--sccm", "3")
+    assert "--kg-weight: of kgcoop alone" in failure(capsys, "probe", *few, "--methods", "prograd", "--kg-weight", "3")
     assert "expected --epochs, too" in failure(capsys, "probe", *few, "--methods", "coop", "--learning-rate", "1")
+    two = ["--methods", "kgcoop", "prograd", "--kg-weight", "4", "--prograd-lambda", "0.8", "--prograd-temperature", "2"]
+    assert run(*words, "--data", four[0], "--train", four[1], *two, "--epochs", "1") == 0
+    kgcoop, prograd = (row["settings"] for row in rows(tmp_path)[-2:])
+    assert [kgcoop[name] for name in ("weight", "epochs", "batch_size", "context")] == [4, 1, 128, "a photo of a"]
+    assert [prograd[name] for name in ("weight", "temperature", "batch_size")] == [0.8, 2, 32]
 
 
 def test_list(capsys: Captured) -> None:

@@ -18,7 +18,7 @@ def elsewhere() -> str:
     return json.dumps({"host": "elsewhere", "pid": 1, "started": "1", "seen": time.time()})
 
 
-def held(folder: Path, watch: float = 0) -> contextlib.AbstractContextManager[None]:
+def held(folder: Path, watch: float = 0) -> contextlib.AbstractContextManager[object]:
     return owned(LocalFiles(str(folder)), "lock.json", writer="run", instead="another folder", watch=watch)
 
 

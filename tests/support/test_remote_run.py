@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_errors_name_the_address_and_the_copy(address: str) -> None:
     with pytest.raises(UserError) as told, working_copy(address, silent) as folder:
         (folder / "kept.txt").write_text("kept")
         raise UserError(f"{folder / 'config.json'}: no")
-    assert str(told.value) == f"{address}/config.json: no (its copy here is {folder})"
+    assert str(told.value) == f"{address}/config.json: no (its copy here is {folder}, in TMPDIR)"
     assert "kept.txt" in names_at(address)
 
 
@@ -150,7 +151,7 @@ def test_what_cannot_be_written_stays_here(
         raise UserError("the network is gone")
 
     monkeypatch.setattr(remote_run, "_EVERY", 0.05)
-    lost = r"the network is gone; all that the run has written is in /.*: copy it to"
+    lost = r"the network is gone; all that the run has written is in /.*: the same command, on this machine, writes it to"
     with pytest.raises(UserError, match=lost), working_copy(address, silent) as folder:
         monkeypatch.setattr(Storage, "upload", refuse)
         (folder / "results.json").write_text("{}")
@@ -211,4 +212,162 @@ def test_nothing_there_is_said(address: str) -> None:
 @pytest.mark.parametrize("address", ["nosuch://bucket/run", "s3://no-such-bucket/run"])
 def test_an_address_that_cannot_be_reached(bucket: str, address: str) -> None:
     with pytest.raises(UserError, match=r"^[^\n]*(cannot be opened|cannot be written)[^\n]*$"), working_copy(address, silent):
+        raise AssertionError("opened")
+
+
+def test_what_is_no_run_s_own_stays_there(address: str) -> None:
+    """Also names that a run gives to what is not finished, or to its checkpoints."""
+    others = {
+        "archive.partial",
+        "half.partial/x",
+        "checkpoints/note.txt",
+        "checkpoints/best/a",
+        "notes/lock.json",
+        "data/a.csv",
+    }
+    for name in others:
+        Storage(address).write(name, b"theirs")
+    for _ in range(2):
+        with working_copy(address, silent) as folder:
+            (folder / "config.json").write_text("{}")
+            (folder / "metrics.jsonl").write_text("")
+        assert names_at(address) == others | {"config.json", "metrics.jsonl"}
+    assert all(Storage(address).read(name) == b"theirs" for name in others)
+
+
+def test_folders_of_runs_and_files_are_refused(address: str) -> None:
+    """All that lies there would be fetched."""
+    for run in ("a", "b"):
+        Storage(address).write(f"{run}/metrics.jsonl", b"")
+        Storage(address).write(f"{run}/config.json", b"{}")
+    refused = r"holds folders \(a, b\), and is no run or model itself; give one of them, or a new one$"
+    with pytest.raises(UserError, match=refused), working_copy(address, silent):
+        raise AssertionError("opened")
+    with pytest.raises(UserError, match=refused):
+        fetched(address)
+    with pytest.raises(UserError, match=r"config.json: a file; expected a folder"):
+        fetched(f"{address}/a/config.json")
+
+
+def test_marks_of_folders_are_no_files(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the web page of a store makes them for "new folder"."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    import s3fs
+
+    for mark in ("bucket/run/", "bucket/run/model/"):
+        s3fs.S3FileSystem().call_s3("put_object", Bucket="bucket", Key=mark.removeprefix("bucket/"), Body=b"")
+    with working_copy(f"{bucket}/run/", silent) as folder:
+        (folder / "config.json").write_text("{}")
+    assert (fetched(f"{bucket}/run/") / "config.json").read_text() == "{}"
+
+
+def unwritten(address: str, monkeypatch: pytest.MonkeyPatch, metrics: str) -> Path:
+    """A run that could not write its last checkpoint and its last metrics; its copy."""
+
+    def refuse(*_: Any) -> None:
+        raise UserError("the network is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(remote_run, "_TRIES", 1)
+        with pytest.raises(UserError, match="the network is gone"), working_copy(address, silent) as folder:
+            checkpoint(folder, 5)
+            (folder / "metrics.jsonl").write_text(metrics)
+            broken.setattr(Storage, "upload", refuse)
+    return folder
+
+
+def test_what_could_not_be_written_is_written_by_the_next_run(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with working_copy(address, silent) as folder:
+        checkpoint(folder, 3)
+        (folder / "metrics.jsonl").write_text("1\n")
+    unwritten(address, monkeypatch, "1\n2\n")
+    said: list[str] = []
+    with working_copy(address, said.append) as folder:
+        assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["3", "5"]
+        assert f"checkpoints/5/{COMMITTED}" in names_at(address) and Storage(address).read("metrics.jsonl") == b"1\n2\n"
+    assert "what the run before could not write is written now" in said[0]
+    with working_copy(address, said.append):
+        pass
+    assert len(said) == 3, "once"
+
+
+def test_what_could_not_be_written_does_not_replace_another_run(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    unwritten(address, monkeypatch, "1\n2\n")
+    Storage(address).write("metrics.jsonl", b"1\nother\n")
+    said: list[str] = []
+    with working_copy(address, said.append) as folder:
+        assert (folder / "metrics.jsonl").read_text() == "1\nother\n" and not (folder / "checkpoints").exists()
+    kept = Path(said[0].rsplit(" ", 1)[1])
+    assert (kept / "metrics.jsonl").read_text() == "1\n2\n" and (kept / "checkpoints" / "5").is_dir()
+    assert "has gone on without what the run before could not write" in said[0]
+
+
+def test_a_run_that_was_taken_over_writes_no_more(
+    address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Out of reach for long, it counted as dead on another host."""
+    monkeypatch.setattr(remote_run, "_EVERY", 0.05)
+    with (
+        pytest.raises(UserError, match="has taken it over; this run is now in") as told,
+        working_copy(address, silent) as folder,
+    ):
+        Storage(address).write_json("lock.json", {"host": "elsewhere", "pid": 1, "started": "1", "seen": time.time()})
+        time.sleep(0.5)
+        (folder / "results.json").write_text("{}")
+        time.sleep(0.5)
+    assert names_at(address) == {"lock.json"}
+    assert (Path(str(told.value).rsplit(" ", 1)[1]) / "results.json").read_text() == "{}"
+    assert capsys.readouterr().err.count("another process has taken it over, because") == 1
+
+
+def test_a_model_without_results_is_half_of_one(address: str) -> None:
+    """Of a run the model is written before the results: what is there meanwhile may be half of it, or of two."""
+    with working_copy(address, silent) as folder:
+        checkpoint(folder, 5)
+        (folder / "metrics.jsonl").write_text("1\n")
+        (folder / "model").mkdir()
+        (folder / "model" / "open_clip_config.json").write_text("{}")
+    assert not (fetched(address) / "model").exists() and (fetched(address) / "checkpoints" / "5").is_dir()
+    Storage(address).write("results.json", b"{}")
+    assert (fetched(address) / "model" / "open_clip_config.json").is_file()
+
+
+def test_checkpoints_without_their_mark_are_said(address: str) -> None:
+    """As copying a local run there leaves them."""
+    Storage(address).write("checkpoints/40/state/array", b"weights")
+    said: list[str] = []
+    with working_copy(address, said.append) as folder:
+        assert not (folder / "checkpoints").exists()
+    assert said[0] == f"{address}: checkpoints without {COMMITTED} are not used, as half an upload leaves them: 40"
+
+
+def test_several_readers_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(6):
+        Storage(address).write(f"{number}.bin", bytes([number]) * 10)
+    download = Storage.download
+
+    def slowly(storage: Storage, name: str, target: Path) -> None:
+        time.sleep(0.01)
+        download(storage, name, target)
+
+    monkeypatch.setattr(Storage, "download", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        for folder in pool.map(fetched, [address] * 8):
+            assert sorted(path.name for path in folder.glob("*.bin")) == [f"{number}.bin" for number in range(6)]
+
+
+def test_a_reader_s_note_that_was_cut_short_is_no_matter(address: str) -> None:
+    Storage(address).write("a.bin", b"a")
+    (fetched(address) / ".fetched.json").write_text('{"a.bi')
+    assert (fetched(address) / "a.bin").read_bytes() == b"a"
+
+
+def test_too_little_room_names_tmpdir(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Storage(address).write("a.bin", b"a" * 2_000_000)
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000_000))
+    expected = r"^[^\n]*: 2 MB, and 1 MB are free for its copy in /.*; make room, or name a folder on another disk with TMPDIR$"
+    with pytest.raises(UserError, match=expected):
+        fetched(address)
+    with pytest.raises(UserError, match=expected), working_copy(address, silent):
         raise AssertionError("opened")

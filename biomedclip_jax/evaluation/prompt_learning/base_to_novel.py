@@ -18,7 +18,7 @@ from biomedclip_jax.support.terminal import progress_bar
 
 
 class PromptLearner(Protocol):
-    """A method that learns prompts: CoOp, CoCoOp, BiomedCoOp or CLEFT's context prompts."""
+    """A method that learns prompts: CoOp, CoCoOp, BiomedCoOp, KgCoOp, ProGrad or CLEFT's context prompts."""
 
     @property
     def name(self) -> str:

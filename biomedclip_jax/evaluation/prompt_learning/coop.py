@@ -18,7 +18,7 @@ from biomedclip_jax.models.clip import logits
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, initial_context
 from biomedclip_jax.prompts.learned import Graph, LearnedPrompts, encode_prompts, layout_for
 
-FOUR_WORDS = "a photo of a"  # from which CoCoOp and BiomedCoOp start, and CoOp from base to novel classes
+FOUR_WORDS = "a photo of a"  # from which all but CoOp start, and CoOp from base to novel classes, too
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,13 @@ class CoOp:
         return self.context or ContextConfig()
 
     def _recipe(self, task: FewShot) -> Recipe:
-        if self.recipe is not None:
-            return self.recipe
-        shots = len(task.given) / len(task.given.data.classes)
-        return Recipe(epochs=50 if shots <= 1 else 100 if shots <= 4 else 200)
+        return self.recipe or Recipe(epochs=epochs_of(task))
+
+
+def epochs_of(task: FewShot) -> int:
+    """The published epochs: 50 with one image a class, 100 with up to 4, 200 with more."""
+    shots = len(task.given) / len(task.given.data.classes)
+    return 50 if shots <= 1 else 100 if shots <= 4 else 200
 
 
 def prepare(task: FewShot, context: ContextConfig) -> tuple[Arrays, dict[str, np.ndarray]]:

@@ -3,7 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +68,17 @@ class Loss(Protocol):
         ...
 
 
+@runtime_checkable
+class Descent(Protocol):
+    """A direction to be followed where it is not the gradient of one loss; hashable, and called as `Loss` is."""
+
+    def value_and_grad(
+        self, trained: Arrays, frozen: Arrays, images: Array, labels: Array, weights: Array
+    ) -> tuple[Array, Arrays]:
+        """The loss of a batch that is reported, a scalar, and what stands in for its gradient, an array for each trained."""
+        ...
+
+
 def mean(values: Array, weights: Array) -> Array:
     """The mean of values [B], weighted: rows of weight 0 do not count."""
     return (values * weights).sum() / weights.sum()
@@ -88,17 +99,20 @@ def batches(count: int, recipe: Recipe, seed: int) -> np.ndarray:
 
 @functools.partial(jax.jit, static_argnames=("loss", "recipe"), donate_argnames="state")
 def _epoch(
-    loss: Loss, recipe: Recipe, state: State, frozen: Arrays, images: Array, labels: Array, chosen: Array
+    loss: Loss | Descent, recipe: Recipe, state: State, frozen: Arrays, images: Array, labels: Array, chosen: Array
 ) -> tuple[State, Array]:
-    def of_batch(trained: Arrays, statistics: Arrays, rows: Array) -> tuple[Array, Arrays]:
-        weights = (rows >= 0).astype(jnp.float32)
-        return loss(trained, frozen, images[rows], labels[rows], weights), statistics
+    followed = loss.value_and_grad if isinstance(loss, Descent) else jax.value_and_grad(loss)
 
-    return epoch(recipe.make_optimizer(len(chosen)), jax.value_and_grad(of_batch, has_aux=True), state, chosen)
+    def gradient(trained: Arrays, statistics: Arrays, rows: Array) -> tuple[tuple[Array, Arrays], Arrays]:
+        weights = (rows >= 0).astype(jnp.float32)
+        value, gradients = followed(trained, frozen, images[rows], labels[rows], weights)
+        return (value, statistics), gradients
+
+    return epoch(recipe.make_optimizer(len(chosen)), gradient, state, chosen)
 
 
 def fit(
-    loss: Loss, recipe: Recipe, start: Arrays, frozen: Arrays, images: np.ndarray, labels: np.ndarray, seed: int
+    loss: Loss | Descent, recipe: Recipe, start: Arrays, frozen: Arrays, images: np.ndarray, labels: np.ndarray, seed: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Trained arrays after the last epoch, and the losses float32 [epochs, steps]. UserError where training diverged.
 

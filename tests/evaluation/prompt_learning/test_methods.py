@@ -18,7 +18,9 @@ from biomedclip_jax.evaluation.prompt_learning import (
     CoCoOp,
     ContextConfig,
     CoOp,
+    KgCoOp,
     LearnedPrompts,
+    ProGrad,
     Recipe,
     base_to_novel,
     load_prompts,
@@ -31,6 +33,8 @@ METHODS = {
     "coop": CoOp(ContextConfig(3), recipe=FAST),
     "cocoop": CoCoOp(ContextConfig("a photo of a"), recipe=FAST),
     "biomedcoop": BiomedCoOp(recipe=FAST),
+    "kgcoop": KgCoOp(recipe=FAST),
+    "prograd": ProGrad(recipe=FAST),
 }
 
 
@@ -118,10 +122,17 @@ def test_vectors_that_start_from_a_phrase_are_that_sentence(task: FewShot) -> No
 def test_published_epochs_follow_the_shots(task: FewShot) -> None:
     for shots, epochs in ((1, 50), (2, 100), (4, 100), (5, 200), (6, 200)):
         few = dataclasses.replace(task, given=task.given.subset(np.arange(4 * shots)))
-        assert CoOp()._recipe(few) == Recipe(epochs=epochs, batch_size=32, learning_rate=2e-3)
+        for method in (CoOp(), ProGrad()):
+            assert method._recipe(few) == Recipe(epochs=epochs, batch_size=32, learning_rate=2e-3)
     assert CoCoOp().recipe == Recipe(epochs=10, batch_size=1, learning_rate=2e-3)
     assert BiomedCoOp().recipe == Recipe(epochs=100, batch_size=4, learning_rate=2.5e-3)
     assert CoOp().settings(task)["context"] == 16
+    assert KgCoOp().recipe == Recipe(epochs=100, batch_size=128, learning_rate=2e-3)
+    assert KgCoOp().settings(task).items() >= {"context": "a photo of a", "weight": 8.0}.items()
+    assert ProGrad().settings(task).items() >= {"context": "a photo of a", "weight": 1.0, "temperature": 1.0}.items()
+    for wrong in (lambda: KgCoOp(-1), lambda: ProGrad(weight=-1), lambda: ProGrad(temperature=0)):
+        with pytest.raises(UserError, match="expected a number"):
+            wrong()
 
 
 def test_published_recipes_from_base_to_novel(task: FewShot) -> None:
@@ -131,7 +142,14 @@ def test_published_recipes_from_base_to_novel(task: FewShot) -> None:
     assert (biomedcoop["context"], biomedcoop["epochs"], biomedcoop["batch_size"]) == ("a photo of a", 50, 4)
     cocoop = CoCoOp().for_base_to_novel().settings(task)
     assert (cocoop["context"], cocoop["epochs"], cocoop["batch_size"]) == ("a photo of a", 10, 1)
-    given = CoOp(ContextConfig(3), FAST), BiomedCoOp(recipe=Recipe(epochs=100, batch_size=4, learning_rate=2.5e-3))
+    kgcoop, prograd = (method.for_base_to_novel().settings(task) for method in (KgCoOp(), ProGrad()))
+    assert (kgcoop["context"], kgcoop["epochs"], kgcoop["batch_size"]) == ("a photo of a", 100, 128)
+    assert (prograd["context"], prograd["epochs"], prograd["batch_size"]) == ("a photo of a", 100, 32)
+    given = (
+        CoOp(ContextConfig(3), FAST),
+        ProGrad(recipe=FAST),
+        BiomedCoOp(recipe=Recipe(epochs=100, batch_size=4, learning_rate=2.5e-3)),
+    )
     assert [method.for_base_to_novel() for method in given] == list(given)
 
 
@@ -180,6 +198,14 @@ def test_base_to_novel(task: FewShot, tmp_path: Path) -> None:
     own = task.test.labels >= 2
     zero_shot = (task.test.unit[own] @ task.text[2:].T).argmax(axis=1) + 2 == task.test.labels[own]
     assert metrics["zero_shot_novel_accuracy"] == pytest.approx(zero_shot.mean())
+
+
+@pytest.mark.parametrize("name", ["kgcoop", "prograd"])
+def test_base_to_novel_is_held_to_the_base_classes(name: str, task: FewShot) -> None:
+    result = base_to_novel(METHODS[name], task)
+    assert result.task == f"{name} base-to-novel" and result.n == 40
+    assert result.metrics["base_accuracy"] > result.metrics["zero_shot_base_accuracy"]
+    assert result.settings["weight"] == METHODS[name].weight and result.settings["base_classes"] == 2
 
 
 def test_class_specific_prompts_know_no_other_classes(task: FewShot) -> None:

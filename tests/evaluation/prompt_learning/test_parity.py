@@ -1,4 +1,4 @@
-"""Losses and gradients of the three prompt methods against PyTorch, on a small open_clip model with random weights."""
+"""Losses and gradients of the prompt methods against PyTorch, on a small open_clip model with random weights."""
 
 from typing import Any, NamedTuple
 
@@ -12,6 +12,9 @@ import biomedclip_jax as bc
 from biomedclip_jax.evaluation.prompt_learning.biomedcoop import BiomedCoOpLoss, chosen_sentences
 from biomedclip_jax.evaluation.prompt_learning.cocoop import CoCoOpLoss, initial_meta_net
 from biomedclip_jax.evaluation.prompt_learning.coop import CoOpLoss
+from biomedclip_jax.evaluation.prompt_learning.kgcoop import KgCoOpLoss
+from biomedclip_jax.evaluation.prompt_learning.prograd import ProGradDescent
+from biomedclip_jax.evaluation.prompt_learning.training import Recipe, batches, fit
 from biomedclip_jax.prompts.layout import ContextConfig, Layout
 from biomedclip_jax.prompts.learned import LearnedPrompts, encode_prompts, layout_for
 
@@ -144,6 +147,101 @@ def test_biomedcoop(case: Case) -> None:
     expected.backward()
     agree(loss, expected)
     agree(gradient["context"], theirs.grad)
+
+
+def test_kgcoop(case: Case) -> None:
+    import torch
+    import torch.nn.functional as F
+
+    vectors, zero_shot = drawn(3, 64), unit_rows(np.random.default_rng(3), 4, 32)
+    objective = KgCoOpLoss(case.clip.graph, weight=8.0)
+    loss, gradient = ours(objective, {"context": vectors}, frozen(case, CONTEXT) | {"zero_shot": zero_shot}, case)
+
+    torch_prompts = TorchPrompts(case.reference, case.folder, NAMES)
+    theirs, images = torch.tensor(vectors, requires_grad=True), torch.tensor(case.images)
+    near = F.cosine_similarity(torch_prompts.texts(theirs), torch.tensor(zero_shot), dim=1, eps=1e-7)
+    plain = F.cross_entropy(torch_prompts.logits(images, theirs), torch.tensor(case.labels))
+    expected = plain + 8.0 * (1.0 - near.mean())
+    assert abs(expected - plain) > 0.1, "the weight has to make a difference here"
+    expected.backward()
+    agree(loss, expected)
+    agree(gradient["context"], theirs.grad)
+
+
+def teacher_of(case: Case, sign: int) -> np.ndarray:
+    """Unit embeddings [C, E]: 1: each class is where its images are, -1: as far away as can be."""
+    means = np.stack([case.images[case.labels == i].sum(axis=0) for i in range(4)]) + 1e-3
+    return (sign * means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+
+
+def torch_prograd(torch_prompts: TorchPrompts, vectors: Any, rows: Any, zero_shot: Any, weight: float, temperature: float):
+    """(cross-entropy, its gradient, the teacher's, what is followed), two whole backward passes. rows: images, labels."""
+    import torch
+    import torch.nn.functional as F
+
+    theirs, (images, labels) = torch.tensor(vectors, requires_grad=True), map(torch.tensor, rows)
+    logits = torch_prompts.logits(images, theirs)
+    teacher = torch_prompts.image_scale * images @ torch.tensor(zero_shot).T
+    told = F.softmax(teacher / temperature, dim=-1)
+    apart = (-told * F.log_softmax(logits / temperature, dim=-1) * temperature**2).sum(dim=1).mean()
+    entropy = F.cross_entropy(logits, labels)
+    kept, learned = (torch.autograd.grad(each, theirs, retain_graph=True)[0] for each in (apart, entropy))
+    unit = kept / torch.linalg.norm(kept)
+    against = torch.dot(learned.flatten(), unit.flatten())
+    return entropy.detach(), learned, kept, learned - weight * against * unit if against < 0 else learned
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.8])
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_prograd(case: Case, weight: float, temperature: float) -> None:
+    """One teacher that the labels lead away from, and one that they lead to: only the first changes the gradient."""
+    torch_prompts, vectors = TorchPrompts(case.reference, case.folder, NAMES), drawn(3, 64)
+    descent = ProGradDescent(case.clip.graph, weight, temperature)
+    found = []
+    for sign in (1, -1):
+        zero_shot = teacher_of(case, sign)
+        known = frozen(case, CONTEXT) | {"zero_shot": zero_shot}
+        rows = case.images, case.labels.astype(np.int32), np.ones(len(case.labels), np.float32)
+        loss, gradient = jax.jit(descent.value_and_grad)({"context": vectors}, known, *rows)
+        expected, learned, _, followed = torch_prograd(
+            torch_prompts, vectors, (case.images, case.labels), zero_shot, weight, temperature
+        )
+        agree(loss, expected)
+        agree(gradient["context"], followed)
+        found.append(bool((followed == learned).all()))
+    assert sorted(found) == [False, True]
+
+
+def test_prograd_is_trained_as_in_torch(case: Case) -> None:
+    """Whole logits after some updates; a teacher without a gradient of its own is no teacher."""
+    import torch
+
+    torch_prompts, zero_shot = TorchPrompts(case.reference, case.folder, NAMES), teacher_of(case, -1)
+    recipe = Recipe(epochs=3, batch_size=4, learning_rate=0.3, warmup_epochs=0)
+    known, start = frozen(case, CONTEXT) | {"zero_shot": zero_shot}, {"context": drawn(3, 64)}
+    descent = ProGradDescent(case.clip.graph, 1.0, 1.0)
+    found, losses = fit(descent, recipe, start, known, case.images, case.labels, seed=2)
+
+    theirs = torch.nn.Parameter(torch.tensor(start["context"]))
+    optimizer = torch.optim.SGD([theirs], lr=0.3, momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
+    changed = 0
+    for epoch, steps in enumerate(batches(6, recipe, 2)):
+        for step, rows in enumerate(steps):
+            given = case.images[rows], case.labels[rows]
+            loss, learned, _, theirs.grad = torch_prograd(torch_prompts, theirs.detach().numpy(), given, zero_shot, 1.0, 1.0)
+            changed += not torch.equal(learned, theirs.grad)
+            agree(losses[epoch, step], loss)
+            optimizer.step()
+        schedule.step()
+    assert changed, "the teacher has to make a difference here"
+    agree(found["context"], theirs)
+    scores = LearnedPrompts("prograd", NAMES, CONTEXT, found).scores(case.clip, case.images)
+    agree(scores, torch_prompts.logits(torch.tensor(case.images), theirs), 1e-4)
+    alone = {"zero_shot": np.zeros((4, 32), np.float32)}
+    plain, _ = fit(CoOpLoss(case.clip.graph), recipe, start, known, case.images, case.labels, seed=2)
+    assert np.isfinite(fit(descent, recipe, start, known | alone, case.images, case.labels, seed=2)[0]["context"]).all()
+    assert np.abs(plain["context"] - found["context"]).max() > 1e-3
 
 
 def test_sentences_are_chosen_as_published() -> None:

@@ -98,7 +98,7 @@ def test_no_pair_id_occurs_twice(tmp_path: Path) -> None:
         assert reject["pair_id"] == "10_F1"
 
 
-def held(storage: Storage) -> contextlib.AbstractContextManager[None]:
+def held(storage: Storage) -> contextlib.AbstractContextManager[object]:
     return owned(storage, LOCK, writer="build", instead="another destination")
 
 
