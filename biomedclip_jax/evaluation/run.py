@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -207,14 +208,22 @@ def _with_and_without(
     measure: Callable[[Evaluation, Any], list[Result]], evaluation: Evaluation, data: Any, seen: Path | None
 ) -> list[Result]:
     """The results on all images and, where some of them are known from training, those on the others beside them."""
-    results = measure(evaluation, data)
     if seen is None:
+        return measure(evaluation, data)
+    names = {os.path.abspath(name): name for name in read_overlap(seen)}  # as paths: they may be relative in one of the two
+    own = list(map(os.path.abspath, data.names))
+    others = np.array([i for i, name in enumerate(own) if name not in names], np.int64)
+    if missing := names.keys() - set(own):
+        raise UserError(
+            f"{seen}: {len(missing):,} of its {len(names):,} test pictures are not in {evaluation.dataset}, such as "
+            f"{min(map(names.__getitem__, missing))}; was it made with the same --data?"
+        )
+    if not len(others):
+        raise UserError(f"{seen}: names every image of {evaluation.dataset}, so that none is left")
+    results = measure(evaluation, data)
+    if not names:
+        print(f"{seen}: no test picture is in the training data, so there is no row without them", file=sys.stderr)
         return results
-    names = read_overlap(seen)
-    others = np.array([i for i, name in enumerate(data.names) if name not in names], np.int64)
-    if not len(others) or len(others) == len(data):
-        which = "every image of" if not len(others) else "none of the images of"
-        raise UserError(f"{seen}: names {which} {evaluation.dataset}; was it made with the same --data?")
     count = len(data) - len(others)
     part = dataclasses.replace(
         data.subset(others), caveats=(*data.caveats, f"without {count:,} images that are in training data")

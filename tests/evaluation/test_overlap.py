@@ -121,4 +121,37 @@ def test_the_evaluation_without_them_stands_beside_the_one_with_them(data: Path,
     }
     capsys.readouterr()
     assert main([*words, *seen, "--out", str(tmp_path / "kept")]) == 2
-    assert "names none of the images of kept" in capsys.readouterr().err
+    assert "3 of its 3 test pictures are not in kept, such as " in capsys.readouterr().err
+
+
+def test_a_list_that_fits_in_part_is_refused_and_one_of_nothing_is_no_error(
+    data: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that is not known would be measured as one that no model has seen."""
+    vision = {"layers": 1, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 16}
+    open_clip_model(tmp_path / "model", vision, {"context_length": 32}, bert={"num_hidden_layers": 1})
+    head = "test,training,same_file,correlation\n"
+    rows = (data / "test.csv").read_text().splitlines()
+    patients = [f"{row},{number // 2}" for number, row in enumerate(rows[1:])]
+    (data / "patients.csv").write_text("\n".join([f"{rows[0]},patient", *patients]) + "\n")
+    monkeypatch.chdir(data)
+    words = ["evaluate", "zero-shot", str(tmp_path / "model"), "--data", str(data / "patients.csv"), "--resamples", "20"]
+    words += ["--group", "patient", "--without", str(tmp_path / "seen.csv"), "--out"]
+
+    (tmp_path / "seen.csv").write_text(f"{head}test_3.png,a.png,yes,1.0\ntest_99.png,a.png,yes,1.0\n")
+    assert main([*words, str(tmp_path / "part")]) == 2 and not (tmp_path / "part" / "results.json").exists()
+    assert "1 of its 2 test pictures are not in patients, such as test_99.png" in capsys.readouterr().err
+
+    (tmp_path / "seen.csv").write_text(f"{head}test_3.png,a.png,yes,1.0\n")
+    assert main([*words, str(tmp_path / "relative")]) == 0
+    found = json.loads((tmp_path / "relative" / "results.json").read_text())
+    assert [row["details"]["caveats"] for row in found] == [
+        ["intervals over 6 groups (patient) of 12 images"],
+        ["without 1 images that are in training data", "intervals over 6 groups (patient) of 11 images"],
+    ], "of those that can be read, and are measured"
+
+    (tmp_path / "seen.csv").write_text(head)
+    capsys.readouterr()
+    assert main([*words, str(tmp_path / "none")]) == 0
+    assert len(json.loads((tmp_path / "none" / "results.json").read_text())) == 1
+    assert "no test picture is in the training data" in capsys.readouterr().err

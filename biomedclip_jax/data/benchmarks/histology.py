@@ -49,7 +49,12 @@ def read_lc25000(name: str, where: Path, split: str, classes: Sequence[str], org
     if table is None:
         return data
     groups = {text_of(row["stem"]): text_of(row["group_id"]) or None for _, row in table_rows(table, ["stem", "group_id"])}
-    return grouped(data, [groups.get(path.stem) for path, _ in found], "originals, LC25000-clean")
+    own = [groups.get(path.stem) for path, _ in found]
+    if not any(own):
+        raise UserError(
+            f"{table}: its stems are of none of the images in {root}; take it away, or bring the one that fits them"
+        )
+    return grouped(data, own, "originals, LC25000-clean")
 
 
 def _in_folders(folders: Sequence[Path]) -> tuple[list[tuple[Path, int]], list[Reject]]:

@@ -15,6 +15,7 @@ from biomedclip_jax.support.parallel import read_ahead
 
 PATIENT = "patient"  # without a column of this name: DICOM's PatientID
 
+_ALONE = "\0"  # begins the groups of images that have none
 _WHOLE_NUMBER = re.compile(r"0*(\d+)(\.0*)?")
 
 
@@ -28,8 +29,8 @@ def with_groups(data: Labelled, where: str, name: str, image_column: str) -> Lab
     """The data with the group of each image.
 
     where: the table that the data were read from, which may have a column `name`; or, for `PATIENT`, images that are
-    DICOM files, of whose PatientID a hash is kept. Images without a group stand for themselves, which a caveat says, as
-    it says over how many groups the numbers' intervals are. UserError where there is neither.
+    DICOM files, of whose PatientID a hash is kept. Images without a group stand for themselves.
+    UserError where there is neither, and where the table says two groups of one image.
     """
     path = next((Path(each) for each in (where, split_of(where)[0]) if is_table(each) and Path(each).is_file()), None)
     missing = UserError(f"{where}: no table, so that it has no column {name!r}")
@@ -38,6 +39,8 @@ def with_groups(data: Labelled, where: str, name: str, image_column: str) -> Lab
             told = _told_by_table(path, name, image_column)
             return grouped(data, [told.get(str(image)) for image in data.images], name)
         except UserError as error:
+            if "no column" not in str(error):
+                raise
             missing = error
     if name != PATIENT:
         raise missing
@@ -49,23 +52,34 @@ def with_groups(data: Labelled, where: str, name: str, image_column: str) -> Lab
 
 def grouped(data: Labelled, groups: Sequence[str | None], name: str) -> Labelled:
     """The data with these groups, of the kind `name`; None: the image stands for itself."""
-    alone = sum(group is None for group in groups)
-    filled = tuple(f"\0{i}" if group is None else group for i, group in enumerate(groups))
-    said = f"intervals over {len(set(filled)):,} groups ({name}) of {len(filled):,} images"
-    if alone:
-        said += f"; {alone:,} images without one stand for themselves"
-    return dataclasses.replace(data, groups=filled, caveats=(*data.caveats, said))
+    filled = tuple(f"{_ALONE}{i}" if group is None else group for i, group in enumerate(groups))
+    return dataclasses.replace(data, groups=filled, grouped_by=name)
+
+
+def intervals_over(data: Labelled) -> list[str]:
+    """What is said beside intervals over groups of these images; [] where each image stands for itself."""
+    if data.groups is None:
+        return []
+    alone = sum(group.startswith(_ALONE) for group in data.groups)
+    said = f"intervals over {len(set(data.groups)):,} groups ({data.grouped_by}) of {len(data.groups):,} images"
+    return [f"{said}; {alone:,} images without one stand for themselves" if alone else said]
 
 
 def shared_groups(train: Labelled, test: Labelled) -> list[str]:
     """The groups that are in both; none where one of the two has no groups."""
-    own = {group for group in train.groups or () if not group.startswith("\0")}
+    own = {group for group in train.groups or () if not group.startswith(_ALONE)}
     return sorted(own & set(test.groups or ()))
 
 
 def _told_by_table(path: Path, name: str, image_column: str) -> dict[str, str | None]:
-    rows = table_rows(path, [image_column, name], rejects=[])
-    return {str(image_file(path, row, image_column)): one_spelling(text_of(row[name])) for _, row in rows}
+    found: dict[str, str | None] = {}
+    for number, row in table_rows(path, [image_column, name], rejects=[]):
+        image, group = str(image_file(path, row, image_column)), one_spelling(text_of(row[name]))
+        if (other := found.setdefault(image, group)) is None:
+            found[image] = group
+        elif group not in (None, other):
+            raise UserError(f"{path}, row {number}: {image} has {name} {group!r}, and {other!r} in another row; write it once")
+    return found
 
 
 def _patient_of(image: ImageSource) -> str | None:

@@ -24,7 +24,8 @@ class Labelled:
     fingerprint: changes when an image, or their order, does; embeddings are cached under it.
     rejects: what was left out when the data were opened, and why. whole: how many images there are where nothing is
     missing, None where that is not known. caveats: what has to be said beside every number of these data.
-    groups: what each image belongs to, such as a patient, in one spelling; None where each stands for itself.
+    groups: what each image belongs to, such as a patient, in one spelling; None where each stands for itself. grouped_by:
+    what messages call a group.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Labelled:
     whole: int | None = None
     caveats: tuple[str, ...] = ()
     groups: tuple[str, ...] | None = None
+    grouped_by: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,6 +54,7 @@ class Labelled:
             labels=self.labels[chosen],
             fingerprint=fingerprint([self.fingerprint, *map(str, chosen)]),
             groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
+            grouped_by=self.grouped_by,
         )
 
 

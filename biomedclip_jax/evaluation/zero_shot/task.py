@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data.labelled.groups import intervals_over
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._bootstrap import bootstrap
@@ -59,6 +60,7 @@ def zero_shot(
     if not len(kept):
         raise UserError(f"{evaluation.dataset}: no image can be read by all of the models")
     kept_data = data.subset(kept)
+    data = dataclasses.replace(data, caveats=(*data.caveats, *intervals_over(kept_data)))
 
     answers, settings = [], []
     for candidate, found, words in zip(candidates, images, own, strict=True):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from biomedclip_jax.data.benchmarks import NotOnDisk
 from biomedclip_jax.data.benchmarks.histology import read_lc25000, read_tcga_til
+from biomedclip_jax.data.labelled.groups import intervals_over
 from biomedclip_jax.errors import UserError
 
 CLASSES = ("none", "tumor infiltrating lymphocytes")
@@ -40,7 +41,10 @@ def test_groups_of_lc25000_clean(folder: Path) -> None:
     (folder / "lc25000_image_groups.csv").write_text("\n".join(rows) + "\n")
     found = read_lc25000("lc25000-lung", folder, "test", ("aca", "n", "scc"), "lung")
     assert found.groups is not None and found.groups[:4] == ("1", "2", "9", "9") and found.groups[4] != found.groups[5]
-    assert "5 groups (originals, LC25000-clean) of 6 images; 2 images without one" in found.caveats[0]
+    assert "5 groups (originals, LC25000-clean) of 6 images; 2 images without one" in intervals_over(found)[0]
+    (folder / "lc25000_image_groups.csv").write_text("stem,group_id\nlungaca1.jpeg,1\n")
+    with pytest.raises(UserError, match=r"lc25000_image_groups\.csv: its stems are of none of the images in "):
+        read_lc25000("lc25000-lung", folder, "test", ("aca", "n", "scc"), "lung")
     (folder / "lc25000_image_groups.csv").write_text("stem\nlungn1\n")
     with pytest.raises(UserError, match="no column 'group_id'"):
         read_lc25000("lc25000-lung", folder, "test", ("aca", "n", "scc"), "lung")

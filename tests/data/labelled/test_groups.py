@@ -7,7 +7,7 @@ import pytest
 from helpers import dicom_files
 from PIL import Image
 
-from biomedclip_jax.data.labelled.groups import grouped, one_spelling, shared_groups, with_groups
+from biomedclip_jax.data.labelled.groups import grouped, intervals_over, one_spelling, shared_groups, with_groups
 from biomedclip_jax.data.sources import open_labelled
 from biomedclip_jax.errors import UserError
 
@@ -25,8 +25,19 @@ def test_a_column_says_it_in_one_spelling(tmp_path: Path) -> None:
     path = table(tmp_path, ["7", "007", "P7", "p7", "", " 8 "])
     data = with_groups(open_labelled(path), path, "Patient ID", "image")
     assert data.groups is not None and data.groups[:4] == ("7", "7", "p7", "p7") and data.groups[5] == "8"
-    assert data.caveats == ("intervals over 4 groups (Patient ID) of 6 images; 1 images without one stand for themselves",)
+    assert intervals_over(data) == [
+        "intervals over 4 groups (Patient ID) of 6 images; 1 images without one stand for themselves"
+    ]
     assert data.subset(np.array([5, 0])).groups == ("8", "7")
+
+
+def test_an_image_of_two_groups(tmp_path: Path) -> None:
+    path = Path(table(tmp_path, ["1", "2"]))
+    path.write_text(f"{path.read_text()}0.png,a,01\n")
+    assert with_groups(open_labelled(str(path)), str(path), "Patient ID", "image").groups == ("1", "2", "1")
+    path.write_text(f"{path.read_text()}1.png,b,3\n")
+    with pytest.raises(UserError, match=r"t\.csv, row 4: .*1\.png has Patient ID '3', and '2' in another row"):
+        with_groups(open_labelled(str(path)), str(path), "Patient ID", "image")
 
 
 def test_a_split_of_a_table(tmp_path: Path) -> None:
