@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from biomedclip_jax.data.labelled.multi_label_table import Declared
     from biomedclip_jax.evaluation.sources import Columns
 
 _IMPLY = ("separator", "label_columns", "no_finding")
@@ -22,17 +23,7 @@ def add_finding_options(verb: argparse.ArgumentParser) -> None:
         "sensitivity and specificity. zero-shot asks with a finding and 'no' and the finding; probe fits a logistic "
         "regression for each finding. The benchmarks nih-chestxray14, chexpert-14 and chestmnist are such data by themselves.",
     )
-    group.add_argument("--multi-label", action="store_true", help="an image may have several of the names in --label-column")
-    group.add_argument("--separator", metavar="SIGN", help="between these names (default: |); lists need none")
-    group.add_argument(
-        "--label-columns",
-        nargs="+",
-        metavar="A,B,...",
-        help="instead, a column for each finding: 1 there, 0 not there, -1 uncertain, or empty",
-    )
-    group.add_argument(
-        "--no-finding", metavar="NAME", help="the name, or column, that says that there is none (default: No Finding)"
-    )
+    add_declaration(group)
     group.add_argument(
         "--uncertain", choices=["ignore", "positive", "negative"], help="what -1 counts as (default: ignore, in no number)"
     )
@@ -50,12 +41,25 @@ def add_finding_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def columns_of(arguments: argparse.Namespace) -> "Columns":
-    """The columns of tables as the options name them. UserError for options that contradict each other."""
-    from biomedclip_jax.data.labelled.multi_label_table import NO_FINDING, SEPARATOR, Declared
-    from biomedclip_jax.evaluation.sources import Columns
+def add_declaration(group: Any) -> None:
+    """Add the options that say how a table names the findings of an image."""
+    group.add_argument("--multi-label", action="store_true", help="an image may have several of the names in --label-column")
+    group.add_argument("--separator", metavar="SIGN", help="between these names (default: |); lists need none")
+    group.add_argument(
+        "--label-columns",
+        nargs="+",
+        metavar="A,B,...",
+        help="instead, a column for each finding: 1 there, 0 not there, -1 uncertain, or empty",
+    )
+    group.add_argument(
+        "--no-finding", metavar="NAME", help="the name, or column, that says that there is none (default: No Finding)"
+    )
 
-    findings = None
+
+def declared_of(arguments: argparse.Namespace, label_column: str) -> "Declared | None":
+    """How the options say that images have several findings, if they do. UserError where they contradict each other."""
+    from biomedclip_jax.data.labelled.multi_label_table import NO_FINDING, SEPARATOR, Declared
+
     if arguments.multi_label or any(getattr(arguments, name) is not None for name in _IMPLY):
         names = [name.strip() for text in arguments.label_columns or () for name in text.split(",")]
         if arguments.label_columns is not None:
@@ -69,13 +73,20 @@ def columns_of(arguments: argparse.Namespace) -> "Columns":
         if not separator:
             raise UserError("--separator: expected a sign, such as ';'")
         declared = arguments.no_finding or NO_FINDING
-        findings = Declared(arguments.label_column, separator, tuple(names), no_finding=declared)
+        return Declared(label_column, separator, tuple(names), no_finding=declared)
+    return None
+
+
+def columns_of(arguments: argparse.Namespace) -> "Columns":
+    """The columns of tables as the options name them. UserError for options that contradict each other."""
+    from biomedclip_jax.evaluation.sources import Columns
+
     return Columns(
         image=arguments.image_column,
         caption=arguments.caption_column,
         label=arguments.label_column,
         group=arguments.group,
-        findings=findings,
+        findings=declared_of(arguments, arguments.label_column),
         uncertain=arguments.uncertain,
         empty=arguments.empty,
     )

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from biomedclip_jax.cli._findings import add_declaration, declared_of
 from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
@@ -47,6 +48,13 @@ def add_finetune(verbs: Any) -> None:
         "the default of --keep)",
     )
     data.add_argument("--replay-share", type=float, default=0.25, metavar="SHARE", help="of what is trained on (default: 0.25)")
+    add_declaration(
+        verb.add_argument_group(
+            "images with several findings",
+            "Of a table with a row for each image: the findings that are present become its caption, 'a photo of edema and "
+            "mass'. Afterwards `biomedclip evaluate zero-shot --multi-label` measures each finding.",
+        )
+    )
     how = verb.add_argument_group("how", "Each has a default that fits the data, or is found by trying.")
     how.add_argument(
         "--method",
@@ -81,7 +89,10 @@ def _finetune(arguments: argparse.Namespace) -> None:
         caption=arguments.caption_column,
         label=arguments.label_column,
         group=arguments.group_column,
+        findings=declared_of(arguments, arguments.label_column or "label"),
     )
+    if columns.findings is not None and columns.caption is not None:
+        raise UserError(f"--caption-column {columns.caption}: with --multi-label the findings are the captions; leave it out")
     if arguments.out.is_file():
         raise UserError(f"--out {arguments.out}: is a file; expected a folder")
     keep, replay = arguments.keep or DEMO_HELD_OUT, arguments.replay

@@ -79,7 +79,8 @@ def several_classes(source: object, label: object, where: str = "") -> UserError
     about = f" ({where})" if where else ""
     return UserError(
         f"{source}: label {label!r}{about} names several classes, and an image is expected to have one; if images have "
-        "several, say --multi-label (of biomedclip evaluate zero-shot and probe) and --separator SIGN, else another name"
+        "several, say --multi-label (of biomedclip finetune, and of evaluate zero-shot and probe) and --separator SIGN, else "
+        "another name"
     )
 
 

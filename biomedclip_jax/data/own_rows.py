@@ -15,6 +15,8 @@ from typing import Any
 from biomedclip_jax.data._picture_folders import hub_folder, is_hub_address, is_picture_folder, picture_files
 from biomedclip_jax.data._table_rows import absent, image_name, is_table, not_there, table_rows, text_of, texts_of
 from biomedclip_jax.data.labelled.groups import one_spelling
+from biomedclip_jax.data.labelled.multi_label import PRESENT, UNCERTAIN
+from biomedclip_jax.data.labelled.multi_label_table import Declared, finding_rows, one_row_an_image
 from biomedclip_jax.data.labelled.readers import has_class_folders, open_class_folders
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import SPLITS, names_of, no_known_split, split_of
@@ -45,13 +47,15 @@ class Columns:
     """Names of the columns of a table, or of the features of builds.
 
     caption, label: None takes the column of that name if there is one. group: None takes the first of `GROUP_COLUMNS`
-    that is there.
+    that is there. findings: how a table says which findings an image has, where it may have several: they become its
+    caption.
     """
 
     image: str = "image"
     caption: str | None = None
     label: str | None = None
     group: str | None = None
+    findings: Declared | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,9 @@ def read_own(source: str, columns: Columns, unpacked: Path) -> OwnData:
         raise UserError(
             f"{source}: has no column {columns.group!r}, because it is no table; expected a table, or no --group-column"
         )
-    if tables:
+    if columns.findings is not None:
+        found = _of_findings(source, tables, split, columns, columns.findings)
+    elif tables:
         found = _of_tables(source, tables, split, columns, unpacked)
     elif Path(source).is_dir() and not (Path(source) / "features.json").is_file():
         found = _of_folders(source)
@@ -174,6 +180,46 @@ def _of_tables(
     if wanted is not None:
         rows = _of_split(source, rows, wanted)
     return OwnData(source, rows, rejects, group_column)
+
+
+def _of_findings(
+    source: str, tables: Sequence[tuple[Path, str]], wanted: str | None, columns: Columns, declared: Declared
+) -> OwnData:
+    """Rows whose findings are their caption: "a photo of edema and mass", and of none of them "a photo of no finding"."""
+    if len(tables) != 1 or is_picture_folder(tables[0][0].parent):
+        raise UserError(f"{source}: images with several findings are read from one table with a column of image paths")
+    path = tables[0][0]
+    rejects: list[Reject] = []
+    told, twice, _ = one_row_an_image(finding_rows(path, columns.image, declared, rejects))
+    named = [columns.group] if columns.group is not None else []
+    group_column, groups = columns.group, {}
+    for number, row in table_rows(path, [columns.image, *named], GROUP_COLUMNS, []):
+        group_column = group_column or next((name for name in GROUP_COLUMNS if name in row), None)
+        groups[str(number)] = text_of(row.get(group_column)) if group_column else ""
+    rows: list[Row] = []
+    for each in told:
+        names = [name for name, label in each.said.items() if label == PRESENT]
+        clear = names or each.only_names or (each.said and UNCERTAIN not in each.said.values())
+        reason = None if clear else "no finding is present, and some are uncertain, or nothing is said"
+        if group_column and not groups[each.number]:
+            reason = absent(group_column, "") + "; write one into each row, or name another column with --group-column"
+        elif not os.path.isfile(each.image):
+            reason = not_there(each.image)
+        if reason:
+            rejects.append(Reject(each.number, str(each.image), reason))
+            continue
+        caption = f"a photo of {_listed(names) if names else declared.no_finding.lower()}"
+        group = one_spelling(groups[each.number])
+        rows.append(Row(os.path.abspath(each.image), (caption,), None, group, _split(each.split), each.number))
+    if wanted is not None:
+        rows = _of_split(source, rows, wanted)
+    return OwnData(source, rows, [*rejects, *twice], group_column)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """ "edema", "edema and mass", "edema, mass and nodule", whatever order a row has them in."""
+    *first, last = sorted(name.replace("_", " ").lower() for name in names)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _as_file(image: object, unpacked: Path, number: int) -> object:

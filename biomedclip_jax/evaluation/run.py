@@ -14,7 +14,7 @@ import numpy as np
 from biomedclip_jax.data.labelled.groups import shared_groups
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.evaluation._completeness import total
 from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation.benchmarks import published
@@ -97,7 +97,7 @@ def evaluate(
     Returns the new results. A data set that cannot be read, or that a task cannot use, is named on stderr and the others
     go on; at the end a UserError names those for which the one task asked for, or all of several tasks, failed.
     """
-    found = read_results(out)
+    found = _of_before(out)
     if old := sum(row.measured is None for row in found):
         print(
             f"{out / RESULTS}: {old} of {len(found)} rows are of an earlier version, which did not record weights and data: "
@@ -141,6 +141,21 @@ def _with_cut_off(evaluation: Evaluation, result: Result) -> Result:
     """The result, which says what its model does not see of the images."""
     found = evaluation.cut_off.get(result.model)
     return dataclasses.replace(result, details=result.details | {"cut_off": found}) if found else result
+
+
+def _of_before(out: Path) -> list[Result]:
+    """The rows of earlier evaluations. UserError, before hours of work, where no table could be made of them."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: a file; expected a folder, new or with earlier results")
+    found = read_results(out)
+    try:
+        markdown(tables(found, published))
+    except Exception as error:  # what somebody has changed by hand
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UserError(
+            f"{out / RESULTS}: no tables can be made of it ({reason}); give another folder, or remove it"
+        ) from error
+    return found
 
 
 def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import own_data
 from PIL import Image
 
+from biomedclip_jax.data.labelled.multi_label_table import Declared
 from biomedclip_jax.data.own_rows import Columns, OwnData, read_own
 from biomedclip_jax.errors import UserError
 
@@ -124,3 +126,44 @@ def test_images_of_tars_become_files(folder: Path, own_cache: Path) -> None:
 def test_nothing_left_is_an_error_with_the_first_reason(folder: Path) -> None:
     with pytest.raises(UserError, match=r"no usable row, 1 left out; the first: .*gone.png, image file is not there"):
         read(table(folder, [{"image": "gone.png", "label": "x"}]), folder)
+
+
+def test_findings_become_captions(tmp_path: Path) -> None:
+    """Those that are present, in one order; rows that say too little are left out, and patients are known."""
+    lines = ["image,Finding Labels,Patient ID,split"]
+    told = ["Mass|Edema", "Edema|Mass", "No Finding", "", "Pleural_Thickening", "No Finding|Mass", "Mass|Edema|Nodule"]
+    for i, labels in enumerate(told):
+        own_data.picture(tmp_path, f"{i}.png", i)
+        lines.append(f"{i}.png,{labels},0{i // 2},{'test' if i == 6 else 'train'}")
+    (tmp_path / "nih.csv").write_text("\n".join(lines) + "\n")
+    columns = Columns(findings=Declared("Finding Labels"))
+    found = read_own(str(tmp_path / "nih.csv"), columns, tmp_path / "unpacked")
+    assert [row.captions[0] for row in found.rows] == [
+        *("a photo of edema and mass", "a photo of edema and mass", "a photo of no finding"),
+        *("a photo of pleural thickening", "a photo of edema, mass and nodule"),
+    ]
+    assert [(row.group, row.split, row.number) for row in found.rows][-1] == ("3", "test", "7")
+    assert found.group_column == "Patient ID" and not found.labelled and found.captioned
+    assert [(each.row, each.reason) for each in found.rejects] == [
+        ("4", "label is empty"),
+        ("6", "says both 'No Finding' and 'Mass'"),
+    ]
+    assert len(read_own(f"{tmp_path / 'nih.csv'}:test", columns, tmp_path / "unpacked").rows) == 1
+
+
+def test_columns_of_findings_become_captions(tmp_path: Path) -> None:
+    lines = ["image,Edema,Lung_Mass,No Finding"]
+    for i, cells in enumerate(["1,0,", "1,1,0", "0,0,", ",,1", "-1,0,0", ",,", "0,1,1"]):
+        own_data.picture(tmp_path, f"{i}.png", i)
+        lines.append(f"{i}.png,{cells}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    declared = Declared(columns=("Edema", "Lung_Mass", "No Finding"))
+    found = read_own(str(tmp_path / "t.csv"), Columns(findings=declared), tmp_path)
+    assert [(row.number, row.captions[0].removeprefix("a photo of ")) for row in found.rows] == [
+        *(("1", "edema"), ("2", "edema and lung mass"), ("3", "no finding"), ("4", "no finding")),
+    ]
+    reasons = {each.row: each.reason for each in found.rejects}
+    assert reasons.keys() == {"5", "6", "7"} and reasons["7"] == "says both 'No Finding' and 'Lung_Mass'"
+    assert "some are uncertain, or nothing is said" in reasons["5"]
+    with pytest.raises(UserError, match="are read from one table with a column of image paths"):
+        read_own(str(tmp_path), Columns(findings=declared), tmp_path)

@@ -432,6 +432,11 @@ def test_results_of_an_earlier_version(model: Path, data: Path, tmp_path: Path, 
     assert [row.get("measured") is None for row in rows(tmp_path)] == [True, False]
     (tmp_path / "results.json").write_text('{"held_out_pairs": 8}')
     assert "results.json: not a table of results" in failure(capsys, *words)
+    (tmp_path / "results.json").write_text(json.dumps([old | {"details": {"left_out": [{}]}}]))  # changed by hand
+    assert "no tables can be made of it (KeyError: " in failure(capsys, *words)
+    assert json.loads((tmp_path / "results.json").read_text())[0]["details"] == {"left_out": [{}]}
+    words[5] = tmp_path / "results.json"
+    assert "results.json: a file; expected a folder" in failure(capsys, *words)
 
 
 def test_groups(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -102,7 +102,7 @@ def open_multi_label_table(
     """
     path, split = _table_of(source, split)
     rejects: list[Reject] = []
-    rows = list(_rows(path, image_column, declared, rejects))
+    rows = list(finding_rows(path, image_column, declared, rejects))
     splits = {row.split: None for row in rows if row.split}
     if splits:
         matching_split(path, split, splits)
@@ -127,7 +127,7 @@ def multi_labelled_files(
     caveats: Sequence[str] = (),
 ) -> MultiLabelled:
     """Image files with their findings; what cannot be used joins `rejects`. UserError if nothing is left."""
-    kept, left, together = _one_row_an_image(rows)
+    kept, left, together = one_row_an_image(rows)
     labels = np.array([[row.unsaid] * len(findings) for row in kept], np.int8).reshape(-1, len(findings))
     position = {finding: number for number, finding in enumerate(findings)}
     for line, row in zip(labels, kept, strict=True):
@@ -187,7 +187,7 @@ def said_of_columns(cells: Mapping[str, object], no_finding: str) -> Said | str:
     return {column: found for column, found in said.items() if found != NOTHING_SAID}
 
 
-def _rows(path: Path, image_column: str, declared: Declared, rejects: list[Reject]) -> Iterator[FindingRow]:
+def finding_rows(path: Path, image_column: str, declared: Declared, rejects: list[Reject]) -> Iterator[FindingRow]:
     """The rows that say something that can be understood; of names in one column only those that are present."""
     columns = declared.columns or (declared.column,)
     for number, row in table_rows(path, [image_column, *columns], [SPLIT_COLUMN], rejects):
@@ -241,7 +241,7 @@ def _list_of_text(text: str) -> list[object] | None:
     return found if isinstance(found, list) and texts == sum(isinstance(each, str) for each in found) else None
 
 
-def _one_row_an_image(rows: Iterable[FindingRow]) -> tuple[list[FindingRow], list[Reject], int]:
+def one_row_an_image(rows: Iterable[FindingRow]) -> tuple[list[FindingRow], list[Reject], int]:
     """A row for each image; what cannot be used; and of how many images the names of several rows were taken together."""
     by_image: dict[Path, list[FindingRow]] = {}
     for row in rows:

@@ -146,8 +146,7 @@ class LPPlusPlus:
 
     def linear_step(self, part: Part, classes: int) -> float:
         """The step size of image weights and bias: 4 n / the largest eigenvalue of the images' second moments."""
-        rows = part.unit.astype(np.float64)
-        return float(4 * len(part) / np.linalg.eigvalsh(rows.T @ rows)[-1])
+        return float(4 * len(part) / np.linalg.eigvalsh((part.unit.T @ part.unit).astype(np.float64))[-1])
 
     def __call__(self, task: FewShot) -> Prediction:
         """Choose the epoch, learn from all labels, and predict the test images. UserError where training diverged."""
