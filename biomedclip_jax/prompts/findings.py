@@ -37,7 +37,15 @@ class FindingPrompts:
 
     @staticmethod
     def from_templates(phrases: Sequence[str], templates: Sequence[str] = TEMPLATES) -> "FindingPrompts":
-        """Each template filled in with "pneumonia" and with "no pneumonia". UserError for a template without {}."""
+        """Each template filled in with "pneumonia" and with "no pneumonia".
+
+        UserError for a template without {}, and for "no pneumonia" as a finding, which would be asked with "no no pneumonia".
+        """
+        if denied := [phrase for phrase in phrases if phrase.casefold().startswith("no ")]:
+            raise UserError(
+                f"{denied[0]!r}: expected the finding itself, which is asked with and without 'no'; a name that says that "
+                "there is none is no finding"
+            )
         absent = [_NO.replace("{}", phrase) for phrase in phrases]
         return FindingPrompts(Prompts.from_templates(phrases, templates), Prompts.from_templates(absent, templates))
 

@@ -7,12 +7,14 @@ import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.sources import open_labelled
 from biomedclip_jax.errors import UserError
@@ -93,6 +95,7 @@ class Red:
 
     fingerprint = "red"
     name = "red"
+    processor = SimpleNamespace(config=PreprocessConfig())
 
     def __init__(self) -> None:
         self.clip = self

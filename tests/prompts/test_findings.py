@@ -9,6 +9,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.prompts.findings import (
     FindingPrompts,
     check_finding_words,
+    finding_sentences,
     log_odds_of_both,
     probabilities_of,
     read_finding_prompts,
@@ -75,3 +76,9 @@ def test_files_that_are_none(tmp_path: Path, content: str, message: str) -> None
     with pytest.raises(UserError, match=message) as caught:
         read_finding_prompts(path, FINDINGS)
     assert str(caught.value).startswith(str(path))
+
+
+def test_an_absence_is_no_finding() -> None:
+    with pytest.raises(UserError, match=r"^'No edema': expected the finding itself, which is asked with and without 'no'"):
+        finding_sentences(["edema", "No edema"])
+    assert finding_sentences(["nodule"]).negative.flat == ["no nodule"]

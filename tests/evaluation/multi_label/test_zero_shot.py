@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
+from biomedclip_jax.config import PreprocessConfig
+from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled, Policy
 from biomedclip_jax.data.pairs import Reject, fingerprint
 from biomedclip_jax.errors import UserError
@@ -33,10 +36,18 @@ def unit(x: np.ndarray) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
+class Damaged(LazyImage):
+    """A file that holds no picture."""
+
+    def load(self) -> Image.Image:
+        raise UserError("a damaged image")
+
+
 class ColourClip:
     """Images are their colours, and so are words; "no red" is the other two."""
 
     logit_scale = 10.0
+    processor = SimpleNamespace(config=PreprocessConfig())
 
     def __init__(self, red: float = 1.0):
         self._red = red
@@ -45,10 +56,12 @@ class ColourClip:
         on_error = _[2]
         rows = []
         for position, image in enumerate(images):
-            if image is None:
-                on_error(position, UserError("a damaged image"))
+            try:
+                picture = image.load()
+            except UserError as error:
+                on_error(position, error)
             else:
-                rows.append(np.asarray(image, np.float32).mean(axis=(0, 1)) * [self._red, 1, 1])
+                rows.append(np.asarray(picture, np.float32).mean(axis=(0, 1)) * [self._red, 1, 1])
         return np.array(rows, np.float32)
 
     def unread_texts(self, texts: Sequence[str]) -> list[str]:
@@ -180,7 +193,7 @@ def test_a_rare_finding_has_no_interval_and_neither_has_the_mean(tmp_path: Path)
 def test_what_is_left_out_and_what_one_model_cannot_read(tmp_path: Path) -> None:
     data = coloured()
     images = list(data.images)
-    images[5] = None
+    images[5] = Damaged()
     data = dataclasses.replace(data, images=images, rejects=(Reject("7", "x.png", "label is empty"),), whole=200)
     rows = zero_shot_findings(evaluation(tmp_path, Known(), Known("blind", ColourClip(0.2))), data, SAYS)
     assert [(row.model, row.n) for row in rows] == [("eye", 119)] * 2 + [("blind", 119)] * 2

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from helpers.reference import open_clip_model
 from PIL import Image
 
 from biomedclip_jax import from_pretrained
+from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.data.pairs import ImageOf
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.errors import UserError
@@ -92,6 +94,8 @@ def test_pairs_with_one_caption_are_one_text() -> None:
 class Colours:
     """What `Candidate` and its `clip` are, for the task. confused: sees other colours. broken: names it cannot read."""
 
+    processor = SimpleNamespace(config=PreprocessConfig())
+
     def __init__(
         self, name: str = "colours", broken: Sequence[str] = (), see: Callable[[np.ndarray], np.ndarray] = lambda x: x
     ):
@@ -100,12 +104,13 @@ class Colours:
         self.params = {"logit_scale": np.float32(0)}
         self.encoded = 0
 
-    def encode_images(self, images: Sequence[ImageOf], batch_size: int, progress: Any, on_error: Any, normalize: bool) -> Any:
+    def encode_images(self, images: Sequence[Any], batch_size: int, progress: Any, on_error: Any, normalize: bool) -> Any:
         assert not normalize
         rows = []
         for position, image in enumerate(images):
             try:
-                if any(name in image.pairs.name(image.index) for name in self._broken):
+                pair = image._source  # what the evaluation was given of it
+                if any(name in pair.pairs.name(pair.index) for name in self._broken):
                     raise UserError("not for me")
                 rows.append(np.asarray(image.load().convert("RGB"), np.float32).mean(axis=(0, 1)) + 1)
             except UserError as error:
