@@ -148,7 +148,8 @@ def run(
 ) -> list[Result]:
     """Without galleries, which take longer than all the rest, unless they are asked for."""
     chosen: Any = candidates or [Colours()]
-    evaluation = Evaluation(**{"dataset": "toy"} | about, candidates=chosen, embeddings=Embeddings(cache), out=out)
+    named: dict[str, Any] = {"dataset": "toy"} | about
+    evaluation = Evaluation(**named, candidates=chosen, embeddings=Embeddings(cache), out=out)
     return retrieval(evaluation, open_pairs(str(path)), approximate=approximate, gallery_rows=gallery_rows)
 
 
