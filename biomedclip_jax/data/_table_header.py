@@ -16,6 +16,10 @@ _ANY_CASE = ("split", "references")  # columns that no option renames: "Split" o
 _FIELD = re.compile(r"\{([^{}]+)\}")
 
 
+class NoColumn(UserError):
+    """A column that is asked for and is not there."""
+
+
 def fields_of(column: str) -> list[str]:
     """The columns that are put together where a text with columns in braces stands for one, "train/{ID}.jpg"; else [].
 
@@ -80,7 +84,7 @@ def check_columns(path: Path, columns: Sequence[str], names: Sequence[str]) -> N
             nearest = [name for name in names if name.strip().lower() == column.lower()]
             nearest = nearest or difflib.get_close_matches(column, names, n=1, cutoff=0.5)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise UserError(f"{path}: no column {column!r}; there are {', '.join(map(repr, names))}{hint}")
+            raise NoColumn(f"{path}: no column {column!r}; there are {', '.join(map(repr, names))}{hint}")
 
 
 def is_header(cells: Sequence[str], header: Sequence[str]) -> bool:

@@ -50,19 +50,22 @@ def looks(images: Sequence[ImageSource], unit: str) -> Iterator[Look | UserError
             yield each
 
 
+def content_digest(image: str | Path | bytes) -> bytes:
+    """SHA-256 of an image file, or of an image as it is encoded. OSError for a file that cannot be read."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).digest()
+    with open(image, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
 def _look(image: ImageSource) -> Look:
     if isinstance(image, ImageOf):
         pair = image.pairs[image.index]
         picture, image = load_image(pair.image, pair.name), pair.image
     else:
         picture = load_image(image)
-    digest = b""
     try:
-        if isinstance(image, bytes):
-            digest = hashlib.sha256(image).digest()
-        elif isinstance(image, str | Path):
-            with open(image, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").digest()
+        digest = content_digest(image) if isinstance(image, bytes | str | Path) else b""
     except OSError as error:
         raise UserError(f"{image}: cannot be read ({error.strerror})") from error
     side = _SIDE + 1

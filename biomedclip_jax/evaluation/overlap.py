@@ -5,7 +5,6 @@ stored anew: smaller, brighter, in another format.
 """
 
 import csv
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 from biomedclip_jax.data.images.load import ImageSource, load_image
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled
-from biomedclip_jax.data.near_duplicates import NEAR, Look, alike_as, looks
+from biomedclip_jax.data.near_duplicates import NEAR, Look, alike_as, content_digest, looks
 from biomedclip_jax.data.pairs import ImageOf
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
@@ -145,10 +144,6 @@ def _draw(path: Path, found: Overlap, test: Pictures, training: Pictures) -> Non
     write_file(path, lambda partial: figure.savefig(partial, format="png", metadata={"Software": None}))
 
 
-def _loaded(image: ImageSource):
-    return image.load() if isinstance(image, ImageOf) else load_image(image)
-
-
 def images_in_both(train: Labelled | MultiLabelled, test: Labelled | MultiLabelled) -> list[tuple[str, str]]:
     """(name in the test data, name in the training data) of the images that both hold, by path or byte by byte.
 
@@ -157,11 +152,11 @@ def images_in_both(train: Labelled | MultiLabelled, test: Labelled | MultiLabell
     """
     learned, tested = list(_encoded(train)), list(_encoded(test))
     shared = {size for _, _, size in learned} & {size for _, _, size in tested}
-    found: dict[str, str] = {}
+    found: dict[bytes, str] = {}
     for name, image, size in learned:
         if size in shared:
-            found.setdefault(_digest(image), name)
-    marks = ((name, _digest(image)) for name, image, size in tested if size in shared)
+            found.setdefault(content_digest(image), name)
+    marks = ((name, content_digest(image)) for name, image, size in tested if size in shared)
     return [(name, found[mark]) for name, mark in marks if mark in found]
 
 
@@ -177,10 +172,3 @@ def _encoded(data: Labelled | MultiLabelled) -> Iterator[tuple[str, Path | bytes
             yield name, image, len(image)
         elif isinstance(image, str | Path) and (path := Path(image)).is_file():
             yield name, path, path.stat().st_size
-
-
-def _digest(image: Path | bytes) -> str:
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).hexdigest()
-    with image.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -228,8 +228,8 @@ def _with_and_without(
     part = dataclasses.replace(
         data.subset(others), caveats=(*data.caveats, f"without {count:,} images that are in training data")
     )
-    own = PartOfImages(evaluation.embeddings, data.images, data.fingerprint, others)
-    return results + measure(dataclasses.replace(evaluation, dataset=f"{evaluation.dataset} unseen", embeddings=own), part)
+    kept = PartOfImages(evaluation.embeddings, data.images, data.fingerprint, others)
+    return results + measure(dataclasses.replace(evaluation, dataset=f"{evaluation.dataset} unseen", embeddings=kept), part)
 
 
 def _with_sources(

@@ -8,12 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.files import write_text
+from biomedclip_jax.support.storage import Storage
 
 LOCK = "lock.json"  # who writes a folder
 
@@ -22,67 +21,8 @@ _WATCHED_SECONDS = 40.0  # the holder of a folder, on another host
 _GONE_AFTER = 600.0  # seconds; by the clocks of two hosts, which may differ
 
 
-class Files(Protocol):
-    """The folder, here or behind an address, by names of files in it."""
-
-    @property
-    def root(self) -> str:
-        """The folder, for messages."""
-        ...
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless there is one; says whether it was written."""
-        ...
-
-    def read_json(self, name: str) -> Any:
-        """The value in a file. FileNotFoundError, or ValueError for another content."""
-        ...
-
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a value; the file appears whole."""
-        ...
-
-    def remove(self, name: str) -> None:
-        """Remove a file; a missing one is no error."""
-        ...
-
-
-@dataclass(frozen=True)
-class LocalFiles:
-    """A folder of this machine, or of a network file system; it is made when the first file is."""
-
-    root: str
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write a file unless there is one; says whether it was written: of several at once one succeeds."""
-        path = Path(self.root) / name
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                file.write(data)
-        except FileExistsError:
-            if path.exists():
-                return False
-            raise UserError(f"{self.root}: a file where a folder was expected") from None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be written ({error.strerror}); choose a folder that you may write to") from error
-        return True
-
-    def read_json(self, name: str) -> Any:
-        """The value in a file. FileNotFoundError, or ValueError for another content."""
-        return json.loads((Path(self.root) / name).read_text(encoding="utf-8"))
-
-    def write_json(self, name: str, value: Any) -> None:
-        """Write a value; the file appears whole."""
-        write_text(Path(self.root) / name, json.dumps(value))
-
-    def remove(self, name: str) -> None:
-        """Remove a file; a missing one is no error."""
-        (Path(self.root) / name).unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
-def owned(files: Files, name: str, *, writer: str, instead: str, watch: float = 0) -> Iterator[Callable[[], bool]]:
+def owned(files: Storage, name: str, *, writer: str, instead: str, watch: float = 0) -> Iterator[Callable[[], bool]]:
     """Hold a folder for the block. UserError, before anything is written, where another process holds it.
 
     Gives what tells whether another process has taken the folder over: one whose signs of life could not be written for
@@ -128,14 +68,14 @@ def owned_folder(folder: Path, *, writer: str, instead: str) -> Iterator[None]:
     One that is still empty at the end, after an error before anything was written, is removed.
     """
     try:
-        with owned(LocalFiles(str(folder)), LOCK, writer=writer, instead=instead, watch=_WATCHED_SECONDS):
+        with owned(Storage(str(folder)), LOCK, writer=writer, instead=instead, watch=_WATCHED_SECONDS):
             yield
     finally:
         with contextlib.suppress(OSError):  # it is not empty, as a rule
             folder.rmdir()
 
 
-def _take(files: Files, name: str, own: dict[str, Any], watch: float) -> dict[str, Any] | None:
+def _take(files: Storage, name: str, own: dict[str, Any], watch: float) -> dict[str, Any] | None:
     """None when the folder is held; else what is known of the process that holds it."""
     for _ in range(2):
         if files.create(name, json.dumps(own).encode()):
@@ -151,7 +91,7 @@ def _take(files: Files, name: str, own: dict[str, Any], watch: float) -> dict[st
     return {}
 
 
-def _gives_a_sign(files: Files, name: str, holder: dict[str, Any], seconds: float) -> bool:
+def _gives_a_sign(files: Storage, name: str, holder: dict[str, Any], seconds: float) -> bool:
     who = f"process {holder.get('pid')} on {holder.get('host')}"
     print(f"{files.root}: held by {who}; looking for {seconds:.0f} s whether it lives", file=sys.stderr)
     end = time.monotonic() + seconds
@@ -162,7 +102,7 @@ def _gives_a_sign(files: Files, name: str, holder: dict[str, Any], seconds: floa
     return False
 
 
-def _holder(files: Files, name: str) -> dict[str, Any]:
+def _holder(files: Storage, name: str) -> dict[str, Any]:
     try:
         holder = files.read_json(name)
     except (FileNotFoundError, ValueError):  # it went, or was cut short by a full disk or a kill
@@ -175,7 +115,7 @@ def _own() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "seen": time.time()}
 
 
-def _is_ours(files: Files, name: str, own: dict[str, Any]) -> bool:
+def _is_ours(files: Storage, name: str, own: dict[str, Any]) -> bool:
     return _same(_holder(files, name), own)
 
 

@@ -89,13 +89,14 @@ class Storage:
             return True
         path = Path(self.root) / name
         with self.writing():
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    file.write(data)
             except FileExistsError:
-                return False
-            with os.fdopen(file, "wb") as out:
-                out.write(data)
+                if path.exists():
+                    return False
+                raise UserError(f"{self.root}: a file where a folder was expected") from None
         return True
 
     @contextlib.contextmanager

@@ -10,7 +10,8 @@ import pytest
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support import owner
-from biomedclip_jax.support.owner import LocalFiles, owned
+from biomedclip_jax.support.owner import owned
+from biomedclip_jax.support.storage import Storage
 
 
 def elsewhere() -> str:
@@ -19,7 +20,7 @@ def elsewhere() -> str:
 
 
 def held(folder: Path, watch: float = 0) -> contextlib.AbstractContextManager[object]:
-    return owned(LocalFiles(str(folder)), "lock.json", writer="run", instead="another folder", watch=watch)
+    return owned(Storage(str(folder)), "lock.json", writer="run", instead="another folder", watch=watch)
 
 
 def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

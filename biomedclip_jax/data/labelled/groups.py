@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from biomedclip_jax.data._table_header import NoColumn
 from biomedclip_jax.data._table_rows import image_file, is_table, table_rows, text_of
 from biomedclip_jax.data.images.load import ImageSource
 from biomedclip_jax.data.labelled.types import Labelled
@@ -38,9 +39,7 @@ def with_groups(data: Labelled, where: str, name: str, image_column: str) -> Lab
         try:
             told = _told_by_table(path, name, image_column)
             return grouped(data, [told.get(str(image)) for image in data.images], name)
-        except UserError as error:
-            if "no column" not in str(error):
-                raise
+        except NoColumn as error:
             missing = error
     if name != PATIENT:
         raise missing

@@ -4,16 +4,14 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.colour_clip import ColourClip, Damaged
 from PIL import Image
 from sklearn.metrics import average_precision_score, recall_score, roc_auc_score
 
-from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled, Policy
 from biomedclip_jax.data.pairs import Reject, fingerprint
 from biomedclip_jax.errors import UserError
@@ -36,33 +34,8 @@ def unit(x: np.ndarray) -> np.ndarray:
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
 
 
-class Damaged(LazyImage):
-    """A file that holds no picture."""
-
-    def load(self) -> Image.Image:
-        raise UserError("a damaged image")
-
-
-class ColourClip:
-    """Images are their colours, and so are words; "no red" is the other two."""
-
-    logit_scale = 10.0
-    processor = SimpleNamespace(config=PreprocessConfig())
-
-    def __init__(self, red: float = 1.0):
-        self._red = red
-
-    def encode_images(self, images: Sequence[Any], *_: Any, normalize: bool) -> np.ndarray:
-        on_error = _[2]
-        rows = []
-        for position, image in enumerate(images):
-            try:
-                picture = image.load()
-            except UserError as error:
-                on_error(position, error)
-            else:
-                rows.append(np.asarray(picture, np.float32).mean(axis=(0, 1)) * [self._red, 1, 1])
-        return np.array(rows, np.float32)
+class KnownClip(ColourClip):
+    """Words are the colours that they name; "no red" is the other two."""
 
     def unread_texts(self, texts: Sequence[str]) -> list[str]:
         return []
@@ -75,7 +48,7 @@ class ColourClip:
 
 class Known(Candidate):
     def __init__(self, name: str = "eye", clip: Any = None):
-        self.name, self.fingerprint, self.clip = name, name, clip or ColourClip()  # type: ignore[misc]
+        self.name, self.fingerprint, self.clip = name, name, clip or KnownClip()  # type: ignore[misc]
         self.source, self.adapter = f"models/{name}", ""
 
 
@@ -100,7 +73,7 @@ def test_the_numbers_are_those_of_sklearn(tmp_path: Path) -> None:
     both, cosine = zero_shot_findings(evaluation(tmp_path), data, SAYS, thresholds=(0.3, 0.5))
     assert (both.settings["score"], cosine.settings["score"]) == (BOTH, COSINE)
     pixels = unit(np.stack([np.asarray(image)[0, 0] for image in data.images]).astype(np.float32))
-    text = ColourClip().encode_texts(SAYS.flat, None)
+    text = KnownClip().encode_texts(SAYS.flat, None)
     odds = 10 * (pixels @ text[:3].T - pixels @ text[3:].T).astype(np.float64)
     assert both.outcomes["scores"] == pytest.approx(odds, abs=1e-5)
     for row, scores in ((both, odds), (cosine, pixels @ text[:3].T)):
@@ -195,7 +168,7 @@ def test_what_is_left_out_and_what_one_model_cannot_read(tmp_path: Path) -> None
     images = list(data.images)
     images[5] = Damaged()
     data = dataclasses.replace(data, images=images, rejects=(Reject("7", "x.png", "label is empty"),), whole=200)
-    rows = zero_shot_findings(evaluation(tmp_path, Known(), Known("blind", ColourClip(0.2))), data, SAYS)
+    rows = zero_shot_findings(evaluation(tmp_path, Known(), Known("blind", KnownClip(0.2))), data, SAYS)
     assert [(row.model, row.n) for row in rows] == [("eye", 119)] * 2 + [("blind", 119)] * 2
     assert (
         rows[0].left_out
@@ -205,7 +178,7 @@ def test_what_is_left_out_and_what_one_model_cannot_read(tmp_path: Path) -> None
 
 
 def test_rows_are_kept_compared_and_shown(tmp_path: Path) -> None:
-    rows = zero_shot_findings(evaluation(tmp_path, Known(), Known("blind", ColourClip(0.2))), coloured(), SAYS)
+    rows = zero_shot_findings(evaluation(tmp_path, Known(), Known("blind", KnownClip(0.2))), coloured(), SAYS)
     assert len({row.id for row in rows}) == 4
     write_results(tmp_path, rows)
     assert [row.id for row in read_results(tmp_path)] == [row.id for row in rows]

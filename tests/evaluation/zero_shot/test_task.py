@@ -3,18 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers.clip_benchmark_peer import clip_benchmark, png, write_classification
+from helpers.colour_clip import ColourClip, Damaged
 from helpers.reference import open_clip_model
 from PIL import Image
 
 from biomedclip_jax import from_pretrained
-from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
@@ -96,34 +94,8 @@ def test_softmax_of_large_scores() -> None:
 # --- the whole task, of models whose embeddings are known -------------------------------------------------------------
 
 
-class Damaged(LazyImage):
-    """A file that holds no picture."""
-
-    def load(self) -> Image.Image:
-        raise UserError("a damaged image")
-
-
-class KnownClip:
-    """Images are colours and their embeddings red, green, blue; so are those of words."""
-
-    logit_scale = 10.0
-    processor = SimpleNamespace(config=PreprocessConfig())
-
-    def __init__(self, red: float = 1.0):
-        self._red = red
-
-    def encode_images(
-        self, images: Sequence[Any], batch_size: int, progress: Any, on_error: Any, normalize: bool
-    ) -> np.ndarray:
-        rows = []
-        for position, image in enumerate(images):
-            try:
-                picture = image.load()
-            except UserError as error:
-                on_error(position, error)
-            else:
-                rows.append(np.asarray(picture.convert("RGB"), np.float32).mean(axis=(0, 1)) * [self._red, 1, 1])
-        return np.array(rows, np.float32)
+class KnownClip(ColourClip):
+    """Words are the colours that they name."""
 
     def unread_texts(self, texts: Sequence[str]) -> list[str]:
         return [f"1 of {len(texts)} is cut"]

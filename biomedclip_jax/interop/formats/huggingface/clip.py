@@ -5,7 +5,7 @@
 Source: transformers `modeling_clip.py` (5.23) and its configuration file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +36,28 @@ def is_clip(folder: Path) -> bool:
 def read_clip(folder: Path) -> Model:
     """The model in such a folder. UserError names what is missing, unknown, misshapen or not finite."""
     config = read_clip_config(folder)
+    return read_two_towers(folder, config, clip_entries(config))
+
+
+def read_two_towers(folder: Path, config: CLIPConfig, entries: Sequence[Entry]) -> Model:
+    """The model of such a folder whose config is known, by its names of tensors. UserError as of `read_clip`."""
     preprocess = preprocessor.read_preprocessor(folder, config.image.image_size)
     path = find_weights(folder)
-    params, report = to_params(read_unwrapped(path), clip_entries(config), abstract_model(config)[1], _IGNORED, path)
+    params, report = to_params(read_unwrapped(path), entries, abstract_model(config)[1], _IGNORED, path)
     return Model(config, preprocess, params, folder, report)
 
 
 def write_clip(model: Model, folder: Path) -> list[str]:
     """The files of a model into `folder`; returns the names of the tensors. UserError if `CLIPModel` cannot be this model."""
+    return write_two_towers(model, folder, clip_config_json(model.config), clip_entries(model.config))
+
+
+def write_two_towers(model: Model, folder: Path, config: Mapping[str, Any], entries: Sequence[Entry]) -> list[str]:
+    """The files of a model into `folder`, with this config.json and these names of tensors, which are returned."""
     write_json(folder / preprocessor.FILE, preprocessor.preprocessor_json(model.preprocess))
-    write_json(folder / "config.json", clip_config_json(model.config))
+    write_json(folder / "config.json", config)
     copy_tokenizer(model, folder)
-    tensors = from_params(model.params, clip_entries(model.config))
+    tensors = from_params(model.params, entries)
     write_safetensors(folder / "model.safetensors", tensors)
     return list(tensors)
 

@@ -11,21 +11,17 @@ from typing import Any
 
 from biomedclip_jax.config import CLIPConfig, ClipTextConfig, PreprocessConfig, ViTConfig
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.interop._mapping import Entry, dense, from_params, norm, one, to_params
-from biomedclip_jax.interop._wrappers import read_unwrapped
+from biomedclip_jax.interop._mapping import Entry, dense, norm, one
 from biomedclip_jax.interop.formats import _preprocessor as preprocessor
 from biomedclip_jax.interop.formats.huggingface._fields import SIGLIP, SIGLIP_TEXT, SIGLIP_VISION
-from biomedclip_jax.interop.formats.huggingface.clip import encoder_entries
-from biomedclip_jax.interop.formats.huggingface.mapping import ACTIVATION_NAMES, activation, located, read_json, write_json
+from biomedclip_jax.interop.formats.huggingface.clip import encoder_entries, read_two_towers, write_two_towers
+from biomedclip_jax.interop.formats.huggingface.mapping import ACTIVATION_NAMES, activation, located, read_json
 from biomedclip_jax.interop.model import Model
-from biomedclip_jax.interop.model_files import copy_tokenizer, padding_id
-from biomedclip_jax.interop.tensor_files import find_weights, write_safetensors
-from biomedclip_jax.models import abstract_model
+from biomedclip_jax.interop.model_files import padding_id
 from biomedclip_jax.support.fields import number
 
 _BIAS = -10.0  # SigLIP's at the start of its training; the weights have their own
 _ACTIVATIONS = ACTIVATION_NAMES | {"gelu_tanh": "gelu_pytorch_tanh"}
-_IGNORED = {"*.position_ids": "index buffer of older transformers versions"}
 
 
 def is_siglip(folder: Path) -> bool:
@@ -37,20 +33,12 @@ def is_siglip(folder: Path) -> bool:
 def read_siglip(folder: Path) -> Model:
     """The model in such a folder. UserError names what is missing, unknown, misshapen or not finite."""
     config = read_siglip_config(folder)
-    preprocess = preprocessor.read_preprocessor(folder, config.image.image_size)
-    path = find_weights(folder)
-    params, report = to_params(read_unwrapped(path), siglip_entries(config), abstract_model(config)[1], _IGNORED, path)
-    return Model(config, preprocess, params, folder, report)
+    return read_two_towers(folder, config, siglip_entries(config))
 
 
 def write_siglip(model: Model, folder: Path) -> list[str]:
     """The files of a model into `folder`; returns the names of the tensors. UserError if `SiglipModel` cannot be this model."""
-    write_json(folder / preprocessor.FILE, preprocessor.preprocessor_json(model.preprocess))
-    write_json(folder / "config.json", siglip_config_json(model.config))
-    copy_tokenizer(model, folder)
-    tensors = from_params(model.params, siglip_entries(model.config))
-    write_safetensors(folder / "model.safetensors", tensors)
-    return list(tensors)
+    return write_two_towers(model, folder, siglip_config_json(model.config), siglip_entries(model.config))
 
 
 def read_siglip_config(folder: Path) -> CLIPConfig:
