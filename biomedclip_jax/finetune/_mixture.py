@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-SHARES = (1.0, 0.75, 0.5, 0.25, 0.1)  # of the trained weights; the rest are the starting weights
+SHARES = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # of the trained weights; the rest are the starting weights
 
 Params = dict[str, Any]
 
@@ -41,10 +41,16 @@ def tried_mixtures(judge: Callable[[float], Tried]) -> list[Tried]:
 
 
 def chosen(tried: Sequence[Tried], max_forgetting: float) -> Tried:
-    """The mixture with the lowest loss among those that do not forget more than is allowed; the start if there is none.
+    """The mixture with the lowest loss among those whose score is not below that of the start, and which do not forget
+    more than is allowed; the start if there is none.
 
     Of equal losses the one nearest to the start is taken.
     """
     start = tried[0]
-    allowed = [each for each in tried if each.keep is None or start.keep is None or each.keep >= start.keep - max_forgetting]
+    allowed = [
+        each
+        for each in tried
+        if each.score >= start.score
+        and (each.keep is None or start.keep is None or each.keep >= start.keep - max_forgetting)
+    ]
     return min(allowed, key=lambda each: (each.loss, each.share))

@@ -138,6 +138,8 @@ def test_the_best_mixture_that_does_not_forget_is_taken() -> None:
     assert chosen(tried, 1.0).share == 1.0
     assert chosen([tried[0], Tried(1.0, 3.5, 0.9, 0.7)], 0.01).share == 0.0
     assert chosen([Tried(0.0, 3.0, 0.5), Tried(1.0, 1.0, 0.9)], 0.0).share == 1.0, "without a forgetting check"
+    lower = [Tried(0.0, 3.0, 0.5), Tried(1.0, 1.0, 0.45), Tried(0.5, 2.0, 0.5)]
+    assert chosen(lower, 0.02).share == 0.5, "a lower loss does not buy a lower score"
 
 
 def test_a_mixture_lies_between_and_its_ends_are_bit_equal() -> None:

@@ -9,6 +9,7 @@ from helpers.own_data import divide, images, labelled, write
 
 from biomedclip_jax.data.own_rows import Columns, read_own
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.finetune import _besides as besides
 from biomedclip_jax.finetune._besides import check_place, kept
 from biomedclip_jax.finetune.main import _verdict
 from biomedclip_jax.finetune.request import Request
@@ -135,8 +136,23 @@ def test_training_pictures_are_no_forgetting_check(tmp_path: Path, capsys: pytes
         kept(ask("t", keep=str(tmp_path / "t.jsonl")), parts, tmp_path / "out")
     more = write(tmp_path / "k.jsonl", rows[:3] + labelled(tmp_path, 20, first=50))
     keep = kept(ask("t", keep=more), parts, tmp_path / "out")
-    assert keep is not None and len(keep.choice.rows) + len(keep.judged.rows) == 20
-    assert "3 of its 23 pictures are in the training data, too: left out" in capsys.readouterr().out
+    assert keep is not None and keep.choice.rows == keep.judged.rows and len(keep.judged.rows) == 20
+    said = capsys.readouterr().out
+    assert "3 of its 23 pictures are in the training data, too: left out" in said
+    assert "its 20 rows are too few to halve" in said
+
+
+def test_a_large_forgetting_check_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(besides, "_FEWEST_HALVED", 20)
+    parts: Any = SimpleNamespace(train=read_own(write(tmp_path / "t.jsonl", labelled(tmp_path, 4)), Columns(), tmp_path).rows)
+    check = write(tmp_path / "k.jsonl", labelled(tmp_path, 20, first=50))
+    keep = kept(ask("t", keep=check), parts, tmp_path / "out")
+    assert keep is not None and len(keep.choice.rows) == len(keep.judged.rows) == 10
+    assert not {row.image for row in keep.choice.rows} & {row.image for row in keep.judged.rows}
+    assert {row.label for row in keep.choice.rows} == {row.label for row in keep.judged.rows}, "each label by turns"
+    assert "too few to halve" not in capsys.readouterr().out
 
 
 def test_out_neither_holds_nor_lies_in_what_is_read(tmp_path: Path) -> None:
