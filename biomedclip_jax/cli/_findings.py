@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from biomedclip_jax.evaluation.sources import Columns
 
 _IMPLY = ("separator", "label_columns", "no_finding")
-_ONLY = ("uncertain", "empty", "thresholds")
+_ONLY = ("uncertain", "empty")
 _METHOD = "logistic-regression"
 
 
@@ -38,7 +38,8 @@ def add_finding_options(verb: argparse.ArgumentParser) -> None:
         nargs="+",
         type=_probability,
         metavar="P",
-        help="probabilities from which on a finding counts as there, for sensitivity and specificity (default: 0.5)",
+        help="probabilities from which on a finding, or the second of two classes, counts as there, for sensitivity and "
+        "specificity (default: 0.5)",
     )
 
 

@@ -91,8 +91,8 @@ def add_evaluate(verbs: Any) -> None:
     data.add_argument(
         "--group",
         metavar="NAME",
-        help="a column that says what images belong to, or `patient` for DICOM's PatientID: intervals are over these, and none "
-        "may be in training and test data",
+        help="a column that says what images belong to, as TABLE:NAME of another table, or `patient` for DICOM's PatientID: "
+        "intervals are over these, and none may be in training and test data",
     )
 
     retrieval = verb.add_argument_group("retrieval")
@@ -133,7 +133,7 @@ def add_evaluate(verbs: Any) -> None:
         "--train",
         metavar="SOURCE",
         help="labelled images to learn from: its split train, or all of it if it has no splits; benchmarks, and data with a "
-        "split train, have their own",
+        "split train, have their own. For zero-shot of two classes a threshold is chosen on them",
     )
     few.add_argument(
         "--allow-overlap", action="store_true", help="learn also where an image of the test data is in the training data"
@@ -207,8 +207,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _check_group(arguments: argparse.Namespace, sources: Sequence[Any]) -> None:
-    if arguments.task in ("retrieval", "all") or any(source.multi_label for source in sources):
-        raise UserError(f"--group {arguments.group}: is for images of one class each, of zero-shot and few-label tasks")
+    """UserError for a benchmark, whose reader knows its groups."""
     if known := next((source.name for source in sources if source.known is not None), None):
         raise UserError(f"--group {arguments.group}: {known} is a benchmark, which has groups of its own or none; leave it out")
 

@@ -184,18 +184,24 @@ def _has_field(kind: "pyarrow.DataType", name: str) -> bool:
 
 
 def class_names(schema: "pyarrow.Schema") -> dict[str, tuple[str, ...]]:
-    """For each column of class numbers the names of the classes, as `datasets` writes them into the schema (ClassLabel)."""
+    """For each column of class numbers, or of lists of them, the names that `datasets` writes into the schema (ClassLabel)."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         kinds = {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}
-    named = {name: kind.get("names") for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"}
+    each = {name: inner if isinstance(inner := kind.get("feature"), dict) else kind for name, kind in kinds.items()}  # of lists
+    named = {name: kind.get("names") for name, kind in each.items() if kind.get("_type") == "ClassLabel"}
     return {name: tuple(map(str, names)) for name, names in named.items() if isinstance(names, list) and names}
 
 
 def named_class(value: object, names: Sequence[str]) -> object:
-    """The name of a class number; None for -1, which `datasets` writes where there is no label; else the value itself."""
+    """The name of a class number, or of each in a list; None for -1, which `datasets` writes where there is no label.
+
+    Any other value is returned as it is.
+    """
+    if isinstance(value, list):
+        return [named_class(each, names) for each in value]
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     return None if value == -1 else names[value] if 0 <= value < len(names) else value

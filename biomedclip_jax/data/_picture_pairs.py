@@ -115,6 +115,21 @@ class PicturePairs:
         file = bisect_right(self._file_starts, number) - 1
         return row_name(self._files[file].path, number - self._file_starts[file], self._paths[index][0])
 
+    def names_of(self, column: str) -> tuple[str, ...]:
+        """The names of the classes of another column in order, where the schema says them; else none."""
+        return class_names(self._files[0].schema).get(column, ())
+
+    def cells(self, column: str) -> list[Any]:
+        """What another column says of each pair; numbers of classes become their names. NoColumn if it is not there."""
+        found: list[Any] = []
+        for file in self._files:
+            check_columns(file.path, [column], file.schema.names)
+            names = class_names(file.schema).get(column)
+            for group in range(len(file.group_sizes)):
+                own = (row[column] for row in file.rows(group, [column]))
+                found += own if names is None else (named_class(each, names) for each in own)
+        return [found[number] for number in self._numbers.tolist()]
+
     def image_versions(self) -> Iterator[str]:
         """Strings that change when an image, or the order of the images, does; no image is read for them."""
         yield f"PicturePairs {len(self)} {self._image}"
@@ -222,10 +237,11 @@ def _checked(file: PictureFile, columns: PictureColumns, split: str | None) -> t
     if types.is_dictionary(kind):
         kind = kind.value_type
     if types.is_nested(kind) or is_picture(kind):
+        advice = "; if pictures have several, say --multi-label" if types.is_list(kind) or types.is_large_list(kind) else ""
         several = "several classes a picture" if types.is_list(kind) or types.is_large_list(kind) else "no class"
         raise UserError(
             f"{file.path}: column {columns.label!r} holds {kind}, {several}; expected one name or number a picture: name "
-            "another column with --label-column"
+            f"another column with --label-column{advice}"
         )
     return class_names(schema).get(columns.label, ())
 

@@ -13,7 +13,7 @@ from biomedclip_jax.data._picture_folders import (
     of_split,
     picture_files,
 )
-from biomedclip_jax.data._picture_pairs import PictureColumns, open_pictures, splits_of
+from biomedclip_jax.data._picture_pairs import PictureColumns, PicturePairs, open_pictures, splits_of
 from biomedclip_jax.data._source_kinds import Found, Kind, Wanted, find_folder
 from biomedclip_jax.data._tfds_read import is_build
 from biomedclip_jax.data._webdataset import find_shards
@@ -35,16 +35,43 @@ def picture_pairs(found: Found, files: Sequence[Path], wanted: Wanted) -> Pairs:
 
 def picture_labelled(found: Found, files: Sequence[Path], wanted: Wanted) -> Labelled:
     """The rows of files that may have a column of splits."""
-    split = found.split or wanted.split
-    splits = splits_of(files, wanted.image)
+    split = _split_in_rows(found, files, found.split or wanted.split, wanted.image)
+    columns = PictureColumns(wanted.image, None, wanted.label)
+    return labelled_classes(found.source, open_pictures(found.source, files, columns, split), wanted.classes)
+
+
+def pictures_of_split(source: str, split: str, image: str) -> PicturePairs | None:
+    """The rows of a split that hold a picture, without texts; None for a source of another kind.
+
+    split: unless one is written in the source; a source without splits is "test" as a whole.
+    """
+    found = next(filter(None, (find(source) for find in (_find_picture_files, _find_picture_folder))), None)
+    if found is None:
+        for name, own in ((source, None), split_of(source)):
+            if name.lower().endswith(".parquet") and Path(name).is_file() and holds_pictures(Path(name), image):
+                return _rows_of_split(Found(source, name, own), [Path(name)], split, image)
+        return None
+    if not found.path.is_dir():
+        return _rows_of_split(found, _picture_paths(found), split, image)
+    files = picture_files(found.path)
+    if WHOLE in files and len(files) == 1:
+        return _rows_of_split(found, files[WHOLE], split, image)
+    return open_pictures(source, of_split(source, files, found.split or split), PictureColumns(image))
+
+
+def _rows_of_split(found: Found, files: Sequence[Path], split: str, image: str) -> PicturePairs:
+    own = _split_in_rows(found, files, found.split or split, image)
+    return open_pictures(found.source, files, PictureColumns(image), own)
+
+
+def _split_in_rows(found: Found, files: Sequence[Path], split: str, image: str) -> str | None:
+    """The split if rows say of which they are; None where all rows are meant. UserError for one that is not there."""
+    splits = splits_of(files, image)
     if splits is None:
         require_whole(found.source, split, "add a column 'split' with train, validation or test, or give files of each split")
-    else:
-        matching_split(found.source, split, splits)
-    columns = PictureColumns(wanted.image, None, wanted.label)
-    return labelled_classes(
-        found.source, open_pictures(found.source, files, columns, split if splits else None), wanted.classes
-    )
+        return None
+    matching_split(found.source, split, splits)
+    return split if splits else None
 
 
 def _find_picture_files(source: str) -> Found | None:

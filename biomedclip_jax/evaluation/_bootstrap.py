@@ -27,7 +27,7 @@ from biomedclip_jax.evaluation._metrics import (
 Samples = Mapping[str, np.ndarray]  # metric -> its value on each resample, float64 [R]; NaN where it has none
 
 RARE = 30  # images of a class
-_WEIGHTS = 2**22  # weights held at once: 32 MiB
+_WEIGHTS = 2**18  # weights held at once: 2 MiB, which a processor's cache holds
 
 
 def bootstrap(
@@ -66,38 +66,67 @@ class FindingSamples:
 
 
 def bootstrap_findings(
-    answers: np.ndarray, models: Sequence[np.ndarray], resamples: int = 1_000, seed: int = 0
+    answers: np.ndarray,
+    models: Sequence[np.ndarray],
+    resamples: int = 1_000,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> list[FindingSamples]:
     """AUROC and average precision of each finding on each resample, for each model; resamples are the same for all.
 
     answers: int8 [n, F], 1, 0 or -1, which counts for this finding's numbers in none. models: scores [n, F].
-    A resample draws all findings of an image together. A finding that less than `RARE` images have, or have not, has
-    resamples of its own beside, drawn in both groups apart; the means are made of the common ones.
+    groups: see `bootstrap`. A resample draws all findings of an image together. A finding that less than `RARE` images
+    (or groups) have, or have not, has resamples of its own beside, drawn in both apart; the means are made of the common
+    ones.
     """
     known, scored = answers >= 0, scored_findings(answers)
+    positions = {f: np.flatnonzero(known[:, f]) for f in scored}
     rankings = [
-        {f: _Ranking(answers[known[:, f], f] == 1, ranks_of(scores[known[:, f], f])) for f in scored} for scores in models
+        {f: _Ranking(answers[own, f] == 1, ranks_of(scores[own, f]), own, len(answers)) for f, own in positions.items()}
+        for scores in models
     ]
     found = [np.full((2, answers.shape[1], resamples), np.nan) for _ in models]
-    start = 0
-    for weights in _weights([np.arange(len(answers))], resamples, seed):
-        part = slice(start, start := start + weights.shape[1])
-        for f in scored:
-            own = weights[known[:, f]]
-            for values, ranking in zip(found, rankings, strict=True):
-                values[:, f, part] = ranking[f].metrics(own)
-    means = [values[:, scored].mean(axis=1) if scored else values[:, 0] for values in found]
-    for f in scored:
-        groups = _strata(answers[known[:, f], f].astype(np.int64))
-        if len(groups) == 1:
-            continue
+
+    def measure(of: Sequence[int], strata: Sequence[np.ndarray], drawn: np.ndarray) -> None:
+        """drawn: for each image its position in what is drawn, -1 for one that is not."""
         start = 0
-        for weights in _weights(groups, resamples, seed):
+        for weights in _weights(strata, resamples, seed):
             part = slice(start, start := start + weights.shape[1])
-            for values, ranking in zip(found, rankings, strict=True):
-                values[:, f, part] = ranking[f].metrics(weights)
+            weights = weights if len(weights) == len(drawn) and groups is None else _of_images(weights, drawn)
+            for f in of:
+                for values, ranking in zip(found, rankings, strict=True):
+                    values[:, f, part] = ranking[f].metrics(weights)
+
+    everything = np.arange(len(answers)) if groups is None else groups
+    measure(scored, [np.arange(everything.max(initial=-1) + 1)], everything)
+    means = [values[:, scored].mean(axis=1) if scored else values[:, 0] for values in found]
+    for f, own in positions.items():
+        truth, drawn = answers[own, f].astype(np.int64), np.full(len(answers), -1)
+        drawn[own] = np.arange(len(own)) if groups is None else np.unique(groups[own], return_inverse=True)[1]
+        strata = _strata(truth) if groups is None else _strata_of_groups(truth, drawn[own])
+        if len(strata) > 1:
+            measure([f], strata, drawn)
     names = ("mean_auroc", "mean_average_precision")
     return [FindingSamples(dict(zip(names, mean, strict=True)), *values) for mean, values in zip(means, found, strict=True)]
+
+
+def _of_images(weights: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """The weights [n, r] of images from those of what is drawn; 0 for an image that is not."""
+    return np.concatenate([weights, np.zeros((1, weights.shape[1]))])[drawn]
+
+
+def bootstrap_shares(
+    counts: np.ndarray, right: np.ndarray, groups: np.ndarray, resamples: int = 1_000, seed: int = 0
+) -> np.ndarray:
+    """How many of the images that count are right, as a share, on each resample of whole groups, [r]; NaN where none counts.
+
+    counts, right: bool [n]. groups: int [n], as of `bootstrap`. Groups without an image that counts are not drawn.
+    """
+    own = np.unique(groups[counts], return_inverse=True)[1]
+    of_groups = np.stack([np.bincount(own), np.bincount(own, right[counts])])
+    parts = [of_groups @ weights for weights in _weights([np.arange(of_groups.shape[1])], resamples, seed)]
+    whole, hits = np.concatenate(parts, axis=1)
+    return hits / whole
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -106,11 +135,17 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def bootstrap_ranks(ranks: Mapping[str, np.ndarray], resamples: int = 1_000, seed: int = 0) -> Samples:
+def bootstrap_ranks(
+    ranks: Mapping[str, np.ndarray],
+    resamples: int = 1_000,
+    seed: int = 0,
+    groups: Mapping[str, np.ndarray] | None = None,
+) -> Samples:
     """The metrics of retrieval on resamples of the queries, the same resamples for every model with as many queries.
 
-    ranks: of the right answer to each query, int [queries], by direction; 0 is the best. Metrics are
-    DIRECTION_recall_at_1, 5 and 10, DIRECTION_mean_reciprocal_rank and DIRECTION_median_rank.
+    ranks: of the right answer to each query, int [queries], by direction; 0 is the best. groups: of the queries, int, by
+    direction, where these are drawn together. Metrics are DIRECTION_recall_at_1, 5 and 10, DIRECTION_mean_reciprocal_rank
+    and DIRECTION_median_rank.
     """
     found: dict[str, np.ndarray] = {}
     for direction, rank in ranks.items():
@@ -119,8 +154,10 @@ def bootstrap_ranks(ranks: Mapping[str, np.ndarray], resamples: int = 1_000, see
         each = np.stack(list(rows.values()))
         order = np.argsort(rank, kind="stable")
         means, medians = [], []
-        for weights in _weights([np.arange(len(rank))], resamples, seed):
-            means.append(each @ weights / len(rank))
+        own = None if groups is None else groups[direction]
+        for weights in _weights([np.arange(len(rank) if own is None else own.max() + 1)], resamples, seed):
+            weights = weights if own is None else weights[own]
+            means.append(each @ weights / weights.sum(axis=0))
             medians.append(_medians(rank[order], weights[order]))
         samples = np.concatenate(means, axis=1)
         found |= {f"{direction}_{name}": values for name, values in zip(rows, samples, strict=True)}
@@ -129,8 +166,9 @@ def bootstrap_ranks(ranks: Mapping[str, np.ndarray], resamples: int = 1_000, see
 
 
 def _medians(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The median, 1 is the best rank, of ranks in rising order [n] for weights [n, r] whose sums are n."""
-    n, reached = len(ranks), np.cumsum(weights, axis=0)
+    """The median, 1 is the best rank, of ranks in rising order [n] for whole-number weights [n, r]."""
+    reached = np.cumsum(weights, axis=0)
+    n = reached[-1]
     middle = [ranks[(reached > position).argmax(axis=0)] for position in ((n - 1) // 2, n // 2)]
     return (middle[0] + middle[1]) / 2 + 1
 
@@ -239,26 +277,41 @@ class _Counted:
 
 
 class _Ranking:
-    """One class against the rest: its images should have the higher scores."""
+    """One class against the rest: its images should have the higher scores.
 
-    def __init__(self, positive: np.ndarray, scores: np.ndarray):
-        self._order = np.argsort(scores, kind="stable")
-        self._positive = positive[self._order].astype(np.float64)[:, None]
-        self._starts = np.flatnonzero(np.diff(scores[self._order], prepend=-np.inf))  # of images with equal scores
+    What a resample needs are sums of weights: of positives and of negatives with each score that a positive image has, and
+    of negatives between two such scores. They are one product with a sparse matrix, so that the work on [n, r] is a single
+    pass, whatever the order of the scores is.
+    """
+
+    def __init__(self, positive: np.ndarray, scores: np.ndarray, positions: np.ndarray | None = None, total: int | None = None):
+        """positive: bool [m]. scores: int or float [m]. positions: of these images among `total` that weights are of."""
+        from scipy.sparse import csr_array  # comes with scikit-learn
+
+        steps = np.unique(scores[positive])
+        self._steps = k = len(steps)
+        above = np.searchsorted(steps, scores, side="right")  # how many steps are at most this score
+        tied = np.zeros(len(scores), bool) if not k else steps[np.maximum(above, 1) - 1] == scores
+        # rows: positives of each step; negatives below each and above the one before, then the rest; negatives of the same
+        # scores, where there are some
+        row = np.where(positive, above - 1, np.where(tied, 2 * k + above, k + above))
+        column = np.arange(len(scores)) if positions is None else positions
+        rows = 3 * k + 1 if (tied & ~positive).any() else 2 * k + 1
+        self._sums = csr_array((np.ones(len(row)), (row, column)), shape=(rows, total or len(scores)))
 
     def metrics(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """AUROC and average precision, each [r], for weights [n, r]; NaN without a positive or without a negative image."""
-        weights = weights[self._order]
-        positive = weights * self._positive
-        negative = weights - positive
-        if len(self._starts) < len(weights):
-            positive, negative = (np.add.reduceat(each, self._starts, axis=0) for each in (positive, negative))
-        of_positive, of_negative = positive.sum(axis=0), negative.sum(axis=0)
-        below = np.cumsum(negative, axis=0)
-        # a negative image of the same score counts half
-        won = np.einsum("gr,gr->r", positive, below) - np.einsum("gr,gr->r", positive, negative) / 2
+        k, sums = self._steps, self._sums @ weights
+        positive, between, negative = sums[:k], sums[k : 2 * k + 1], sums[2 * k + 1 :]
+        of_positive, of_negative = positive.sum(axis=0), sums[k:].sum(axis=0)
+        below = np.cumsum(between[:k], axis=0)
+        if len(negative):
+            below[1:] += np.cumsum(negative[:-1], axis=0)
+        won = np.einsum("gr,gr->r", positive, below)
+        if len(negative):  # a negative image of the same score counts half
+            won += np.einsum("gr,gr->r", positive, negative) / 2
         found = of_positive - np.cumsum(positive, axis=0) + positive  # with this score or a higher one
-        answered = found + of_negative - below + negative
+        answered = found + of_negative - below
         precision = np.divide(found, answered, out=np.zeros_like(found), where=answered > 0)
         both = (of_positive > 0) & (of_negative > 0)
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -4,11 +4,14 @@ A threshold is stated beforehand, or chosen on images that are not tested: the o
 and specificity there (Youden's index).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.evaluation._intervals import wilson
+from biomedclip_jax.evaluation._bootstrap import bootstrap_shares, interval
+from biomedclip_jax.evaluation._intervals import FEWEST, wilson
 
 THRESHOLDS = (0.5,)  # where none is stated
 CHOSEN = "chosen"  # the key of the one that was chosen, beside those stated
@@ -36,15 +39,64 @@ def youden(truth: np.ndarray, log_odds: np.ndarray) -> float | None:
     return float(scores[best] + scores[best + 1]) / 2 if index[best] > 1 else None
 
 
-def sensitivity_specificity(truth: np.ndarray, log_odds: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Both, with Wilson's intervals, where log-odds of `threshold` or more count as yes; those that exist.
+@dataclass(frozen=True)
+class Groups:
+    """What images are drawn with for intervals over groups: their groups, int [n], and the bootstrap's resamples and seed."""
 
-    truth: bool [n]. Keys: sensitivity, sensitivity_interval, specificity, specificity_interval.
+    own: np.ndarray
+    resamples: int
+    seed: int
+
+    def of(self, chosen: np.ndarray) -> "Groups":
+        """Those of some of the images."""
+        return replace(self, own=self.own[chosen])
+
+
+def sensitivity_specificity(
+    truth: np.ndarray, log_odds: np.ndarray, threshold: float, groups: Groups | None = None
+) -> dict[str, Any]:
+    """Both, with intervals, where log-odds of `threshold` or more count as yes; those that exist.
+
+    truth: bool [n]. Keys: sensitivity, sensitivity_interval, specificity, specificity_interval. Intervals are Wilson's,
+    over groups the bootstrap's; there is none where images of less than `FEWEST` groups count, or all resamples are alike.
     """
     answered = log_odds >= threshold
     found: dict[str, Any] = {}
     for name, side, right in (("sensitivity", truth, answered), ("specificity", ~truth, ~answered)):
-        if count := int(side.sum()):
-            of_them = int(right[side].sum())
-            found |= {name: of_them / count, f"{name}_interval": wilson(of_them, count)}
+        if not (count := int(side.sum())):
+            continue
+        of_them = int(right[side].sum())
+        found[name] = of_them / count
+        if groups is None:
+            found[f"{name}_interval"] = wilson(of_them, count)
+        elif len(np.unique(groups.own[side])) >= FEWEST:
+            low, high = interval(bootstrap_shares(side, right, groups.own, groups.resamples, groups.seed))
+            if low < high:
+                found[f"{name}_interval"] = (low, high)
     return found
+
+
+def of_second_class(
+    labels: np.ndarray,
+    logits: np.ndarray,
+    thresholds: Sequence[float],
+    chosen: float | None = None,
+    groups: Groups | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Sensitivity and specificity for the second of two classes, by threshold of its probability.
+
+    labels: int [n]. logits: [n, 2]. chosen: log-odds that were chosen on other images, under `CHOSEN` with their
+    probability, "threshold". The values are those of `sensitivity_specificity`.
+    """
+    truth, log_odds = labels == 1, logits[:, 1] - logits[:, 0]
+    found = {f"{each:g}": sensitivity_specificity(truth, log_odds, log_odds_of(each), groups) for each in thresholds}
+    if chosen is not None:
+        own = sensitivity_specificity(truth, log_odds, chosen, groups)
+        found[CHOSEN] = {"threshold": probability_of(chosen)} | own
+    return found
+
+
+def probability_of(log_odds: float) -> float:
+    """1 / (1 + exp(-x)), without overflow."""
+    small = float(np.exp(-abs(log_odds)))
+    return (1.0 if log_odds >= 0 else small) / (1 + small)

@@ -37,6 +37,7 @@ from biomedclip_jax.evaluation.report.page import write_results_page
 from biomedclip_jax.evaluation.report.results import MULTI_LABEL, RESULTS, Result, merged, read_results, write_results
 from biomedclip_jax.evaluation.report.tables import markdown, tables
 from biomedclip_jax.evaluation.retrieval.approximate import Method as Approximate
+from biomedclip_jax.evaluation.retrieval.groups import QueryGroups
 from biomedclip_jax.evaluation.retrieval.task import retrieval
 from biomedclip_jax.evaluation.sources import Source
 from biomedclip_jax.evaluation.zero_shot.task import zero_shot
@@ -63,8 +64,8 @@ class Options:
     approximate: of "retrieval"; None is the exact search. resamples, seed: see `Evaluation`.
     probes: the methods of "probe". finetune: the method of "finetune". learners: the methods of "base-to-novel".
     budgets, seeds: of these three; see `FewLabels`. allow_overlap: learn also where an image is tested, too.
-    thresholds, finding_budgets: of images with several findings; probabilities at which sensitivity and specificity are
-    given, and the shares of the training images that "probe" learns from.
+    thresholds: of two classes and of findings, probabilities at which sensitivity and specificity are given.
+    finding_budgets: shares of the training images that findings are learned from.
     without: of "zero-shot", a file of `data overlap`: the images in it are measured with the others, and left out again.
     command: the command line, which each row says; "" where there was none.
     """
@@ -165,10 +166,17 @@ def _of_before(out: Path) -> list[Result]:
 def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:
     """The results of one task on one data set."""
     if task == "retrieval":
-        return retrieval(evaluation, source.pairs(), approximate=options.approximate)
+        pairs = source.pairs()
+        own = source.groups_of_pairs(pairs)
+        groups = None if own is None else QueryGroups(own, source.columns.group or "")
+        return retrieval(evaluation, pairs, approximate=options.approximate, groups=groups)
     if source.multi_label:
         return _findings(task, evaluation, source, options)
     test = source.labelled("test")
+    if tuple(options.thresholds) != THRESHOLDS and len(test.classes) != 2:
+        raise UserError(
+            f"--thresholds: {source.name} has {len(test.classes)} classes; expected two, or several findings an image"
+        )
     prompts = source.prompts(test.classes)
     if task == "zero-shot":
         if options.prompts is None and source.prompts_file is None and source.known is None:
@@ -176,7 +184,12 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
             if {"0", "1"} <= set(test.classes) <= {"-1", "0", "1"}:
                 advice += "; of a finding that images have or have not, say --label-columns with its name"
             check_words(source.name, test.classes, advice)
-        asked = functools.partial(zero_shot, prompts=prompts, aggregate=options.aggregate, learned=options.prompts)
+        words = {"prompts": prompts, "aggregate": options.aggregate, "learned": options.prompts}
+        chooses = None
+        if source.train is not None and options.without is None and len(test.classes) == 2:
+            chooses = source.labelled("train", test.classes)
+            _check_overlap(chooses, test, options.allow_overlap)
+        asked = functools.partial(zero_shot, **words, thresholds=options.thresholds, chooses=chooses)
         return _with_and_without(asked, evaluation, test, options.without)
     search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
     train = source.labelled("train", test.classes)
@@ -187,7 +200,9 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
         learners = options.learners
         return _with_sources(evaluation, data, learners, source, base_to_novel_results(evaluation, data, learners))
     methods = options.probes if task == "probe" else [options.finetune]
-    return _with_sources(evaluation, data, methods, source, few_labels(evaluation, data, methods))
+    return _with_sources(
+        evaluation, data, methods, source, few_labels(evaluation, data, methods, thresholds=options.thresholds)
+    )
 
 
 def _findings(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:
@@ -263,7 +278,7 @@ def _with_sources(
 
 def _check_overlap(train: Labelled | MultiLabelled, test: Labelled | MultiLabelled, allowed: bool) -> None:
     """UserError for images that are in both, or a line on stderr where that is allowed."""
-    if isinstance(train, Labelled) and isinstance(test, Labelled) and (groups := shared_groups(train, test)):
+    if groups := shared_groups(train, test):
         said = f"{len(groups):,} groups, such as {groups[0]!r}, have images in the training data and in the test data"
         if not allowed:
             raise UserError(f"{said}; divide the data by group, or say --allow-overlap")

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from biomedclip_jax.data.labelled.groups import with_groups
+from biomedclip_jax.data.labelled.groups import Data, each_of, groups_of, with_groups
 from biomedclip_jax.data.labelled.multi_label import Empty, MultiLabelled, Policy, Uncertain
-from biomedclip_jax.data.labelled.multi_label_table import Declared, open_multi_label_table
+from biomedclip_jax.data.labelled.multi_label_pictures import open_multi_label
+from biomedclip_jax.data.labelled.multi_label_table import Declared
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.data.names import NoSplits
-from biomedclip_jax.data.pairs import Pairs, with_readable_texts
+from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.sources import is_folder_of_pairs, open_labelled, open_pairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.benchmarks import Benchmark, benchmark, benchmarks, load_benchmark, load_findings
@@ -60,15 +61,22 @@ class Source:
             )
         return with_readable_texts(open_pairs(self.where, self.columns.image, self.columns.caption))
 
+    def groups_of_pairs(self, pairs: Pairs) -> tuple[str, ...] | None:
+        """What the image of each pair belongs to, where that is asked for; see `groups_of`."""
+        if self.columns.group is None:
+            return None
+        images = [ImageOf(pairs, index) for index in range(len(pairs))]
+        return each_of(groups_of(images, self.where, self.columns.group, self.columns.image))
+
     def labelled(self, split: str, classes: Sequence[str] | None = None) -> Labelled:
         """The images of a split ("train", "test") with their classes, and groups where these are asked for.
 
         UserError if there are none, or if they have several classes.
         """
-        found = self._labelled(split, classes)
-        if self.columns.group is None:
-            return found
-        if found.groups is not None:  # a benchmark's own
+        return self._with_groups(self._labelled(split, classes), split)
+
+    def _with_groups(self, found: Data, split: str) -> Data:
+        if self.columns.group is None or found.groups is not None:  # a benchmark's own
             return found
         where = self.train if split == "train" and self.train is not None else self.where
         return with_groups(found, where, self.columns.group, self.columns.image)
@@ -97,10 +105,13 @@ class Source:
         return self.known.multi_label if self.known is not None else self.columns.findings is not None
 
     def findings(self, split: str, known: Sequence[str] | None = None) -> MultiLabelled:
-        """The images of a split with their findings. known: the findings of the test data, which those to learn from have.
+        """The images of a split with their findings, and groups where these are asked for.
 
-        UserError if there are none.
+        known: the findings of the test data, which those to learn from have. UserError if there are none.
         """
+        return self._with_groups(self._findings(split, known), split)
+
+    def _findings(self, split: str, known: Sequence[str] | None) -> MultiLabelled:
         if self.known is not None:
             return load_findings(self.known.name, Path(self.where), split, self.columns.uncertain, self.columns.empty)
         declared, image = self.columns.findings, self.columns.image
@@ -110,11 +121,11 @@ class Source:
         declared = replace(declared, policy=policy)
         if split == "train" and self.train is not None:
             try:
-                return open_multi_label_table(self.train, "train", image, declared, known)
+                return open_multi_label(self.train, "train", image, declared, known)
             except NoSplits:  # one whole, all of it to learn from
-                return open_multi_label_table(self.train, "test", image, declared, known)
+                return open_multi_label(self.train, "test", image, declared, known)
         try:
-            return open_multi_label_table(self.where, split, image, declared, known)
+            return open_multi_label(self.where, split, image, declared, known)
         except UserError as error:
             if split == "test":
                 raise

@@ -7,7 +7,14 @@ import pytest
 import sklearn.metrics as sk
 
 from biomedclip_jax.evaluation import _bootstrap as tested
-from biomedclip_jax.evaluation._bootstrap import bootstrap, bootstrap_ranks, differences, interval
+from biomedclip_jax.evaluation._bootstrap import (
+    bootstrap,
+    bootstrap_findings,
+    bootstrap_ranks,
+    bootstrap_shares,
+    differences,
+    interval,
+)
 from biomedclip_jax.evaluation._intervals import FEWEST, balanced_interval, classification_intervals, wilson
 from biomedclip_jax.evaluation._metrics import classification_metrics, ranks, softmax
 
@@ -60,6 +67,50 @@ def test_groups_are_drawn_whole(rare: bool) -> None:
         repeated = np.repeat(np.arange(len(labels)), drawn[groups, r].astype(int))
         expected = classification_metrics(labels[repeated], logits[repeated])
         assert {name: values[r] for name, values in found.items()} == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_findings_as_if_the_images_were_repeated(grouped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each finding scikit-learn's numbers of the list with its repetitions, without the labels that do not count; ties."""
+    monkeypatch.setattr(tested, "_WEIGHTS", 4 * 90)  # more than one chunk
+    rng = np.random.default_rng(0)
+    answers = rng.choice([-1, 0, 1], (90, 3), p=[0.1, 0.5, 0.4]).astype(np.int8)
+    answers[:, 2] = np.where(rng.random(90) < 0.1, 1, np.minimum(answers[:, 2], 0))  # rare
+    scores = np.round(answers + rng.normal(size=(90, 3)), 1)
+    groups = np.unique(rng.integers(0, 70, 90), return_inverse=True)[1] if grouped else np.arange(90)
+    (found,) = bootstrap_findings(answers, [scores], 10, 3, groups if grouped else None)
+    common = np.concatenate(list(tested._weights([np.arange(groups.max() + 1)], 10, 3)), axis=1)[groups]
+    for f in range(3):
+        own = answers[:, f] >= 0
+        truth, drawn = answers[own, f].astype(int), np.unique(groups[own], return_inverse=True)[1]
+        strata = tested._strata_of_groups(truth, drawn) if grouped else tested._strata(truth)
+        apart = np.concatenate(list(tested._weights(strata, 10, 3)), axis=1)[drawn]
+        for r in range(10):
+            weights = apart[:, r] if len(strata) > 1 else common[own, r]
+            expected = sk.roc_auc_score(truth, scores[own, f], sample_weight=weights)
+            assert found.auroc[f, r] == pytest.approx(expected, abs=1e-12)
+            expected = sk.average_precision_score(truth, scores[own, f], sample_weight=weights)
+            assert found.average_precision[f, r] == pytest.approx(expected, abs=1e-12)
+    assert np.isfinite(found.means["mean_auroc"]).all()
+
+
+def test_shares_over_groups() -> None:
+    rng = np.random.default_rng(0)
+    counts, right, groups = rng.random(200) < 0.5, rng.random(200) < 0.7, rng.integers(0, 40, 200)
+    shares = bootstrap_shares(counts, right, groups, 300)
+    assert shares.mean() == pytest.approx(right[counts].mean(), abs=0.02)
+    alone = bootstrap_shares(counts, right, np.arange(200), 300)
+    assert alone.std() == pytest.approx(np.sqrt(0.7 * 0.3 / counts.sum()), rel=0.25)
+
+
+def test_ranks_over_groups() -> None:
+    rank, groups = np.random.default_rng(0).integers(0, 12, 25), np.arange(25) // 3
+    found = bootstrap_ranks({"image_to_text": rank}, 8, 2, {"image_to_text": groups})
+    weights = np.concatenate(list(tested._weights([np.arange(9)], 8, 2)), axis=1)[groups]
+    for r in range(8):
+        again = np.repeat(rank, weights[:, r].astype(int))
+        assert found["image_to_text_recall_at_5"][r] == pytest.approx((again < 5).mean())
+        assert found["image_to_text_median_rank"][r] == np.median(again) + 1
 
 
 def test_groups_of_one_are_images() -> None:

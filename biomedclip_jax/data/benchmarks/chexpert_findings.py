@@ -2,6 +2,7 @@
 
 "No Finding" is no finding of its own: of the 14 columns 13 are measured. `valid.csv`, read by three radiologists, is
 the test set here; `train.csv`, whose labels were taken from reports, is to learn from. The two share no patient.
+Intervals are over patients.
 """
 
 from collections.abc import Iterator
@@ -41,15 +42,16 @@ def read_chexpert_findings(name: str, where: Path, split: str, policy: Policy) -
     root = release_root(where)
     rejects: list[Reject] = []
     rows = _rows(existing(root, _TABLES[split]), root, rejects)
-    return multi_labelled_files(name, FINDINGS, list(rows), rejects, policy=policy)
+    return multi_labelled_files(name, FINDINGS, list(rows), rejects, policy=policy, grouped_by="patient")
 
 
 def _rows(table: Path, root: Path, rejects: list[Reject]) -> Iterator[FindingRow]:
     columns = (NO_FINDING, *FINDINGS)
     for number, row in table_rows(table, ["Path", *columns], rejects=rejects):
         image = root / inside_release(text_of(row["Path"]))
+        patient = next((part for part in reversed(image.parts) if part.startswith("patient")), None)
         said = said_of_columns({column: row[column] for column in columns}, NO_FINDING)
         if isinstance(said, str):
             rejects.append(Reject(str(number), str(image), said))
         else:
-            yield FindingRow(str(number), image, said)
+            yield FindingRow(str(number), image, said, group=patient)

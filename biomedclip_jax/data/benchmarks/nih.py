@@ -1,16 +1,18 @@
 """NIH ChestX-ray14, as its makers lay it out: one table, two lists of file names, and folders of images.
 
 `Data_Entry_2017.csv` (or `_v2020`): "Image Index" and "Finding Labels", names of 14 findings joined by |, or "No
-Finding". `train_val_list.txt` and `test_list.txt` share no patient. Images lie in `images/`, or in the folders of the
-twelve archives, `images_001/images/` to `images_012/images/`.
+Finding"; "Patient ID", over which intervals are. `train_val_list.txt` and `test_list.txt` share no patient. Images lie
+in `images/`, or in the folders of the twelve archives, `images_001/images/` to `images_012/images/`.
 """
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from biomedclip_jax.data._table_rows import not_there, table_rows, text_of
 from biomedclip_jax.data.benchmarks import check_split, existing
+from biomedclip_jax.data.labelled.groups import one_spelling
 from biomedclip_jax.data.labelled.multi_label import PRESENT, MultiLabelled, Policy
 from biomedclip_jax.data.labelled.multi_label_table import FindingRow, is_no_finding, multi_labelled_files, names_joined
 from biomedclip_jax.data.pairs import Reject
@@ -33,7 +35,7 @@ FINDINGS = (
     "Hernia",
 )
 _LISTS = {"train": "train_val_list.txt", "test": "test_list.txt"}
-_IMAGE, _LABELS = "Image Index", "Finding Labels"
+_IMAGE, _LABELS, _PATIENT = "Image Index", "Finding Labels", "Patient ID"
 
 
 def read_nih(name: str, where: Path, split: str, policy: Policy) -> MultiLabelled:
@@ -45,8 +47,14 @@ def read_nih(name: str, where: Path, split: str, policy: Policy) -> MultiLabelle
     table = existing(where, "Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
     listed = existing(where, _LISTS[split]).read_text(encoding="utf-8-sig").split()
     rejects: list[Reject] = []
-    labels = {text_of(row[_IMAGE]): text_of(row[_LABELS]) for _, row in table_rows(table, [_IMAGE, _LABELS], rejects=rejects)}
-    return multi_labelled_files(name, FINDINGS, list(_rows(listed, labels, table, rejects)), rejects, policy=policy)
+    labels: dict[str, str] = {}
+    patients: dict[str, str | None] = {}
+    for _, row in table_rows(table, [_IMAGE, _LABELS], [_PATIENT], rejects):
+        image = text_of(row[_IMAGE])
+        labels[image], patients[image] = text_of(row[_LABELS]), one_spelling(text_of(row.get(_PATIENT)))
+    rows = [replace(row, group=patients.get(row.image.name)) for row in _rows(listed, labels, table, rejects)]
+    kind = "patient" if any(patients.values()) else ""
+    return multi_labelled_files(name, FINDINGS, rows, rejects, policy=policy, grouped_by=kind)
 
 
 def _rows(listed: list[str], labels: dict[str, str], table: Path, rejects: list[Reject]) -> Iterator[FindingRow]:

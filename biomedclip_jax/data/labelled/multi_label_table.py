@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.data._table_rows import absent, image_file, is_table, not_there, table_rows, text_of
+from biomedclip_jax.data.labelled.groups import each_of
 from biomedclip_jax.data.labelled.multi_label import (
     ABSENT,
     NOT_COUNTED,
@@ -76,6 +77,7 @@ class FindingRow:
     """An image and what its row says of it.
 
     number: of the row. said: labels by finding; the others are `unsaid`, absent where a row names all that is present.
+    group: what the image belongs to, where that is known.
     """
 
     number: str
@@ -83,6 +85,7 @@ class FindingRow:
     said: Said
     split: str = ""
     only_names: bool = False
+    group: str | None = None
 
     @property
     def unsaid(self) -> int:
@@ -112,7 +115,7 @@ def open_multi_label_table(
     else:
         require_whole(path, split, f"add a column {SPLIT_COLUMN!r} with train, validation or test")
         wanted = {""}
-    names = _findings(path, declared, rows, rejects, findings)
+    names = findings_of(path, declared, rows, rejects, findings)
     own = [row for row in rows if row.split.lower() in wanted]
     return multi_labelled_files(str(path), names, own, rejects, policy=declared.policy)
 
@@ -125,8 +128,12 @@ def multi_labelled_files(
     *,
     policy: Policy,
     caveats: Sequence[str] = (),
+    grouped_by: str = "",
 ) -> MultiLabelled:
-    """Image files with their findings; what cannot be used joins `rejects`. UserError if nothing is left."""
+    """Image files with their findings; what cannot be used joins `rejects`. UserError if nothing is left.
+
+    grouped_by: what the groups of the rows are; "" where they have none.
+    """
     kept, left, together = one_row_an_image(rows)
     labels = np.array([[row.unsaid] * len(findings) for row in kept], np.int8).reshape(-1, len(findings))
     position = {finding: number for number, finding in enumerate(findings)}
@@ -152,6 +159,8 @@ def multi_labelled_files(
         policy=policy,
         rejects=tuple(left),
         caveats=tuple(caveats),
+        groups=each_of([row.group for row in kept]) if grouped_by else None,
+        grouped_by=grouped_by,
     )
 
 
@@ -192,14 +201,18 @@ def finding_rows(path: Path, image_column: str, declared: Declared, rejects: lis
     columns = declared.columns or (declared.column,)
     for number, row in table_rows(path, [image_column, *columns], [SPLIT_COLUMN], rejects):
         image = image_file(path, row, image_column)
-        if declared.columns:
-            said = said_of_columns({column: row[column] for column in columns}, declared.no_finding)
-        else:
-            said = _said_of_names(row[declared.column], declared)
+        said = said_of_row(row, declared)
         if isinstance(said, str):
             rejects.append(Reject(str(number), str(image), said))
         else:
             yield FindingRow(str(number), image, said, text_of(row.get(SPLIT_COLUMN)), not declared.columns)
+
+
+def said_of_row(row: Mapping[str, object], declared: Declared) -> Said | str:
+    """What a row says of its image, from its cells by column; or why that cannot be used."""
+    if declared.columns:
+        return said_of_columns({column: row[column] for column in declared.columns}, declared.no_finding)
+    return _said_of_names(row[declared.column], declared)
 
 
 def _said_of_names(cell: object, declared: Declared) -> Said | str:
@@ -264,9 +277,13 @@ def one_row_an_image(rows: Iterable[FindingRow]) -> tuple[list[FindingRow], list
     return kept, left, together
 
 
-def _findings(
+def findings_of(
     path: Path, declared: Declared, rows: Sequence[FindingRow], rejects: Sequence[Reject], known: Sequence[str] | None
 ) -> tuple[str, ...]:
+    """The names of all findings in order: `known`, those of the columns, or those in the rows, sorted.
+
+    UserError for none, for names that cannot be told apart, and for one that is not `known`.
+    """
     if declared.columns:
         names = tuple(column for column in declared.columns if not is_no_finding(column, declared.no_finding))
     else:
@@ -297,8 +314,8 @@ def _table_of(source: str, split: str) -> tuple[Path, str]:
         if is_table(name) and "://" not in name:
             return Path(name), own or split
     raise UserError(
-        f"{source}: several labels an image are read from tables (.csv, .tsv, .jsonl, .parquet) and of the benchmarks that "
-        "have them; write a table with a row for each image"
+        f"{source}: several labels an image are read from tables (.csv, .tsv, .jsonl, .parquet), Parquet and Arrow files "
+        "with pictures and their folders, and of the benchmarks that have them; write a table with a row for each image"
     )
 
 

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data.labelled.groups import intervals_over, numbers_of
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled, answers_fingerprint
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation._bootstrap import FindingSamples, bootstrap_findings, interval
+from biomedclip_jax.evaluation._bootstrap import FindingSamples, bootstrap_findings, interval, of_each_class
 from biomedclip_jax.evaluation._completeness import completeness, total
 from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._intervals import ALIKE, FEWEST, TOO_FEW
 from biomedclip_jax.evaluation._metrics import ranks_of, scored_findings, sklearn_metrics
-from biomedclip_jax.evaluation._thresholds import CHOSEN, log_odds_of, sensitivity_specificity
+from biomedclip_jax.evaluation._thresholds import CHOSEN, Groups, log_odds_of, probability_of, sensitivity_specificity
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.multi_label._picture import draw_findings
 from biomedclip_jax.evaluation.report.results import Result
-from biomedclip_jax.prompts.findings import probabilities_of
 
 MEANS = ("mean_auroc", "mean_average_precision")
 
@@ -77,6 +77,8 @@ def findings_results(
     `OfFinding`), measured_findings, no_interval, left_out and caveats. Raises UserError where no finding has a number.
     """
     own = data.subset(kept)
+    groups = numbers_of(own.groups)
+    resampled = None if groups is None else Groups(groups, evaluation.resamples, evaluation.seed)
     results = []
     for each in scored:
         answers = own.answers.copy()
@@ -87,15 +89,17 @@ def findings_results(
                 f"{data.name}: none of {len(own.findings)} findings has both images with it and images without it, of "
                 f"{len(own):,}; nothing can be measured{_hint(own)}"
             )
-        drawn = bootstrap_findings(answers, [each.scores], evaluation.resamples, evaluation.seed)[0]
+        drawn = bootstrap_findings(answers, [each.scores], evaluation.resamples, evaluation.seed, groups)[0]
         numbers = {
-            name: _of_finding(own.answers[:, f], each, f, drawn if f in columns else None)
+            name: _of_finding(own.answers[:, f], each, f, drawn if f in columns else None, resampled)
             for f, name in enumerate(own.findings)
         }
         rare = any(numbers[own.findings[f]].no_interval == TOO_FEW for f in columns)
         intervals = {} if rare else {name: interval(values) for name, values in drawn.means.items()}
         alike = [name for name, (low, high) in intervals.items() if low == high]
-        about = completeness(dataclasses.replace(data, caveats=(*data.caveats, *own.policy_said)), len(own), errors)
+        about = completeness(
+            dataclasses.replace(data, caveats=(*data.caveats, *own.policy_said, *intervals_over(own))), len(own), errors
+        )
         about["caveats"] = [*about.get("caveats", ()), *each.caveats, *_without_number(numbers)]
         details = about | {
             "per_finding": {name: found.row() for name, found in numbers.items()},
@@ -120,13 +124,13 @@ def findings_results(
                 | {"resamples": evaluation.resamples, "seed": evaluation.seed},
                 details={name: value for name, value in details.items() if value},
                 measured=evaluation.measured(each.candidate, answers_fingerprint(own), total(data)),
-                outcomes={"answers": answers, "scores": each.scores},
+                outcomes={"answers": answers, "scores": each.scores} | ({} if groups is None else {"groups": groups}),
             )
         )
     return [dataclasses.replace(row, pictures=draw_findings(evaluation.out, row)) for row in results]
 
 
-def _of_finding(answers: np.ndarray, scored: Scored, f: int, drawn: FindingSamples | None) -> OfFinding:
+def _of_finding(answers: np.ndarray, scored: Scored, f: int, drawn: FindingSamples | None, groups: Groups | None) -> OfFinding:
     """The numbers of finding f. answers: int8 [n]. drawn: None where it has no AUROC."""
     known = answers >= 0
     truth, scores = answers[known] == 1, scored.scores[known, f]
@@ -134,15 +138,18 @@ def _of_finding(answers: np.ndarray, scored: Scored, f: int, drawn: FindingSampl
     plain = OfFinding(n=len(truth), positive=positive)
     if f in scored.without:
         return dataclasses.replace(plain, missing=scored.without[f])
-    at = {f"{each:g}": sensitivity_specificity(truth, scores, log_odds_of(each)) for each in scored.thresholds}
+    groups = None if groups is None else groups.of(known)
+    at = {f"{each:g}": sensitivity_specificity(truth, scores, log_odds_of(each), groups) for each in scored.thresholds}
     if (least := scored.chosen.get(f)) is not None:
-        at[CHOSEN] = {"threshold": float(probabilities_of(np.array(least)))} | sensitivity_specificity(truth, scores, least)
+        own = sensitivity_specificity(truth, scores, least, groups)
+        at[CHOSEN] = {"threshold": probability_of(least)} | own
     if drawn is None:
         missing = "no label that counts" if not len(truth) else "in no image" if not positive else "in all images"
         return dataclasses.replace(plain, missing=missing, at=at)
     ranked, sklearn = ranks_of(scores), sklearn_metrics()
     samples = {"auroc": drawn.auroc[f], "average_precision": drawn.average_precision[f]}
-    few = min(positive, len(truth) - positive) < FEWEST
+    counts = np.bincount(truth) if groups is None else of_each_class(truth.astype(np.int64), groups.own)
+    few = min(counts) < FEWEST
     intervals = {} if few else {name: interval(values) for name, values in samples.items()}
     different = {name: ends for name, ends in intervals.items() if ends[0] < ends[1]}
     return dataclasses.replace(

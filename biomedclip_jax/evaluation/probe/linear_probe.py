@@ -136,4 +136,8 @@ class LinearProbe:
             return predict(_first(trained.last), task.test.features), float(trained.accuracies[0, -1])
 
         logits, epochs, caveats = final_training(final, found.score, EPOCHS, SEARCH_EPOCHS)
-        return Prediction(logits, settings | {"epochs": epochs}, caveats=caveats)
+        unseen = None
+        if len(task.text) == 2:
+            trained = train_heads(task.train, None, task.text, chosen, SEARCH_EPOCHS, task.seed)
+            unseen = predict(_first(trained.last), task.validation.features)
+        return Prediction(logits, settings | {"epochs": epochs}, caveats=caveats, validation=unseen)

@@ -80,5 +80,8 @@ class LogisticRegressionProbe:
         with quietly():
             found = best_strength(validated)
             logits = fit_predict(given, task.given.labels, test, found.weight_decay, classes)
+            unseen = None
+            if len(np.unique(task.train.labels)) == classes == 2:
+                unseen = fit_predict(train, task.train.labels, validation, found.weight_decay, classes)
         chosen = {"C": found.weight_decay, "validation_accuracy": found.score, "tried": found.tried}
-        return Prediction(logits, chosen)
+        return Prediction(logits, chosen, validation=unseen)

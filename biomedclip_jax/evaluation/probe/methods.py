@@ -103,13 +103,16 @@ class Prediction:
     """What a method answers for the test images of a task.
 
     logits: float64 [n, C], of which images are ranked, too. settings: what was chosen, such as the learning rate.
-    prompts: of a method that learns some, to be kept as a file. caveats: what has to be said beside every number of it.
+    prompts: of a method that learns some, to be kept as a file.
+    validation: logits float64 [m, C] of the validation images by a training that has not seen them, where there are some.
+    caveats: what has to be said beside every number of it.
     """
 
     logits: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
     prompts: "LearnedPrompts | None" = None
     caveats: tuple[str, ...] = ()
+    validation: np.ndarray | None = None
 
     @property
     def probabilities(self) -> np.ndarray:

@@ -5,23 +5,32 @@ from typing import Any
 
 import numpy as np
 
+from biomedclip_jax.data.labelled.groups import numbers_of
 from biomedclip_jax.data.labelled.types import labels_fingerprint
 from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._metrics import classification_metrics, majority_metrics, sklearn_metrics
+from biomedclip_jax.evaluation._thresholds import THRESHOLDS, Groups, of_second_class, youden
 from biomedclip_jax.evaluation.candidates import Candidate
-from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Method, Tasks, make_tasks
+from biomedclip_jax.evaluation.probe.methods import FewLabels, FewShot, Method, Prediction, Tasks, make_tasks
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.report.drawing import Curve, draw_learning_curves, file_stem, picture_file
 from biomedclip_jax.evaluation.report.results import Result, digest
 from biomedclip_jax.support.terminal import progress_bar
 
 
-def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method], metric: str = "accuracy") -> list[Result]:
+def few_labels(
+    evaluation: Evaluation,
+    data: FewLabels,
+    methods: Sequence[Method],
+    metric: str = "accuracy",
+    thresholds: Sequence[float] = THRESHOLDS,
+) -> list[Result]:
     """One result for each candidate, method and budget, and one picture of them all.
 
     metrics: means over the seeds, of `classification_metrics` on all of `data.test`; `majority_*` beside them.
     details: `spread`, the standard deviation over the seeds (n - 1), where there are several; `runs`, one object a seed,
-        with its metrics, what the method chose and, where it learned prompts, their file, relative to `evaluation.out`;
+        with its metrics, what the method chose and, where it learned prompts, their file, relative to `evaluation.out`,
+        and of two classes `operating_points`, see `zero_shot`, chosen on its validation images where the method tells of them;
         `zero_shot`, the same model's metrics without labels; `caveats`, among them where a method is below this, or no
         better than always the most frequent class, and what a method says of its own training.
     metric: the one that the picture shows.
@@ -48,7 +57,8 @@ def few_labels(evaluation: Evaluation, data: FewLabels, methods: Sequence[Method
                 for budget in tasks.draws:
                     runs = []
                     for task in tasks.of(budget):
-                        runs.append(_run(evaluation, method, budget, task, marks[candidate.name]))
+                        run = _run(evaluation, method, budget, task, marks[candidate.name], thresholds)
+                        runs.append(run)
                         bar.update(1)
                     result = _result(evaluation.dataset, tasks, method, budget, runs)
                     result.metrics.update(constant)
@@ -69,10 +79,14 @@ def _mark(data: FewLabels, candidate: Candidate, methods: Sequence[Method]) -> s
     return digest([labels_fingerprint(data.train), labels_fingerprint(data.test), words, candidate.fingerprint, options])
 
 
-def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot, mark: str) -> dict[str, Any]:
+def _run(
+    evaluation: Evaluation, method: Method, budget: Budget, task: FewShot, mark: str, thresholds: Sequence[float]
+) -> dict[str, Any]:
     predicted = method(task)
     metrics = classification_metrics(task.test.labels, predicted.logits)
     run = {"seed": task.seed, "labels": len(task.given), "metrics": metrics, "chosen": predicted.settings}
+    if len(task.test.data.classes) == 2:
+        run["operating_points"] = _operating_points(evaluation, task, predicted, thresholds)
     if predicted.caveats:
         run["caveats"] = list(predicted.caveats)
     if predicted.prompts is None:
@@ -82,6 +96,19 @@ def _run(evaluation: Evaluation, method: Method, budget: Budget, task: FewShot, 
     file = f"prompts/{stem}.safetensors"
     predicted.prompts.save(evaluation.out / file, task.candidate.clip)
     return run | {"prompts": file}
+
+
+def _operating_points(
+    evaluation: Evaluation, task: FewShot, predicted: Prediction, thresholds: Sequence[float]
+) -> dict[str, Any]:
+    data, unseen, least = task.test.data, predicted.validation, None
+    if unseen is not None and np.isfinite(unseen).all():
+        least = youden(task.validation.labels == 1, unseen[:, 1] - unseen[:, 0])
+    numbers = numbers_of(data.groups)
+    groups = None if numbers is None else Groups(numbers, evaluation.resamples, evaluation.seed)
+    at = of_second_class(data.labels, predicted.logits, thresholds, least, groups)
+    chosen_on = "" if least is None else f"the {len(task.validation):,} images that validate"
+    return {"positive": data.classes[1], "at": at, "chosen_on": chosen_on}
 
 
 def _caveats(runs: Sequence[dict[str, Any]], zero_shot: dict[str, float], constant: dict[str, float]) -> list[str]:

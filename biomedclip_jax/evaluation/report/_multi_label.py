@@ -19,7 +19,7 @@ def findings_overview(group: Group, published: Published) -> Table:
     body += [(whose, "", *(percent(metrics.get(each)) for each in MULTI_LABEL)) for whose, metrics in papers]
     parts = [SURE, "Means over the findings that some images have and some have not."]
     if any(TOO_FEW in row.details.get("no_interval", {}).values() for row in rows):
-        parts.append(f"Too few to say: a finding is, or is missing, in less than {FEWEST} images.")
+        parts.append(f"Too few to say: a finding is, or is missing, in less than {FEWEST} images (or groups).")
     if asked := dict.fromkeys(row.asked for row in rows if row.asked):
         parts.append(f"Asked with {'; '.join(asked)}.")
     note = " ".join([*parts, *missing(group)])
@@ -51,7 +51,8 @@ def _findings(group: Group, name: str, row: Result) -> Table:
         for threshold in thresholds:
             at = each.get("at", {}).get(threshold, {})
             for side in ("sensitivity", "specificity"):
-                cells.append(percent(at.get(side)) + (ends(at[f"{side}_interval"]) if side in at else ""))
+                known = at.get(f"{side}_interval")
+                cells.append(percent(at.get(side)) + (ends(known) if known else f" ({TOO_FEW})" if side in at else ""))
             if threshold == CHOSEN:
                 cells.append(f"{at['threshold']:.3g}" if at else "-")
         body.append(tuple(cells))

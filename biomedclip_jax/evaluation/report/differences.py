@@ -13,7 +13,7 @@ from pathlib import Path
 
 from biomedclip_jax.evaluation._bootstrap import Samples, bootstrap, bootstrap_findings, bootstrap_ranks, differences
 from biomedclip_jax.evaluation.report._groups import kind_of, may_be_compared, same_data
-from biomedclip_jax.evaluation.report.results import Result, read_outcomes
+from biomedclip_jax.evaluation.report.results import GROUPS_OF, Result, read_outcomes
 from biomedclip_jax.files import write_text
 
 DIFFERENCES = "differences.json"
@@ -107,5 +107,7 @@ def _samples(folder: Path, row: Result, resamples: int, seed: int) -> Samples | 
     if "labels" in outcomes:
         return bootstrap(outcomes["labels"], [outcomes["logits"]], resamples, seed, outcomes.get("groups"))[0]
     if "answers" in outcomes:
-        return bootstrap_findings(outcomes["answers"], [outcomes["scores"]], resamples, seed)[0].means
-    return bootstrap_ranks(outcomes, resamples, seed)
+        return bootstrap_findings(outcomes["answers"], [outcomes["scores"]], resamples, seed, outcomes.get("groups"))[0].means
+    ranks = {name: outcomes[name] for name in outcomes if not name.endswith(GROUPS_OF)}
+    groups = {name: outcomes[f"{name}{GROUPS_OF}"] for name in ranks if f"{name}{GROUPS_OF}" in outcomes}
+    return bootstrap_ranks(ranks, resamples, seed, groups or None)

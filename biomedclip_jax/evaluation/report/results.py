@@ -19,6 +19,7 @@ from biomedclip_jax.files import write_file, write_text
 RESULTS = "results.json"
 OUTCOMES = "outcomes"
 MULTI_LABEL, MULTI_LABEL_PROBE, MULTI_LABEL_FINETUNE = "multi-label", "multi-label-probe", "multi-label-finetune"  # tasks
+GROUPS_OF = "_groups"  # ends the name of an array of outcomes: the groups of a direction's queries
 COSINE = "cosine"  # to the sentences that say that a finding is there, alone
 _REASONS = 3  # for what was left out, that a line says
 # of the settings, what was asked for: another answer to one of these is another evaluation
@@ -64,7 +65,7 @@ class Result:
     measured: None in rows of versions before 2026-12, which did not record it.
     outcomes: what happened to each image or query, from which rows are compared; kept in a file of its own. Zero-shot:
         `labels`, int [n], and `logits`, float64 [n, C]. Several findings: `answers`, int8 [n, F], and `scores`, float64
-        [n, F]. Retrieval: for each direction the ranks, int [queries].
+        [n, F]. Retrieval: for each direction the ranks, int [queries]. Where intervals are over groups, also these, int.
     """
 
     model: str

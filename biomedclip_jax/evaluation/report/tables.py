@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from biomedclip_jax.evaluation._intervals import FEWEST, TOO_FEW
 from biomedclip_jax.evaluation.report._groups import Group, groups, names_apart
 from biomedclip_jax.evaluation.report._multi_label import MULTI_LABEL, finding_tables, findings_overview
+from biomedclip_jax.evaluation.report._operating_points import operating_points
 from biomedclip_jax.evaluation.report._table import SURE, Published, Table, cell, missing, percent
 from biomedclip_jax.evaluation.report.differences import Difference
 from biomedclip_jax.evaluation.report.results import Result, digest
@@ -32,11 +33,13 @@ def tables(results: Sequence[Result], published: Published, differences: Sequenc
     for group in groups(results, "retrieval"):
         found += [_retrieval(group, published), *_differences(group, "retrieval", _RECALLS, differences)]
     for group in groups(results, "zero-shot"):
-        found += [_zero_shot(group, published), *_differences(group, "zero-shot", _ZERO_SHOT, differences)]
+        found += [_zero_shot(group, published), *operating_points(group)]
+        found += _differences(group, "zero-shot", _ZERO_SHOT, differences)
     for group in groups(results, "multi-label"):
         overview = findings_overview(group, published)
         found += [overview, *_differences(group, "multi-label", MULTI_LABEL, differences), *finding_tables(group)]
-    found += [_few_labels(group, published) for group in groups(results, "few-labels")]
+    for group in groups(results, "few-labels"):
+        found += [_few_labels(group, published), *operating_points(group)]
     found += [_base_to_novel(group) for group in groups(results, "base-to-novel")]
     return [*found, *_measured(results)]
 

@@ -12,10 +12,11 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation, left_out
 from biomedclip_jax.evaluation._intervals import wilson
 from biomedclip_jax.evaluation.report.drawing import picture_file
-from biomedclip_jax.evaluation.report.results import Result, digest
+from biomedclip_jax.evaluation.report.results import GROUPS_OF, Result, digest
 from biomedclip_jax.evaluation.retrieval._ranks import ranks
 from biomedclip_jax.evaluation.retrieval.approximate import Method, first_right, nearest, recall_against_exact
 from biomedclip_jax.evaluation.retrieval.gallery import SHOWN, Found, captions_of_images, images_of_captions
+from biomedclip_jax.evaluation.retrieval.groups import QueryGroups, over_groups
 
 _KS = (1, 5, 10)
 _DIRECTIONS = ("image_to_text", "text_to_image")
@@ -40,16 +41,21 @@ def recall(image: np.ndarray, text: np.ndarray, caption: Sequence[str], ks: Sequ
 
 
 def retrieval(
-    evaluation: Evaluation, pairs: Pairs, *, approximate: Method | None = None, gallery_rows: int = 6
+    evaluation: Evaluation,
+    pairs: Pairs,
+    *,
+    approximate: Method | None = None,
+    gallery_rows: int = 6,
+    groups: QueryGroups | None = None,
 ) -> list[Result]:
     """One result for each candidate, all on the same images and captions, with galleries in `evaluation.out`.
 
     Every caption of an image is a text of its own; the same caption under several images is one text. Any of its captions
     is right for an image, and any of its images for a caption. Metrics, each for image_to_text and text_to_image:
     recall_at_1, recall_at_5 and recall_at_10, and of exact ranks also median_rank (1 is the best) and
-    mean_reciprocal_rank. Intervals of the recalls: Wilson's, 95 %, over queries. Details: left_out, what one of the
-    candidates cannot read, which counts for none of them, and what was no pair at all; of an approximate search
-    recall_against_exact, each way. Outcomes: the rank of each query, 0 is the best.
+    mean_reciprocal_rank. Intervals of the recalls: Wilson's, 95 %, over queries, or the bootstrap's over their `groups`.
+    Details: left_out, what one of the candidates cannot read, which counts for none of them, and what was no pair at all;
+    of an approximate search recall_against_exact, each way. Outcomes: the rank of each query, 0 is the best.
     approximate: see `approximate.nearest`; None is exact. gallery_rows: queries in each picture; 0 draws none.
     Raises UserError where nothing can be read, or an embedding is not finite.
     """
@@ -63,6 +69,7 @@ def retrieval(
         raise UserError(f"{evaluation.dataset}: no pair can be read by all of the models")
     measured_data = fingerprint([data, *map(str, asked.images.tolist())])
 
+    drawn_together, caveats = (None, []) if groups is None else groups.of_queries(asked.images, asked.own)
     gallery = _Gallery.drawn(asked, images, texts.captions, gallery_rows, evaluation.seed)
     results, found = [], []
     for candidate, each in zip(evaluation.candidates, embedded, strict=True):
@@ -70,6 +77,11 @@ def retrieval(
         text = _rows(evaluation.embeddings.texts(candidate, texts.captions, f"{evaluation.dataset}: captions"), asked.texts)
         sides, settings, details = _search(image, text, asked.own, approximate, evaluation.seed)
         metrics, intervals = _metrics(sides, approximate is None)
+        outcomes: dict[str, np.ndarray] = dict(zip(_DIRECTIONS, sides, strict=True))
+        if drawn_together is not None:
+            details["caveats"] = caveats
+            intervals, details["no_interval"] = over_groups(evaluation, outcomes, drawn_together, list(intervals))
+            outcomes |= {f"{way}{GROUPS_OF}": own for way, own in drawn_together.items()}
         by_text = Found.by(candidate.name, text[gallery.texts], image)
         found.append((by_text, Found.by(candidate.name, image[gallery.images], text)))
         settings |= {"images": len(image), "texts": len(text), "seed": evaluation.seed}
@@ -84,9 +96,9 @@ def retrieval(
                 metrics=metrics,
                 intervals=intervals,
                 settings=settings,
-                details=details,
+                details={name: value for name, value in details.items() if value},
                 measured=evaluation.measured(candidate, measured_data, len(pairs) + len(pairs.rejects)),
-                outcomes=dict(zip(_DIRECTIONS, sides, strict=True)),
+                outcomes=outcomes,
             )
         )
 

@@ -1,14 +1,15 @@
 """Zero-shot classification: an image belongs to the class whose sentences are nearest to it."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.data.labelled.groups import intervals_over
+from biomedclip_jax.data.labelled.groups import intervals_over, numbers_of
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._bootstrap import bootstrap
@@ -22,6 +23,7 @@ from biomedclip_jax.evaluation._metrics import (
     metrics_per_class,
     sklearn_metrics,
 )
+from biomedclip_jax.evaluation._thresholds import THRESHOLDS, Groups, of_second_class, youden
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.report.results import Result
@@ -38,6 +40,8 @@ def zero_shot(
     *,
     aggregate: Aggregation = "mean",
     learned: Path | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    chooses: Labelled | None = None,
 ) -> list[Result]:
     """One result for each candidate, all on the same images, with pictures in `evaluation.out`.
 
@@ -46,6 +50,8 @@ def zero_shot(
     classes), no_interval (why a metric has none), left_out: what was left out when the data were opened, and images that
     one of the candidates can't read, which count for none; caveats: what else has to be said of the data. Outcomes: the
     labels and logits of the images.
+    Of two classes also operating_points: sensitivity and specificity for the second one at `thresholds` of its
+    probability, and at the one with the largest sum of both on the images `chooses`, which are none of the data's.
     aggregate: see `cosines`. learned: a file of learned prompts, used instead of `prompts` with the data's class names.
     Raises UserError where classes and prompts don't fit each other, the learned ones belong to another model, or an
     embedding is not finite.
@@ -62,7 +68,9 @@ def zero_shot(
     kept_data = data.subset(kept)
     data = dataclasses.replace(data, caveats=(*data.caveats, *intervals_over(kept_data)))
 
-    answers, settings = [], []
+    if len(data.classes) != 2 or aggregate == "gloria":  # whose answers depend on the other images
+        chooses = None
+    answers, settings, scored = [], [], []
     for candidate, found, words in zip(candidates, images, own, strict=True):
         image = found.rows[np.isin(found.kept, kept)]
         check_finite(candidate, image, kept_data.names)
@@ -71,21 +79,28 @@ def zero_shot(
             check_finite(candidate, text, prompts.flat)
             of_classes = class_embeddings(text, prompts, first=aggregate == "single")
             check_told_apart(evaluation.dataset, data.classes, of_classes, candidate.name)
-            scale, logits = _by_sentences(embeddings, candidate, image, text, prompts, aggregate)
+            by_words = functools.partial(_by_sentences, embeddings, candidate, text=text, prompts=prompts, aggregate=aggregate)
         else:
-            scale, logits = embeddings.logit_scale(candidate), words.scores(candidate.clip, image).astype(np.float64)
+            by_words = functools.partial(_by_learned, embeddings, candidate, words)
+        scale, logits = by_words(image=image)
         answers.append(Answers(kept_data, logits))
+        scored.append(by_words)
         settings.append({"classes": list(data.classes), **_asked(prompts, aggregate, words, learned), "logit_scale": scale})
 
-    groups = None if kept_data.groups is None else np.unique(kept_data.groups, return_inverse=True)[1]
+    groups = numbers_of(kept_data.groups)
     drawn_from = (kept_data.labels, [each.logits for each in answers], evaluation.resamples, evaluation.seed, groups)
     samples = bootstrap(*drawn_from)
+    resampled = None if groups is None else Groups(groups, evaluation.resamples, evaluation.seed)
     majority = majority_metrics(kept_data.labels)
     fingerprint = labels_fingerprint(kept_data)
     results = []
-    for candidate, each, asked, drawn in zip(candidates, answers, settings, samples, strict=True):
+    for candidate, each, asked, drawn, by_words in zip(candidates, answers, settings, samples, scored, strict=True):
         intervals, no_interval = classification_intervals(kept_data.labels, each.logits, drawn, groups)
         details = _details(each) | {"no_interval": no_interval} | completeness(data, len(kept), errors)
+        if len(data.classes) == 2:
+            least, chosen_on = (None, "") if chooses is None else _chosen(embeddings, candidate, chooses, by_words)
+            at = of_second_class(kept_data.labels, each.logits, thresholds, least, resampled)
+            details["operating_points"] = {"positive": data.classes[1], "at": at, "chosen_on": chosen_on}
         result = Result(
             model=candidate.name,
             task="zero-shot",
@@ -101,6 +116,26 @@ def zero_shot(
         pictures = draw(evaluation.out, evaluation.dataset, result.who, each, result.id)
         results.append(dataclasses.replace(result, pictures=pictures))
     return results
+
+
+def _chosen(
+    embeddings: Embeddings, candidate: Candidate, data: Labelled, scores: Callable[..., tuple[float, np.ndarray]]
+) -> tuple[float | None, str]:
+    """The log-odds from which on images count as the second class, chosen on these images, and what they are; None where
+    they cannot choose.
+    """
+    found = embeddings.images(candidate, data.images, data.fingerprint)
+    check_finite(candidate, found.rows, [data.names[int(i)] for i in found.kept])
+    _, logits = scores(image=found.rows)
+    least = youden(data.labels[found.kept] == 1, logits[:, 1] - logits[:, 0])
+    return least, "" if least is None else f"{len(found.kept):,} images of {data.name}"
+
+
+def _by_learned(
+    embeddings: Embeddings, candidate: Candidate, words: LearnedPrompts, image: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The scale of the cosines, and logits float64 [n, C] of images [n, E] by learned prompts."""
+    return embeddings.logit_scale(candidate), words.scores(candidate.clip, image).astype(np.float64)
 
 
 def _by_sentences(

@@ -41,6 +41,7 @@ def test_both_lists(folder: Path) -> None:
     assert train.findings == test.findings == FINDINGS
     assert [FINDINGS[i] for i in train.labels[0].nonzero()[0]] == ["Cardiomegaly", "Emphysema"] and not train.labels[1].any()
     assert [Path(name).name for name in test.names] == ["00000002_000.png", "00000003_000.png"]
+    assert test.groups == ("2", "3") and train.groups == ("1", "1") and test.grouped_by == "patient"
     assert test.labels.sum(axis=1).tolist() == [1, 1] and test.whole == 25_596 and train.whole == 86_524
     assert [(Path(reject.image).name, reject.reason) for reject in test.rejects] == [
         ("00000004_000.png", "has no label"),

@@ -1,5 +1,6 @@
 """What images belong to: by a column, by DICOM's PatientID, or not at all; one spelling, and no patient's number kept."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 from helpers import dicom_files
 from PIL import Image
 
-from biomedclip_jax.data.labelled.groups import grouped, intervals_over, one_spelling, shared_groups, with_groups
-from biomedclip_jax.data.sources import open_labelled
+from biomedclip_jax.data.labelled.groups import grouped, groups_of, intervals_over, one_spelling, shared_groups, with_groups
+from biomedclip_jax.data.pairs import ImageOf
+from biomedclip_jax.data.sources import open_labelled, open_pairs
 from biomedclip_jax.errors import UserError
 
 
@@ -81,3 +83,41 @@ def test_groups_in_both(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("told", "one"), [("07", "7"), ("7.0", "7"), ("0", "0"), ("", None), ("A-1", "a-1"), ("7.5", "7.5")])
 def test_one_spelling(told: str, one: str | None) -> None:
     assert one_spelling(told) == one
+
+
+def test_another_table_says_it_of_a_list_or_of_class_folders(tmp_path: Path) -> None:
+    for label in "ab":
+        (tmp_path / "folders" / label).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / "folders" / label / "x.png")
+    path, folders = tmp_path / "who.csv", str(tmp_path / "folders")
+    path.write_text("image,who\nfolders/a/x.png,7\nfolders/b/x.png,07\n")
+    assert with_groups(open_labelled(folders), folders, f"{path}:who", "image").groups == ("7", "7")
+    (tmp_path / "split_x.json").write_text('{"test": [["folders/a/x.png", 0, "a"], ["folders/b/x.png", 1, "b"]]}')
+    listed = str(tmp_path / "split_x.json")
+    assert with_groups(open_labelled(listed), listed, f"{path}:who", "image").groups == ("7", "7")
+    path.write_text("image,who\nelsewhere.png,7\n")
+    with pytest.raises(UserError, match=r"no image of .*folders has a who there; expected paths from its folder on"):
+        with_groups(open_labelled(folders), folders, f"{path}:who", "image")
+
+
+def test_rows_that_hold_their_pictures(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    encoded = io.BytesIO()
+    Image.new("L", (4, 4)).save(encoded, "PNG")
+    picture = {"bytes": encoded.getvalue(), "path": None}
+    columns = {"image": [picture] * 3, "label": ["a", None, "b"], "caption": ["x", "y", "z"], "who": [7.0, 8.0, 7.0]}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet")
+    where = str(tmp_path / "t.parquet")
+    assert with_groups(open_labelled(where), where, "who", "image").groups == ("7", "7"), "without the row that has no label"
+    pairs = open_pairs(where)
+    assert groups_of([ImageOf(pairs, i) for i in range(3)], where, "who", "image") == ["7", "8", "7"]
+    with pytest.raises(UserError, match=r"no column 'whose'.*did you mean 'who'"):
+        with_groups(open_labelled(where), where, "whose", "image")
+
+
+def test_pairs_of_a_table(tmp_path: Path) -> None:
+    path = table(tmp_path, ["1", "01", "2"])
+    pairs = open_pairs(path, caption_column="label")
+    assert groups_of([ImageOf(pairs, i) for i in range(3)], path, "Patient ID", "image") == ["1", "1", "2"]

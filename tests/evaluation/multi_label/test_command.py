@@ -95,7 +95,6 @@ def test_a_column_for_each(model: Path, data: Path, tmp_path: Path, capsys: Capt
     ("words", "message"),
     [
         (["--uncertain", "positive"], "--uncertain: is of images with several findings; say --multi-label"),
-        (["--thresholds", "0.4"], "--thresholds: is of images with several findings"),
         (["--separator", ";", "--label-columns", "a,b"], "give one of the two"),
         (["--label-columns", "a,,b"], "expected different names"),
         (["--separator", ""], "expected a sign"),

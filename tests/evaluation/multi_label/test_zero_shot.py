@@ -213,3 +213,22 @@ def test_what_cannot_be_asked(tmp_path: Path) -> None:
         zero_shot_findings(evaluation(tmp_path), data, FindingPrompts.default(FINDINGS[:2]))
     with pytest.raises(UserError, match="'red' and 'green' are one text to eye"):
         zero_shot_findings(evaluation(tmp_path), data, FindingPrompts.from_templates(["red", "red", "blue"]))
+
+
+def test_intervals_over_groups(tmp_path: Path) -> None:
+    """Every patient has four equal images: sensitivity's interval is twice as wide, and three groups are too few to say."""
+    data = coloured(60)
+    four = data.subset(np.repeat(np.arange(60), 4))
+    grouped = dataclasses.replace(four, groups=tuple(f"p{i // 4}" for i in range(240)), grouped_by="patient")
+    rows = [zero_shot_findings(evaluation(tmp_path), each, SAYS)[0] for each in (data, four, grouped)]
+    widths = [np.ptp(row.details["per_finding"]["red"]["intervals"]["auroc"]) for row in rows]
+    assert widths[2] == pytest.approx(widths[0], rel=0.3) and widths[1] < 0.7 * widths[2]
+    at = [row.details["per_finding"]["red"]["at"]["0.5"] for row in rows]
+    assert at[2]["sensitivity"] == at[1]["sensitivity"] and np.ptp(at[2]["sensitivity_interval"]) > 1.4 * np.ptp(
+        at[1]["sensitivity_interval"]
+    )
+    assert "intervals over 60 groups (patient) of 240 images" in rows[2].left_out
+    few = dataclasses.replace(four, groups=tuple(f"p{i % 3}" for i in range(240)), grouped_by="patient")
+    row = zero_shot_findings(evaluation(tmp_path), few, SAYS)[0]
+    assert row.details["per_finding"]["red"]["no_interval"] == "too few to say" and not row.intervals
+    assert "(too few to say)" in markdown(tables([row], lambda *_: []))

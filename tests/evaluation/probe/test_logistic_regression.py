@@ -4,13 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers.tiny_labels import TinyCandidate, overlapping, part_of, task, unit
+from helpers.tiny_labels import PROMPTS, TinyCandidate, overlapping, part_of, task, unit
 from sklearn.linear_model import LogisticRegression
 
 from biomedclip_jax.evaluation._metrics import softmax
+from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.probe._search import STRENGTHS
 from biomedclip_jax.evaluation.probe.logistic_regression import LogisticRegressionProbe, fit_predict
-from biomedclip_jax.evaluation.probe.sampling import Budget
+from biomedclip_jax.evaluation.probe.methods import FewShot
+from biomedclip_jax.evaluation.probe.sampling import Budget, split
 
 TEXT = unit(np.random.default_rng(3).normal(size=(3, 16)))
 
@@ -55,3 +57,16 @@ def test_weak_regularisation_is_no_warning() -> None:
         warnings.simplefilter("always")
         LogisticRegressionProbe()(shots)
     assert not told
+
+
+def test_of_two_classes_the_validation_images_are_predicted_by_a_regression_that_has_not_seen_them() -> None:
+    known = overlapping(90, 0)
+    two = known.subset(np.flatnonzero(known.labels != 2))
+    at = split(two.labels, 2, Budget(shots=20), 0)
+    parts = (two.subset(at.given), two.subset(at.train), two.subset(at.validation), two)
+    predicted = LogisticRegressionProbe()(FewShot(TinyCandidate(), Embeddings(None), PROMPTS, TEXT[:2], *parts, 0))
+    own = two.subset(at.train)
+    model = LogisticRegression(C=predicted.settings["C"], max_iter=1_000).fit(own.features.astype(np.float64), own.labels)
+    assert predicted.validation is not None
+    expected = model.decision_function(parts[2].features.astype(np.float64))
+    np.testing.assert_allclose(predicted.validation[:, 1] - predicted.validation[:, 0], expected)
