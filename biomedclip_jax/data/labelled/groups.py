@@ -38,13 +38,14 @@ class Images(Protocol):
     """What may have groups: images of one class or of several findings."""
 
     @property
-    def images(self) -> Sequence[ImageSource]: ...
+    def groups(self) -> tuple[str, ...] | None:
+        """The group of each image, in one spelling; None where each stands for itself."""
+        ...
 
     @property
-    def groups(self) -> tuple[str, ...] | None: ...
-
-    @property
-    def grouped_by(self) -> str: ...
+    def grouped_by(self) -> str:
+        """What messages call a group."""
+        ...
 
 
 Data = TypeVar("Data", Labelled, MultiLabelled)

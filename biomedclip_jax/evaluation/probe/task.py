@@ -30,7 +30,7 @@ def few_labels(
     metrics: means over the seeds, of `classification_metrics` on all of `data.test`; `majority_*` beside them.
     details: `spread`, the standard deviation over the seeds (n - 1), where there are several; `runs`, one object a seed,
         with its metrics, what the method chose and, where it learned prompts, their file, relative to `evaluation.out`,
-        and of two classes `operating_points`, see `zero_shot`, chosen on its validation images where the method tells of them;
+        and of two classes `operating_points`, see `zero_shot`, chosen on its validation images where a method tells them;
         `zero_shot`, the same model's metrics without labels; `caveats`, among them where a method is below this, or no
         better than always the most frequent class, and what a method says of its own training.
     metric: the one that the picture shows.
