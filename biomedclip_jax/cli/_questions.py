@@ -47,7 +47,7 @@ def check_no_question_options(arguments: argparse.Namespace) -> None:
 
 
 def evaluate_questions(arguments: argparse.Namespace) -> None:
-    """Run the task vqa. UserError for options that are of other tasks."""
+    """Measure answers to questions, as the task vqa asks. UserError for options that are of other tasks."""
     for name in _OTHERS:
         if getattr(arguments, name):
             raise UserError(f"--{name.replace('_', '-')}: is of other tasks; leave it out with vqa")

@@ -1,4 +1,4 @@
-"""PathVQA (He et al. 2020): the files of its authors, or the Parquet copy of the Hugging Face hub."""
+"""PathVQA (He and others 2020): the files of its authors, or the Parquet copy of the Hugging Face hub."""
 
 import io
 import pickle

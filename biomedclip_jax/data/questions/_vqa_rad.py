@@ -1,4 +1,4 @@
-"""VQA-RAD (Lau et al. 2018), from any of its three forms, with training parts that leak nothing, less, or as usual.
+"""VQA-RAD (Lau and others 2018), from any of its three forms, with training parts that leak nothing, less, or as usual.
 
 - MEVF's two files, trainset.json and testset.json, which nearly all published numbers are on;
 - the official file, "VQA_RAD Dataset Public.json";
