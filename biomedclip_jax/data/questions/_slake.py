@@ -1,4 +1,4 @@
-"""SLAKE (Liu and others 2021): train.json, validate.json and test.json, with pictures below imgs/, in English and Chinese."""
+"""SLAKE (Liu and others 2021): train.json, validate.json and test.json, pictures in imgs/, in English and Chinese."""
 
 from pathlib import Path
 from typing import Any, Literal
