@@ -131,7 +131,7 @@ def _text_config(
     _check_tokenizer(cfg, f"{where}: tokenizer_kwargs")
     if hugging_face:
         text = bert_config(tensors, "text.transformer.", folder, str(cfg["hf_model_name"]))
-        length = min(_positive(cfg, "context_length", 77, where), text.positions)
+        length = min(_positive(cfg, "context_length", 77, where), text.longest)
         pool = _either(cfg, "hf_pooler_type", "pooler_type", "mean_pooler", POOLERS, where)
         proj = _either(cfg, "hf_proj_type", "proj", "mlp", _PROJECTIONS, where)
         if proj == "none" and text.width != embed_width:
