@@ -50,7 +50,6 @@ def chosen(tried: Sequence[Tried], max_forgetting: float) -> Tried:
     allowed = [
         each
         for each in tried
-        if each.score >= start.score
-        and (each.keep is None or start.keep is None or each.keep >= start.keep - max_forgetting)
+        if each.score >= start.score and (each.keep is None or start.keep is None or each.keep >= start.keep - max_forgetting)
     ]
     return min(allowed, key=lambda each: (each.loss, each.share))

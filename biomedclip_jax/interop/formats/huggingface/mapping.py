@@ -34,6 +34,14 @@ _KNOWN_BERTS = {  # by width; their heads are 64 wide
 }
 _KNOWN_ROBERTAS = {768: ("roberta-base",), 1024: ("roberta-large",)}  # xlm-roberta's, too
 
+# text models of another kind, by model_type or a part of their names, and what the tower here has not
+_OTHER_TEXTS = {
+    "mt5": "mT5: relative positions, gated MLPs",
+    "nllb": "NLLB, a translator: another layout of blocks and positions",
+    "m2m_100": "M2M-100, a translator: another layout of blocks and positions",
+    "modernbert": "ModernBERT: rotary positions, local attention, gated MLPs",
+}
+
 # what a run may choose for itself: it shapes no parameter and is no part of the pretrained function
 _FREE = ("context_length", "pool", "dropout", "attention_dropout")
 
@@ -113,6 +121,18 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
                 "put the config.json that belongs to these weights there"
             )
     return _bert_of(sizes | config, str(found))
+
+
+def check_kind(folder: Path, name: str, where: str) -> None:
+    """UserError, beginning with `where`, if the text model that open_clip's config names is of another kind than a BERT.
+
+    Told by model_type in its config.json, in `folder` or in `name` if that is a folder, or without one by its name.
+    """
+    files = [path for path in (folder / "config.json", Path(name) / "config.json") if path.is_file()]
+    kinds = {str(read_json(path).get("model_type")) for path in files if not _is_bert(path)}
+    kind = next((kind for kind in _OTHER_TEXTS if kind in name.lower() or kind in kinds), None)
+    if kind is not None:
+        raise UserError(f"{where}: hf_model_name = {name!r}: {_OTHER_TEXTS[kind]}; expected a BERT or RoBERTa")
 
 
 def _checked_bert(path: Path) -> dict[str, Any]:

@@ -53,17 +53,17 @@ def test_a_language_model_becomes_the_text_tower_and_comes_back(tmp_path: Path, 
     with torch.no_grad():
         assert torch.equal(again(torch.from_numpy(TOKENS), attention_mask=mask.long()).last_hidden_state, hidden)
 
-    with pytest.raises(UserError, match=r"config.json: another model .*: position_offset = 2 \(config: 0\)"):
+    with pytest.raises(UserError, match=r"config\.json: another model .*: position_offset = 2 \(config: 0\)"):
         text_tower(str(tmp_path), dataclasses.replace(config, position_offset=0))
 
 
 def test_captions_are_no_longer_than_the_positions_behind_paddings() -> None:
     roberta = BertConfig(positions=514, position_offset=2, pad_id=1, context_length=512)
-    with pytest.raises(UserError, match="context_length = 513: expected at most 512: positions = 514, of which captions"):
+    with pytest.raises(UserError, match=r"context_length = 513: expected at most 512: positions = 514, of which captions"):
         dataclasses.replace(roberta, context_length=513)
     with pytest.raises(UserError, match="position_offset = 1: expected 0, or pad_id"):
         dataclasses.replace(roberta, position_offset=1)
-    with pytest.raises(UserError, match="tokens .* context_length = 512 at most positions = 512"):
+    with pytest.raises(UserError, match=r"tokens .* context_length = 512 at most positions = 512"):
         Adaptation(text=PrefixConfig(tokens=1)).check_fits(CLIPConfig(image=ViTConfig(), text=roberta))
 
 
@@ -79,5 +79,5 @@ def test_hubs_robertas_are_known_by_name(tmp_path: Path) -> None:
 
     found = bert_config(Shapes(shapes), "", tmp_path, "xlm-roberta-base")
     assert (found.heads, found.pad_id, found.position_offset, found.layer_norm_eps) == (12, 1, 2, 1e-5)
-    with pytest.raises(UserError, match="the text model's config.json"):
+    with pytest.raises(UserError, match=r"the text model's config\.json"):
         bert_config(Shapes(shapes), "", tmp_path, "my-own-model")
