@@ -19,9 +19,10 @@ def add_finding_options(verb: argparse.ArgumentParser) -> None:
     """Add the options; left out, each image has one class."""
     group = verb.add_argument_group(
         "images with several findings",
-        "For zero-shot and probe, of tables with a row for each image: AUROC and average precision of each finding, "
+        "For zero-shot, probe and finetune, of tables with a row for each image: AUROC and average precision of each finding, "
         "sensitivity and specificity. zero-shot asks with a finding and 'no' and the finding; probe fits a logistic "
-        "regression for each finding. The benchmarks nih-chestxray14, chexpert-14 and chestmnist are such data by themselves.",
+        "regression for each finding; finetune trains the image tower by binary cross-entropy. The benchmarks "
+        "nih-chestxray14, chexpert-14 and chestmnist are such data by themselves.",
     )
     add_declaration(group)
     group.add_argument(
@@ -104,6 +105,11 @@ def check_finding_options(arguments: argparse.Namespace, sources: Sequence[Any])
         raise UserError(
             f"--methods {' '.join(arguments.methods)}: images with several findings are learned by {_METHOD}; leave it out, or "
             "evaluate them apart"
+        )
+    elif arguments.selection != "last" and arguments.task in ("finetune", "all"):
+        raise UserError(
+            f"--selection {arguments.selection}: of several findings the epoch is chosen on training images that are not "
+            "trained on; leave it out"
         )
 
 

@@ -162,7 +162,7 @@ def add_evaluate(verbs: Any) -> None:
         "--search",
         choices=["none", "small", "full"],
         default="small",
-        help="of finetune: learning rates and weight decays tried",
+        help="of finetune: learning rates and weight decays tried: none (1e-3 and 1e-6), 8, or about 90 (default: %(default)s)",
     )
     few.add_argument("--microbatch", type=count, metavar="N", help="of finetune: images at once, where 64 do not fit")
     add_learner_options(verb)
@@ -231,10 +231,9 @@ def _candidates(models: Sequence[str]) -> "list[Candidate]":
 
 
 def _options(arguments: argparse.Namespace) -> "Options":
-    from biomedclip_jax.evaluation.multi_label.zero_shot import THRESHOLDS
     from biomedclip_jax.evaluation.probe.finetune import FineTune
     from biomedclip_jax.evaluation.probe.sampling import BUDGETS, Budget
-    from biomedclip_jax.evaluation.run import Options
+    from biomedclip_jax.evaluation.run import THRESHOLDS, Options
 
     methods, budgets = arguments.methods or [_PROBES[0]], BUDGETS
     if arguments.task == "base-to-novel":

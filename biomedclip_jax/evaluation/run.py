@@ -17,12 +17,16 @@ from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
 from biomedclip_jax.errors import UserError, as_given, first_line
 from biomedclip_jax.evaluation._completeness import total
 from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._thresholds import THRESHOLDS
 from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, PartOfImages
-from biomedclip_jax.evaluation.multi_label.probe import FindingsProbe, probe_findings
-from biomedclip_jax.evaluation.multi_label.zero_shot import THRESHOLDS, zero_shot_findings
+from biomedclip_jax.evaluation.multi_label.learning import FindingsToLearn, learn_findings
+from biomedclip_jax.evaluation.multi_label.probe import FindingsProbe
+from biomedclip_jax.evaluation.multi_label.zero_shot import zero_shot_findings
 from biomedclip_jax.evaluation.overlap import images_in_both, read_overlap
+from biomedclip_jax.evaluation.probe.finetune import FineTune
+from biomedclip_jax.evaluation.probe.finetune_findings import FineTuneFindings
 from biomedclip_jax.evaluation.probe.methods import FewLabels, Method
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
@@ -69,7 +73,7 @@ class Options:
     prompts: Path | None
     approximate: Approximate | None
     probes: Sequence[Method]
-    finetune: Method
+    finetune: FineTune
     learners: Sequence[PromptLearner]
     budgets: Sequence[Budget]
     seeds: Sequence[int]
@@ -188,8 +192,10 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
 
 def _findings(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:
     """The results of one task on images that may have several findings."""
-    if task not in ("zero-shot", "probe"):
-        raise UserError(f"{source.name}: images with several findings are for zero-shot and probe; {task} needs one class each")
+    if task not in ("zero-shot", "probe", "finetune"):
+        raise UserError(
+            f"{source.name}: images with several findings are for zero-shot, probe and finetune; {task} needs one class each"
+        )
     if options.prompts is not None:
         raise UserError(f"--prompts {options.prompts}: learned prompts choose one class; of several findings expected a .yaml")
     test = source.findings("test")
@@ -200,8 +206,11 @@ def _findings(task: Task, evaluation: Evaluation, source: Source, options: Optio
     train = source.findings("train", test.findings)
     if source.known is None:
         _check_overlap(train, test, options.allow_overlap)
-    probe = FindingsProbe(train, test, source.train or source.where, options.finding_budgets, options.seeds)
-    return probe_findings(evaluation, probe, options.thresholds)
+    data = FindingsToLearn(train, test, source.train or source.where, options.finding_budgets, options.seeds)
+    if task == "probe":
+        return learn_findings(evaluation, data, FindingsProbe(), options.thresholds)
+    method = FineTuneFindings(options.finetune, source.finding_prompts(test.findings))
+    return learn_findings(evaluation, data, method, options.thresholds)
 
 
 def _with_and_without(

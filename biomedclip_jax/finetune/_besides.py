@@ -15,7 +15,6 @@ from biomedclip_jax.finetune._judge import JudgedData, judged_data
 from biomedclip_jax.finetune._parts import Parts, write_rows
 from biomedclip_jax.finetune.request import Request
 
-
 _FEWEST_HALVED = 1_000  # rows of the check; on 80 of them, a half of the demo's, chance alone moves a score by five points
 
 

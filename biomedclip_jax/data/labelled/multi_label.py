@@ -47,7 +47,8 @@ class MultiLabelled:
     name: of the data, for messages and tables. findings: F names as the data have them.
     images: decoded only when asked for. names: what messages call each image.
     labels: int8 [n, F]; PRESENT, ABSENT, UNCERTAIN or NOTHING_SAID. policy: what the last two count as.
-    fingerprint: changes when an image, or their order, does. rejects, whole, caveats: as of `Labelled`.
+    fingerprint: changes when an image, or their order, does.
+    rejects, whole, caveats, groups, grouped_by: as of `Labelled`.
     """
 
     name: str
@@ -60,6 +61,8 @@ class MultiLabelled:
     rejects: tuple[Reject, ...] = ()
     whole: int | None = None
     caveats: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    grouped_by: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,6 +95,7 @@ class MultiLabelled:
             rejects=(),
             whole=None,
             caveats=(),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in chosen),
         )
 
 

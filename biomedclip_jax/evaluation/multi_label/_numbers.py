@@ -15,13 +15,14 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._bootstrap import FindingSamples, bootstrap_findings, interval
 from biomedclip_jax.evaluation._completeness import completeness, total
 from biomedclip_jax.evaluation._evaluation import Evaluation
-from biomedclip_jax.evaluation._intervals import ALIKE, FEWEST, TOO_FEW, wilson
+from biomedclip_jax.evaluation._intervals import ALIKE, FEWEST, TOO_FEW
 from biomedclip_jax.evaluation._metrics import ranks_of, scored_findings, sklearn_metrics
+from biomedclip_jax.evaluation._thresholds import CHOSEN, log_odds_of, sensitivity_specificity
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.multi_label._picture import draw_findings
 from biomedclip_jax.evaluation.report.results import Result
+from biomedclip_jax.prompts.findings import probabilities_of
 
-THRESHOLDS = (0.5,)
 MEANS = ("mean_auroc", "mean_average_precision")
 
 
@@ -30,13 +31,16 @@ class Scored:
     """What a model says of each finding of n images.
 
     scores: float64 [n, F], higher where the finding is rather there. thresholds: probabilities from which on it counts as
-    there, of scores that are log-odds; () for others. settings: of the row. without: why some findings have no scores.
+    there, of scores that are log-odds; () for others. chosen: of some findings such a score, chosen on `chosen_on`.
+    settings: of the row. without: why some findings have no scores.
     """
 
     candidate: Candidate
     scores: np.ndarray
     settings: dict[str, Any]
     thresholds: Sequence[float] = ()
+    chosen: Mapping[int, float] = field(default_factory=dict)
+    chosen_on: str = ""
     without: Mapping[int, str] = field(default_factory=dict)
     caveats: tuple[str, ...] = ()
 
@@ -46,7 +50,8 @@ class OfFinding:
     """The numbers of one finding, as fractions; None where there is none, and then `missing` says why.
 
     n: images that count for it. intervals: of 95 %, by metric. no_interval: why those of AUROC and average precision are
-    not given. at: sensitivity and specificity, by threshold, with Wilson's intervals.
+    not given. at: sensitivity and specificity, by threshold, with Wilson's intervals; the one that was chosen on other
+    images is there as "chosen", with its probability, "threshold".
     """
 
     n: int
@@ -97,6 +102,7 @@ def findings_results(
             "measured_findings": [own.findings[f] for f in columns],
             "no_interval": dict.fromkeys(MEANS, TOO_FEW) if rare else dict.fromkeys(alike, ALIKE),
         }
+        about_thresholds = {"thresholds_chosen_on": each.chosen_on} if each.chosen else {}
         settings = {"classes": list(own.findings), "uncertain": own.policy.uncertain, "empty": own.policy.empty}
         found = [numbers[own.findings[f]] for f in columns]
         means = np.mean([(n.auroc or 0.0, n.average_precision or 0.0) for n in found], axis=0).tolist()
@@ -108,7 +114,10 @@ def findings_results(
                 n=len(own),
                 metrics=dict(zip(MEANS, means, strict=True)),
                 intervals={name: ends for name, ends in intervals.items() if name not in alike},
-                settings=settings | each.settings | {"resamples": evaluation.resamples, "seed": evaluation.seed},
+                settings=settings
+                | each.settings
+                | about_thresholds
+                | {"resamples": evaluation.resamples, "seed": evaluation.seed},
                 details={name: value for name, value in details.items() if value},
                 measured=evaluation.measured(each.candidate, answers_fingerprint(own), total(data)),
                 outcomes={"answers": answers, "scores": each.scores},
@@ -125,7 +134,9 @@ def _of_finding(answers: np.ndarray, scored: Scored, f: int, drawn: FindingSampl
     plain = OfFinding(n=len(truth), positive=positive)
     if f in scored.without:
         return dataclasses.replace(plain, missing=scored.without[f])
-    at = {f"{threshold:g}": _at(truth, scores, threshold) for threshold in scored.thresholds}
+    at = {f"{each:g}": sensitivity_specificity(truth, scores, log_odds_of(each)) for each in scored.thresholds}
+    if (least := scored.chosen.get(f)) is not None:
+        at[CHOSEN] = {"threshold": float(probabilities_of(np.array(least)))} | sensitivity_specificity(truth, scores, least)
     if drawn is None:
         missing = "no label that counts" if not len(truth) else "in no image" if not positive else "in all images"
         return dataclasses.replace(plain, missing=missing, at=at)
@@ -142,17 +153,6 @@ def _of_finding(answers: np.ndarray, scored: Scored, f: int, drawn: FindingSampl
         no_interval=TOO_FEW if few else ALIKE if len(different) < len(intervals) else "",
         at=at,
     )
-
-
-def _at(truth: np.ndarray, log_odds: np.ndarray, threshold: float) -> dict[str, Any]:
-    """Sensitivity and specificity where probabilities of `threshold` or more count as the finding; those that exist."""
-    answered = log_odds >= np.log(threshold / (1 - threshold))
-    found: dict[str, Any] = {}
-    for name, side, right in (("sensitivity", truth, answered), ("specificity", ~truth, ~answered)):
-        if count := int(side.sum()):
-            of_them = int(right[side].sum())
-            found |= {name: of_them / count, f"{name}_interval": wilson(of_them, count)}
-    return found
 
 
 def _without_number(numbers: Mapping[str, OfFinding]) -> list[str]:

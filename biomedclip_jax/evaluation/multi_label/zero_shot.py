@@ -13,7 +13,8 @@ from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._evaluation import Evaluation, check_finite
 from biomedclip_jax.evaluation._metrics import sklearn_metrics
-from biomedclip_jax.evaluation.multi_label._numbers import THRESHOLDS, Scored, findings_results
+from biomedclip_jax.evaluation._thresholds import THRESHOLDS
+from biomedclip_jax.evaluation.multi_label._numbers import Scored, findings_results
 from biomedclip_jax.evaluation.report.results import COSINE, MULTI_LABEL, Result
 from biomedclip_jax.evaluation.zero_shot.task import cosines
 from biomedclip_jax.prompts.findings import FindingPrompts, log_odds_of_both

@@ -68,6 +68,16 @@ def cross_entropy(linear: dict[str, Array], x: Array, labels: Array, weights: Ar
     return (weights * optax.softmax_cross_entropy_with_integer_labels(logits, labels)).sum()
 
 
+def binary_cross_entropy(linear: dict[str, Array], x: Array, answers: Array, weights: Array) -> Array:
+    """The sum over standardised features x [B, E] of each row's mean over the findings of the cross-entropies, by its weight.
+
+    answers: int [B, F], 1 or 0; -1, which does not count, adds nothing.
+    """
+    logits = jnp.matmul(x, linear["kernel"], precision=lax.Precision.HIGHEST) + linear["bias"]
+    each = optax.sigmoid_binary_cross_entropy(logits, (answers == 1).astype(jnp.float32))
+    return (weights * jnp.where(answers >= 0, each, 0.0).mean(axis=1)).sum()
+
+
 def scores(head: Head, features: Array) -> Array:
     """Logits [n, C] of features [n, E] by the running statistics."""
     seen, linear = head["seen"], head["linear"]

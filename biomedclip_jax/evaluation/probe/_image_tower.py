@@ -40,8 +40,18 @@ class Tower:
     statistics the head's running ones. It goes into `step` and must not be used after it.
     """
 
-    def __init__(self, clip: Pretrained, microbatch: int | None = None, devices: list[Any] | None = None):
-        """microbatch: images a device at once; None: all of the batch. devices: by default those of this process."""
+    def __init__(
+        self,
+        clip: Pretrained,
+        microbatch: int | None = None,
+        devices: list[Any] | None = None,
+        loss: Callable[[dict[str, Array], Array, Array, Array], Array] = cross_entropy,
+    ):
+        """microbatch: images a device at once; None: all of the batch. devices: by default those of this process.
+
+        loss: of the linear layer, standardised features, labels and the rows' weights.
+        """
+        self._loss = loss
         self._mesh = make_mesh(devices or jax.local_devices())
         self._microbatch = microbatch
         self._graph, state = nnx.split(clip.model)
@@ -66,7 +76,8 @@ class Tower:
     ) -> tuple[State, Array]:
         """The state after one update, and the loss before it.
 
-        pixels: uint8 [B, S, S, 3]. labels: int [B]. used: float32 [B], 0 leaves a row out. rate, decay: of SGD.
+        pixels: uint8 [B, S, S, 3]. labels: int [B], or of several findings [B, F]. used: float32 [B], 0 leaves a row
+        out. rate, decay: of SGD.
         UserError where the batch takes more memory than a device has.
         """
         devices = self._mesh.size
@@ -134,7 +145,7 @@ class Tower:
             row_used = used.reshape(-1)
             x, statistics = standardised(features, row_used, lambda part: lax.psum(part, AXES))
             weight = row_used / lax.psum(row_used.sum(), AXES)
-            return cross_entropy(trained["linear"], x, labels.reshape(-1), weight), statistics
+            return self._loss(trained["linear"], x, labels.reshape(-1, *labels.shape[2:]), weight), statistics
 
         (loss, statistics), gradients = jax.value_and_grad(share, has_aux=True)(as_varying(trained, axes))
         return *sum_over_devices(loss, gradients, axes), statistics

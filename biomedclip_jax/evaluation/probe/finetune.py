@@ -4,7 +4,7 @@ Resize and centre crop, no augmentation. BatchNorm inside an image tower stays f
 devices share each batch; the result does not depend on their number.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -36,7 +36,8 @@ Kept = TypeVar("Kept")
 class Images:
     """Some n of m decoded images, with their labels.
 
-    pixels: uint8 [m, S, S, 3], of all. positions: int64 [n], which of them are meant. labels: int64 [n].
+    pixels: uint8 [m, S, S, 3], of all. positions: int64 [n], which of them are meant. labels: int64 [n],
+    or of several findings int8 [n, F].
     """
 
     pixels: np.ndarray
@@ -66,25 +67,38 @@ def tune(
     Training ends when the loss is no longer finite: accuracies are 0 from there on.
     scored: images that are predicted after each epoch. text: zero-shot weights [C, E].
     """
+    accuracies, best = np.zeros(epochs), None
+    for epoch, (state, losses) in enumerate(trained(tower, images, text, pair, epochs, seed)):
+        if scored is not None and np.isfinite(losses[-1:]).all():
+            found = predicted(tower, state, scored)
+            accuracies[epoch] = (found.argmax(axis=1) == scored.labels).mean()
+            if accuracies[epoch] > accuracies[:epoch].max(initial=0):
+                best = found
+    return Tuned(state, losses, accuracies, best)
+
+
+def trained(
+    tower: Tower, images: Images, text: np.ndarray, pair: tuple[float, float], epochs: int, seed: int
+) -> Iterator[tuple[State, np.ndarray]]:
+    """The state after each epoch, which the next one takes, and the losses of all steps so far, float32.
+
+    Ends when the loss is no longer finite. pair: learning rate and weight decay. text: weights [C, E] to start with.
+    """
     state = tower.start(text)
     plan = batches(len(images.labels), epochs, seed)
-    losses, accuracies = [], np.zeros(epochs)
-    best = None
+    told = np.zeros(0, np.float32)
     with progress_bar(epochs * plan.shape[1], "step") as bar:
-        for epoch in range(epochs):
-            for rows in plan[epoch]:
+        for rows_of_epoch in plan:
+            losses = []
+            for rows in rows_of_epoch:
                 used = (rows >= 0).astype(np.float32)  # the others only fill up a batch
                 state, loss = tower.step(state, images.pixels[images.positions[rows]], images.labels[rows], used, *pair)
                 losses.append(loss)
                 bar.update(1)
-            if losses and not np.isfinite(float(losses[-1])):
-                break
-            if scored is not None:
-                found = predicted(tower, state, scored)
-                accuracies[epoch] = (found.argmax(axis=1) == scored.labels).mean()
-                if accuracies[epoch] > accuracies[:epoch].max(initial=0):
-                    best = found
-    return Tuned(state, np.array(losses, np.float32), accuracies, best)
+            told = np.concatenate([told, np.array(losses, np.float32)])
+            yield state, told
+            if not np.isfinite(told[-1:]).all():
+                return
 
 
 def predicted(tower: Tower, state: State, images: Images) -> np.ndarray:
@@ -123,7 +137,7 @@ class FineTune:
         Raises UserError where the final training diverged, or an image cannot be read.
         """
         clip = task.candidate.clip
-        tower = _kept(self._towers, task.candidate.fingerprint, lambda: Tower(clip, self.microbatch))
+        tower = kept(self._towers, task.candidate.fingerprint, lambda: Tower(clip, self.microbatch))
         # a part is made of the same objects as the others: each image is decoded once
         parts = (task.given.data, task.train.data, task.validation.data)
         distinct = {id(image): (image, name) for part in parts for image, name in zip(part.images, part.names, strict=True)}
@@ -134,7 +148,7 @@ class FineTune:
             Images(pixels, np.array([position[id(image)] for image in part.images]), part.labels) for part in parts
         )
         data, config = task.test.data, clip.processor.config
-        pixels = _kept(self._pixels, f"{data.fingerprint} {config}", lambda: decoded(data.images, data.names, config))
+        pixels = kept(self._pixels, f"{data.fingerprint} {config}", lambda: decoded(data.images, data.names, config))
         test = Images(pixels, np.arange(len(data)), data.labels)
         run = partial(tune, tower, text=task.text, seed=task.seed)
 
@@ -171,7 +185,7 @@ class FineTune:
         return Prediction(logits, settings | {"epochs": epochs}, caveats=caveats)
 
 
-def _kept(known: dict[str, Kept], key: str, make: Callable[[], Kept]) -> Kept:
+def kept(known: dict[str, Kept], key: str, make: Callable[[], Kept]) -> Kept:
     """The value of the newest key alone: the one before is let go before the new one is made."""
     if key not in known:
         known.clear()

@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from biomedclip_jax.evaluation.report.results import MULTI_LABEL, MULTI_LABEL_PROBE, Result, digest
+from biomedclip_jax.evaluation.report.results import MULTI_LABEL, MULTI_LABEL_FINETUNE, MULTI_LABEL_PROBE, Result, digest
 
 Kind = Literal["retrieval", "zero-shot", "multi-label", "few-labels", "base-to-novel"]
+
+_LEARNED = (MULTI_LABEL_PROBE, MULTI_LABEL_FINETUNE)  # findings
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def kind_of(row: Result) -> Kind | None:
     """The kind of table that a row stands in; None for one that fits no table."""
     if row.task in ("retrieval", "zero-shot"):
         return row.task  # type: ignore[return-value]
-    if row.task in (MULTI_LABEL, MULTI_LABEL_PROBE):
+    if row.task in (MULTI_LABEL, *_LEARNED):
         return "multi-label"
     if "budget" not in row.settings:
         return None
@@ -93,7 +95,7 @@ def _asked_alike(rows: Sequence[Result]) -> list[list[Result]]:
 
 
 def _is_learned(row: Result) -> bool:
-    return row.settings.get("prompts_file") is not None or row.task == MULTI_LABEL_PROBE
+    return row.settings.get("prompts_file") is not None or row.task in _LEARNED
 
 
 def _sentences(row: Result) -> str:

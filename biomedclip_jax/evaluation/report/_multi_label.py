@@ -1,6 +1,7 @@
 """Tables of images with several findings: the means of each row, and for each row its findings one by one."""
 
 from biomedclip_jax.evaluation._intervals import FEWEST, TOO_FEW
+from biomedclip_jax.evaluation._thresholds import CHOSEN
 from biomedclip_jax.evaluation.report._groups import Group, names_apart
 from biomedclip_jax.evaluation.report._table import SURE, Published, Table, cell, ends, missing, percent
 from biomedclip_jax.evaluation.report.results import Result
@@ -34,6 +35,7 @@ def finding_tables(group: Group) -> list[Table]:
 def _findings(group: Group, name: str, row: Result) -> Table:
     numbers = row.details["per_finding"]
     thresholds = list(dict.fromkeys(threshold for each in numbers.values() for threshold in each.get("at", {})))
+    thresholds.sort(key=lambda threshold: threshold == CHOSEN)  # not every finding has it
     body = []
     for finding, each in numbers.items():
         cells = [finding, f"{each['n']:,}", f"{each['positive']:,}"]
@@ -50,10 +52,19 @@ def _findings(group: Group, name: str, row: Result) -> Table:
             at = each.get("at", {}).get(threshold, {})
             for side in ("sensitivity", "specificity"):
                 cells.append(percent(at.get(side)) + (ends(at[f"{side}_interval"]) if side in at else ""))
+            if threshold == CHOSEN:
+                cells.append(f"{at['threshold']:.3g}" if at else "-")
         body.append(tuple(cells))
-    shown = (f"{side} at {threshold}" for threshold in thresholds for side in ("sensitivity", "specificity"))
+    shown = [f"{side} at {threshold}" for threshold in thresholds for side in ("sensitivity", "specificity")]
+    shown = [each.replace(f"at {CHOSEN}", "at the chosen one") for each in shown]
+    shown += ["the chosen threshold"] * (CHOSEN in thresholds)
     note = f"{SURE} Images: those whose label counts for the finding."
     if thresholds:
         note += " A finding counts as there from the stated probability on, which nobody has calibrated."
+    if "thresholds_chosen_on" in row.settings:
+        note += (
+            " The chosen threshold has the largest sum of sensitivity and specificity on "
+            f"{row.settings['thresholds_chosen_on']}."
+        )
     head = ("finding", "images", "with it", "AUROC", "average precision", *shown)
     return Table(f"Findings: {group.title}: {name}", head, tuple(body), note)

@@ -18,13 +18,13 @@ from biomedclip_jax.files import write_file, write_text
 
 RESULTS = "results.json"
 OUTCOMES = "outcomes"
-MULTI_LABEL, MULTI_LABEL_PROBE = "multi-label", "multi-label-probe"  # tasks
+MULTI_LABEL, MULTI_LABEL_PROBE, MULTI_LABEL_FINETUNE = "multi-label", "multi-label-probe", "multi-label-finetune"  # tasks
 COSINE = "cosine"  # to the sentences that say that a finding is there, alone
 _REASONS = 3  # for what was left out, that a line says
 # of the settings, what was asked for: another answer to one of these is another evaluation
 _ASKED = (
     *("classes", "prompts", "aggregate", "prompts_method", "prompts_fingerprint"),
-    *("negative_prompts", "score"),
+    *("negative_prompts", "score", "begun_from"),
     *("search", "budget", "seeds", "selection", "method", "train_fingerprint"),
 )
 
@@ -95,7 +95,7 @@ class Result:
         """What tables call it: the model, and how it was asked where there are several ways."""
         if self.task == MULTI_LABEL and self.settings.get("score") == COSINE:
             return f"{self.model}, cosine alone"
-        if self.task == MULTI_LABEL_PROBE:
+        if self.task in (MULTI_LABEL_PROBE, MULTI_LABEL_FINETUNE):
             return f"{self.model}, {self.settings.get('method')}, {self.settings.get('budget')}"
         return asked_with(self.model, self.settings.get("prompts_method"), self.settings.get("prompts_file"))
 

@@ -56,7 +56,13 @@ def test_names_joined_by_a_sign(model: Path, data: Path, tmp_path: Path, capsys:
     assert "Several findings: joined, 30 images" in page and "sensitivity at 0.2" in page
     assert "## Findings: joined, 30 images: small, logistic-regression, 100 %" in (tmp_path / "results.md").read_text()
     assert json.loads((tmp_path / "differences.json").read_text())
-    assert "needs one class each" in failure(capsys, "finetune", *words)
+    assert "needs one class each" in failure(capsys, "base-to-novel", *words)
+    of_test = failure(capsys, "finetune", *words, "--train", data / "train.csv", "--selection", "best_test_epoch")
+    assert "the epoch is chosen on training images that are not trained on" in of_test
+    assert run("finetune", *words, "--train", data / "train.csv", "--search", "none") == 0
+    last = rows(tmp_path)[-1]
+    assert last["task"] == "multi-label-finetune" and last["settings"]["validation"] == 6
+    assert "## Findings: joined, 30 images: small, finetune, 100 %" in (tmp_path / "results.md").read_text()
 
 
 def test_a_column_for_each(model: Path, data: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -11,14 +11,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.evaluation.multi_label.probe import FindingsProbe, probe_findings
+from biomedclip_jax.evaluation.multi_label.learning import FindingsToLearn, learn_findings
+from biomedclip_jax.evaluation.multi_label.probe import FindingsProbe
 from biomedclip_jax.evaluation.multi_label.zero_shot import zero_shot_findings
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.report.tables import markdown, tables
 
 
-def probe(**options: Any) -> FindingsProbe:
-    return FindingsProbe(coloured(200, seed=1), coloured(), "train.csv", **options)
+def probe(**options: Any) -> FindingsToLearn:
+    return FindingsToLearn(coloured(200, seed=1), coloured(), "train.csv", **options)
 
 
 def features(data: Any) -> np.ndarray:
@@ -27,7 +28,7 @@ def features(data: Any) -> np.ndarray:
 
 def test_each_finding_is_a_logistic_regression(tmp_path: Path) -> None:
     data = probe()
-    (row,) = probe_findings(evaluation(tmp_path), data)
+    (row,) = learn_findings(evaluation(tmp_path), data, FindingsProbe())
     assert row.task == "multi-label-probe" and row.settings["labels"] == 200 and row.settings["budget"] == "100 %"
     order = np.random.default_rng(0).permutation(200)
     for f, name in enumerate(FINDINGS):
@@ -50,8 +51,8 @@ def test_labels_that_do_not_count_are_not_learned_from(tmp_path: Path) -> None:
     labels[:100, 0] = -1
     some = dataclasses.replace(data, train=dataclasses.replace(data.train, labels=labels))
     # what the others say does not matter: random labels in their place are the same as none
-    (row,) = probe_findings(evaluation(tmp_path), some)
-    (whole,) = probe_findings(evaluation(tmp_path), data)
+    (row,) = learn_findings(evaluation(tmp_path), some, FindingsProbe())
+    (whole,) = learn_findings(evaluation(tmp_path), data, FindingsProbe())
     assert row.outcomes["scores"][:, 1:] == pytest.approx(whole.outcomes["scores"][:, 1:])
     assert np.abs(row.outcomes["scores"][:, 0] - whole.outcomes["scores"][:, 0]).max() > 1e-3
     assert row.details["caveats"] == ["of the training images: 100 of 600 are uncertain labels, left out"]
@@ -63,17 +64,21 @@ def test_what_cannot_be_learned_is_said(tmp_path: Path) -> None:
     labels = data.train.labels.copy()
     labels[:, 1] = 0
     some = dataclasses.replace(data, train=dataclasses.replace(data.train, labels=labels))
-    (row,) = probe_findings(evaluation(tmp_path), some)
+    (row,) = learn_findings(evaluation(tmp_path), some, FindingsProbe())
     assert row.details["per_finding"]["green"]["missing"] == "no image with it to learn from"
     assert "auroc" not in row.details["per_finding"]["green"] and row.details["measured_findings"] == ["red", "blue"]
     labels[:] = 1
     with pytest.raises(UserError, match="no finding can be learned: no image without it to learn from"):
-        probe_findings(evaluation(tmp_path), dataclasses.replace(data, train=dataclasses.replace(data.train, labels=labels)))
+        learn_findings(
+            evaluation(tmp_path),
+            dataclasses.replace(data, train=dataclasses.replace(data.train, labels=labels)),
+            FindingsProbe(),
+        )
 
 
 def test_shares_and_seeds(tmp_path: Path) -> None:
     data = probe(budgets=(Budget(fraction=0.1), Budget(fraction=1.0)), seeds=(0, 1))
-    rows = probe_findings(evaluation(tmp_path), data)
+    rows = learn_findings(evaluation(tmp_path), data, FindingsProbe())
     assert [(row.settings["budget"], row.settings["labels"], row.settings["seeds"]) for row in rows] == [
         ("10 %", 20, [0]),
         ("10 %", 20, [1]),
@@ -85,12 +90,12 @@ def test_shares_and_seeds(tmp_path: Path) -> None:
     for name in ("eye, logistic-regression, 10 % (seeds 1)", "eye, logistic-regression, 100 %", "eye, cosine alone"):
         assert f"| {name} | 3 of 3 |" in text
     with pytest.raises(UserError, match="--labels 5: images with several findings have no shots"):
-        probe_findings(evaluation(tmp_path), probe(budgets=(Budget(shots=5),)))
+        learn_findings(evaluation(tmp_path), probe(budgets=(Budget(shots=5),)), FindingsProbe())
 
 
 def test_too_few_to_choose(tmp_path: Path) -> None:
     data = probe(budgets=(Budget(fraction=0.02),))
-    (row,) = probe_findings(evaluation(tmp_path), data)
+    (row,) = learn_findings(evaluation(tmp_path), data, FindingsProbe())
     assert any(each.startswith("too few images to choose C of ") for each in row.details["caveats"])
 
 
@@ -98,4 +103,4 @@ def test_other_findings(tmp_path: Path) -> None:
     data = probe()
     train = dataclasses.replace(data.train, findings=("a", "b", "c"))
     with pytest.raises(UserError, match="has the findings a, b, c, colours has red, green, blue"):
-        probe_findings(evaluation(tmp_path), dataclasses.replace(data, train=train))
+        learn_findings(evaluation(tmp_path), dataclasses.replace(data, train=train), FindingsProbe())
