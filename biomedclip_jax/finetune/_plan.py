@@ -78,10 +78,10 @@ def check_fits(request: Request, model: Model) -> None:
     """UserError for a model that cannot be fine-tuned in this way."""
     if model.adaptation != UNADAPTED:
         raise UserError(f"{request.model}: has a prefix beside its weights; expected a model without adapters")
-    if not isinstance(model.config.image, ViTConfig) and request.method in ("lora", "full"):
+    if not isinstance(model.config.image, ViTConfig):
         raise UserError(
-            f"{request.model}: its image tower is no vision transformer, which only can be trained here; "
-            "--method locked-image and probe leave it as it is"
+            f"{request.model}: its image tower is no vision transformer (ViT), with which only a model can be trained here, by "
+            "any --method; `biomedclip evaluate probe` learns classes from the features of such a tower"
         )
     if request.method == "probe" and not _has_heads(model.config):
         raise UserError(f"{request.model}: has no projections, which are all that --method probe trains; take another method")
@@ -99,7 +99,6 @@ def planned(request: Request, model: Model, source: str, sizes: Sizes, rate: flo
         share = request.replay_share
         train = ((train, 1 - share), (str(data / "replay.jsonl"), share))
     lora = request.method == "lora"
-    image = _LORA if lora and isinstance(model.config.image, ViTConfig) else None
     siglip = model.config.init_logit_bias is not None
     every = max(1, sizes.steps // EVALUATIONS)
     return TrainConfig(
@@ -107,7 +106,7 @@ def planned(request: Request, model: Model, source: str, sizes: Sizes, rate: flo
         data=DataConfig(train=train, held_out=str(data / "validation.jsonl"), tokenizer=str(model.tokenizer)),
         model=model.config,
         preprocess=model.preprocess,
-        adaptation=Adaptation(image=image, text=_LORA) if lora else UNADAPTED,
+        adaptation=Adaptation(image=_LORA, text=_LORA) if lora else UNADAPTED,
         model_init=source,
         stages=(
             Stage(

@@ -20,6 +20,7 @@ from biomedclip_jax.finetune._mixture import Tried, chosen, mixed
 from biomedclip_jax.finetune._plan import METHOD_RATES, check_fits, planned, sizes
 from biomedclip_jax.finetune._rates import TriedRate, best_rate
 from biomedclip_jax.finetune.request import METHODS, Method, Request
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.train.optimizer import chosen as trained_paths
 
@@ -79,6 +80,14 @@ def test_each_method_trains_what_its_name_says(method: Method, left_alone: set[s
     assert set(PATHS) - set(trained_paths(PATHS, config.stages[0].trainable)) == left_alone
     assert (config.adaptation.text is not None) == (method == "lora")
     assert METHOD_RATES.keys() == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resnet_is_refused_before_anything_is_done(method: Method) -> None:
+    """Whatever is trained: a run of any kind needs a ViT."""
+    other = dataclasses.replace(MODEL, config=dataclasses.replace(tiny.MODEL, image=ResNetConfig(32, stem_width=8, heads=4)))
+    with pytest.raises(UserError, match=r"m: its image tower is no vision transformer .* `biomedclip evaluate probe` learns"):
+        check_fits(request(method=method), other)
 
 
 def test_a_siglip_learns_by_its_own_loss_and_its_bias_with_it(tmp_path: Path) -> None:

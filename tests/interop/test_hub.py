@@ -179,5 +179,5 @@ def test_errors_name_the_address_that_was_given(
     for address in ("hf-hub:org/name", "s3://bucket/model/"):
         assert main(["convert", address, str(tmp_path / "out")]) == 2
         found = capsys.readouterr().err.strip()
-        assert found.startswith(f"biomedclip convert: {address.rstrip('/')}/open_clip_") and found.count("\n") == 0
+        assert found.startswith(f"biomedclip convert: {address.rstrip('/')}: no weights here") and found.count("\n") == 0
         assert found.endswith(f" (its copy here is {tmp_path})")
