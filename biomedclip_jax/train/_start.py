@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from biomedclip_jax.config import PairLoss, Softmax, Stage, TrainConfig
+from biomedclip_jax.config import Loss, PairLoss, Softmax, Stage, TrainConfig
 from biomedclip_jax.data.loader import TrainLoader, record_order
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.text import Tokenizer
@@ -229,8 +229,8 @@ def _or_positives(number: int) -> str:
     return f", or --stages.{number}.loss.equal-captions positives"
 
 
-def _least(loss: PairLoss, others: np.ndarray) -> np.ndarray:
-    """The least loss of pairs of which so many others of a batch have the same caption."""
+def _least(loss: Loss, others: np.ndarray) -> np.ndarray:
+    """The least that the loss of a pair can be, where so many others of its batch have the same caption."""
     if isinstance(loss, Softmax):
         return np.log1p(others)
     if loss.equal_captions == "positives":

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,7 +78,8 @@ def test_hubs_robertas_are_known_by_name(tmp_path: Path) -> None:
         def shape(self, name: str) -> tuple[int, ...]:
             return self[name]
 
-    found = bert_config(Shapes(shapes), "", tmp_path, "xlm-roberta-base")
+    file: Any = Shapes(shapes)
+    found = bert_config(file, "", tmp_path, "xlm-roberta-base")
     assert (found.heads, found.pad_id, found.position_offset, found.layer_norm_eps) == (12, 1, 2, 1e-5)
     with pytest.raises(UserError, match=r"the text model's config\.json"):
-        bert_config(Shapes(shapes), "", tmp_path, "my-own-model")
+        bert_config(file, "", tmp_path, "my-own-model")
