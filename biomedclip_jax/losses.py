@@ -58,7 +58,7 @@ def softmax_block(scores: Scores, pairs: Bool[Array, "n m"], numbers: Numbers) -
 def sigmoid_block(scores: Scores, pairs: Bool[Array, "n m"], numbers: Numbers) -> Scalar:
     """Σ_i Σ_j log(1 + exp(-z_ij·(s·score_ij + b))) over the scores of a block; a row may have several pairs."""
     logits = jnp.exp(numbers["logit_scale"]) * scores + numbers["logit_bias"]
-    return jax.nn.softplus(jnp.where(pairs, -logits, logits)).sum()
+    return jax.nn.softplus(jnp.where(pairs, -logits, logits)).mean(axis=1).sum() * scores.shape[1]  # one sum loses digits
 
 
 _BLOCK_FUNCTIONS: dict[type, Callable[..., Array]] = {Softmax: softmax_block, Sigmoid: sigmoid_block}
