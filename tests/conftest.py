@@ -1,14 +1,17 @@
 """Every test runs on eight emulated CPU devices, offline, with a compilation cache of its own kept between runs."""
 
+import gc
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # before anything imports JAX
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# XLA's newer way to emit fused loops takes twice the time to compile, of which the tests have many and small ones
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # LLVM's passes over tiny programs take longer than they save, twice the compile time; XLA's own passes are all run
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
@@ -19,6 +22,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import helpers.shapes  # noqa: E402, F401
+import jax  # noqa: E402
 import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
@@ -32,12 +36,29 @@ CHECKED = (
     "biomedclip_jax.evaluation._metrics",
 )
 install_import_hook(CHECKED, "helpers.shapes.checked")
+MOST_MAPS = 12_000  # after a test file; one of the largest files needs as many itself
 
 
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process says no more than ten odd things of single files: each test counts its own."""
     monkeypatch.setattr("biomedclip_jax.support.terminal._said", set())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_are_forgotten() -> Iterator[None]:
+    """Each compiled program has three memory maps of its own, and Linux ends a process that needs more than 65,530 of them."""
+    yield
+    if _memory_maps() > MOST_MAPS:
+        if steps := sys.modules.get("helpers.tiny_step"):
+            steps.program.cache_clear()
+        jax.clear_caches()
+        gc.collect()
+
+
+def _memory_maps() -> int:
+    maps = Path("/proc/self/maps")
+    return maps.read_bytes().count(b"\n") if maps.exists() else 0
 
 
 @pytest.fixture

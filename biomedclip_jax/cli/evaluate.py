@@ -13,6 +13,7 @@ from biomedclip_jax.cli._prompt_learners import (
     make_clip_adapter,
     make_learner,
 )
+from biomedclip_jax.cli._questions import VQA, add_question_options, check_no_question_options, evaluate_questions
 from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from biomedclip_jax.evaluation.probe.methods import Method
     from biomedclip_jax.evaluation.run import Options
 
-_TASKS = ("retrieval", "zero-shot", "probe", "finetune", "base-to-novel", "all")
+_TASKS = ("retrieval", "zero-shot", "probe", "finetune", "base-to-novel", "vqa", "all")
 _PROBES = (
     "linear-probe",
     "logistic-regression",
@@ -48,6 +49,7 @@ _DESCRIPTION = """Measure models on data, side by side: results.json, results.md
   probe          learning from few labels on frozen towers: ELEVATER's linear probe and others (--methods)
   finetune       the same budgets of labels, the whole image tower trained
   base-to-novel  prompts learned on half of the classes, tested on either half; only when asked for
+  vqa            answers to questions about images: so far the baselines that see no image (--blind)
   all            each of the first four that fits the data
 
 Prompts that `probe` learns (coop, cocoop, biomedcoop, kgcoop, prograd, context-prompts) are kept in OUT/prompts/, to be
@@ -63,7 +65,8 @@ def add_evaluate(verbs: Any) -> None:
         "Measure models on retrieval, zero-shot and few labels: tables, pictures, a report.",
         "biomedclip evaluate all runs/quickstart --data runs/quickstart/data/held_out.csv"
         " --train runs/quickstart/data/train.csv --out report\n"
-        "  biomedclip evaluate zero-shot biomedclip/ ViT-B-32.pt --data pcam lc25000-lung --data-root /data --out table",
+        "  biomedclip evaluate zero-shot biomedclip/ ViT-B-32.pt --data pcam lc25000-lung --data-root /data --out table\n"
+        "  biomedclip evaluate vqa --blind --data vqa-rad=VQA_RAD --out blind",
     )
     verb.description = _DESCRIPTION
     verb.add_argument("task", nargs="?", choices=_TASKS, metavar="TASK", help=" | ".join(_TASKS))
@@ -166,6 +169,7 @@ def add_evaluate(verbs: Any) -> None:
     )
     few.add_argument("--microbatch", type=count, metavar="N", help="of finetune: images at once, where 64 do not fit")
     add_learner_options(verb)
+    add_question_options(verb)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -176,6 +180,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     if arguments.task is None:
         raise UserError(f"TASK: expected one of {', '.join(_TASKS)}")
+    if arguments.task == VQA:
+        evaluate_questions(arguments)
+        return
+    check_no_question_options(arguments)
     if not arguments.data:
         raise UserError("--data: expected at least one source (biomedclip evaluate --help)")
     columns = columns_of(arguments)

@@ -128,6 +128,23 @@ def bootstrap_ranks(ranks: Mapping[str, np.ndarray], resamples: int = 1_000, see
     return found
 
 
+def bootstrap_means(
+    columns: Mapping[str, tuple[np.ndarray, np.ndarray]], groups: np.ndarray, resamples: int = 1_000, seed: int = 0
+) -> Samples:
+    """Means on resamples of whole groups, such as the images that questions are about; the same resamples for all columns.
+
+    columns: by name, a value of each of n items, and bool [n], which of them the mean is of. groups: int [n], from 0 on.
+    """
+    count = int(groups.max()) + 1
+    sums = np.stack([np.bincount(groups, values * own, count) for values, own in columns.values()])
+    sizes = np.stack([np.bincount(groups, own, count) for _, own in columns.values()])
+    parts = []
+    for weights in _weights([np.arange(count)], resamples, seed):
+        with np.errstate(invalid="ignore"):  # a resample without any of a column's items has no mean
+            parts.append((sums @ weights) / (sizes @ weights))
+    return dict(zip(columns, np.concatenate(parts, axis=1), strict=True))
+
+
 def _medians(ranks: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The median, 1 is the best rank, of ranks in rising order [n] for weights [n, r] whose sums are n."""
     n, reached = len(ranks), np.cumsum(weights, axis=0)

@@ -25,6 +25,7 @@ from biomedclip_jax.data.benchmarks.rsna import read_rsna
 from biomedclip_jax.data.labelled.multi_label import Empty, MultiLabelled, Policy, Uncertain
 from biomedclip_jax.data.labelled.types import Labelled
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.evaluation.vqa.published import published_answers
 from biomedclip_jax.prompts.findings import FindingPrompts
 from biomedclip_jax.prompts.templates import Prompts, load_yaml, write_prompts
 
@@ -229,6 +230,8 @@ def published(task: str, dataset: str) -> Sequence[tuple[str, Mapping[str, float
     For retrieval these are always those on the paper's own test set, which was not published: a smaller set is easier.
     For "few-labels" the numbers of a row are accuracies, by budget: {"10 %": 0.83}.
     """
+    if task == "vqa":
+        return published_answers(dataset)
     if task == "retrieval":
         names = [f"{way}_recall_at_{k}" for way in ("image_to_text", "text_to_image") for k in (1, 5, 10)]
         return [(_RETRIEVAL_ON.format(whose), dict(zip(names, values, strict=True))) for whose, values in _RETRIEVAL.items()]

@@ -14,11 +14,11 @@ import numpy as np
 from biomedclip_jax.data.labelled.groups import shared_groups
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
-from biomedclip_jax.errors import UserError, as_given, first_line
+from biomedclip_jax.errors import UserError, as_given
 from biomedclip_jax.evaluation._completeness import total
 from biomedclip_jax.evaluation._evaluation import Evaluation
+from biomedclip_jax.evaluation._results_folder import results_of_before, write_evaluation
 from biomedclip_jax.evaluation._thresholds import THRESHOLDS
-from biomedclip_jax.evaluation.benchmarks import published
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings, PartOfImages
 from biomedclip_jax.evaluation.multi_label.learning import FindingsToLearn, learn_findings
@@ -31,16 +31,11 @@ from biomedclip_jax.evaluation.probe.methods import FewLabels, Method
 from biomedclip_jax.evaluation.probe.sampling import Budget
 from biomedclip_jax.evaluation.probe.task import few_labels
 from biomedclip_jax.evaluation.prompt_learning.base_to_novel import PromptLearner, base_to_novel_results
-from biomedclip_jax.evaluation.report.clip_benchmark import write_clip_benchmark
-from biomedclip_jax.evaluation.report.differences import paired, write_differences
-from biomedclip_jax.evaluation.report.page import write_results_page
-from biomedclip_jax.evaluation.report.results import MULTI_LABEL, RESULTS, Result, merged, read_results, write_results
-from biomedclip_jax.evaluation.report.tables import markdown, tables
+from biomedclip_jax.evaluation.report.results import MULTI_LABEL, Result, merged
 from biomedclip_jax.evaluation.retrieval.approximate import Method as Approximate
 from biomedclip_jax.evaluation.retrieval.task import retrieval
 from biomedclip_jax.evaluation.sources import Source
 from biomedclip_jax.evaluation.zero_shot.task import zero_shot
-from biomedclip_jax.files import write_text
 from biomedclip_jax.prompts.templates import Aggregation, check_words
 
 Task = Literal["retrieval", "zero-shot", "probe", "finetune", "base-to-novel"]
@@ -101,13 +96,7 @@ def evaluate(
     Returns the new results. A data set that cannot be read, or that a task cannot use, is named on stderr and the others
     go on; at the end a UserError names those for which the one task asked for, or all of several tasks, failed.
     """
-    found = _of_before(out)
-    if old := sum(row.measured is None for row in found):
-        print(
-            f"{out / RESULTS}: {old} of {len(found)} rows are of an earlier version, which did not record weights and data: "
-            "they are kept, in tables of their own",
-            file=sys.stderr,
-        )
+    found = results_of_before(out)
     new: list[Result] = []
     failed: list[str] = []
     for source in sources:
@@ -131,7 +120,7 @@ def evaluate(
                 failed.append(source.name)
                 continue
             found, new = merged(found, results), new + results
-            _write(out, found, results, options)
+            write_evaluation(out, found, results, options.resamples, options.seed)
             for result in results:
                 print(_line(result))
     done = {result.dataset for result in new}
@@ -145,21 +134,6 @@ def _with_cut_off(evaluation: Evaluation, result: Result) -> Result:
     """The result, which says what its model does not see of the images."""
     found = evaluation.cut_off.get(result.model)
     return dataclasses.replace(result, details=result.details | {"cut_off": found}) if found else result
-
-
-def _of_before(out: Path) -> list[Result]:
-    """The rows of earlier evaluations. UserError, before hours of work, where no table could be made of them."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: a file; expected a folder, new or with earlier results")
-    found = read_results(out)
-    try:
-        markdown(tables(found, published))
-    except Exception as error:  # what somebody has changed by hand
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UserError(
-            f"{out / RESULTS}: no tables can be made of it ({reason}); give another folder, or remove it"
-        ) from error
-    return found
 
 
 def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -> list[Result]:
@@ -275,17 +249,6 @@ def _check_overlap(train: Labelled | MultiLabelled, test: Labelled | MultiLabell
     if not allowed:
         raise UserError(f"{found}; take them out of one of the two, or say --allow-overlap")
     print(f"{test.name}: {found}", file=sys.stderr)
-
-
-def _write(out: Path, results: Sequence[Result], changed: Sequence[Result], options: Options) -> None:
-    """Write all results; pairs with a row of `changed` are compared anew."""
-    write_results(out, results)
-    differences = paired(out, results, changed, options.resamples, options.seed)
-    write_differences(out, differences, results)
-    shown = tables(results, published, differences)
-    write_text(out / "results.md", markdown(shown))
-    write_clip_benchmark(out / "clip_benchmark", results)
-    write_results_page(out, results, shown)
 
 
 def _line(result: Result) -> str:

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from helpers.few_shot_task import make_candidate
 from helpers.slurm_cluster import SlurmCluster, missing
 from helpers.tiny_run import make_data
 
@@ -186,3 +188,27 @@ def test_biomedclip_train_itself(slurm: SlurmCluster, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 31))
     assert (tmp_path / "run" / "results.json").is_file()
+
+
+def test_the_tasks_of_a_job_share_the_shards_of_an_embedding(slurm: SlurmCluster, tmp_path: Path) -> None:
+    """Each of two tasks under srun takes its part by itself, and the folder is that of one process, byte for byte."""
+    images = make_data(tmp_path)
+    model = tmp_path / "model"
+    make_candidate(model)
+    command = Path(sys.executable).with_name("biomedclip")
+    embed = f"{command} embed {model} --images {images} --shard-size 5 --out"
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    variables = f"--export=ALL,PYTHONPATH={ROOT},XLA_FLAGS="
+    log = tmp_path / "log"
+    job = slurm.submit(
+        *("--ntasks=2", "--cpus-per-task=1", "--time=5", f"--output={log}", f"--chdir={tmp_path}", variables),
+        f"--wrap=srun --ntasks=2 {embed} {together}",
+    )
+    until = time.monotonic() + 120
+    while slurm.job(job)["JobState"] not in _OVER:
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.2)
+    assert slurm.job(job)["JobState"] == "COMPLETED", log.read_text()
+    subprocess.run([*embed.split(), str(alone)], check=True, env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": ""})
+    shards = {path.name: path.read_bytes() for path in sorted(alone.glob("*.parquet"))}
+    assert len(shards) > 2 and shards == {path.name: path.read_bytes() for path in sorted(together.glob("*.parquet"))}

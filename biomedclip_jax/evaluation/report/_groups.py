@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from biomedclip_jax.evaluation.report.results import MULTI_LABEL, MULTI_LABEL_FINETUNE, MULTI_LABEL_PROBE, Result, digest
 
-Kind = Literal["retrieval", "zero-shot", "multi-label", "few-labels", "base-to-novel"]
+Kind = Literal["retrieval", "zero-shot", "multi-label", "few-labels", "base-to-novel", "vqa"]
 
 _LEARNED = (MULTI_LABEL_PROBE, MULTI_LABEL_FINETUNE)  # findings
 
@@ -36,14 +36,14 @@ def groups(results: Sequence[Result], kind: Kind) -> list[Group]:
         if kind_of(row) == kind:
             by_data.setdefault(same_data(row), []).append(row)
     found = [rows for own in by_data.values() for rows in _asked_alike(own)]
-    titles = [f"{rows[0].dataset}, {rows[0].n:,} images" for rows in found]
+    titles = [_title(rows[0]) for rows in found]
     apart = _apart(titles, [rows[0] for rows in found], (_data, _words, _table))
     return [Group(tuple(rows), title) for rows, title in zip(found, apart, strict=True)]
 
 
 def kind_of(row: Result) -> Kind | None:
     """The kind of table that a row stands in; None for one that fits no table."""
-    if row.task in ("retrieval", "zero-shot"):
+    if row.task in ("retrieval", "zero-shot", "vqa"):
         return row.task  # type: ignore[return-value]
     if row.task in (MULTI_LABEL, *_LEARNED):
         return "multi-label"
@@ -55,12 +55,20 @@ def kind_of(row: Result) -> Kind | None:
     return "few-labels" if known else None
 
 
+def _title(row: Result) -> str:
+    if row.task == "vqa":
+        return f"{row.dataset}, split {row.split}, {row.n:,} test questions"
+    return f"{row.dataset}, {row.n:,} images"
+
+
 def same_data(row: Result) -> str:
     """The same for two rows of one task on the same images with the same labels or captions, learned from the same ones."""
     known = row.measured.data_fingerprint if row.measured is not None else ""
     about: list[Any] = [kind_of(row), row.dataset, row.n, known]
     if kind_of(row) == "multi-label":  # what is learned stands beside what is asked; a mean is over the same findings
         return digest([*about, row.settings.get("classes"), row.details.get("measured_findings")])
+    if kind_of(row) == "vqa":  # the reach of the vocabulary stands beside the table
+        about += [row.split, row.settings.get("vocabulary")]
     return digest([*about, row.settings.get("train_fingerprint"), row.settings.get("classes")])
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from biomedclip_jax.evaluation._bootstrap import Samples, bootstrap, bootstrap_findings, bootstrap_ranks, differences
 from biomedclip_jax.evaluation.report._groups import kind_of, may_be_compared, same_data
 from biomedclip_jax.evaluation.report.results import Result, read_outcomes
+from biomedclip_jax.evaluation.vqa.scores import Outcome
+from biomedclip_jax.evaluation.vqa.scores import samples as answer_samples
 from biomedclip_jax.files import write_text
 
 DIFFERENCES = "differences.json"
@@ -40,7 +42,7 @@ def paired(folder: Path, results: Sequence[Result], changed: Sequence[Result], r
     new = {row.id for row in changed}
     groups: dict[str, list[Result]] = {}
     for row in results:
-        if row.measured is not None and kind_of(row) in ("retrieval", "zero-shot", "multi-label"):
+        if row.measured is not None and kind_of(row) in ("retrieval", "zero-shot", "multi-label", "vqa"):
             groups.setdefault(same_data(row), []).append(row)
     found = []
     for rows in groups.values():
@@ -108,4 +110,6 @@ def _samples(folder: Path, row: Result, resamples: int, seed: int) -> Samples | 
         return bootstrap(outcomes["labels"], [outcomes["logits"]], resamples, seed, outcomes.get("groups"))[0]
     if "answers" in outcomes:
         return bootstrap_findings(outcomes["answers"], [outcomes["scores"]], resamples, seed)[0].means
+    if "right" in outcomes:
+        return answer_samples(Outcome.of_arrays(outcomes), resamples, seed)
     return bootstrap_ranks(outcomes, resamples, seed)

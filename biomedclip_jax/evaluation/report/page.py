@@ -13,8 +13,9 @@ from biomedclip_jax.files import write_file
 from biomedclip_jax.support import html as html_page
 
 _LIBRARIES = ("biomedclip_jax", "jax", "flax", "numpy", "scikit-learn", "pillow")
+_OF_ANSWERS = ("parts", "notes", "per_question_type", "answered")
 # the details that a reader wants to see beside the tables
-_SHOWN = ("no_interval", "caveats", "left_out", "cut_off", "per_class", "per_finding", "recall_against_exact")
+_SHOWN = ("no_interval", "caveats", "left_out", "cut_off", "per_class", "per_finding", "recall_against_exact", *_OF_ANSWERS)
 
 
 def write_results_page(folder: Path, results: Sequence[Result], tables: Sequence[Table]) -> None:

@@ -25,6 +25,7 @@ _REASONS = 3  # for what was left out, that a line says
 _ASKED = (
     *("classes", "prompts", "aggregate", "prompts_method", "prompts_fingerprint"),
     *("negative_prompts", "score", "begun_from"),
+    *("vocabulary", "language"),
     *("search", "budget", "seeds", "selection", "method", "train_fingerprint"),
 )
 
@@ -62,9 +63,10 @@ class Result:
     details: what does not fit in a table, such as the recall of each class, or why a metric has no interval.
     pictures: {file: title} of PNG files; the file is relative to the folder of results.json.
     measured: None in rows of versions before 2026-12, which did not record it.
+    split: how the data are divided, of data that come divided in several ways, such as VQA-RAD; else "".
     outcomes: what happened to each image or query, from which rows are compared; kept in a file of its own. Zero-shot:
         `labels`, int [n], and `logits`, float64 [n, C]. Several findings: `answers`, int8 [n, F], and `scores`, float64
-        [n, F]. Retrieval: for each direction the ranks, int [queries].
+        [n, F]. Retrieval: for each direction the ranks, int [queries]. Questions: the arrays of `Outcome`.
     """
 
     model: str
@@ -77,6 +79,7 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     measured: Measured | None = None
+    split: str = ""
     outcomes: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -88,6 +91,7 @@ class Result:
         known = self.measured
         about = [known.model_fingerprint, known.data_fingerprint] if known is not None else [self.settings.get("prompts_file")]
         asked = {name: self.settings[name] for name in _ASKED if name in self.settings}
+        asked |= {"split": self.split} if self.split else {}
         return digest([self.model, self.task, self.dataset, self.n, about, asked])
 
     @property
@@ -133,6 +137,8 @@ class Result:
         """The object of results.json: metrics stand beside model, task, dataset and n."""
         extra = {name: getattr(self, name) for name in ("intervals", "settings", "details", "pictures")}
         known: dict[str, Any] = {"id": self.id, "model": self.model, "task": self.task, "dataset": self.dataset, "n": self.n}
+        if self.split:
+            known["split"] = self.split
         if self.measured is not None:
             extra["measured"] = dataclasses.asdict(self.measured)
         return known | self.metrics | {name: value for name, value in extra.items() if value}

@@ -6,6 +6,7 @@ from biomedclip_jax.evaluation._intervals import FEWEST, TOO_FEW
 from biomedclip_jax.evaluation.report._groups import Group, groups, names_apart
 from biomedclip_jax.evaluation.report._multi_label import MULTI_LABEL, finding_tables, findings_overview
 from biomedclip_jax.evaluation.report._table import SURE, Published, Table, cell, missing, percent
+from biomedclip_jax.evaluation.report._vqa import ANSWERS, answer_tables
 from biomedclip_jax.evaluation.report.differences import Difference
 from biomedclip_jax.evaluation.report.results import Result, digest
 
@@ -36,6 +37,9 @@ def tables(results: Sequence[Result], published: Published, differences: Sequenc
     for group in groups(results, "multi-label"):
         overview = findings_overview(group, published)
         found += [overview, *_differences(group, "multi-label", MULTI_LABEL, differences), *finding_tables(group)]
+    for group in groups(results, "vqa"):
+        overview, *others = answer_tables(group, published)
+        found += [overview, *_differences(group, "vqa", ANSWERS, differences), *others]
     found += [_few_labels(group, published) for group in groups(results, "few-labels")]
     found += [_base_to_novel(group) for group in groups(results, "base-to-novel")]
     return [*found, *_measured(results)]

@@ -1,0 +1,93 @@
+"""Questions of one's own: a table (CSV, TSV, JSON lines, Parquet) with an image, a question and an answer in each row."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from biomedclip_jax.data._picture_files import holds_pictures
+from biomedclip_jax.data._table_rows import image_name, table_rows
+from biomedclip_jax.data.images.load import ImageSource
+from biomedclip_jax.data.names import SPLITS, no_known_split
+from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.questions._finish import OURS, finished
+from biomedclip_jax.data.questions._gather import Gathered
+from biomedclip_jax.data.questions._parquet import OPTIONAL, picture_rows
+from biomedclip_jax.data.questions.types import PARTS, Part, QuestionSet
+from biomedclip_jax.errors import UserError
+
+OWN = "own"  # the split that the table's column, or two tables, say
+
+
+@dataclass(frozen=True)
+class QuestionColumns:
+    """Names of the columns. `answer_type`, `question_type` and `split` are read under these names where they are there."""
+
+    image: str = "image"
+    question: str = "question"
+    answer: str = "answer"
+
+
+def read_question_table(
+    name: str, where: Path, train: Path | None = None, split: str = OWN, columns: QuestionColumns | None = None
+) -> QuestionSet:
+    """Read a table of questions, whose column `split` says train, validation or test.
+
+    train: another table to learn from; then all of `where` is for testing. split: "ours" divides all rows by image.
+    Rows without an image, a question or an answer, and of no known split, are left out and listed. UserError for a
+    missing column, and for a table that is not divided.
+    """
+    columns = columns or QuestionColumns()
+    if split not in (OWN, OURS):
+        raise UserError(f"{name}: no split {split!r}: a table has its own (column split, or --train), or {OURS}")
+    tables: list[tuple[Path, Part | None]] = [(where, None)] if train is None else [(train, "train"), (where, "test")]
+    images: dict[str, ImageSource] = {}
+    listed: list[tuple[Path, Part | None, list[dict[str, Any]], list[Reject]]] = []
+    for path, part in tables:
+        damaged: list[Reject] = []
+        listed.append((path, part, list(_rows(path, columns, images, damaged)), damaged))
+    gathered = Gathered(has_types=all("answer_type" in row for _, _, rows, _ in listed for row in rows))
+    for path, part, rows, damaged in listed:
+        if part is None and split != OURS and rows and not any("split" in row for row in rows):
+            raise UserError(
+                f"{path}: no column 'split' with train and test in it; add one, give --train TABLE, or say --split {OURS}"
+            )
+        gathered.rejects[part or "test"] += damaged
+        for row in rows:
+            own = part or ("train" if split == OURS else _part(gathered, row))
+            if own is not None:
+                types = [str(row["question_type"])] if row.get("question_type") else []
+                cells = {"question": row[columns.question], "answer": row[columns.answer]} | {
+                    key: row[key] for key in ("answer_type",) if key in row
+                }
+                gathered.add(own, row["row"], row["image"], cells, types)
+    named = {each.image for part in PARTS for each in gathered.questions[part]}
+    if missing := len(named - images.keys()):
+        gathered.note(f"{missing:,} of {len(named):,} image files are not there, such as {min(named - images.keys())}")
+    return finished(name, str(where), split, gathered, images)
+
+
+def _part(gathered: Gathered, row: dict[str, Any]) -> Part | None:
+    text = str(row.get("split") or "").strip()
+    found: Part | None = next((part for part in PARTS if text.lower() in SPLITS[part]), None)
+    if found is None:
+        gathered.rejects["test"].append(Reject(row["row"], row["image"], no_known_split(text, "test") or f"split {text!r}"))
+    return found
+
+
+def _rows(
+    path: Path, columns: QuestionColumns, images: dict[str, ImageSource], damaged: list[Reject]
+) -> Iterator[dict[str, Any]]:
+    """The rows with `image`, its name, and `row`, a number; `images` gets the files that are there."""
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; expected a table (.csv, .tsv, .jsonl, .parquet) with image, question and answer")
+    texts = (columns.question, columns.answer)
+    if path.suffix.lower() == ".parquet" and holds_pictures(path, columns.image):
+        yield from picture_rows([path], columns.image, texts, images)
+        return
+    for number, row in table_rows(path, [columns.image, *texts], [*OPTIONAL, "split"], damaged):
+        name = image_name(path, row, columns.image) if row[columns.image] not in (None, "") else ""
+        file = path.parent / name
+        if name and file.is_file():
+            images.setdefault(str(file), file)
+        yield row | {"image": str(file) if name else "", "row": f"{path.name}, row {number}"}

@@ -1,0 +1,141 @@
+"""Questions of one's own in tables, PathVQA's files, and what `open_questions` makes of a name."""
+
+import csv
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from biomedclip_jax.data.questions._pathvqa import read_pathvqa
+from biomedclip_jax.data.questions.open import open_questions
+from biomedclip_jax.data.questions.table import QuestionColumns
+from biomedclip_jax.errors import UserError
+
+ROWS: list[dict[str, Any]] = [
+    {"image": "a.png", "question": "Is it an x-ray?", "answer": "Yes", "split": "train"},
+    {"image": "a.png", "question": "Where?", "answer": "left, below", "split": "Training"},
+    {"image": "b.png", "question": "Is it an x-ray?", "answer": "no", "split": "val"},
+    {"image": "b.png", "question": "How many?", "answer": "3", "split": "test"},
+    {"image": "c.png", "question": "Any?", "answer": "None", "split": "test"},
+    {"image": "c.png", "question": "Empty?", "answer": "", "split": "test"},
+    {"image": "", "question": "No image?", "answer": "no", "split": "test"},
+    {"image": "c.png", "question": "No split?", "answer": "no", "split": "extra"},
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]] = ROWS) -> Path:
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    else:
+        import pyarrow as pa
+        from pyarrow.parquet import write_table
+
+        write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.jsonl", "own.parquet"])
+def test_a_table_with_a_column_of_splits(tmp_path: Path, name: str) -> None:
+    (tmp_path / "b.png").write_bytes(b"b")
+    data = open_questions(str(write(tmp_path / name)))
+    assert data.name == "own" and data.split == "own"
+    assert [(each.question, each.answer, each.closed) for each in data.train] == [
+        ("Is it an x-ray?", "Yes", True),
+        ("Where?", "left, below", False),
+    ]
+    assert [each.answer for each in data.test] == ["3", "None"] and len(data.validation) == 1
+    assert data.images == {str(tmp_path / "b.png"): tmp_path / "b.png"}
+    assert sorted(each.reason for each in data.rejects) == [
+        "answer is empty",
+        "image is not named",
+        "split 'extra' is none of train, validation and test",
+    ]
+    assert "1 of 2 test images are in the validation part, too" in data.notes
+    assert any(text.startswith("2 of 3 image files are not there") for text in data.notes)
+
+
+def test_two_tables_and_other_columns(tmp_path: Path) -> None:
+    def rows(*answers: str) -> list[dict[str, Any]]:
+        return [{"picture": "a.png", "q": "Is it?", "a": each, "answer_type": "closed"} for each in answers]
+
+    train, test = write(tmp_path / "train.csv", rows("maybe", "yes")), write(tmp_path / "test.csv", rows("left"))
+    data = open_questions(f"mine={test}", train=train, columns=QuestionColumns("picture", "q", "a"))
+    assert data.name == "mine" and [each.answer for each in data.train] == ["maybe", "yes"]
+    assert data.test[0].closed  # as the table says
+    assert "1 of 1 test images are in the train part, too" in data.notes
+
+
+def test_a_table_divided_by_image(tmp_path: Path) -> None:
+    rows = [{"image": f"{n // 2}.png", "question": "Is it?", "answer": "yes"} for n in range(80)]
+    table = write(tmp_path / "own.csv", rows)
+    with pytest.raises(UserError, match=r"own\.csv: no column 'split' with train and test in it; .* --split ours"):
+        open_questions(str(table))
+    data = open_questions(str(table), split="ours")
+    assert not {each.image for each in data.train} & {each.image for each in data.test}
+    with pytest.raises(UserError, match="own: no split 'mevf'"):
+        open_questions(str(table), split="mevf")
+
+
+def test_pathvqa_of_its_authors(tmp_path: Path) -> None:
+    parts = {
+        "train": [{"image": "train_0001", "question": "is this a cell?", "answer": "yes"}],
+        "val": [{"image": "val_0001", "question": "what is shown?", "answer": "nuclei"}],
+        "test": [
+            {"image": "test_0001", "question": "where?", "answer": "left"},
+            {"image": "", "question": "?", "answer": "no"},
+        ],
+    }
+    for name, rows in parts.items():
+        (tmp_path / "qas" / name).mkdir(parents=True)
+        (tmp_path / "qas" / name / f"{name}_qa.pkl").write_bytes(pickle.dumps(rows))
+    (tmp_path / "images/test").mkdir(parents=True)
+    (tmp_path / "images/test/test_0001.jpg").write_bytes(b"1")
+    data = read_pathvqa(tmp_path)
+    assert [len(own) for own in (data.train, data.validation, data.test)] == [1, 1, 1]
+    assert data.train[0].closed and not data.test[0].closed and list(data.images) == ["test_0001"]
+    assert [each.reason for each in data.rejects] == ["image is not named"]
+
+
+class _Bad:
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return print, ("run",)
+
+
+def test_a_pickle_that_would_run_something_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "test"):
+        (tmp_path / f"{name}_qa.pkl").write_bytes(pickle.dumps([_Bad()]))
+    with pytest.raises(UserError, match=r"train_qa\.pkl: not readable .*it names builtins\.print, which data need not"):
+        read_pathvqa(tmp_path)
+    assert "run" not in capsys.readouterr().out
+    (tmp_path / "train_qa.pkl").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(UserError, match="expected a list of objects with image, question and answer"):
+        read_pathvqa(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("vqa-rad", "vqa-rad: where is it"),
+        ("nothing.csv", "no such file or folder"),
+        ("mine={folder}", "a folder; say which it is"),
+        ("slake={folder}", "no SLAKE here"),
+        ("pathvqa={folder}", "no PathVQA here"),
+        ("vqa-rad={folder}", "no VQA-RAD here"),
+    ],
+)
+def test_a_name_that_is_nothing(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        open_questions(text.format(folder=tmp_path))
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    table = write(tmp_path / "own.csv", [{"image": "a.png", "Question": "?", "answer": "yes", "split": "test"}])
+    with pytest.raises(UserError, match=r"no column 'question'; there are .*; did you mean 'Question'"):
+        open_questions(str(table))
