@@ -76,7 +76,7 @@ def _options(path: Path) -> dict[str, Any]:
 
 
 def check_padding(folder: Path, pad_id: int) -> None:
-    """UserError if the tokenizer of a BERT, RoBERTa or SigLIP fills texts up with another token than the text tower pads with.
+    """UserError if the tokenizer of a BERT, RoBERTa or SigLIP fills texts up with another token than its text tower does.
 
     open_clip takes the first from the tokenizer and the second from the tower: a BERT would then look at what fills a text
     up, and a SigLIP, which does so in any case, at the wrong thing.

@@ -1,7 +1,7 @@
 """transformers' names and configs of BERT and RoBERTa (also inside open_clip's text tower) and ViT.
 
 Names are those on disk (`save_pretrained`), which transformers keeps stable while its modules are renamed.
-Sources: transformers `modeling_bert.py`, `modeling_roberta.py`, `modeling_vit.py` (5.23) and their configuration files.
+Sources: transformers `modeling_{bert,roberta,vit}.py` (5.23) and their configuration files.
 """
 
 import dataclasses
