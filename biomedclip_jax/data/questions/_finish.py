@@ -32,14 +32,17 @@ def finished(
     question to learn from, or without one to test.
     """
     same, notes = _same_files(images), gathered.notes()
-    questions = {part: [_renamed(each, same) for each in own] for part, own in gathered.questions.items()}
+    questions: dict[Part, list[Question]] = {
+        part: [_renamed(each, same) for each in own] for part, own in gathered.questions.items()
+    }
     rejects = list(gathered.rejects["test"])
     if same:
         notes.append(f"{len(same):,} image files are the same as another under another name, and count as one with it")
     if split == OURS:
         questions, rejects = _divided(questions, gathered.rejects, same)
         notes.append("divided by image, by a hash of its name: 70 % train, 15 % validation, 15 % test")
-    for part, purpose in (("train", "to learn from"), ("test", "to test")):
+    needed: dict[Part, str] = {"train": "to learn from", "test": "to test"}
+    for part, purpose in needed.items():
         if not questions[part]:
             raise UserError(f"{where}: no question {purpose} (split {split}{_first(gathered.rejects[part])})")
     found = QuestionSet(

@@ -35,7 +35,10 @@ class RowImage(LazyImage):
 def read_parquet_folder(name: str, where: Path, split: str) -> QuestionSet:
     """The questions of a folder whose files are divided into train, test and perhaps validation by their names."""
     files = picture_files(where)
-    by_part = {part: own for part in PARTS for known, own in files.items() if known.lower() in SPLITS[part]}
+    by_part: dict[Part, list[Path]] = {}
+    for part in PARTS:
+        for own in (own for known, own in files.items() if known.lower() in SPLITS[part]):
+            by_part.setdefault(part, []).extend(own)
     if not {"train", "test"} <= by_part.keys():
         there = ", ".join(key or "one without a split" for key in files) if files.keys() != {WHOLE} else "one file of no split"
         raise UserError(

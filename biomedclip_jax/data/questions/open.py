@@ -31,6 +31,8 @@ def open_questions(
         if text in KNOWN:
             raise UserError(f"{text}: where is it? Say --data {text}=DIR")
         name, place = Path(text).stem, text
+    if not name or not place:
+        raise UserError(f"--data {text}: expected NAME=PATH, or a path alone")
     where = Path(place)
     if not where.exists():
         raise UserError(f"{place}: no such file or folder; expected {', '.join(f'{known}=DIR' for known in KNOWN)} or a table")

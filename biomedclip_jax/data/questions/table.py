@@ -1,15 +1,16 @@
 """Questions of one's own: a table (CSV, TSV, JSON lines, Parquet) with an image, a question and an answer in each row."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.data._picture_files import holds_pictures
-from biomedclip_jax.data._table_rows import image_name, table_rows
+from biomedclip_jax.data._table_rows import absent, image_name, table_rows, text_of
 from biomedclip_jax.data.images.load import ImageSource
 from biomedclip_jax.data.names import SPLITS, no_known_split
-from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.pairs import Reject, first_reject
 from biomedclip_jax.data.questions._finish import OURS, finished
 from biomedclip_jax.data.questions._gather import Gathered
 from biomedclip_jax.data.questions._parquet import OPTIONAL, picture_rows
@@ -45,7 +46,9 @@ def read_question_table(
     listed: list[tuple[Path, Part | None, list[dict[str, Any]], list[Reject]]] = []
     for path, part in tables:
         damaged: list[Reject] = []
-        listed.append((path, part, list(_rows(path, columns, images, damaged)), damaged))
+        listed.append((path, part, list(_rows(path, where.parent, columns, images, damaged)), damaged))
+        if not listed[-1][2]:
+            raise UserError(f"{path}: no row with an image, a question and an answer in it{first_reject(damaged)}")
     gathered = Gathered(has_types=all("answer_type" in row for _, _, rows, _ in listed for row in rows))
     for path, part, rows, damaged in listed:
         if part is None and split != OURS and rows and not any("split" in row for row in rows):
@@ -55,7 +58,9 @@ def read_question_table(
         gathered.rejects[part or "test"] += damaged
         for row in rows:
             own = part or ("train" if split == OURS else _part(gathered, row))
-            if own is not None:
+            if own is not None and (reason := _missing(row, columns)):
+                gathered.rejects[own].append(Reject(row["row"], row["image"], reason))
+            elif own is not None:
                 types = [str(row["question_type"])] if row.get("question_type") else []
                 cells = {"question": row[columns.question], "answer": row[columns.answer]} | {
                     key: row[key] for key in ("answer_type",) if key in row
@@ -67,6 +72,15 @@ def read_question_table(
     return finished(name, str(where), split, gathered, images)
 
 
+def _missing(row: dict[str, Any], columns: QuestionColumns) -> str | None:
+    """Why a question or answer is none although something is written: N/A, nan ...; "None" can be an answer."""
+    for what, column in (("question", columns.question), ("answer", columns.answer)):
+        written = row[column] if isinstance(row[column], str) else ""
+        if written.strip() and written.strip() not in ("None", "NA") and not text_of(written):
+            return absent(what, written)
+    return None
+
+
 def _part(gathered: Gathered, row: dict[str, Any]) -> Part | None:
     text = str(row.get("split") or "").strip()
     found: Part | None = next((part for part in PARTS if text.lower() in SPLITS[part]), None)
@@ -76,9 +90,9 @@ def _part(gathered: Gathered, row: dict[str, Any]) -> Part | None:
 
 
 def _rows(
-    path: Path, columns: QuestionColumns, images: dict[str, ImageSource], damaged: list[Reject]
+    path: Path, home: Path, columns: QuestionColumns, images: dict[str, ImageSource], damaged: list[Reject]
 ) -> Iterator[dict[str, Any]]:
-    """The rows with `image`, its name, and `row`, a number; `images` gets the files that are there."""
+    """The rows with `image`, its path from the folder `home`, and `row`, a number; `images` gets the files that are there."""
     if path.is_dir():
         raise UserError(f"{path}: a folder; expected a table (.csv, .tsv, .jsonl, .parquet) with image, question and answer")
     texts = (columns.question, columns.answer)
@@ -88,6 +102,7 @@ def _rows(
     for number, row in table_rows(path, [columns.image, *texts], [*OPTIONAL, "split"], damaged):
         name = image_name(path, row, columns.image) if row[columns.image] not in (None, "") else ""
         file = path.parent / name
-        if name and file.is_file():
-            images.setdefault(str(file), file)
-        yield row | {"image": str(file) if name else "", "row": f"{path.name}, row {number}"}
+        called = os.path.relpath(file, home) if name else ""
+        if name and os.path.isfile(file):  # unlike Path.is_file, False for a name too long for the system
+            images.setdefault(called, file)
+        yield row | {"image": called, "row": f"{path.name}, row {number}"}

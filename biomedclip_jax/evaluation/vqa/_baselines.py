@@ -91,7 +91,8 @@ def _nearest(data: QuestionSet, learned: Sequence[str]) -> tuple[tuple[str, ...]
 
 def _answer(cosines: np.ndarray, among: np.ndarray, learned: Sequence[str]) -> str:
     own = cosines[among]
-    return _most_frequent([learned[position] for position in among[own >= own.max() - _EQUAL].tolist()])
+    nearest: list[int] = among[own >= own.max() - _EQUAL].tolist()
+    return _most_frequent([learned[position] for position in nearest])
 
 
 def _cosines(train: Sequence[Question], test: Sequence[Question]) -> Iterator[np.ndarray]:

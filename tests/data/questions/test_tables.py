@@ -51,7 +51,7 @@ def test_a_table_with_a_column_of_splits(tmp_path: Path, name: str) -> None:
         ("Where?", "left, below", False),
     ]
     assert [each.answer for each in data.test] == ["3", "None"] and len(data.validation) == 1
-    assert data.images == {str(tmp_path / "b.png"): tmp_path / "b.png"}
+    assert data.images == {"b.png": tmp_path / "b.png"}
     assert sorted(each.reason for each in data.rejects) == [
         "answer is empty",
         "image is not named",
@@ -123,6 +123,8 @@ def test_a_pickle_that_would_run_something_is_not_run(tmp_path: Path, capsys: py
     ("text", "said"),
     [
         ("vqa-rad", "vqa-rad: where is it"),
+        ("vqa-rad=", "expected NAME=PATH"),
+        ("=own.csv", "expected NAME=PATH"),
         ("nothing.csv", "no such file or folder"),
         ("mine={folder}", "a folder; say which it is"),
         ("slake={folder}", "no SLAKE here"),
@@ -133,6 +135,31 @@ def test_a_pickle_that_would_run_something_is_not_run(tmp_path: Path, capsys: py
 def test_a_name_that_is_nothing(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         open_questions(text.format(folder=tmp_path))
+
+
+def test_words_for_no_value_are_no_answers(tmp_path: Path) -> None:
+    rows = [{"image": "a.png", "question": "Which?", "answer": each, "split": "test"} for each in ("N/A", "nan", "None", "no")]
+    rows.append(rows[-1] | {"split": "train"})
+    data = open_questions(str(write(tmp_path / "own.csv", rows)))
+    assert [each.answer for each in data.test] == ["None", "no"]
+    assert [each.reason for each in data.rejects] == ["answer is missing ('N/A')", "answer is missing ('nan')"]
+    assert not any("train" in text for text in data.notes if text.startswith("left out"))
+
+
+def test_the_same_image_from_tables_in_two_folders(tmp_path: Path) -> None:
+    """Images are named from the folder of the test table, so that moving all of it changes nothing."""
+    (tmp_path / "other").mkdir()
+    rows = [{"image": "../a.png", "question": "Is it?", "answer": "yes"}]
+    train = write(tmp_path / "other/train.csv", rows)
+    test = write(tmp_path / "test.csv", [rows[0] | {"image": "a.png"}])
+    data = open_questions(str(test), train=train)
+    assert data.train[0].image == data.test[0].image == "a.png"
+
+
+def test_an_empty_table(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("image,question,answer,split\n")
+    with pytest.raises(UserError, match=r"own\.csv: no row with an image, a question and an answer"):
+        open_questions(str(tmp_path / "own.csv"))
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
