@@ -6,7 +6,8 @@ caption is a positive, and each row's target is uniform over its positives (UniC
 
     1/2B · Σ_i [ log Σ_j exp(s·u_i·v_j) - mean over positives k of s·u_i·v_k ], and the same of texts against images
 
-which is the cross-entropy with these targets. Its least value is not 0 but the mean of ln(positives of a row).
+which is the cross-entropy with these targets. Its least value is not 0 but the mean of ln(positives of a row). In
+SigLIP's loss, where each score is decided alone, they are simply pairs, too (`losses.sigmoid_block`).
 """
 
 from typing import NamedTuple

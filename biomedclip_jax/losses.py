@@ -6,7 +6,7 @@ With unit embeddings u (image) and v (text), s = exp(logit_scale) and B pairs:
               CLIP's InfoNCE (open_clip `ClipLoss`); with directions="sum", as CLEFT's released code has it, twice
               that; where equal captions are positives: `equal_captions.py`
     Sigmoid   1/B · Σ_i Σ_j log(1 + exp(-z_ij·(s·u_i·v_j + b))), z = 1 for pairs and -1 for all others, b learned
-              SigLIP (arXiv 2303.15343; open_clip `SigLipLoss`)
+              SigLIP (arXiv 2303.15343; open_clip `SigLipLoss`); where equal captions are positives, z = 1 for these
     Classification, MultiLabel
               cross-entropy and binary cross-entropy of images against the embeddings of all classes
 
@@ -56,12 +56,13 @@ def softmax_block(scores: Scores, pairs: Bool[Array, "n m"], numbers: Numbers) -
 
 
 def sigmoid_block(scores: Scores, pairs: Bool[Array, "n m"], numbers: Numbers) -> Scalar:
-    """Σ_i Σ_j log(1 + exp(-z_ij·(s·score_ij + b))) over the scores of a block."""
+    """Σ_i Σ_j log(1 + exp(-z_ij·(s·score_ij + b))) over the scores of a block; a row may have several pairs."""
     logits = jnp.exp(numbers["logit_scale"]) * scores + numbers["logit_bias"]
-    return jax.nn.softplus(jnp.where(pairs, -logits, logits)).sum()
+    return jax.nn.softplus(jnp.where(pairs, -logits, logits)).mean(axis=1).sum() * scores.shape[1]  # one sum loses digits
 
 
 _BLOCK_FUNCTIONS: dict[type, Callable[..., Array]] = {Softmax: softmax_block, Sigmoid: sigmoid_block}
+_OF_EQUAL_CAPTIONS: dict[type, Callable[..., Array]] = {Softmax: positives_block, Sigmoid: sigmoid_block}
 
 
 # --- losses of pairs ------------------------------------------------------------------------------------------------
@@ -110,8 +111,8 @@ def _sum_of_rows(
     loss: PairLoss, rows: Sequence[Array], columns: Sequence[Array], pairs: Sequence[Pairs], numbers: Numbers
 ) -> Array:
     """The loss of these rows, times B. Each argument is of images and of texts; pairs: of each row."""
-    block_function = positives_block if isinstance(pairs[0], EqualIds) else _BLOCK_FUNCTIONS[type(loss)]
-    streamed = partial(_streamed, block_function, numbers)
+    functions = _OF_EQUAL_CAPTIONS if isinstance(pairs[0], EqualIds) else _BLOCK_FUNCTIONS
+    streamed = partial(_streamed, functions[type(loss)], numbers)
     by_image = streamed(rows[0], columns[1], pairs[0])
     if loss.directions is None:
         return by_image

@@ -1,5 +1,6 @@
 """Equal captions as positives of each other: the plain formula, however the batch is split, in memory that grows with it."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import tiny
 from helpers.tiny_step import ROWS, Way, assert_same, batch_of, collectives_in_loops, program, result
 from jax import Array, lax
 from jax.sharding import PartitionSpec as P
 
 from biomedclip_jax import losses
-from biomedclip_jax.config import Softmax, Stage
+from biomedclip_jax.config import PairLoss, Sigmoid, Softmax, Stage
 from biomedclip_jax.config.losses import Directions
 from biomedclip_jax.equal_captions import caption_ids
 from biomedclip_jax.errors import UserError
@@ -22,6 +24,7 @@ from biomedclip_jax.sharding import AXES, BATCH, make_mesh
 from biomedclip_jax.train.text_buckets import Bucket
 
 POSITIVES = Softmax(equal_captions="positives")
+SIGLIP = Sigmoid(equal_captions="positives")
 Arguments = tuple[np.ndarray, ...]
 
 
@@ -69,18 +72,38 @@ def reference(values: Arguments, directions: Directions = "mean", negatives: int
     return [loss.detach().numpy(), *(x.grad.numpy() for x in (image, text, scale))]  # type: ignore[union-attr]
 
 
-def blockwise(kind: Softmax) -> Callable[..., Array]:
+def sigmoid_reference(values: Arguments) -> list[np.ndarray]:
+    """SigLIP's formula over the whole matrix, +1 where captions are equal, by torch in float64."""
+    import torch
+    from torch.nn.functional import logsigmoid
+
+    *embeddings, tokens = values
+    image, text, scale = (torch.tensor(np.float64(np.float32(x)), requires_grad=True) for x in embeddings)
+    sign = torch.tensor([[1.0 if (a == b).all() else -1.0 for b in tokens] for a in tokens], dtype=torch.float64)
+    loss = -logsigmoid(sign * (scale.exp() * image @ text.T + bias_of(scale))).sum() / len(tokens)
+    loss.backward()
+    return [loss.detach().numpy(), *(x.grad.numpy() for x in (image, text, scale))]  # type: ignore[union-attr]
+
+
+def bias_of(logit_scale: Any) -> Any:
+    """A bias that moves with the scale: so the scale's gradient has that of the bias in it."""
+    return -1.5 * logit_scale - 0.5
+
+
+def blockwise(kind: PairLoss) -> Callable[..., Array]:
     def loss(image: Array, text: Array, logit_scale: Array, tokens: Array) -> Array:
-        return pair_loss(kind, image, text, {"logit_scale": logit_scale}, caption_ids(tokens))
+        numbers = {"logit_scale": logit_scale, "logit_bias": bias_of(logit_scale)}
+        return pair_loss(kind, image, text, numbers, caption_ids(tokens))
 
     return loss
 
 
-def shared(kind: Softmax, devices: int = 8, order: np.ndarray | None = None) -> Callable[..., Array]:
+def shared(kind: PairLoss, devices: int = 8, order: np.ndarray | None = None) -> Callable[..., Array]:
     """The sum of the devices' shares. order: how the captions are spread over the devices."""
 
     def share(image: Array, text: Array, tokens: Array, rows: Array, scale: Array) -> Array:
-        numbers = {"logit_scale": lax.pcast(scale, AXES, to="varying")}
+        scale = lax.pcast(scale, AXES, to="varying")
+        numbers = {"logit_scale": scale, "logit_bias": bias_of(scale)}
         text_rows = None if order is None else rows
         return lax.psum(local_loss(kind, image, text, numbers, text_rows, caption_ids(tokens)), AXES)
 
@@ -118,17 +141,28 @@ def test_loss_and_gradients_are_those_of_the_plain_formula(
     assert_close(with_gradients(form(POSITIVES), values), reference(values))
 
 
+@CAPTIONS
+@FORMS
+def test_siglips_loss_and_gradients_are_those_of_the_plain_formula(form: Callable[..., Any], captions: np.ndarray) -> None:
+    values = arguments(10.0, captions)
+    assert_close(with_gradients(form(SIGLIP), values), sigmoid_reference(values))
+
+
 @pytest.mark.parametrize("rows", [3, 8, 24])
 def test_blocks_that_do_not_divide_the_rows(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "_MOST_ROWS", rows)
     values = arguments(1 / 0.07, MANY)
     assert_close(with_gradients(blockwise(POSITIVES), values), reference(values))
+    values = arguments(10.0, MANY)
+    assert_close(with_gradients(blockwise(SIGLIP), values), sigmoid_reference(values))
 
 
 @pytest.mark.parametrize("order", [None, np.random.default_rng(1).permutation(64).astype(np.int32)], ids=["in order", "spread"])
 def test_captions_may_be_spread_over_the_devices_in_any_order(order: np.ndarray | None) -> None:
     values = arguments(1 / 0.07, MANY)
     assert_close(with_gradients(shared(POSITIVES, order=order), values), reference(values))
+    values = arguments(10.0, MANY)
+    assert_close(with_gradients(shared(SIGLIP, order=order), values), sigmoid_reference(values))
 
 
 @pytest.mark.parametrize("negatives", [4, 8, 32])  # a device has 8 pairs
@@ -209,11 +243,13 @@ def repeated() -> dict[str, np.ndarray]:
     return batch | {"tokens": batch["tokens"][np.arange(ROWS) % 5]}
 
 
+BIASED = dataclasses.replace(tiny.MODEL, init_logit_bias=-3.0)
 WAYS = {
     "8 devices": Way(loss=POSITIVES),
     "8 devices, 4 microbatches": Way(loss=POSITIVES, microbatches=4),
     "fsdp, 2 microbatches": Way(loss=POSITIVES, fsdp=2, microbatches=2),
     "one device, 8 microbatches": Way(loss=POSITIVES, devices=1, microbatches=8),
+    "SigLIP, fsdp, 2 microbatches": Way(loss=SIGLIP, fsdp=2, microbatches=2, model=BIASED),
     "captions sorted by length": Way(loss=POSITIVES, buckets=(Bucket(2, 3, 1), Bucket(6, 8, 1))),  # they fit
 }
 
@@ -222,7 +258,7 @@ WAYS = {
 def test_the_step_is_the_same_however_it_is_split(way: Way) -> None:
     expected = result(way.plain, repeated())
     assert_same(result(way, repeated()), expected)
-    negatives = result(Way(devices=1), repeated())
+    negatives = result(dataclasses.replace(way.plain, loss=type(way.loss)()), repeated())
     assert abs(expected[0] - negatives[0]) > 1e-2, "the test would notice if equal captions were negatives"
 
 
@@ -233,5 +269,7 @@ def test_no_collective_is_in_a_loop() -> None:
 def test_bad_choices_name_the_field() -> None:
     with pytest.raises(UserError, match=r"Softmax\.equal_captions = 'both': expected one of 'negatives', 'positives'"):
         Softmax(equal_captions="both")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"Sigmoid\.equal_captions = 'both': expected one of 'negatives', 'positives'"):
+        Sigmoid(equal_captions="both")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"equal_captions = 'positives': .* Classification\(\)"):
         Stage(8, steps=1, loss=Softmax(text="label", equal_captions="positives"))

@@ -14,7 +14,7 @@ from biomedclip_jax.cli.evaluate import add_evaluate
 from biomedclip_jax.cli.finetune import add_finetune
 from biomedclip_jax.cli.models import add_models
 from biomedclip_jax.cli.train import add_bench, add_plan, add_train
-from biomedclip_jax.errors import Ended, UserError
+from biomedclip_jax.errors import Ended, UserError, as_given
 
 # what adds verbs to the command, in the order of the help
 _VERBS = (
@@ -68,7 +68,7 @@ def _run(arguments: Any) -> int:
     except UserError as error:
         if arguments.debug:
             raise
-        say(error)
+        say(as_given(str(error)))
         return 2
     except BrokenPipeError:  # the reader of our output (`| head`) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

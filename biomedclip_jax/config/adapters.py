@@ -210,8 +210,9 @@ class Adaptation:
             fits = all(len(ranks) == sizes.depth for _, ranks in adapter.ranks)
             check(fits, self, tower, f"ranks of {sizes.depth} numbers, one a block")
         if isinstance(adapter, PrefixConfig) and isinstance(sizes, BertConfig | GPTConfig | LlamaConfig):
-            fits = adapter.tokens + sizes.context_length <= sizes.positions
-            check(fits, self, tower, f"tokens + context_length = {sizes.context_length} at most positions = {sizes.positions}")
+            most = sizes.longest if isinstance(sizes, BertConfig) else sizes.positions
+            fits = adapter.tokens + sizes.context_length <= most
+            check(fits, self, tower, f"tokens + context_length = {sizes.context_length} at most positions = {most}")
 
 
 UNADAPTED = Adaptation()

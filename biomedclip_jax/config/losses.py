@@ -52,7 +52,12 @@ class Sigmoid:
     prompted: ClassVar[bool] = False
     negatives: ClassVar[None] = None
     directions: ClassVar[None] = None
-    equal_captions: ClassVar[EqualCaptions] = "negatives"
+    equal_captions: EqualCaptions = "negatives"
+    """What an image is with the caption of another pair that is the same tokens as its own: "negatives", no pair, as in
+    SigLIP, or "positives", a pair: for captions that many images share, such as those of labels."""
+
+    def __post_init__(self) -> None:
+        check_choices(self, equal_captions=EqualCaptions)
 
 
 @dataclass(frozen=True)

@@ -91,14 +91,16 @@ class ViTConfig:
 
 @dataclass(frozen=True)
 class BertConfig:
-    """A BERT encoder (post-norm). The defaults are PubMedBERT / BiomedBERT base as BiomedCLIP uses it."""
+    """A BERT or RoBERTa encoder (post-norm). The defaults are PubMedBERT / BiomedBERT base as BiomedCLIP uses it."""
 
     vocab_size: int = 30_522
     """Different tokens: rows of the embedding table."""
     context_length: int = 256
     """Longest caption in tokens, start and end included; longer ones are cut."""
     positions: int = 512
-    """Rows of the position table, at least context_length."""
+    """Rows of the position table, at least position_offset + context_length."""
+    position_offset: int = 0
+    """Row of a caption's first token in the position table: 0 in a BERT, pad_id + 1 in a RoBERTa."""
     token_types: int = 2
     """Rows of the token type table; captions use the first."""
     width: int = 768
@@ -127,9 +129,18 @@ class BertConfig:
         check_positive(self, "vocab_size", "context_length", "positions", "token_types", "width", "depth", "heads", "mlp_width")
         check_choices(self, pool=BertPool, activation=Activation)
         check_heads(self)
-        check(self.context_length <= self.positions, self, "context_length", f"at most positions = {self.positions}")
+        check(self.position_offset in (0, self.pad_id + 1), self, "position_offset", f"0, or pad_id + 1 = {self.pad_id + 1}")
+        most = f"at most {self.longest}: positions = {self.positions}"
+        if self.position_offset:
+            most += f", of which captions begin at {self.position_offset}"
+        check(self.context_length <= self.longest, self, "context_length", most)
         for field in ("dropout", "attention_dropout"):
             check(0 <= getattr(self, field) < 1, self, field, "at least 0 and below 1")
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text that there are positions for."""
+        return self.positions - self.position_offset
 
 
 @dataclass(frozen=True)

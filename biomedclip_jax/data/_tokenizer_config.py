@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 FILE = "tokenizer_config.json"
 _SPECIAL, _ADDED_TOKENS = "special_tokens_map.json", "added_tokens.json"  # older files, which count if FILE lists no tokens
 BERTS = ("BertTokenizer", "BertTokenizerFast", "CXRBertTokenizer")
+ROBERTAS = tuple(f"{kind}Tokenizer{fast}" for kind in ("Roberta", "XLMRoberta", "Camembert") for fast in ("", "Fast"))
 
 _CUT = "texts are cut and filled up to the tower's context length"
 _NOTE = "a note on where the file is from, or how it is called"
@@ -164,7 +165,7 @@ def _apply_to_others(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], 
 def _check_ends(tokenizer: "tokenizers.Tokenizer", config: dict[str, Any], where: str) -> None:
     """UserError if the tokens that stand at the ends of a text are not those that the config says."""
     ids = tokenizer.encode("").ids
-    bert = config.get("tokenizer_class") in BERTS
+    bert = config.get("tokenizer_class") in (*BERTS, *ROBERTAS)
     for field, end in (("cls_token", 0), ("sep_token", -1)) if bert else ():
         if field in config and (not ids or ids[end] != tokenizer.token_to_id(str(config[field]))):
             there = tokenizer.id_to_token(ids[end]) if ids else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from biomedclip_jax.data._tokenizer_config import read_config
+from biomedclip_jax.data._tokenizer_config import ROBERTAS, read_config
 from biomedclip_jax.data._tokenizers import load_tokenizer
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.fields import choice, flag
@@ -76,7 +76,7 @@ def _options(path: Path) -> dict[str, Any]:
 
 
 def check_padding(folder: Path, pad_id: int) -> None:
-    """UserError if the tokenizer of a BERT or SigLIP fills texts up with another token than the text tower has as padding.
+    """UserError if the tokenizer of a BERT, RoBERTa or SigLIP fills texts up with another token than its text tower does.
 
     open_clip takes the first from the tokenizer and the second from the tower: a BERT would then look at what fills a text
     up, and a SigLIP, which does so in any case, at the wrong thing.
@@ -85,9 +85,10 @@ def check_padding(folder: Path, pad_id: int) -> None:
 
     tokenizer, _ = load_tokenizer(folder)
     config = read_config(folder)
-    name = str(config.get("pad_token", "[PAD]"))
+    kind = str(config.get("tokenizer_class"))
+    name = str(config.get("pad_token", "<pad>" if kind in ROBERTAS else "[PAD]"))
     number = tokenizer.token_to_id(name)
-    read = str(config.get("tokenizer_class")).startswith(("Siglip", "Gemma", "T5"))
+    read = kind.startswith(("Siglip", "Gemma", "T5")) or kind in ROBERTAS
     if (read or isinstance(tokenizer.normalizer, normalizers.BertNormalizer)) and number not in (None, pad_id):
         raise UserError(
             f"{folder}: the tokenizer fills texts up with {name!r}, id {number}, but the text tower's pad_id is {pad_id}; make "

@@ -14,7 +14,7 @@ import numpy as np
 from biomedclip_jax.data.labelled.groups import shared_groups
 from biomedclip_jax.data.labelled.multi_label import MultiLabelled
 from biomedclip_jax.data.labelled.types import Labelled, labels_fingerprint
-from biomedclip_jax.errors import UserError
+from biomedclip_jax.errors import UserError, as_given
 from biomedclip_jax.evaluation._completeness import total
 from biomedclip_jax.evaluation._evaluation import Evaluation
 from biomedclip_jax.evaluation._results_folder import results_of_before, write_evaluation
@@ -117,7 +117,7 @@ def evaluate(
             except UserError as error:
                 if len(tasks) == len(sources) == 1:
                     raise
-                print(f"{source.name}: no {task}: {error}", file=sys.stderr)
+                print(f"{source.name}: no {task}: {as_given(str(error))}", file=sys.stderr)
                 failed.append(source.name)
                 continue
             found, new = merged(found, results), new + results

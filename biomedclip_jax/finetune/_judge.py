@@ -75,8 +75,8 @@ class Judge:
 def least_loss(image: np.ndarray, text: np.ndarray, captions: Sequence[str]) -> float:
     """`pair_loss` at the best of many temperatures: what the embeddings tell, however sure of it the model is.
 
-    A model that is wrong and sure has a high loss, and one that knows nothing and says so a lower one; between mixtures
-    that would hide what they can tell apart.
+    The same for all models, whatever loss they learn by. A model that is wrong and sure has a high loss, and one that
+    knows nothing and says so a lower one; between mixtures that would hide what they can tell apart.
     """
     cosines, wanted = _compared(image, text, captions)
     return min(_loss(cosines, wanted, float(scale)) for scale in _SCALES)

@@ -15,6 +15,7 @@ from biomedclip_jax.config import (
     LoRAConfig,
     OptimizerConfig,
     RunConfig,
+    Sigmoid,
     Softmax,
     Stage,
     TrainConfig,
@@ -33,10 +34,10 @@ _FEWEST_STEPS = 20
 _WARM_UP = 0.1  # of the updates
 _LORA = LoRAConfig(rank=8, alpha=16, dropout=0.1, targets=("attention/*", "mlp/*"))
 _TRAINABLE: dict[Method, tuple[str, ...]] = {
-    "lora": ("*lora*", "*_head", "logit_scale"),
+    "lora": ("*lora*", "*_head", "logit_*"),
     "full": ("*",),
-    "locked-image": ("text", "*_head", "logit_scale"),
-    "probe": ("*_head", "logit_scale"),
+    "locked-image": ("text", "*_head", "logit_*"),
+    "probe": ("*_head", "logit_*"),
 }
 # Three for each method, a factor of about five apart. Full fine-tuning of BiomedCLIP at 1e-5 made retrieval on ROCO worse
 # where 5e-7 did not, so the lowest is near that one.
@@ -77,10 +78,10 @@ def check_fits(request: Request, model: Model) -> None:
     """UserError for a model that cannot be fine-tuned in this way."""
     if model.adaptation != UNADAPTED:
         raise UserError(f"{request.model}: has a prefix beside its weights; expected a model without adapters")
-    if not isinstance(model.config.image, ViTConfig) and request.method in ("lora", "full"):
+    if not isinstance(model.config.image, ViTConfig):
         raise UserError(
-            f"{request.model}: its image tower is no vision transformer, which only can be trained here; "
-            "--method locked-image and probe leave it as it is"
+            f"{request.model}: its image tower is no vision transformer (ViT), with which only a model can be trained here, by "
+            "any --method; `biomedclip evaluate probe` learns classes from the features of such a tower"
         )
     if request.method == "probe" and not _has_heads(model.config):
         raise UserError(f"{request.model}: has no projections, which are all that --method probe trains; take another method")
@@ -98,21 +99,21 @@ def planned(request: Request, model: Model, source: str, sizes: Sizes, rate: flo
         share = request.replay_share
         train = ((train, 1 - share), (str(data / "replay.jsonl"), share))
     lora = request.method == "lora"
-    image = _LORA if lora and isinstance(model.config.image, ViTConfig) else None
+    siglip = model.config.init_logit_bias is not None
     every = max(1, sizes.steps // EVALUATIONS)
     return TrainConfig(
         name=folder.name or "finetune",
         data=DataConfig(train=train, held_out=str(data / "validation.jsonl"), tokenizer=str(model.tokenizer)),
         model=model.config,
         preprocess=model.preprocess,
-        adaptation=Adaptation(image=image, text=_LORA) if lora else UNADAPTED,
+        adaptation=Adaptation(image=_LORA, text=_LORA) if lora else UNADAPTED,
         model_init=source,
         stages=(
             Stage(
                 batch_size=sizes.batch_size,
                 steps=sizes.steps,
                 microbatch=sizes.microbatch,
-                loss=Softmax(equal_captions="positives"),
+                loss=Sigmoid(equal_captions="positives") if siglip else Softmax(equal_captions="positives"),
                 trainable=tuple(
                     pattern for pattern in _TRAINABLE[request.method] if pattern != "*_head" or _has_heads(model.config)
                 ),

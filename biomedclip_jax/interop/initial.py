@@ -1,7 +1,7 @@
 """Pretrained towers to start a training run from.
 
 Image: ViTs of timm (the paper's ImageNet), DINOv2s of timm, of transformers and as they were released. Text: BERTs
-(the paper's PubMedBERT), GPT-2s (CLEFT's BioMedLM) and LLaMAs of transformers.
+(the paper's PubMedBERT) and RoBERTas, GPT-2s (CLEFT's BioMedLM) and LLaMAs of transformers.
 """
 
 import dataclasses
@@ -167,13 +167,15 @@ def text_tower(source: str, config: TextConfig, like: Mapping[str, Any] | None =
             "text_init: expected a BERT, GPT-2 or LLaMA as text tower; CLIP's own comes with a whole model (model_init)"
         )
     path = _weights(source)
-    tensors = read_unwrapped(path, usual=("bert.", "transformer.", "model."))
+    tensors = read_unwrapped(path, usual=("bert.", "roberta.", "transformer.", "model."))
     leaves = flatten_dict({"text": abstract_model(CLIPConfig(text=config))[1]["text"]}, sep="/")
     shapes = unflatten_dict({path: (like or {}).get(path, leaf) for path, leaf in leaves.items()}, sep="/")
     if isinstance(config, BertConfig):
         check_same_bert(path.parent, config)
-        prefix = "bert." if "bert.embeddings.word_embeddings.weight" in tensors else ""
-        ignored = {f"{prefix}{pattern}": why for pattern, why in BERT_IGNORED.items()} | {"cls.*": BERT_IGNORED["cls.*"]}
+        prefixes = (p for p in ("bert.", "roberta.") if f"{p}embeddings.word_embeddings.weight" in tensors)
+        prefix = next(prefixes, "")
+        ignored = {f"{prefix}{pattern}": why for pattern, why in BERT_IGNORED.items()}
+        ignored |= {head: BERT_IGNORED[head] for head in ("cls.*", "lm_head.*")}
         entries = bert_entries(config, prefix)
     else:
         causal.check_same_model(path.parent, config)

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.errors import UserError, first_line
+from biomedclip_jax.errors import UserError, fetched_from, first_line
 from biomedclip_jax.interop.formats.huggingface.mapping import read_json, write_json
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.tensor_files import WEIGHT_FILES, with_shards
@@ -163,6 +163,8 @@ def fetch(address: str, *, weights: bool = True) -> Path:
 
 def local_folder(source: str | Path, *, weights: bool = True) -> Path:
     """The folder that a name means, which need not be there: itself, or what is fetched of "hf-hub:org/name" or "s3://..."."""
-    if str(source).startswith(_HUB):
-        return fetch(str(source), weights=weights)
-    return fetched(str(source)) if is_address(source) else Path(source)
+    if not (hub := str(source).startswith(_HUB)) and not is_address(source):
+        return Path(source)
+    folder = fetch(str(source), weights=weights) if hub else fetched(str(source))
+    fetched_from(folder, str(source))
+    return folder

@@ -1,4 +1,6 @@
-"""BERT as text tower (transformers `BertModel`, open_clip `HFTextEncoder`), with its ways of pooling."""
+"""BERT and RoBERTa as text tower (transformers `BertModel`, `RobertaModel`, open_clip `HFTextEncoder`), with its ways of
+pooling.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -59,7 +61,7 @@ class Bert(nnx.Module):
 
         words: float32 [B, N, D]; mask: bool [B, N], False where no token may look; None: they look at all.
         """
-        first = prefix_length(self.blocks.attention)
+        first = self.config.position_offset + prefix_length(self.blocks.attention)
         x = words + self.position[first : first + words.shape[1]] + self.token_type[0]
         x = self.norm(x)
         x = dropout(x, self.config.dropout, keys, EMBEDDING_SITE)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from biomedclip_jax.config import PairLoss, Softmax, Stage, TrainConfig
+from biomedclip_jax.config import Loss, PairLoss, Softmax, Stage, TrainConfig
 from biomedclip_jax.data.loader import TrainLoader, record_order
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.text import Tokenizer
@@ -219,14 +219,23 @@ def _twice(asked: Asked) -> list[str]:
                 return [
                     f"stages.{number}: {of} of {size:,} pairs, out of {len(asked.pairs):,}, {hold} pairs twice, on average "
                     f"{sum(again) / looked:.3g} of them, which are then negatives of themselves; a smaller batch is wiser"
-                    f"{_or_positives(number, stage)}"
+                    f"{_or_positives(number)}"
                 ]
         first += count * stage.batch_size
     return []
 
 
-def _or_positives(number: int, stage: Stage) -> str:
-    return f", or --stages.{number}.loss.equal-captions positives" if isinstance(stage.loss, Softmax) else ""
+def _or_positives(number: int) -> str:
+    return f", or --stages.{number}.loss.equal-captions positives"
+
+
+def _least(loss: Loss, others: np.ndarray) -> np.ndarray:
+    """The least that the loss of a pair can be, where so many others of its batch have the same caption."""
+    if isinstance(loss, Softmax):
+        return np.log1p(others)
+    if loss.equal_captions == "positives":
+        return np.zeros_like(others)
+    return np.log1p(others) + others * np.log1p(1 / np.maximum(others, 1e-9))  # one score says yes and, so often, no
 
 
 def _equal_captions(asked: Asked) -> list[str]:
@@ -243,14 +252,14 @@ def _equal_captions(asked: Asked) -> list[str]:
     number, stage = stages[0]
     size, total = stage.loss.negatives or stage.batch_size, len(captions)
     others = (size - 1) * (counts - 1) / (total - 1)  # of a batch's other pairs, those with the same caption
-    least = float((counts / total * np.log1p(others)).sum())
-    if least < _MUCH:
-        return []
+    least = float((counts / total * _least(stage.loss, others)).sum())
     if len(counts) == 1:
         return [
             f"all {total:,} captions{'' if complete else ' of a sample'} are the same to the model, so they tell no image from "
-            f"another: the loss cannot fall below ln {size} = {least:.2f}, and nothing is learned"
+            f"another: the loss cannot fall below {least:.2f}, and nothing is learned"
         ]
+    if least < _MUCH:
+        return []
     share = counts[counts > 1].sum() / total
     found = (
         f"equal captions: {share:.0%} of the pairs{'' if complete else ' of a sample'} share theirs ({len(counts):,} different "
@@ -258,7 +267,7 @@ def _equal_captions(asked: Asked) -> list[str]:
     )
     if stage.loss.equal_captions == "positives":
         return [f"{found}, as they are positives"]
-    return [f"{found}, and pairs with one caption push each other apart{_or_positives(number, stage)}"]
+    return [f"{found}, and pairs with one caption push each other apart{_or_positives(number)}"]
 
 
 def _learned_by_heart(asked: Asked) -> list[str]:

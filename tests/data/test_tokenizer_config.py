@@ -160,6 +160,34 @@ def test_blanks_and_ends_of_a_gpt2(tmp_path: Path) -> None:
     assert "do_lower_case = True, but this tokenizer keeps" in message(gpt2(tmp_path, do_lower_case=True))
 
 
+def roberta(folder: Path, **config: Any) -> Path:
+    """A byte-level tokenizer of few words as RoBERTa's is saved."""
+    from tokenizers import Tokenizer as Made
+    from tokenizers import models, pre_tokenizers, processors
+
+    ends = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+    words = [*ends.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Made(models.BPE({word: i for i, word in enumerate(words)}, []))
+    made.add_special_tokens(list(ends.values()))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    made.save(str(folder / "tokenizer.json"))
+    described = {"tokenizer_class": "RobertaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
+    described |= {f"{name}_token": token for name, token in ends.items()} | config
+    (folder / "tokenizer_config.json").write_text(json.dumps(described))
+    return folder
+
+
+def test_a_robertas_tokenizer_as_in_open_clip(tmp_path: Path) -> None:
+    for prefix in (False, True):
+        folder = roberta(tmp_path, add_prefix_space=prefix)
+        theirs = load_open_clip().tokenizer.HFTokenizer(str(folder), context_length=12)(TEXTS).numpy()
+        assert np.array_equal(Tokenizer(folder, 12, 1, 300)(TEXTS), theirs) and list(theirs[1, :3]) == [0, 2, 1]
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"text_cfg": {}}}))
+    assert "fills texts up with '<pad>', id 1, but the text tower's pad_id is 0" in message(tmp_path)
+    assert "cls_token = '<mask>', but the tokenizer has '<s>' in its place" in message(roberta(tmp_path, cls_token="<mask>"))
+
+
 @pytest.mark.parametrize("clean", ["whitespace", "lower", "canonicalize"])
 def test_open_clips_way_of_cleaning(saved: Path, clean: str) -> None:
     with_config(saved, do_lower_case=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import tiny
 
-from biomedclip_jax.config import PreprocessConfig, Softmax
+from biomedclip_jax.config import PreprocessConfig, Sigmoid, Softmax
 from biomedclip_jax.config.files import load_config, to_python
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.finetune import _memory as memory
@@ -20,6 +20,7 @@ from biomedclip_jax.finetune._mixture import Tried, chosen, mixed
 from biomedclip_jax.finetune._plan import METHOD_RATES, check_fits, planned, sizes
 from biomedclip_jax.finetune._rates import TriedRate, best_rate
 from biomedclip_jax.finetune.request import METHODS, Method, Request
+from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.train.optimizer import chosen as trained_paths
 
@@ -54,7 +55,7 @@ def test_a_model_without_projections_trains_none() -> None:
     config = dataclasses.replace(tiny.MODEL, image_head="none", text_head="none", embed_width=tiny.MODEL.image.width)
     bare = dataclasses.replace(MODEL, config=config)
     found = planned(request(method="lora"), bare, "m", sizes(request(), 100, 1), 1e-3, Path("out"))
-    assert found.stages[0].trainable == ("*lora*", "logit_scale")
+    assert found.stages[0].trainable == ("*lora*", "logit_*")
     with pytest.raises(UserError, match="m: has no projections, which are all that --method probe trains"):
         check_fits(request(method="probe"), bare)
 
@@ -79,6 +80,22 @@ def test_each_method_trains_what_its_name_says(method: Method, left_alone: set[s
     assert set(PATHS) - set(trained_paths(PATHS, config.stages[0].trainable)) == left_alone
     assert (config.adaptation.text is not None) == (method == "lora")
     assert METHOD_RATES.keys() == set(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resnet_is_refused_before_anything_is_done(method: Method) -> None:
+    """Whatever is trained: a run of any kind needs a ViT."""
+    other = dataclasses.replace(MODEL, config=dataclasses.replace(tiny.MODEL, image=ResNetConfig(32, stem_width=8, heads=4)))
+    with pytest.raises(UserError, match=r"m: its image tower is no vision transformer .* `biomedclip evaluate probe` learns"):
+        check_fits(request(method=method), other)
+
+
+def test_a_siglip_learns_by_its_own_loss_and_its_bias_with_it(tmp_path: Path) -> None:
+    biased = dataclasses.replace(MODEL, config=dataclasses.replace(MODEL.config, init_logit_bias=-10.0))
+    for method in METHODS:
+        stage = planned(request(method=method), biased, "m", sizes(request(), 100, 1), 1e-3, tmp_path).stages[0]
+        assert stage.loss == Sigmoid(equal_captions="positives")
+        assert {"logit_scale", "logit_bias"} <= set(trained_paths([*PATHS, "logit_bias"], stage.trainable))
 
 
 def test_the_config_stops_early_exports_the_best_and_can_be_edited_and_read_again(tmp_path: Path) -> None:

@@ -53,17 +53,18 @@ def open_clip_model(
 ) -> Any:
     """An open_clip model with random weights, in eval mode; its config, weights and tokenizer are written into `folder`.
 
-    A text config with "hf_model_name" gets a BERT of the sizes in `bert`, whose config.json is put into the folder too.
+    A text config with "hf_model_name" gets a BERT of the sizes in `bert`, whose config.json is put into the folder too;
+    its model_type makes it another kind, such as a RoBERTa.
     """
     open_clip = load_open_clip()
     import torch
     from safetensors.torch import save_file
-    from transformers import BertConfig
+    from transformers import AutoConfig
 
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     if bert is not None:
-        BertConfig(**(BERT_SMALL | bert)).save_pretrained(folder)
+        AutoConfig.for_model(**({"model_type": "bert"} | BERT_SMALL | bert)).save_pretrained(folder)
         write_vocabulary(folder, (BERT_SMALL | bert)["vocab_size"])
         text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), **text}
     config = {"embed_dim": embed_dim, "vision_cfg": vision, "text_cfg": text, **model}

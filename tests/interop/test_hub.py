@@ -20,6 +20,10 @@ from urllib.parse import urlsplit
 import pytest
 from helpers.reference import open_clip_model
 
+from biomedclip_jax import errors
+from biomedclip_jax.cli.main import main
+from biomedclip_jax.interop import model_files
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -162,3 +166,18 @@ def test_nobody_answers(hub: Hub, tmp_path: Path, offline: bool) -> None:
     (message,) = load(hub, tmp_path / "home", "hf-hub:org/safe", offline=offline)
     assert message.startswith("hf-hub:org/safe: cannot be fetched (") and "\n" not in message
     assert "check name and network, or give a local folder" in message
+
+
+def test_errors_name_the_address_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not only the folder that it was fetched into."""
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    monkeypatch.setattr(model_files, "fetch", lambda address, weights: tmp_path)
+    monkeypatch.setattr(model_files, "fetched", lambda address: tmp_path)
+    monkeypatch.setattr(errors, "_addresses", {})
+    for address in ("hf-hub:org/name", "s3://bucket/model/"):
+        assert main(["convert", address, str(tmp_path / "out")]) == 2
+        found = capsys.readouterr().err.strip()
+        assert found.startswith(f"biomedclip convert: {address.rstrip('/')}: no weights here") and found.count("\n") == 0
+        assert found.endswith(f" (its copy here is {tmp_path})")

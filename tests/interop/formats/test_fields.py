@@ -231,7 +231,8 @@ def test_a_bert_to_begin_with_computes_what_its_config_says_or_is_refused(tmp_pa
     for change, part in (
         ({"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key' is not supported"),
         ({"is_decoder": True}, "is_decoder = True"),
-        ({"model_type": "roberta"}, "model_type = 'roberta'; expected a 'bert'"),
+        ({"model_type": "electra"}, "model_type = 'electra'; expected a 'bert' or 'roberta'"),
+        ({"model_type": "roberta"}, "position_offset = 1 (config: 0)"),
         ({"alibi": True}, "unknown or unsupported field 'alibi'"),
         ({"num_hidden_layers": 1}, "depth = 1 (config: 2)"),
         ({"auto_map": {"AutoModel": "other.Model"}}, "unknown or unsupported field 'auto_map'"),

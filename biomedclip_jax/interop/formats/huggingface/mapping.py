@@ -1,7 +1,7 @@
-"""transformers' names and configs of BERT (also inside open_clip's text tower) and ViT.
+"""transformers' names and configs of BERT and RoBERTa (also inside open_clip's text tower) and ViT.
 
 Names are those on disk (`save_pretrained`), which transformers keeps stable while its modules are renamed.
-Sources: transformers `modeling_bert.py`, `modeling_vit.py` (5.23) and their configuration files.
+Sources: transformers `modeling_{bert,roberta,vit}.py` (5.23) and their configuration files.
 """
 
 import dataclasses
@@ -21,12 +21,25 @@ BERT_IGNORED = {
     "*position_ids": "index buffer of older transformers versions",
     "pooler.*": "BERT's pooler: this model reads the last hidden state",
     "cls.*": "BERT's pretraining heads",
+    "lm_head.*": "RoBERTa's pretraining head",
 }
+
+# RoBERTas: BERTs that count positions from pad_id + 1. The first is written.
+_ROBERTAS = ("roberta", "xlm-roberta", "camembert")
 
 # BERTs of which a checkpoint may come without its config.json, because open_clip asks the hub for it.
 _KNOWN_BERTS = {  # by width; their heads are 64 wide
     768: ("BiomedBERT-base", "PubMedBERT-base", "bert-base-uncased", "Bio_ClinicalBERT"),
     1024: ("BiomedBERT-large",),
+}
+_KNOWN_ROBERTAS = {768: ("roberta-base",), 1024: ("roberta-large",)}  # xlm-roberta's, too
+
+# text models of another kind, by model_type or a part of their names, and what the tower here has not
+_OTHER_TEXTS = {
+    "mt5": "mT5: relative positions, gated MLPs",
+    "nllb": "NLLB, a translator: another layout of blocks and positions",
+    "m2m_100": "M2M-100, a translator: another layout of blocks and positions",
+    "modernbert": "ModernBERT: rotary positions, local attention, gated MLPs",
 }
 
 # what a run may choose for itself: it shapes no parameter and is no part of the pretrained function
@@ -72,7 +85,7 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
     def matrix(part: str) -> tuple[int, ...]:
         weight = f"{prefix}{part}.weight"
         if weight not in tensors:
-            raise UserError(f"{folder}: no tensor {weight}; expected a BERT text model ({name}); {held(tensors)}")
+            raise UserError(f"{folder}: no tensor {weight}; expected a BERT or RoBERTa ({name}); {held(tensors)}")
         if len(tensors.shape(weight)) != 2:
             raise UserError(f"{folder}: {weight} has shape {tensors.shape(weight)}, expected two axes")
         return tensors.shape(weight)
@@ -83,12 +96,14 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
     numbers = (n[len(layer) :].split(".")[0] for n in tensors if n.startswith(layer))
     depth = 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
     if depth == 0:
-        raise UserError(f"{folder}: no tensors {layer}*; expected a BERT text model ({name})")
+        raise UserError(f"{folder}: no tensors {layer}*; expected a BERT or RoBERTa ({name})")
     found = next((f / "config.json" for f in (folder, Path(name)) if _is_bert(f / "config.json")), None)
     if found is not None:
         config = _checked_bert(found)
     elif any(known in name for known in _KNOWN_BERTS.get(width, ())):
         config = {"num_attention_heads": width // 64}
+    elif any(known in name for known in _KNOWN_ROBERTAS.get(width, ())):
+        config = {"num_attention_heads": width // 64, "model_type": _ROBERTAS[0], "layer_norm_eps": 1e-5}
     else:
         raise UserError(f"{folder}: the text model's config.json ({name}) is not here; put it into this folder")
     sizes = {
@@ -108,6 +123,18 @@ def bert_config(tensors: TensorFile, prefix: str, folder: Path, name: str) -> Be
     return _bert_of(sizes | config, str(found))
 
 
+def check_kind(folder: Path, name: str, where: str) -> None:
+    """UserError, beginning with `where`, if the text model that open_clip's config names is of another kind than a BERT.
+
+    Told by model_type in its config.json, in `folder` or in `name` if that is a folder, or without one by its name.
+    """
+    files = [path for path in (folder / "config.json", Path(name) / "config.json") if path.is_file()]
+    kinds = {str(read_json(path).get("model_type")) for path in files if not _is_bert(path)}
+    kind = next((kind for kind in _OTHER_TEXTS if kind in name.lower() or kind in kinds), None)
+    if kind is not None:
+        raise UserError(f"{where}: hf_model_name = {name!r}: {_OTHER_TEXTS[kind]}; expected a BERT or RoBERTa")
+
+
 def _checked_bert(path: Path) -> dict[str, Any]:
     """The config.json of a BERT. UserError for a field that would make it another model than the tower is."""
     config = read_json(path)
@@ -121,11 +148,15 @@ def _bert_of(config: Mapping[str, Any], where: str) -> BertConfig:
     if isinstance(heads, bool) or not isinstance(heads, int):
         raise UserError(f"{where}: num_attention_heads = {shown(heads)}: expected a whole number")
     positions = number(config, "max_position_embeddings", 512, where, least=1)
+    roberta = config.get("model_type") in _ROBERTAS
+    pad_id = number(config, "pad_token_id", 1 if roberta else 0, where)
+    offset = pad_id + 1 if roberta else 0
     try:
         return BertConfig(
             vocab_size=number(config, "vocab_size", 30_522, where),
             positions=positions,
-            context_length=min(256, positions),
+            context_length=min(256, positions - offset),
+            position_offset=offset,
             token_types=number(config, "type_vocab_size", 2, where),
             width=number(config, "hidden_size", 768, where),
             depth=number(config, "num_hidden_layers", 12, where),
@@ -135,7 +166,7 @@ def _bert_of(config: Mapping[str, Any], where: str) -> BertConfig:
             attention_dropout=number(config, "attention_probs_dropout_prob", 0.1, where),
             activation=activation(config, "gelu", where),
             layer_norm_eps=number(config, "layer_norm_eps", 1e-12, where, least=0),
-            pad_id=number(config, "pad_token_id", 0, where),
+            pad_id=pad_id,
         )
     except UserError as error:
         raise located(error, where) from None
@@ -151,8 +182,8 @@ def check_same_bert(folder: Path, config: BertConfig) -> None:
         return
     given = read_json(path)
     kind = given.get("model_type", "bert")
-    if kind != "bert" and not _is_cxr_bert(given):
-        raise UserError(f"{path}: model_type = {shown(kind)}; expected a 'bert', as the config's text tower is")
+    if kind not in ("bert", *_ROBERTAS) and not _is_cxr_bert(given):
+        raise UserError(f"{path}: model_type = {shown(kind)}; expected a 'bert' or 'roberta', as the config's text tower is")
     check_equal(_bert_of(_checked_bert(path), str(path)), config, _FREE, str(path))
 
 
@@ -160,7 +191,7 @@ def _is_bert(path: Path) -> bool:
     if not path.is_file():
         return False
     config = read_json(path)
-    return config.get("model_type") == "bert" or _is_cxr_bert(config)
+    return config.get("model_type") in ("bert", *_ROBERTAS) or _is_cxr_bert(config)
 
 
 def _is_cxr_bert(config: Mapping[str, Any]) -> bool:
@@ -183,10 +214,11 @@ def check_equal(found: Any, config: Any, free: Collection[str], where: str) -> N
 
 
 def bert_config_json(config: BertConfig) -> dict[str, Any]:
-    """A `config.json` from which transformers builds this BERT."""
+    """A `config.json` from which transformers builds this BERT or RoBERTa."""
+    roberta = config.position_offset > 0
     return {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
+        "architectures": ["RobertaModel" if roberta else "BertModel"],
+        "model_type": _ROBERTAS[0] if roberta else "bert",
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
         "num_hidden_layers": config.depth,

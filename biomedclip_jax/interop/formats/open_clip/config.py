@@ -19,12 +19,13 @@ from biomedclip_jax.config import (
 )
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.baselines.resnet.tower import ResNetConfig
-from biomedclip_jax.interop.formats.huggingface.mapping import bert_config
+from biomedclip_jax.interop.formats.huggingface.mapping import bert_config, check_kind
 from biomedclip_jax.interop.formats.open_clip._fields import (
     CLIP_TEXT,
     CLIP_VISION,
     HF_TEXT,
     MODEL,
+    OTHER_KINDS,
     PREPROCESS,
     RESNET_VISION,
     TIMM_VISION,
@@ -95,8 +96,8 @@ def _vision_config(cfg: Mapping[str, Any], quick: bool, where: str) -> tuple[ViT
 
 
 def _timm_config(cfg: Mapping[str, Any], where: str) -> tuple[ViTConfig, dict[str, Any]]:
+    vit = vit_from_timm(str(cfg["timm_model_name"]))  # first: of another tower the name says more than its fields
     TIMM_VISION.check(cfg, where)
-    vit = vit_from_timm(str(cfg["timm_model_name"]))
     if _side(cfg, vit.image_size, where) != vit.image_size:  # open_clip makes images of this size, on which timm fails
         raise UserError(
             f"{where}: image_size = {shown(cfg['image_size'])}: expected {vit.image_size}, the size of the images that "
@@ -127,11 +128,13 @@ def _text_config(
     cfg: Mapping[str, Any], tensors: TensorFile, quick: bool, folder: Path, embed_width: int, where: str
 ) -> tuple[BertConfig | ClipTextConfig, dict[str, Any]]:
     hugging_face = isinstance(cfg, Mapping) and cfg.get("hf_model_name")
+    if hugging_face:
+        check_kind(folder, str(cfg["hf_model_name"]), where)
     (HF_TEXT if hugging_face else CLIP_TEXT).check(cfg, where)
     _check_tokenizer(cfg, f"{where}: tokenizer_kwargs")
     if hugging_face:
         text = bert_config(tensors, "text.transformer.", folder, str(cfg["hf_model_name"]))
-        length = min(_positive(cfg, "context_length", 77, where), text.positions)
+        length = min(_positive(cfg, "context_length", 77, where), text.longest)
         pool = _either(cfg, "hf_pooler_type", "pooler_type", "mean_pooler", POOLERS, where)
         proj = _either(cfg, "hf_proj_type", "proj", "mlp", _PROJECTIONS, where)
         if proj == "none" and text.width != embed_width:
@@ -150,7 +153,7 @@ def _text_config(
         layer_norm_eps=_epsilon(cfg, where),
         causal=not flag(cfg, "no_causal_mask", False, where),
         pool=choice(cfg, "pool_type", "argmax", TEXT_POOLS, where),
-        eos_id=number(cfg, "eos_id", 2, where),
+        eos_id=number(cfg if cfg.get("eos_id") is not None else {}, "eos_id", 2, where),
         pad_id=padding if padding is not None else number(cfg, "pad_id", 0, where),
     ), {
         "text_head": choice(cfg, "proj_type", "linear", {name: name for name in ("linear", "none")}, where),
@@ -179,6 +182,9 @@ def read_config(config: Mapping[str, Any], tensors: TensorFile, folder: Path) ->
     """
     where = str(folder / CONFIG_FILE)
     model = config.get("model_cfg")
+    for field, kind in OTHER_KINDS.items():
+        if isinstance(model, Mapping) and model.get(field) is not None:
+            raise UserError(f"{where}: model_cfg: {field}: {kind}; expected an image tower and a text tower")
     if not isinstance(model, Mapping) or not {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
         raise UserError(f"{where}: expected model_cfg with embed_dim, vision_cfg and text_cfg, as open_clip writes it")
     MODEL.check(model, f"{where}: model_cfg")

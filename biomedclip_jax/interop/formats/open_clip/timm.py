@@ -51,6 +51,20 @@ _TIMM_NAMES = (
     *(f"vit_so400m_patch14_siglip_{s}" for s in (224, 378, 384)),
     *_TANH,
 )
+# Other towers of timm that open_clip's configs name, by the beginning of their names, and what the ViT here has not.
+_OTHERS = {
+    "convnext": "ConvNeXt: convolutions, no ViT",
+    "eva02": "EVA-02: rotary positions, SwiGLU, norms inside of attention and MLP, or after them",
+    "eva": "EVA: no bias on the keys",
+    "fastvit": "FastViT: convolutions before attention",
+    "naflexvit": "NaFlexViT: images of any aspect as sequences of patches",
+    "swin": "Swin: attention in shifted windows",
+    "vit_base_mci": "MobileCLIP's ViT: a stem of convolutions",
+    "vit_medium_patch16_gap": "no bias on queries, keys and values",
+    "vit_pe_core": "Perception Encoder: rotary positions",
+    "vit_relpos": "relative positions",
+    "vitamin": "ViTamin: convolutions before attention",
+}
 
 
 def vit_from_timm(name: str) -> ViTConfig:
@@ -58,10 +72,11 @@ def vit_from_timm(name: str) -> ViTConfig:
     plain = name.split(".")[0]
     match = re.fullmatch(r"vit_([a-z0-9]+)_patch(\d+)(_reg4)?(_clip)?(_siglip)?(_quickgelu)?(_dinov2)?(?:_(\d+))?", plain)
     if plain not in _TIMM_NAMES or match is None:
+        other = next((feature for start, feature in _OTHERS.items() if plain.startswith(start)), "")
         near = ", ".join(difflib.get_close_matches(plain, _TIMM_NAMES, n=3, cutoff=0.0))
         raise UserError(
-            f"timm_model_name = {name!r}: not a ViT that is known here; known are {len(_TIMM_NAMES)} plain ones of timm (ViT, "
-            f"CLIP, DINOv2, SigLIP), such as {near}"
+            f"timm_model_name = {name!r}{f' ({other})' if other else ''}: not a ViT that is known here; known are "
+            f"{len(_TIMM_NAMES)} plain ones of timm (ViT, CLIP, DINOv2, SigLIP), such as {near}"
         )
     size, patch, registers, clip, siglip, quick, dino, pixels = match.groups()
     width, depth, heads, mlp_width = _WIDTHS[size]

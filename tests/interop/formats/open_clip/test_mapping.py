@@ -45,6 +45,7 @@ def clip_vision(**changes: Any) -> dict[str, Any]:
 
 CLIP_TEXT = {"context_length": 24, "vocab_size": 200, "width": 64, "heads": 4, "layers": 3}
 SIGLIP_TEXT = CLIP_TEXT | {"no_causal_mask": True, "pool_type": "last", "proj_bias": True, "norm_kwargs": {"eps": 1e-6}}
+ROBERTA = {"model_type": "roberta", "pad_token_id": 1, "max_position_embeddings": 42, "type_vocab_size": 1}
 TINY = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "", "timm_proj": "linear", "image_size": 224}
 
 VARIANTS = {
@@ -76,6 +77,9 @@ VARIANTS = {
         clip_vision(), CLIP_TEXT | {"proj_bias": True}, None, model={"custom_text": True}
     ),
     "ViT-L shape, few layers": Variant(clip_vision(width=1024, layers=2, head_width=64, patch_size=14, image_size=56), size=56),
+    "RoBERTa, whose captions are as long as there are positions": Variant(
+        clip_vision(layers=1), BIOMEDCLIP_TEXT | {"hf_pooler_type": "mean_pooler"}, ROBERTA
+    ),
     "SigLIP's loss with a bias": Variant(clip_vision(), CLIP_TEXT, None, model={"init_logit_bias": -10.0}),
     "SigLIP": Variant(
         {"timm_model_name": "vit_base_patch32_siglip_256", "timm_pool": "map", "timm_proj": "none", "image_size": 256},
@@ -117,7 +121,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     for row, used in enumerate((length, 12, 7, 3, 2)):  # the last is an empty caption: only [CLS] and [SEP]
         tokens[row, 0] = 2
         tokens[row, used - 1] = 199 if variant.bert is None else 3
-        tokens[row, used:] = 0
+        tokens[row, used:] = (variant.bert or {}).get("pad_token_id", 0)
     return Case(folder, reference, read_model(folder), images, tokens)
 
 
