@@ -159,10 +159,7 @@ def _run(task: Task, evaluation: Evaluation, source: Source, options: Options) -
                 advice += "; of a finding that images have or have not, say --label-columns with its name"
             check_words(source.name, test.classes, advice)
         words = {"prompts": prompts, "aggregate": options.aggregate, "learned": options.prompts}
-        chooses = None
-        if source.train is not None and options.without is None and len(test.classes) == 2:
-            chooses = source.labelled("train", test.classes)
-            _check_overlap(chooses, test, options.allow_overlap)
+        chooses = _to_choose_on(source, test, options)
         asked = functools.partial(zero_shot, **words, thresholds=options.thresholds, chooses=chooses)
         return _with_and_without(asked, evaluation, test, options.without)
     search_shots = _PCAM_SEARCH_SHOTS if source.known is not None and source.known.reader == "pcam" else None
@@ -247,6 +244,19 @@ def _with_sources(
         about |= {"train_fingerprint": train, "prompts": [list(own) for own in data.prompts.sentences]}
         known = evaluation.measured(candidates[row.model], test, total(data.test))
         found.append(dataclasses.replace(row, settings=about | row.settings, measured=known))
+    return found
+
+
+def _to_choose_on(source: Source, test: Labelled, options: Options) -> Labelled | None:
+    """The images of `--train` on which a threshold of two classes is chosen; None, which is said, where they cannot be used."""
+    if source.train is None or options.without is not None or len(test.classes) != 2:
+        return None
+    try:
+        found = source.labelled("train", test.classes)
+        _check_overlap(found, test, options.allow_overlap)
+    except UserError as error:
+        print(f"{source.name}: no threshold is chosen on --train: {error}", file=sys.stderr)
+        return None
     return found
 
 

@@ -21,6 +21,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.embeddings import Embeddings
 from biomedclip_jax.evaluation.overlap import images_in_both
+from biomedclip_jax.evaluation.run import Options, _to_choose_on
 from biomedclip_jax.evaluation.sources import parse_source
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -135,3 +136,16 @@ def test_a_count_that_does_not_fit_is_no_embedding_of_these(tmp_path: Path) -> N
     reds(embeddings, data)
     with pytest.raises(UserError, match="embeddings of 4 images, expected 3; delete this folder"):
         embeddings.images(cast(Candidate, Red()), data.images[:3], data.fingerprint)
+
+
+def test_a_threshold_is_chosen_on_other_images_or_not_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    test, other = (table(tmp_path / name, [None] * 4, first) for name, first in (("test.csv", 0), ("train.csv", 10)))
+    options = cast(Options, SimpleNamespace(without=None, allow_overlap=False))
+
+    def chooses(train: Path | None) -> Any:
+        source = parse_source(str(test), train=None if train is None else str(train))
+        return _to_choose_on(source, source.labelled("test"), options)
+
+    assert chooses(None) is None and len(chooses(other)) == 4 and not capsys.readouterr().err
+    assert chooses(test) is None
+    assert "test: no threshold is chosen on --train: 4 of 4 test images are in the training data" in capsys.readouterr().err
