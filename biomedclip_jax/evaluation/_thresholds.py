@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.evaluation._bootstrap import bootstrap_shares, interval
-from biomedclip_jax.evaluation._intervals import FEWEST, wilson
+from biomedclip_jax.evaluation._intervals import ALIKE, FEWEST, TOO_FEW, wilson
 
 THRESHOLDS = (0.5,)  # where none is stated
 CHOSEN = "chosen"  # the key of the one that was chosen, beside those stated
@@ -58,7 +58,7 @@ def sensitivity_specificity(
     """Both, with intervals, where log-odds of `threshold` or more count as yes; those that exist.
 
     truth: bool [n]. Keys: sensitivity, sensitivity_interval, specificity, specificity_interval. Intervals are Wilson's,
-    over groups the bootstrap's; there is none where images of less than `FEWEST` groups count, or all resamples are alike.
+    over groups the bootstrap's; where there is none, ..._no_interval says why.
     """
     answered = log_odds >= threshold
     found: dict[str, Any] = {}
@@ -69,10 +69,11 @@ def sensitivity_specificity(
         found[name] = of_them / count
         if groups is None:
             found[f"{name}_interval"] = wilson(of_them, count)
-        elif len(np.unique(groups.own[side])) >= FEWEST:
+        elif len(np.unique(groups.own[side])) < FEWEST:
+            found[f"{name}_no_interval"] = TOO_FEW
+        else:
             low, high = interval(bootstrap_shares(side, right, groups.own, groups.resamples, groups.seed))
-            if low < high:
-                found[f"{name}_interval"] = (low, high)
+            found |= {f"{name}_interval": (low, high)} if low < high else {f"{name}_no_interval": ALIKE}
     return found
 
 

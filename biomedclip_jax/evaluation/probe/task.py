@@ -107,7 +107,7 @@ def _operating_points(
     numbers = numbers_of(data.groups)
     groups = None if numbers is None else Groups(numbers, evaluation.resamples, evaluation.seed)
     at = of_second_class(data.labels, predicted.logits, thresholds, least, groups)
-    chosen_on = "" if least is None else f"the {len(task.validation):,} images that validate"
+    chosen_on = "" if unseen is None else f"the {len(task.validation):,} images that validate"
     return {"positive": data.classes[1], "at": at, "chosen_on": chosen_on}
 
 

@@ -3,7 +3,7 @@
 from biomedclip_jax.evaluation._intervals import FEWEST, TOO_FEW
 from biomedclip_jax.evaluation._thresholds import CHOSEN
 from biomedclip_jax.evaluation.report._groups import Group, names_apart
-from biomedclip_jax.evaluation.report._table import SURE, Published, Table, cell, ends, missing, percent
+from biomedclip_jax.evaluation.report._table import SURE, Published, Table, cell, ends, missing, percent, side
 from biomedclip_jax.evaluation.report.results import Result
 
 MULTI_LABEL = {"mean_auroc": "mean AUROC", "mean_average_precision": "mean average precision"}
@@ -50,13 +50,11 @@ def _findings(group: Group, name: str, row: Result) -> Table:
             cells.append(text)
         for threshold in thresholds:
             at = each.get("at", {}).get(threshold, {})
-            for side in ("sensitivity", "specificity"):
-                known = at.get(f"{side}_interval")
-                cells.append(percent(at.get(side)) + (ends(known) if known else f" ({TOO_FEW})" if side in at else ""))
+            cells += [side(at, name) for name in ("sensitivity", "specificity")]
             if threshold == CHOSEN:
                 cells.append(f"{at['threshold']:.3g}" if at else "-")
         body.append(tuple(cells))
-    shown = [f"{side} at {threshold}" for threshold in thresholds for side in ("sensitivity", "specificity")]
+    shown = [f"{name} at {threshold}" for threshold in thresholds for name in ("sensitivity", "specificity")]
     shown = [each.replace(f"at {CHOSEN}", "at the chosen one") for each in shown]
     shown += ["the chosen threshold"] * (CHOSEN in thresholds)
     note = f"{SURE} Images: those whose label counts for the finding."

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from biomedclip_jax.evaluation._intervals import TOO_FEW
 from biomedclip_jax.evaluation._thresholds import CHOSEN
 from biomedclip_jax.evaluation.report._groups import Group, names_apart
-from biomedclip_jax.evaluation.report._table import SURE, Table, ends, percent
+from biomedclip_jax.evaluation.report._table import SURE, Table, percent, side
 from biomedclip_jax.evaluation.report.results import Result
 
 _SIDES = ("sensitivity", "specificity")
@@ -22,7 +21,10 @@ def operating_points(group: Group) -> list[Table]:
         for which, points in _points(row):
             positive = points["positive"]
             for threshold, at in points["at"].items():
-                lines.append((f"{name}{which}", _told(threshold, at, points), *_cells(at)))
+                lines.append((f"{name}{which}", _told(threshold, at, points), *(side(at, each) for each in _SIDES)))
+            if points["chosen_on"] and CHOSEN not in points["at"]:
+                said = f"none on {points['chosen_on']} does better than one answer for all"
+                lines.append((f"{name}{which}", said, *(percent(None) for _ in _SIDES)))
     if not lines:
         return []
     note = f"{SURE} Sensitivity is of {positive!r}: images count as it from the stated probability on. 0.5 is where the answer "
@@ -43,9 +45,3 @@ def _points(row: Result) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 def _told(threshold: str, at: Mapping[str, Any], points: Mapping[str, Any]) -> str:
     return f"{at['threshold']:.3g}, chosen on {points['chosen_on']}" if threshold == CHOSEN else threshold
-
-
-def _cells(at: Mapping[str, Any]) -> Iterator[str]:
-    for side in _SIDES:
-        known = at.get(f"{side}_interval")
-        yield percent(at.get(side)) + (ends(known) if known else f" ({TOO_FEW})" if side in at else "")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from biomedclip_jax.evaluation.report._groups import Group
 from biomedclip_jax.evaluation.report.results import Result
@@ -47,3 +48,10 @@ def ends(interval: Sequence[float]) -> str:
     """An interval of fractions behind its number, " (61.2 to 70.1)", without a line break inside."""
     low, high = interval
     return f" ({100 * low:.1f}\u00a0to\u00a0{100 * high:.1f})"
+
+
+def side(at: Mapping[str, Any], name: str) -> str:
+    """Sensitivity or specificity at a threshold, with its interval, or why it has none."""
+    if f"{name}_interval" in at:
+        return percent(at[name]) + ends(at[f"{name}_interval"])
+    return percent(at.get(name)) + (f" ({at[f'{name}_no_interval']})" if f"{name}_no_interval" in at else "")

@@ -128,7 +128,7 @@ def _chosen(
     check_finite(candidate, found.rows, [data.names[int(i)] for i in found.kept])
     _, logits = scores(image=found.rows)
     least = youden(data.labels[found.kept] == 1, logits[:, 1] - logits[:, 0])
-    return least, "" if least is None else f"{len(found.kept):,} images of {data.name}"
+    return least, f"{len(found.kept):,} images of {data.name}"
 
 
 def _by_learned(

@@ -53,12 +53,15 @@ def test_over_groups(tmp_path: Path) -> None:
     data = coloured("test", 120, 0, groups=tuple(f"p{i // 4}" for i in range(120)), grouped_by="patient")
     (row,) = zero_shot(evaluation(tmp_path, Known()), data, Prompts.from_templates(CLASSES, ["{}"]))
     at = row.details["operating_points"]["at"]["0.5"]
-    low, high = at["specificity_interval"]
+    low, high = at.get("specificity_interval", (at["specificity"],) * 2)
     assert low < at["specificity"] < high or low == high == at["specificity"]
 
 
 def test_each_run_of_a_probe_has_a_line() -> None:
-    at = {"0.5": {"sensitivity": 0.8, "sensitivity_interval": (0.7, 0.9)}, "chosen": {"threshold": 0.3, "sensitivity": 1.0}}
+    at = {
+        "0.5": {"sensitivity": 0.8, "sensitivity_interval": (0.7, 0.9)},
+        "chosen": {"threshold": 0.3, "sensitivity": 1.0, "sensitivity_no_interval": "too few to say"},
+    }
     points = {"positive": "ill", "at": at, "chosen_on": "the 12 images that validate"}
     runs = [{"seed": seed, "operating_points": points} for seed in (0, 1)]
     row = Result(
@@ -74,4 +77,8 @@ def test_each_run_of_a_probe_has_a_line() -> None:
     assert "| m, probe, 5 per class, seed 0 | 0.5 | 80.00 (70.0\u00a0to\u00a090.0) | - |" in text
     assert (
         "| m, probe, 5 per class, seed 1 | 0.3, chosen on the 12 images that validate | 100.00 (too few to say) | - |" in text
+    )
+    del at["chosen"]
+    assert "| none on the 12 images that validate does better than one answer for all | - | - |" in markdown(
+        tables([row], lambda *_: [])
     )
