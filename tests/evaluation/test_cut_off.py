@@ -39,6 +39,7 @@ def test_it_stands_in_the_report(tmp_path: Path, capsys: Captured) -> None:
     with (tmp_path / "t.csv").open("w", newline="") as table:
         csv.writer(table).writerows([["image", "caption", "label", "split"], *rows])
     words = ["evaluate", "all", tmp_path / "crops", tmp_path / "squashes", "--data", tmp_path / "t.csv", "--resamples", "20"]
+    words += ["--methods", "linear-probe"]
     for _ in range(2):  # the second time the embeddings are read from the folder
         assert main([*map(str, words), "--out", str(tmp_path / "out")]) == 0
         capsys.readouterr()
