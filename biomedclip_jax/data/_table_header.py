@@ -10,7 +10,8 @@ from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
 from biomedclip_jax.errors import UserError
 
 DELIMITERS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas"}
-_ANY_CASE = ("split", "references")  # columns that no option renames: "Split" of a spreadsheet is meant, too
+# columns that no option renames: "Split" of a spreadsheet is meant, too
+_ANY_CASE = ("split", "references", "answer_type", "question_type")
 
 
 _FIELD = re.compile(r"\{([^{}]+)\}")
@@ -39,7 +40,7 @@ def put_together(column: str, texts: Mapping[str, str]) -> str:
 
 
 def spelled(names: list[str], columns: Sequence[str]) -> list[str]:
-    """The names of the columns, with "split" and "references" written so where they differ in case or blanks.
+    """The names of the columns, with "split" and others written so where they differ in case or blanks.
 
     columns: those that are asked for by their exact names.
     """

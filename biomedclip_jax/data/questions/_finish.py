@@ -32,19 +32,27 @@ def finished(
     question to learn from, or without one to test.
     """
     same, notes = _same_files(images), gathered.notes()
+    if cased := _same_but_for_case(gathered, images):
+        notes.append(
+            f"image names that differ from another in case alone, and count as it: {len(cased):,} (such as {min(cased)})"
+        )
+        same |= {other: same.get(name, name) for other, name in cased.items()}
     questions: dict[Part, list[Question]] = {
         part: [_renamed(each, same) for each in own] for part, own in gathered.questions.items()
     }
     rejects = list(gathered.rejects["test"])
-    if same:
-        notes.append(f"{len(same):,} image files are the same as another under another name, and count as one with it")
+    if files := len(same) - len(cased):
+        notes.append(f"{files:,} image files are the same as another under another name, and count as one with it")
     if split == OURS:
         questions, rejects = _divided(questions, gathered.rejects, same)
         notes.append("divided by image, by a hash of its name: 70 % train, 15 % validation, 15 % test")
     needed: dict[Part, str] = {"train": "to learn from", "test": "to test"}
     for part, purpose in needed.items():
         if not questions[part]:
-            raise UserError(f"{where}: no question {purpose} (split {split}{_first(gathered.rejects[part])})")
+            raise UserError(
+                f"{where}: no question {purpose} ({_split(split, language)}{_first(gathered.rejects[part])}; "
+                f"{_there(split, questions)})"
+            )
     found = QuestionSet(
         name=name,
         split=split,
@@ -56,7 +64,9 @@ def finished(
         rejects=tuple(rejects),
         caveats=tuple(caveats),
     )
-    return dataclasses.replace(found, notes=(*notes, *shared(found)))
+    grave = [_stands(twice)] if (twice := _word_for_word(found)) * 2 > len(found.test) else []
+    notes += [line for line in shared(found) if line not in grave]
+    return dataclasses.replace(found, notes=tuple(notes), caveats=(*grave, *found.caveats))
 
 
 def shared(data: QuestionSet) -> list[str]:
@@ -69,10 +79,35 @@ def shared(data: QuestionSet) -> list[str]:
             lines.append(f"{len(both):,} of {len(tested):,} test images are in the {part} part, too")
         elif own:
             lines.append(f"none of {len(tested):,} test images is in the {part} part")
-    learned = {(each.image, each.question.casefold()) for each in data.train}
-    if twice := sum((each.image, each.question.casefold()) in learned for each in data.test):
-        lines.append(f"{twice:,} test questions stand word for word, about the same image, in the training part")
+    if twice := _word_for_word(data):
+        lines.append(_stands(twice))
+    if repeated := len(data.test) - len({(each.image, each.question.casefold(), each.answer) for each in data.test}):
+        lines.append(
+            f"{repeated:,} of {len(data.test):,} test questions stand there before, with image and answer; each counts"
+        )
     return lines
+
+
+def _word_for_word(data: QuestionSet) -> int:
+    """How many test questions stand in the training part as they are, about the same image."""
+    learned = {(each.image, each.question.casefold()) for each in data.train}
+    return sum((each.image, each.question.casefold()) in learned for each in data.test)
+
+
+def _stands(count: int) -> str:
+    return f"{count:,} test questions stand word for word, about the same image, in the training part"
+
+
+def _split(split: str, language: str) -> str:
+    return f"split {split}{'' if language == 'en' else f', language {language}'}"
+
+
+def _there(split: str, questions: Mapping[Part, Sequence[Question]]) -> str:
+    """Which questions there are, where a part has none."""
+    there = ", ".join(f"{len(own):,} {part}" for part, own in questions.items() if own) or "none"
+    images = len({each.image for own in questions.values() for each in own})
+    about = f" about {images:,} images, of which each goes to one part as a whole" if split == OURS and images else ""
+    return f"there are: {there}{about}"
 
 
 def _same_files(images: Mapping[str, ImageSource]) -> dict[str, str]:
@@ -85,6 +120,19 @@ def _same_files(images: Mapping[str, ImageSource]) -> dict[str, str]:
                 digest = hashlib.file_digest(file, "sha256").digest()
             if (other := first.setdefault(digest, name)) != name:
                 found[name] = other
+    return found
+
+
+def _same_but_for_case(gathered: Gathered, images: Mapping[str, ImageSource]) -> dict[str, str]:
+    """For an image name that is another in upper or lower case, of which not both have a file: that other name.
+
+    Many disks do not tell such names apart. The one with a file counts, else the one that comes first.
+    """
+    first = {name.casefold(): name for name in reversed(tuple(images))}
+    found = {}
+    for name in dict.fromkeys(each.image for part in PARTS for each in gathered.questions[part]):
+        if (other := first.setdefault(name.casefold(), name)) != name and name not in images:
+            found[name] = other
     return found
 
 

@@ -36,3 +36,10 @@ def text_in(row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     text = "" if value is None else " ".join(str(value).split())
     return "" if text == "NULL" else text
+
+
+def below(folder: Path, names: Sequence[str]) -> str:
+    """What to add to an error where a folder just below has a file of one of these names; "" where none has."""
+    inside = sorted(each for each in folder.glob("*") if each.is_dir()) if folder.is_dir() else []
+    found = next((each for each in inside if any((each / name).is_file() for name in names)), None)
+    return f"; {found} has them: give that folder" if found else ""

@@ -12,12 +12,13 @@ from biomedclip_jax.data._picture_folders import WHOLE, picture_files
 from biomedclip_jax.data._table_header import check_columns
 from biomedclip_jax.data.images.load import ImageSource, LazyImage, load_image
 from biomedclip_jax.data.names import SPLITS
-from biomedclip_jax.data.questions._finish import finished
+from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.questions._finish import OURS, finished
 from biomedclip_jax.data.questions._gather import Gathered
 from biomedclip_jax.data.questions.types import PARTS, Part, QuestionSet
 from biomedclip_jax.errors import UserError
 
-OPTIONAL = ("answer_type", "question_type", "content_type")
+OPTIONAL = ("answer_type", "question_type", "content_type", "q_lang")
 
 
 class RowImage(LazyImage):
@@ -32,8 +33,12 @@ class RowImage(LazyImage):
         return load_image(content, f"{self._file.path}, row {self._row + 1} of group {self._group + 1}")
 
 
-def read_parquet_folder(name: str, where: Path, split: str) -> QuestionSet:
-    """The questions of a folder whose files are divided into train, test and perhaps validation by their names."""
+def read_parquet_folder(name: str, where: Path, split: str, language: str = "en", whole: Sequence[int] = ()) -> QuestionSet:
+    """The questions of a folder whose files are divided into train, test and perhaps validation by their names.
+
+    language: "en", "zh" or "both", of files with a column `q_lang`; without it all is English. whole: how many
+    training, validation and test questions the whole data set has; a caveat says where there are others.
+    """
     files = picture_files(where)
     by_part: dict[Part, list[Path]] = {}
     for part in PARTS:
@@ -45,18 +50,30 @@ def read_parquet_folder(name: str, where: Path, split: str) -> QuestionSet:
             f"{where}: expected Parquet files of train and test, such as data/train-00000-of-00001.parquet; {there}"
         )
     every = [PictureFile(path) for own in by_part.values() for path in own]
-    gathered = Gathered(has_types=all("answer_type" in file.schema.names for file in every))
+    typed = ["answer_type" in file.schema.names for file in every]
+    if language != "en" and not all("q_lang" in file.schema.names for file in every):
+        raise UserError(f"{where}: no column 'q_lang', so all is English; --language {language} needs SLAKE's JSON files")
+    gathered = Gathered(has_types=all(typed), types_in_part=any(typed))
     images: dict[str, ImageSource] = {}
     for part, paths in by_part.items():
         for row in picture_rows(paths, "image", ("question", "answer"), images):
-            add_row(gathered, part, row)
-    return finished(name, str(where), split, gathered, images)
+            own = str(row.get("q_lang") or "en").strip().lower()
+            if own not in ("en", "zh"):
+                gathered.rejects[part].append(Reject(row["row"], row["image"], f"language {own!r} is neither en nor zh"))
+            elif language in (own, "both"):
+                add_row(gathered, part, row, own)
+    counts = [len(gathered.questions[part]) + len(gathered.rejects[part]) for part in PARTS]
+    caveats = []
+    if whole and split != OURS and counts != list(whole):
+        own, expected = (", ".join(f"{n:,}" for n in numbers) for numbers in (counts, whole))
+        caveats.append(f"{own} questions in train, validation and test; the whole data set has {expected}: not its numbers")
+    return finished(name, str(where), split, gathered, images, language=language, caveats=caveats)
 
 
-def add_row(gathered: Gathered, part: Part, row: dict[str, Any]) -> None:
+def add_row(gathered: Gathered, part: Part, row: dict[str, Any], language: str = "en") -> None:
     """Take a row of `picture_rows`."""
     types = [str(row[key]) for key in ("question_type", "content_type") if row.get(key)]
-    gathered.add(part, row["row"], row["image"], row, types[:1])
+    gathered.add(part, row["row"], row["image"], row, types[:1], language)
 
 
 def picture_rows(

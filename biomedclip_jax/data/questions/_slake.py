@@ -7,7 +7,7 @@ from biomedclip_jax.data._picture_folders import is_picture_folder
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.questions._finish import OURS, finished
 from biomedclip_jax.data.questions._gather import Gathered, image_files
-from biomedclip_jax.data.questions._json import json_rows, text_in
+from biomedclip_jax.data.questions._json import below, json_rows, text_in
 from biomedclip_jax.data.questions._parquet import read_parquet_folder
 from biomedclip_jax.data.questions.types import Part, QuestionSet
 from biomedclip_jax.errors import UserError
@@ -20,7 +20,7 @@ _KEYS = ("img_name", "question", "answer", "answer_type", "q_lang", "qid")
 
 
 def read_slake(where: Path, split: str = "official", language: Language = "en") -> QuestionSet:
-    """Read SLAKE from a folder with its JSON files, or with Parquet files of the hub, which are English.
+    """Read SLAKE from a folder with its JSON files, or with Parquet files of the hub.
 
     The languages are divided differently: 72 of the 96 images of the English test part are in the Chinese training
     part. So "both" is for the split "ours", which divides all questions by image. Without test.json, which some copies
@@ -35,10 +35,10 @@ def read_slake(where: Path, split: str = "official", language: Language = "en") 
         )
     if not (where / "train.json").is_file():
         if is_picture_folder(where):
-            if language != "en":
-                raise UserError(f"{where}: the Parquet copies are English; --language {language} needs SLAKE's JSON files")
-            return read_parquet_folder("slake", where, split)
-        raise UserError(f"{where}: no SLAKE here; expected train.json, {_VALIDATION[0]} and test.json")
+            return read_parquet_folder("slake", where, split, language, _ROWS.get(language, ()))
+        raise UserError(
+            f"{where}: no SLAKE here; expected train.json, {_VALIDATION[0]} and test.json{below(where, ['train.json'])}"
+        )
     files: dict[Part, Path] = {"train": where / "train.json"}
     if (validation := _validation(where)) is not None:
         files["validation"] = validation

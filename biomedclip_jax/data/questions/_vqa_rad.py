@@ -16,7 +16,7 @@ from biomedclip_jax.data._picture_folders import is_picture_folder
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES
 from biomedclip_jax.data.questions._finish import OURS, finished
 from biomedclip_jax.data.questions._gather import Gathered, image_files
-from biomedclip_jax.data.questions._json import json_rows, text_in
+from biomedclip_jax.data.questions._json import below, json_rows, text_in
 from biomedclip_jax.data.questions._parquet import read_parquet_folder
 from biomedclip_jax.data.questions._vqa_rad_links import FRAME, Frames, is_test, linked, number_of, wording
 from biomedclip_jax.data.questions.types import QuestionSet
@@ -26,10 +26,12 @@ SPLITS = ("official", "clean", "mevf", OURS)
 TYPES = ("MODALITY", "PLANE", "ORGAN", "ABN", "PRES", "ATTRIB", "SIZE", "COLOR", "POS", "COUNT", "OTHER")
 _ROWS = {"official": 1_797, "clean": 2_773, "mevf": 3_064}  # of the training part
 _TESTED = 451
+_HUB = (1_793, 0, 451)  # rows of the copy there: four training questions less
 _OFFICIAL = "VQA_RAD Dataset Public.json"
 _MEVF = ("trainset.json", "testset.json")
 _KEYS = ("qid", "image_name", "question", "answer", "answer_type", "question_type", "phrase_type")
 _IMAGES = ("images", "VQA_RAD Image Folder", "imgs", "")
+_OTHER_NAME = re.compile(r"vqa\W*_?rad\W*_?dataset\W*_?public\W*_?\d*\W*\.json", re.IGNORECASE)
 Rows = list[dict[str, Any]]
 
 
@@ -45,7 +47,7 @@ def read_vqa_rad(where: Path, split: str = "official") -> QuestionSet:
         raise UserError(f"vqa-rad: no split {split!r}; expected one of {', '.join(SPLITS)}")
     folder = where if where.is_dir() else where.parent
     pair = [folder / name for name in _MEVF]
-    public = where if where.is_file() and where.name not in _MEVF else folder / _OFFICIAL
+    public = where if where.is_file() and where.name not in _MEVF else _official_in(folder)
     if where.is_dir() or where.name in _MEVF:
         there = [path.is_file() for path in pair]
         if all(there):
@@ -60,9 +62,22 @@ def read_vqa_rad(where: Path, split: str = "official") -> QuestionSet:
                 f"{where}: no split {split!r}: the Parquet copy has no second wordings; expected official or ours, or "
                 f"{' and '.join(_MEVF)} here"
             )
-        data = read_parquet_folder("vqa-rad", where, split)
+        data = read_parquet_folder("vqa-rad", where, split, whole=_HUB)
         return dataclasses.replace(data, caveats=(*data.caveats, "closed questions are those answered by yes or no"))
-    raise UserError(f"{where}: no VQA-RAD here; expected {' and '.join(_MEVF)}, {_OFFICIAL!r}, or Parquet files of the hub")
+    raise UserError(
+        f"{where}: no VQA-RAD here; expected {' and '.join(_MEVF)}, {_OFFICIAL!r}, or Parquet files of the hub"
+        f"{below(where, (*_MEVF, _OFFICIAL))}"
+    )
+
+
+def _official_in(folder: Path) -> Path:
+    """The official file in a folder, also where a copy has other signs or case in its name, or a number at its end."""
+    if (folder / _OFFICIAL).is_file():
+        return folder / _OFFICIAL
+    there = [path for path in sorted(folder.glob("*")) if _OTHER_NAME.fullmatch(path.name) and path.is_file()]
+    if len(there) > 1 and len({path.read_bytes() for path in there}) > 1:
+        raise UserError(f"{there[0]} and {there[1].name} differ; give the one that is the official file as vqa-rad=FILE")
+    return there[0] if there else folder / _OFFICIAL
 
 
 def _of_two_files(folder: Path, pair: list[Path], public: Path, split: str) -> QuestionSet:
@@ -140,14 +155,15 @@ def _done(folder: Path, split: str, gathered: Gathered, rows: Iterable[Mapping[s
     places = [folder / name for name in _IMAGES if (folder / name).is_dir()]
     home = max(places, key=lambda place: len(image_files(place, names)), default=folder)
     images = image_files(home, names)
-    unused = sorted(
-        path.name for path in home.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name not in set(names)
-    )
+    used = set(images.values())
+    unused = sorted(path.name for path in home.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path not in used)
     if images and unused:
         gathered.note(f"{len(unused):,} images that no question is about: {', '.join(unused[:3])}{', ...' * (len(unused) > 3)}")
-    missing = len(set(names)) - len(images)
-    if missing:
-        gathered.note(f"{missing:,} of {len(set(names)):,} image files are not in {home}")
+    if others := sum(path.name != name for name, path in images.items()):
+        gathered.note(f"{others:,} images are files whose name has another case or ending than the questions say")
+    count = len(set(names) - {""})
+    if missing := count - len(images):
+        gathered.note(f"{missing:,} of {count:,} image files are not in {home}")
     data = finished("vqa-rad", str(folder), split, gathered, images, caveats=_not_whole(split, gathered))
     if split != "mevf":
         return data

@@ -5,6 +5,7 @@ punctuation, number words as digits, no articles, contractions with their apostr
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from biomedclip_jax.data.questions.types import Question, QuestionSet
 Policy = Literal["train", "train+test"]
 
 _SIGNS = ';/[]"{}()=+\\_-><@`,?!'
+# commas, full stops, brackets, quotes ... of Chinese texts and of typesetting, which VQA's evaluation does not know
+_OTHER_SIGNS = str.maketrans(
+    "\uff0c\u3001\u3002\uff1b\uff1f\uff01\uff08\uff09\u3010\u3011\u201c\u201d\u2018\u2019\uff02\uff0f\uff0e",
+    ';;.;?!()[]""\'\'"/.',
+)
 _NUMBER_WITH_COMMA = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")  # that of 3.5 stays
 _ARTICLES = frozenset(["a", "an", "the"])
@@ -38,9 +44,10 @@ def normalised(text: str) -> str:
     """An answer in the form in which two are compared: "The Left-Lung." is "left lung", "Two" is "2".
 
     A sign goes without a trace where it stands beside a blank, or where a number has a comma; else a blank takes its
-    place. An answer of signs and articles alone stays, in lower case.
+    place. An answer of signs and articles alone stays, in lower case. Chinese and typeset signs count as the plain ones
+    ("是。" is "是"), accents stored as signs of their own as one with their letter.
     """
-    plain = " ".join(text.lower().split())
+    plain = " ".join(unicodedata.normalize("NFC", text).translate(_OTHER_SIGNS).lower().split())
     found, no_trace = plain, _NUMBER_WITH_COMMA.search(plain) is not None
     for sign in _SIGNS:
         if sign in plain:

@@ -34,7 +34,8 @@ def read_question_table(
 ) -> QuestionSet:
     """Read a table of questions, whose column `split` says train, validation or test.
 
-    train: another table to learn from; then all of `where` is for testing. split: "ours" divides all rows by image.
+    train: another table to learn from; then `where` is for testing. Of a column `split` with several values in it only the
+    rows count of what the table is given for (of `train` validation rows, too). split: "ours" divides all rows by image.
     Rows without an image, a question or an answer, and of no known split, are left out and listed. UserError for a
     missing column, and for a table that is not divided.
     """
@@ -49,15 +50,21 @@ def read_question_table(
         listed.append((path, part, list(_rows(path, where.parent, columns, images, damaged)), damaged))
         if not listed[-1][2]:
             raise UserError(f"{path}: no row with an image, a question and an answer in it{first_reject(damaged)}")
-    gathered = Gathered(has_types=all("answer_type" in row for _, _, rows, _ in listed for row in rows))
+    typed = ["answer_type" in row for _, _, rows, _ in listed for row in rows]
+    gathered = Gathered(has_types=all(typed), types_in_part=any(typed))
     for path, part, rows, damaged in listed:
         if part is None and split != OURS and rows and not any("split" in row for row in rows):
             raise UserError(
                 f"{path}: no column 'split' with train and test in it; add one, give --train TABLE, or say --split {OURS}"
             )
         gathered.rejects[part or "test"] += damaged
+        whole = part is not None and len({_split_name(row) for row in rows}) == 1  # tells nothing that the option does not
+        elsewhere: dict[Part, int] = {}
         for row in rows:
-            own = part or ("train" if split == OURS else _part(gathered, row))
+            own = "train" if split == OURS else part if whole else _part(gathered, row)
+            if part is not None and own != part and own is not None and (part, own) != ("train", "validation"):
+                elsewhere[own] = elsewhere.get(own, 0) + 1
+                continue
             if own is not None and (reason := _missing(row, columns)):
                 gathered.rejects[own].append(Reject(row["row"], row["image"], reason))
             elif own is not None:
@@ -66,6 +73,10 @@ def read_question_table(
                     key: row[key] for key in ("answer_type",) if key in row
                 }
                 gathered.add(own, row["row"], row["image"], cells, types)
+        for own, count in elsewhere.items():
+            gathered.note(
+                f"{path.name}: {count:,} rows of the split {own}, which is not what this table is given for: left out"
+            )
     named = {each.image for part in PARTS for each in gathered.questions[part]}
     if missing := len(named - images.keys()):
         gathered.note(f"{missing:,} of {len(named):,} image files are not there, such as {min(named - images.keys())}")
@@ -81,8 +92,12 @@ def _missing(row: dict[str, Any], columns: QuestionColumns) -> str | None:
     return None
 
 
+def _split_name(row: dict[str, Any]) -> str:
+    return str(row.get("split") or "").strip()
+
+
 def _part(gathered: Gathered, row: dict[str, Any]) -> Part | None:
-    text = str(row.get("split") or "").strip()
+    text = _split_name(row)
     found: Part | None = next((part for part in PARTS if text.lower() in SPLITS[part]), None)
     if found is None:
         gathered.rejects["test"].append(Reject(row["row"], row["image"], no_known_split(text, "test") or f"split {text!r}"))

@@ -1,6 +1,7 @@
 """What `biomedclip evaluate vqa` runs: the blind baselines on each data set, with all results written after each."""
 
 import csv
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,5 +91,8 @@ def _write_answers(out: Path, data: QuestionSet, every: Sequence[Answers]) -> No
                 gold = normalised(question.answer)
                 writer.writerow([question.id, question.image, question.question, gold, question.closed, *own])
 
-    name = re.sub(r"[^\w.-]+", "-", f"{dataset_name(data)}_{data.split}")
+    called = f"{dataset_name(data)}_{data.split}"
+    name = re.sub(r"[^\w.-]+", "-", called)
+    if name != called:  # "a b" and "a-b" are two data sets
+        name += f"-{hashlib.sha256(called.encode()).hexdigest()[:6]}"
     write_file(out / "answers" / f"{name}.csv", write)

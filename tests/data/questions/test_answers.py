@@ -29,6 +29,12 @@ from biomedclip_jax.data.questions.types import Question, QuestionSet
         ("A", "a"),
         ("?", "?"),
         ("肺", "肺"),
+        ("是\u3002", "是"),
+        ("左肺\uff0c右肺", "左肺 右肺"),
+        ("1\u30012", "1 2"),
+        ("it isn\u2019t", "it isn't"),
+        ("caf\u00e9 au lait", "caf\u00e9 au lait"),
+        ("cafe\u0301 au lait", "caf\u00e9 au lait"),
     ],
 )
 def test_normalised(text: str, expected: str) -> None:

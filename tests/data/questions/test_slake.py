@@ -88,3 +88,28 @@ def test_what_is_no_slake(write: Callable[..., Path], tmp_path: Path) -> None:
         (folder / f"{name}.json").unlink()
     with pytest.raises(UserError, match=r"test\.json: not there, nor is validate\.json"):
         read_slake(folder)
+
+
+def test_parquet_files_with_both_languages(tmp_path: Path) -> None:
+    """Chinese rows of a copy are not taken for English ones; how many rows the whole data set has is said."""
+    import pyarrow as pa
+    from pyarrow.parquet import write_table
+
+    rows = [row(1, 1, "Yes"), row(2, 2, "\u662f", "zh"), row(3, 3, "No", "fr")]
+    for name in ("train", "test"):
+        pictures = [{"bytes": b"%d" % each["img_id"], "path": None} for each in rows]
+        table = pa.Table.from_pylist([each | {"image": own} for each, own in zip(rows, pictures, strict=True)])
+        write_table(table, tmp_path / f"{name}-00000-of-00001.parquet")
+    english, chinese = read_slake(tmp_path), read_slake(tmp_path, language="zh")
+    assert [each.answer for each in english.test] == ["Yes"] and [each.answer for each in chinese.train] == ["\u662f"]
+    assert chinese.language == chinese.test[0].language == "zh"
+    assert [each.reason for each in english.rejects] == ["language 'fr' is neither en nor zh"]
+    assert any("2, 0, 2 questions" in text and "4,919, 1,053, 1,061: not its numbers" in text for text in english.caveats)
+
+
+def test_a_folder_that_holds_slake_is_named(write: Callable[..., Path]) -> None:
+    folder = write()
+    with pytest.raises(UserError, match=r"no SLAKE here.*has them: give that folder"):
+        read_slake(folder.parent)
+    with pytest.raises(UserError, match=r"no question to test \(split official, language zh; there are: 1 train, 1 validation"):
+        read_slake(write(test=TEST[:2]), language="zh")

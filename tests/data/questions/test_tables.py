@@ -166,3 +166,46 @@ def test_a_missing_column_is_named(tmp_path: Path) -> None:
     table = write(tmp_path / "own.csv", [{"image": "a.png", "Question": "?", "answer": "yes", "split": "test"}])
     with pytest.raises(UserError, match=r"no column 'question'; there are .*; did you mean 'Question'"):
         open_questions(str(table))
+
+
+def test_whole_numbers_and_types_as_others_write_them(tmp_path: Path) -> None:
+    """Pandas writes 1 as 1.0 where a cell of the column is empty; VQA calls the types of answers yes/no, number, other."""
+    kinds = [("1", "number", "train"), ("1.0", "Number", "test"), ("1.5", "other", "test"), ("yes", "Yes/No", "test")]
+    rows = [{"image": "a.png", "question": "Q?", "answer": a, "Answer_Type": b, "split": c} for a, b, c in kinds]
+    data = open_questions(str(write(tmp_path / "own.csv", rows)))
+    assert [(each.answer, each.closed) for each in data.test] == [("1", False), ("1.5", False), ("yes", True)]
+    assert "an answer such as '1.0', read as '1': 1 row" in data.notes
+
+
+def test_answer_types_in_some_rows_alone_are_said(tmp_path: Path) -> None:
+    rows = [ROWS[0], ROWS[3] | {"answer_type": "CLOSED"}]
+    notes = open_questions(str(write(tmp_path / "own.jsonl", rows))).notes
+    assert "answer_type is in some rows or files alone, and is not read" in notes
+
+
+def test_a_column_of_splits_counts_beside_a_table_to_learn_from(tmp_path: Path) -> None:
+    table = write(tmp_path / "own.csv")
+    data = open_questions(str(table), train=table)
+    assert [[each.answer for each in own] for own in (data.train, data.validation, data.test)] == [
+        ["Yes", "left, below"],
+        ["no"],
+        ["3", "None"],
+    ]
+    assert any(text.startswith("own.csv: 2 rows of the split train, which is not what this table is") for text in data.notes)
+    only = write(tmp_path / "validation.csv", [ROWS[2], ROWS[2] | {"answer": "yes"}])
+    assert len(open_questions(str(only), train=table).test) == 2  # of one split alone: all of it is meant
+
+
+def test_half_a_letter_is_no_crash(tmp_path: Path) -> None:
+    rows = [ROWS[0], ROWS[3] | {"question": "How \ud83d?"}, ROWS[3] | {"image": "\ud83d.png"}]
+    data = open_questions(str(write(tmp_path / "own.jsonl", rows)))
+    assert [each.question for each in data.test] == ["How \ufffd?"]
+    assert [each.reason for each in data.rejects] == ["image name holds half a letter"]
+    assert "a letter was lost before the file was made (U+FFFD): 1 row" in data.notes
+
+
+def test_too_few_images_to_divide_is_said(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no question .*there are: .* about 1 images, of which each goes to one part as a whole"
+    ):
+        open_questions(str(write(tmp_path / "own.csv", ROWS[:2])), split="ours")

@@ -220,6 +220,7 @@ def test_the_copy_of_the_hub(tmp_path: Path) -> None:
     assert any("do not say which questions are closed" in text for text in data.notes)
     assert any("answered by yes or no" in text for text in data.caveats)
     assert data.images[data.test[1].image].load().getpixel((0, 0)) == (3, 3, 3)  # type: ignore[union-attr]
+    assert any("2, 0, 3 questions" in text and "1,793, 0, 451" in text for text in data.caveats)
     with pytest.raises(UserError, match="no split 'mevf': the Parquet copy has no second wordings"):
         read_vqa_rad(tmp_path, "mevf")
 
@@ -251,3 +252,37 @@ def test_what_is_no_vqa_rad(write: Write, tmp_path: Path) -> None:
     file.write_text(json.dumps([public(False, **each) for each in TRAIN[:2]]))
     with pytest.raises(UserError, match="no row has phrase_type test_freeform or test_para"):
         read_vqa_rad(file)
+
+
+def test_images_and_the_official_file_under_other_names(write: Write, tmp_path: Path) -> None:
+    folder = write(TRAIN, [*TEST[:2], row(20, 1, "Another?", "yes", image_name="SYNPIC3.JPG")])
+    (folder / "images/synpic1.jpg").rename(folder / "images/Synpic1.JPEG")
+    data = read_vqa_rad(folder)
+    assert data.images["synpic1.jpg"].name == "Synpic1.JPEG"  # type: ignore[union-attr]
+    assert {each.image for each in data.test} == {"synpic1.jpg", "synpic3.jpg"}  # one image, however it is written
+    assert any(text.startswith("2 images are files whose name has another case or ending") for text in data.notes)
+    with pytest.raises(UserError, match="has them: give that folder"):
+        read_vqa_rad(tmp_path.parent)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "vqa_rad_dataset_public (1).JSON").write_text(json.dumps(PUBLIC))
+    assert read_vqa_rad(other).test
+    (other / "VQA-RAD Dataset Public.json").write_text(json.dumps(PUBLIC[:1]))
+    with pytest.raises(UserError, match="differ; give the one that is the official file"):
+        read_vqa_rad(other)
+
+
+def test_names_that_differ_in_case_alone_are_one_image(write: Write) -> None:
+    test = [row(40, 7, "Is it so?", "yes"), row(41, 7, "Is it large?", "no", image_name="SYNPIC7.jpg")]
+    data = read_vqa_rad(write([*TRAIN, row(42, 7, "Is it large?", "no", image_name="Synpic7.JPG")], test))
+    assert {each.image for each in data.test} == {"Synpic7.JPG"}
+    assert "image names that differ from another in case alone, and count as it: 2 (such as SYNPIC7.jpg)" in data.notes
+    assert any("1 of 1 test images are in the train part, too" in text for text in data.notes)
+
+
+def test_test_questions_that_stand_there_twice_or_in_training(write: Write) -> None:
+    data = read_vqa_rad(write(TRAIN, [TEST[0], TEST[0], *TEST[2:]]))
+    assert "1 of 4 test questions stand there before, with image and answer; each counts" in data.notes
+    same = read_vqa_rad(write(TEST, TEST))
+    assert "4 test questions stand word for word, about the same image, in the training part" in same.caveats
+    assert not set(same.caveats) & set(same.notes)

@@ -126,3 +126,10 @@ def test_what_is_wrong_is_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and said in lines[0]
     assert not (tmp_path / "o").exists()
+
+
+def test_names_that_are_alike_have_answers_of_their_own(tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text("image,question,answer,split\na.png,Is it?,yes,train\nb.png,Where?,left,test\n")
+    assert run("--data", f"a b={table}", f"a-b={table}", "--out", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out/answers").iterdir())) == 2
