@@ -19,10 +19,10 @@ def add_finding_options(verb: argparse.ArgumentParser) -> None:
     """Add the options; left out, each image has one class."""
     group = verb.add_argument_group(
         "images with several findings",
-        "For zero-shot, probe and finetune, of tables with a row for each image: AUROC and average precision of each finding, "
-        "sensitivity and specificity. zero-shot asks with a finding and 'no' and the finding; probe fits a logistic "
-        "regression for each finding; finetune trains the image tower by binary cross-entropy. The benchmarks "
-        "nih-chestxray14, chexpert-14 and chestmnist are such data by themselves.",
+        "For zero-shot, probe and finetune, of tables and Parquet with pictures, a row for each image: AUROC and average "
+        "precision of each finding, sensitivity and specificity. zero-shot asks with a finding and 'no' and the finding; "
+        "probe fits a logistic regression for each finding; finetune trains the image tower by binary cross-entropy. The "
+        "benchmarks nih-chestxray14, chexpert-14 and chestmnist are such data by themselves.",
     )
     add_declaration(group)
     group.add_argument(

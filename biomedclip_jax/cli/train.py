@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 _FIELDS_HELP = """Any field can be given after CONFIG, by its path in the file, and counts instead of the file's value:
   --seed 3   --stages.1.microbatch 32   --optimizer.clip-norm None   --data.crop-scale 0.5 1.0
 `biomedclip train CONFIG --help` lists them, with what each does, its value, type and default."""
+_ALONE = ("loader", "embedding")  # measured by other programs than the rest
+
 _BENCH_FLAGS = (
     *("--config", "--stage", "--what", "--lengths", "--steps", "--turns", "--images"),
     *("--against", "--eager", "--json", "--profile", "--debug"),
@@ -146,7 +148,7 @@ def add_bench(verbs: Any) -> None:
         verbs,
         "bench",
         _bench,
-        "Measure the training step, the forward pass, the loss or the loader, alone or beside open_clip in PyTorch.",
+        "Measure the training step, the forward pass, the loss, the loader or the embedding of files, alone or beside others.",
         "biomedclip bench --batch-size 512 --dtype bfloat16 --patch-keep 0.5 --against open_clip --json bench.json",
         allow_abbrev=False,
     )
@@ -156,10 +158,10 @@ def add_bench(verbs: Any) -> None:
     bench.add_argument("--microbatch", metavar="N", help="pairs encoded at once: exact accumulation")
     bench.add_argument("--patch-keep", metavar="SHARE", help="share of the patches that the image tower sees")
     bench.add_argument("--dtype", choices=["float32", "bfloat16"], help="numbers that matrices are multiplied in")
-    measures = ["step", "forward", "loss", "loader"]
+    measures = ["step", "forward", "loss", *_ALONE]
     bench.add_argument("--what", nargs="+", choices=measures, default=measures[:2], help="default: step forward")
     bench.add_argument(
-        "--images", type=Path, metavar="DIR", help="for the loader: a folder of JPEGs (default: made, 800 x 600)"
+        "--images", type=Path, metavar="DIR", help="for loader and embedding: a folder of JPEGs (default: made, 800 x 600)"
     )
     bench.add_argument(
         "--lengths",
@@ -184,9 +186,10 @@ def _bench(arguments: argparse.Namespace) -> None:
 
     what: list[Any] = arguments.what
     words: list[str] = arguments.overrides
-    if words[:1] == ["loader"]:  # `bench loader`
-        what, words = ["loader"], words[1:]
-    config = load_config(arguments.config) if arguments.config else exact_biomedclip(64 if what == ["loader"] else 8)
+    if words and words[0] in _ALONE:  # `bench loader`
+        what, words = words[:1], words[1:]
+    usual = {"loader": 64, "embedding": 32}.get(what[0], 8)
+    config = load_config(arguments.config) if arguments.config else exact_biomedclip(usual)
     config = task_config(config, arguments.stage)
     flags = {
         "stages.0.batch-size": arguments.batch_size,
@@ -197,15 +200,19 @@ def _bench(arguments: argparse.Namespace) -> None:
     given = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", str(value))]
     config = override(config, given + words, other_flags=_BENCH_FLAGS)
     against = arguments.against is not None
-    if "loader" in what:
+    if alone := [name for name in what if name in _ALONE]:
+        from biomedclip_jax.bench.embedding import bench_embedding
         from biomedclip_jax.bench.loader import bench_loader
 
-        if what != ["loader"]:
-            raise UserError(f"--what {' '.join(what)}: expected the loader alone, because nothing else must run meanwhile")
+        if what != alone[:1]:
+            raise UserError(f"--what {' '.join(what)}: expected {alone[0]} alone, because nothing else must run meanwhile")
         if arguments.profile is not None:
-            raise UserError("--profile: expected --what step, forward or loss; the loader has no device work to trace")
-        task = Task(config, (), lengths=arguments.lengths)
-        bench_loader(task, arguments.images, against=against, turns=arguments.turns or 3, json_file=arguments.json)
+            raise UserError(f"--profile: expected --what step, forward or loss; {alone[0]} is not traced")
+        task = Task(config, (), arguments.steps, arguments.lengths, not arguments.eager)
+        if alone == ["loader"]:
+            bench_loader(task, arguments.images, against=against, turns=arguments.turns or 3, json_file=arguments.json)
+        else:
+            bench_embedding(task, arguments.images, against=against, turns=arguments.turns, json_file=arguments.json)
         return
     task = Task(config, tuple(what), arguments.steps, arguments.lengths, not arguments.eager, profile=arguments.profile)
     bench(task, against=against, turns=arguments.turns, json_file=arguments.json)

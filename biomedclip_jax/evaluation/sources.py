@@ -129,7 +129,7 @@ class Source:
         except UserError as error:
             if split == "test":
                 raise
-            raise UserError(f"nothing to learn from ({error}); expected a table with findings apart as --train") from None
+            raise UserError(f"nothing to learn from ({error}); give other images with these findings as --train") from None
 
     def finding_prompts(self, findings: Sequence[str]) -> FindingPrompts:
         """Sentences for each finding and for its absence: from `prompts_file`, else the benchmark's, else general ones."""

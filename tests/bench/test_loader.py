@@ -86,7 +86,7 @@ def test_the_report(task: Task) -> None:
     ("words", "message"),
     [
         (["loader", "--json", "none/x.json"], "--json none/x.json: no such folder"),
-        (["--what", "loader", "step"], "expected the loader alone"),
+        (["--what", "loader", "step"], "expected loader alone"),
         (["loader", "--seeds", "3"], "--seeds: no such field"),
     ],
 )
