@@ -4,7 +4,6 @@ The others have the same weights: open_clip in PyTorch, eager and compiled, behi
 as ONNX in onnxruntime where that is installed. The sides alternate, and what they compute is compared.
 """
 
-import importlib.util
 import json
 import statistics
 import sys
@@ -15,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.bench._alternate import Facts, Side, alternate
-from biomedclip_jax.bench.loader import make_files
-from biomedclip_jax.bench.task import Task
+from biomedclip_jax.bench.loader import make_table
+from biomedclip_jax.bench.task import Task, check_possible
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
@@ -35,14 +34,11 @@ def bench_embedding(task: Task, images: Path | None, *, against: bool, turns: in
     images: a folder of JPEGs, instead of made ones. turns: of each side, by default 3 on CPU and 2 elsewhere. json_file:
     gets every time. UserError for a missing folder or package, and where the sides' embeddings differ.
     """
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UserError(f"--json {json_file}: no such folder {json_file.parent}")
-    if missing := [name for name in ("torch", "open_clip") if against and importlib.util.find_spec(name) is None]:
-        raise UserError(f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'")
+    check_possible(json_file, ("torch", "open_clip") if against else ())
     found: dict[str, list[Seconds]] = {}
     facts: dict[str, Facts] = {}
     with tempfile.TemporaryDirectory() as place:
-        make_files(Path(place), task, images)
+        make_table(Path(place), task, images)
         _write_model(task, Path(place))
         task = Task(task.config, (), task.repeats, files=place, compiled=task.compiled)
         for side, about, times in alternate((OURS, OTHERS) if against else (OURS,), task, turns, {}):

@@ -6,7 +6,6 @@ tokenising on all processors, with nothing handed on.
 """
 
 import csv
-import importlib.util
 import io
 import itertools
 import json
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.bench.task import Task, caption_lengths
+from biomedclip_jax.bench.task import Task, caption_lengths, check_possible
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.support.parallel import core_count
@@ -49,11 +48,7 @@ def bench_loader(task: Task, images: Path | None, *, against: bool, turns: int, 
     turns: of each side, alternating. images: a folder of pictures, instead of 128 made JPEGs of 800 x 600. json_file: gets
     every rate. UserError for a missing folder or package.
     """
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UserError(f"--json {json_file}: no such folder {json_file.parent}")
-    needed = ("torch", "open_clip", "webdataset", "pandas") if against else ()
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UserError(f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'")
+    check_possible(json_file, ("torch", "open_clip", "webdataset", "pandas") if against else ())
     sides = (DECODING, OURS, OPEN_CLIP) if against else (DECODING, OURS)
     found: dict[str, list[Rate]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
@@ -102,6 +97,20 @@ def _measured(side: str, task: Task) -> Rate:
 
 def make_files(folder: Path, task: Task, images: Path | None = None) -> None:
     """Pictures, `pairs.csv` and tars of them with captions of the task's lengths, and a BERT vocabulary. Needs Pillow."""
+    pictures, captions = make_table(folder, task, images)
+    (folder / "shards").mkdir()
+    pairs = itertools.cycle([(path.read_bytes(), caption.encode()) for path, caption in zip(pictures, captions, strict=True)])
+    for shard in range(shard_count()):
+        with tarfile.open(folder / "shards" / f"{shard:05d}.tar", "w") as tar:
+            for number, members in zip(range(_PER_SHARD), pairs, strict=False):
+                for suffix, content in zip(("jpg", "txt"), members, strict=True):
+                    about = tarfile.TarInfo(f"{shard * _PER_SHARD + number:09d}.{suffix}")
+                    about.size = len(content)
+                    tar.addfile(about, io.BytesIO(content))
+
+
+def make_table(folder: Path, task: Task, images: Path | None = None) -> tuple[list[Path], list[str]]:
+    """The pictures and captions of `make_files`, with `pairs.csv` and the vocabulary written, and no tars."""
     rng = np.random.default_rng(0)
     text = task.config.model.text
     words = ["".join(rng.choice(list(string.ascii_lowercase), 6)) for _ in range(200)]
@@ -114,15 +123,7 @@ def make_files(folder: Path, task: Task, images: Path | None = None) -> None:
     captions = [" ".join(rng.choice(words, n - 2)) for n in caption_lengths(task.lengths, text.context_length, len(pictures))]
     with (folder / TABLE).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["image", "caption"], *zip(pictures, captions, strict=True)])
-    (folder / "shards").mkdir()
-    pairs = itertools.cycle([(path.read_bytes(), caption.encode()) for path, caption in zip(pictures, captions, strict=True)])
-    for shard in range(shard_count()):
-        with tarfile.open(folder / "shards" / f"{shard:05d}.tar", "w") as tar:
-            for number, members in zip(range(_PER_SHARD), pairs, strict=False):
-                for suffix, content in zip(("jpg", "txt"), members, strict=True):
-                    about = tarfile.TarInfo(f"{shard * _PER_SHARD + number:09d}.{suffix}")
-                    about.size = len(content)
-                    tar.addfile(about, io.BytesIO(content))
+    return pictures, captions
 
 
 def shard_count() -> int:

@@ -1,7 +1,6 @@
 """The bench from its flags to its table: times of each side, their ratios, memory and compile times."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import statistics
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.bench._alternate import OPEN_CLIP, OURS, Counted, Facts, Side, Times, alternate
-from biomedclip_jax.bench.task import Task
+from biomedclip_jax.bench.task import Task, check_possible
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 
@@ -68,10 +67,7 @@ def bench(task: Task, *, against: bool, turns: int | None, json_file: Path | Non
     turns: of each side, by default 3 on CPU and 2 elsewhere. json_file: gets every single time. UserError for a missing
     folder or package.
     """
-    if json_file is not None and not json_file.parent.is_dir():
-        raise UserError(f"--json {json_file}: no such folder {json_file.parent}")
-    if missing := [name for name in ("torch", "open_clip") if against and importlib.util.find_spec(name) is None]:
-        raise UserError(f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'")
+    check_possible(json_file, ("torch", "open_clip") if against else ())
     results: dict[Side, Result] = {}
     with tempfile.TemporaryDirectory() as folder:
         # empty caches, or the compile times would be those of reading them; kept between turns

@@ -1,9 +1,12 @@
 """What is measured: a config with one stage on batches that are made here, the same for each side."""
 
 import dataclasses
+import importlib.util
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -76,6 +79,14 @@ def task_config(config: TrainConfig, number: int) -> TrainConfig:
     if config.stages[number].prompted:
         raise UserError(f"--stage {number}: learns of labels; expected a stage of images and captions, which are measured")
     return dataclasses.replace(config, stages=(config.stages[number],), image_init=None, text_init=None, model_init=None)
+
+
+def check_possible(json_file: Path | None, packages: Sequence[str]) -> None:
+    """UserError, before anything is measured, for a file in no folder, and for packages of the other side that are missing."""
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UserError(f"--json {json_file}: no such folder {json_file.parent}")
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise UserError(f"--against open_clip: {' and '.join(missing)} not installed: pip install 'biomedclip_jax[parity]'")
 
 
 def caption_lengths(lengths: Lengths, longest: int, count: int, seed: int = 0) -> np.ndarray:

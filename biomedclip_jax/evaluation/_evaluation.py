@@ -1,9 +1,7 @@
 """What every task of an evaluation is given beside its data, and how tasks leave out what a model cannot read."""
 
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +44,8 @@ class Evaluation:
             data=self.where,
             data_fingerprint=data_fingerprint,
             total=total,
-            version=_version(),
-            date=datetime.now().astimezone().isoformat(timespec="seconds"),
             command=self.command,
-        )
+        ).now()
 
     def embed(self, images: Sequence[ImageSource], fingerprint: str) -> tuple[list[ImageEmbeddings], dict[int, str]]:
         """The images' embeddings by each candidate, and why some images cannot be read, by position.
@@ -77,10 +73,3 @@ def check_finite(candidate: Candidate, rows: np.ndarray, whose: Sequence[str]) -
     if not np.isfinite(rows).all():
         bad = whose[int((~np.isfinite(rows)).any(axis=1).argmax())]
         raise UserError(f"{candidate.name}: the embedding of {bad!r} is not finite; is the model, or its input, broken?")
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("biomedclip_jax")
-    except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
-        return ""

@@ -38,6 +38,14 @@ def balanced_interval(right: np.ndarray, n: np.ndarray) -> tuple[float, float]:
     return max(0.0, float(mean) - below), min(1.0, float(mean) + above)
 
 
+def interval_over_groups(values: np.ndarray, groups: int) -> tuple[float, float] | str:
+    """The 95 % interval of a metric from its resamples of so many whole groups, or the reason why it has none."""
+    if groups < FEWEST:
+        return TOO_FEW
+    low, high = interval(values)
+    return ALIKE if low == high else (low, high)
+
+
 def classification_intervals(
     labels: np.ndarray, scores: np.ndarray, samples: Samples, groups: np.ndarray | None = None
 ) -> tuple[dict[str, tuple[float, float]], dict[str, str]]:

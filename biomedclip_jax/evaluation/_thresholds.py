@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from biomedclip_jax.evaluation._bootstrap import bootstrap_shares, interval
-from biomedclip_jax.evaluation._intervals import ALIKE, FEWEST, TOO_FEW, wilson
+from biomedclip_jax.evaluation._bootstrap import bootstrap_shares
+from biomedclip_jax.evaluation._intervals import interval_over_groups, wilson
 
 THRESHOLDS = (0.5,)  # where none is stated
 CHOSEN = "chosen"  # the key of the one that was chosen, beside those stated
@@ -69,11 +69,10 @@ def sensitivity_specificity(
         found[name] = of_them / count
         if groups is None:
             found[f"{name}_interval"] = wilson(of_them, count)
-        elif len(np.unique(groups.own[side])) < FEWEST:
-            found[f"{name}_no_interval"] = TOO_FEW
         else:
-            low, high = interval(bootstrap_shares(side, right, groups.own, groups.resamples, groups.seed))
-            found |= {f"{name}_interval": (low, high)} if low < high else {f"{name}_no_interval": ALIKE}
+            shares = bootstrap_shares(side, right, groups.own, groups.resamples, groups.seed)
+            ends = interval_over_groups(shares, len(np.unique(groups.own[side])))
+            found[f"{name}_no_interval" if isinstance(ends, str) else f"{name}_interval"] = ends
     return found
 
 

@@ -119,7 +119,7 @@ def test_a_folder_that_is_not_there_is_said_before_measuring(tmp_path: Path) -> 
 
 
 def test_a_missing_peer_is_said_before_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None if name == "torch" else object())
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "torch" else object())
     with pytest.raises(UserError, match=r"^--against open_clip: torch not installed: pip install"):
         bench(TASK, against=True, turns=1, json_file=None)
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,17 @@ class Measured:
     version: str = field(default="", compare=False)
     date: str = field(default="", compare=False)
     command: str = field(default="", compare=False)
+
+    def now(self) -> "Measured":
+        """The same, by the version that runs and at this moment."""
+        return dataclasses.replace(self, version=_version(), date=datetime.now().astimezone().isoformat(timespec="seconds"))
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("biomedclip_jax")
+    except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
+        return ""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from biomedclip_jax.data.labelled.groups import said_of_groups
-from biomedclip_jax.evaluation._bootstrap import bootstrap_ranks, interval
+from biomedclip_jax.evaluation._bootstrap import bootstrap_ranks
 from biomedclip_jax.evaluation._evaluation import Evaluation
-from biomedclip_jax.evaluation._intervals import ALIKE, FEWEST, TOO_FEW
+from biomedclip_jax.evaluation._intervals import interval_over_groups
 
 _IMAGES, _TEXTS = "image_to_text", "text_to_image"
 
@@ -50,11 +50,9 @@ def over_groups(
     missing: dict[str, str] = {}
     for name in names:
         way = next(each for each in groups if name.startswith(each))
-        ends = interval(samples[name])
-        if groups[way].max() + 1 < FEWEST:
-            missing[name] = TOO_FEW
-        elif ends[0] == ends[1]:
-            missing[name] = ALIKE
+        ends = interval_over_groups(samples[name], int(groups[way].max()) + 1)
+        if isinstance(ends, str):
+            missing[name] = ends
         else:
             found[name] = ends
     return found, missing

@@ -1,11 +1,9 @@
 """The task "vqa": answers of any model to the test questions, as rows of the results."""
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -83,10 +81,8 @@ def answered(asked: Measurement, found: Answers, fingerprint: str = "") -> Resul
             data=asked.where,
             data_fingerprint=questions_fingerprint(data.test),
             total=len(data.test) + len(data.rejects),
-            version=_version(),
-            date=datetime.now().astimezone().isoformat(timespec="seconds"),
             command=asked.command,
-        ),
+        ).now(),
         outcomes=outcome.arrays(),
     )
 
@@ -132,10 +128,3 @@ def _per_type(asked: Measurement, outcome: Outcome) -> dict[str, dict[str, Any]]
         about: dict[str, Any] = {"n": int(masks[each].sum()), "accuracy": float(outcome.right[masks[each]].mean())}
         found[each] = about | ({"interval": list(known[each])} if each in known else {"no_interval": reasons[each]})
     return found
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("biomedclip_jax")
-    except importlib.metadata.PackageNotFoundError:  # run from its sources, not installed
-        return ""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from biomedclip_jax.evaluation._bootstrap import Samples, bootstrap_means, interval
-from biomedclip_jax.evaluation._intervals import ALIKE, FEWEST, TOO_FEW
+from biomedclip_jax.evaluation._bootstrap import Samples, bootstrap_means
+from biomedclip_jax.evaluation._intervals import interval_over_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +67,9 @@ def intervals(
     known: dict[str, tuple[float, float]] = {}
     reasons: dict[str, str] = {}
     for name, (_, own) in columns.items():
-        if len(np.unique(images[own])) < FEWEST:
-            reasons[name] = TOO_FEW
-            continue
-        ends = interval(found[name])
-        if ends[0] == ends[1]:
-            reasons[name] = ALIKE
+        ends = interval_over_groups(found[name], len(np.unique(images[own])))
+        if isinstance(ends, str):
+            reasons[name] = ends
         else:
             known[name] = ends
     return known, reasons
