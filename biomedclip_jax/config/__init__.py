@@ -16,6 +16,7 @@ from biomedclip_jax.config.adapters import (
     LoRAConfig,
     PrefixConfig,
 )
+from biomedclip_jax.config.answering import AnsweringConfig, MeterConfig
 from biomedclip_jax.config.data import (
     DEFAULT_TEMPLATE,
     AugmentConfig,
@@ -81,6 +82,7 @@ __all__ = [
     "AdaLoRAConfig",
     "Adaptation",
     "AdapterConfig",
+    "AnsweringConfig",
     "AugmentConfig",
     "BertConfig",
     "BertPool",
@@ -102,6 +104,7 @@ __all__ = [
     "LoRAConfig",
     "Loss",
     "Mix",
+    "MeterConfig",
     "MultiLabel",
     "OptimizerConfig",
     "OwnTower",
