@@ -22,6 +22,7 @@ from biomedclip_jax.train.text_buckets import Buckets, plan_buckets
 _MEDIAN, _P90 = 123, 321
 _SAMPLE = 4_096
 ASSUMED_CLASSES = 14  # CheXpert's
+ASSUMED_ANSWERS = 458  # different ones in VQA-RAD's training part
 
 
 def assumed_lengths(longest: int) -> np.ndarray:
@@ -35,7 +36,7 @@ def assumed_lengths(longest: int) -> np.ndarray:
 def assumed_buckets(config: TrainConfig, number: int, devices: int) -> Buckets:
     """The text buckets that a run would choose for captions of the assumed lengths."""
     count, longest = config.compute.text_buckets, config.model.text.context_length
-    if reads_padding(config.model.text):
+    if reads_padding(config.model.text) or config.stages[number].answers:
         return ()
     return plan_buckets(assumed_lengths(longest), longest, config.stages[number], devices, count)
 
@@ -54,6 +55,15 @@ def assumed_prompts(config: TrainConfig, number: int) -> Layout | None:
     return Layout(np.ones((ASSUMED_CLASSES, length), np.int32), np.tile(slots, (ASSUMED_CLASSES, 1)).astype(np.int32))
 
 
+def with_assumed_answers(config: TrainConfig) -> TrainConfig:
+    """The config with as many answers as VQA-RAD's training part has, where it names none. No data is read."""
+    answering = config.model.answering
+    if answering is None or answering.answers:
+        return config
+    answering = dataclasses.replace(answering, answers=tuple(f"answer {number}" for number in range(ASSUMED_ANSWERS)))
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, answering=answering))
+
+
 def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets: Buckets, pairs: int) -> Lowered:
     """The update of stage `number` on these devices, ready to be compiled; nothing is computed and nothing allocated.
 
@@ -65,16 +75,18 @@ def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets
     optimizer = optimizer_for(config)
     state = abstract_state(config, size, optimizer, mesh)
     rate = learning_rate(config.optimizer, config.stages, stage_steps(config.stages, pairs))
-    b = stage.batch_size
+    b, answering = stage.batch_size, config.model.answering
+    length = config.model.text.context_length if answering is None else answering.question_length
     shapes = {
         "images": ((b, size, size, 3), jnp.float32),
-        "tokens": ((b, config.model.text.context_length), jnp.int32),
+        "tokens": ((b, length), jnp.int32),
         "index": ((b,), jnp.uint32),
         "signal": ((b,), jnp.int32),
     }
     prompts = assumed_prompts(config, number)
-    if prompts is not None:
-        shapes["labels"] = ((b, len(prompts.tokens)), jnp.bool_)
+    if prompts is not None or answering is not None:
+        classes = len(prompts.tokens) if prompts is not None else len(answering.answers) if answering is not None else 0
+        shapes["labels"] = ((b, classes), jnp.bool_)
     sharding = rows(mesh)
     batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
     return make_step(config, number, mesh, optimizer, rate, buckets, prompts).lower(state, batch)

@@ -84,7 +84,8 @@ class Run:
         self.total = sum(self.steps)
         self.rate = learning_rate(config.optimizer, config.stages, self.steps)
         self.optimizer = optimizer_for(config)
-        self.prompts = class_prompts(config, loader.classes, loader.tokenizer) if loader.classes else None
+        prompted = any(stage.prompted for stage in config.stages)
+        self.prompts = class_prompts(config, loader.classes, loader.tokenizer) if prompted else None
         self.step = 0
         self.best_loss: float | None = None
         self.stale = 0  # evaluations since the best one
@@ -193,7 +194,7 @@ class Run:
         shape = prompts and prompts.tokens.shape
         flops = flops_per_pair(config.model_in(stage), stage, buckets, shape, config.adaptation)
         clock = Clock(flops * stage.batch_size, stage.batch_size)
-        loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted)
+        loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted or stage.answers)
         position = self._samples(self.step)
         batches = loader.batches(position, stage.batch_size, until - self.step, jax.process_index(), jax.process_count())
         self.watchdog.busy(f"compiling stage {number}")
@@ -328,7 +329,7 @@ class Run:
     def _buckets(self, stage: Stage) -> Buckets:
         """The text buckets of a stage, from the lengths of a sample of the captions."""
         text, count = self.config.model.text, self.config.compute.text_buckets
-        if count == 1 or reads_padding(text):
+        if count == 1 or reads_padding(text) or stage.answers:
             return ()
         captions, complete = self.loader.sample_texts(_SAMPLE)
         lengths = np.asarray(caption_lengths(self.loader.tokenizer(captions), text.pad_id))
