@@ -16,6 +16,7 @@ from biomedclip_jax.config.adapters import (
     LoRAConfig,
     PrefixConfig,
 )
+from biomedclip_jax.config.answering import AnsweringConfig, MeterConfig
 from biomedclip_jax.config.data import (
     DEFAULT_TEMPLATE,
     AugmentConfig,
@@ -81,6 +82,7 @@ __all__ = [
     "AdaLoRAConfig",
     "Adaptation",
     "AdapterConfig",
+    "AnsweringConfig",
     "AugmentConfig",
     "BertConfig",
     "BertPool",
@@ -101,6 +103,7 @@ __all__ = [
     "LlamaConfig",
     "LoRAConfig",
     "Loss",
+    "MeterConfig",
     "Mix",
     "MultiLabel",
     "OptimizerConfig",

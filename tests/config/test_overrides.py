@@ -98,7 +98,12 @@ def test_every_field_takes_its_own_value(path: Path) -> None:
             return sum(map(leaves, value))
         return sum(leaves(v) for name, v in value.items() if name != "kind") if isinstance(value, dict) else 1
 
-    parts = [config.adaptation.image, config.adaptation.text, *(stage.optimizer for stage in config.stages)]
+    parts = [
+        config.adaptation.image,
+        config.adaptation.text,
+        config.model.answering,
+        *(stage.optimizer for stage in config.stages),
+    ]
     absent = parts.count(None)
     assert len(fields(config)) == leaves(json.loads(to_json(config))) - absent, (
         "all but what is None where there could be fields"
