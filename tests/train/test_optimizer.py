@@ -165,7 +165,7 @@ def test_what_decays_besides_is_torchs_adamw_too() -> None:
 # --- METER's recipe ---------------------------------------------------------------------------------------------------
 
 ANSWERING = MeterConfig(answers=("yes", "no"), question_length=8, layers=2, width=32, heads=4, mlp_width=48)
-# what METER's code keeps from decaying (zdou0830/METER, vilt/modules/meter_utils.py), by parts of PyTorch's names
+# what METER's code keeps from decaying (zdou0830/METER, meter/modules/meter_utils.py), by parts of PyTorch's names
 STILL = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
 HEAD = "answering/classifier/norm/scale"
 
