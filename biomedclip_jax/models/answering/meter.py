@@ -172,7 +172,7 @@ class Meter(nnx.Module):
         return (jax.nn.softplus(scores) - jnp.where(labels, scores, 0)).sum(axis=1, keepdims=True)
 
     def counted(self, labels: Labels) -> Counted:
-        """All examples."""
+        """True throughout: the one part of the loss is of every example [B, 1]."""
         return jnp.ones((len(labels), 1), bool)
 
 
