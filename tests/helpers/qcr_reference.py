@@ -11,8 +11,11 @@ from torch.nn.utils.parametrizations import weight_norm
 from biomedclip_jax.config import QCRConfig
 
 
+_ONE_LENGTH: Any = None  # of a whole matrix; PyTorch's hints speak of numbers only
+
+
 def _normed(d_in: int, d_out: int) -> nn.Module:
-    return weight_norm(nn.Linear(d_in, d_out), dim=None)
+    return weight_norm(nn.Linear(d_in, d_out), dim=_ONE_LENGTH)
 
 
 class _Question(nn.Module):
@@ -63,6 +66,7 @@ class _Branch(nn.Module):
         h_mat = self.direction * (self.length / self.direction.norm())
         logits = torch.matmul(v.unsqueeze(1) * h_mat, q.unsqueeze(1).transpose(2, 3)) + self.bias  # [B, G, 1, N]
         attention = F.softmax(logits.flatten(2), 2).view(logits.shape)
+        glimpse: Any
         for number, glimpse in enumerate(self.glimpses):
             v, q = F.relu(glimpse.image(image)), F.relu(glimpse.question(states))
             joint = torch.einsum("bvh,bvn,bnh->bh", v, attention[:, number], q)
@@ -77,7 +81,7 @@ class SmallNet(nn.Module):
         super().__init__()
         for n in range(1, 5):
             setattr(self, f"conv{n}", nn.Conv2d(1 if n == 1 else 64, 64, 3, 2, 1))
-            norm = nn.BatchNorm2d(64, eps=1e-5)
+            norm: Any = nn.BatchNorm2d(64, eps=1e-5)
             nn.init.normal_(norm.running_mean, 0, 0.2)
             nn.init.uniform_(norm.running_var, 0.5, 1.5)
             setattr(self, f"norm{n}", norm)
@@ -148,8 +152,8 @@ class Reference(nn.Module):
         return self.closed(*given), self.open(*given), error
 
     def _gray(self, images: np.ndarray, side: int) -> Any:
-        colours = images * np.float32(self.config.std) + np.float32(self.config.mean)
-        luma = torch.from_numpy((colours @ np.float32([0.299, 0.587, 0.114])).clip(0, 1))[:, None]
+        colours = images * np.array(self.config.std, np.float32) + np.array(self.config.mean, np.float32)
+        luma = torch.from_numpy((colours @ np.array([0.299, 0.587, 0.114], np.float32)).clip(0, 1))[:, None]
         return F.interpolate(luma, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 

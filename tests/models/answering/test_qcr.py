@@ -44,7 +44,7 @@ def _reference(config: CLIPConfig) -> tuple[Reference, dict[str, Any]]:
     torch.nn.init.constant_(reference.types.fc2.bias, 1.0)  # so that its few hidden units are not all off
     params = init_params(config, 0)
     own = ours({name: x.numpy() for name, x in reference.state_dict().items()})
-    drawn = flatten_dict(params["answering"], sep="/")
+    drawn: dict[str, Any] = flatten_dict(params["answering"], sep="/")
     assert {name: x.shape for name, x in own.items()} == {name: x.shape for name, x in drawn.items()}
     return reference, params | {"answering": unflatten_dict({name: jnp.array(x) for name, x in own.items()}, sep="/")}
 
@@ -60,7 +60,7 @@ def _clip(params: dict[str, Any], config: CLIPConfig = CONFIG) -> CLIP:
 
 def _with(params: dict[str, Any], path: str, change: Callable[[Any], Any]) -> dict[str, Any]:
     """The parameters with one of QCR's changed."""
-    own = flatten_dict(params["answering"], sep="/")
+    own: dict[str, Any] = flatten_dict(params["answering"], sep="/")
     return params | {"answering": unflatten_dict(own | {path: change(own[path])}, sep="/")}
 
 
@@ -95,9 +95,9 @@ def test_loss_and_gradients_are_pytorchs(pair: tuple[Reference, dict[str, Any]])
         found = clip.answering.terms(clip, images, TOKENS, LABELS, None)
         return (found * counted).sum(), found
 
-    (_, found), own = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (_, found), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     np.testing.assert_allclose(found, expected.detach(), atol=1e-5)
-    own = flatten_dict(own, sep="/")
+    own: dict[str, Any] = flatten_dict(tree, sep="/")
     named = {f"answering/{name}": x for name, x in ours(gradients).items()}
     assert not any(name.startswith("answering/types/") for name in named)  # the reference's loss does not use them
     for name, x in named.items():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _RECONSTRUCTION = 0.001  # weight of the auto-encoder's loss
 _IMAGE, _MODULATION, _CLOSED, _OPEN, _TYPES = range(5)  # parts with dropout of their own
-_Seen = tuple[Features, Float[Array, "B"] | None]
+_Seen = tuple[Features, Float[Array, " B"] | None]
 
 
 class QCR(nnx.Module):
@@ -75,7 +75,7 @@ class QCR(nnx.Module):
 
     # --- the type of a question ---
 
-    def predicted_closed(self, tokens: Tokens) -> Bool[Array, "B"]:
+    def predicted_closed(self, tokens: Tokens) -> Bool[Array, " B"]:
         """Which questions are taken to have a closed answer."""
         if self.config.closed_answers in (0, len(self.config.answers)):  # there is but one type
             return jnp.full(len(tokens), self.config.closed_answers > 0)
@@ -130,7 +130,7 @@ class QCR(nnx.Module):
         return jax.vmap(key)(jnp.asarray(tokens))
 
 
-def _cross_entropy(logits: Scores, right: Labels) -> Float[Array, "B"]:
+def _cross_entropy(logits: Scores, right: Labels) -> Float[Array, " B"]:
     """Binary cross-entropy of each answer on its own, the mean over the answers."""
     losses = jax.nn.softplus(logits) - jnp.where(right, logits, 0)
     return losses.sum(axis=1) / max(1, logits.shape[1])
