@@ -10,7 +10,6 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from biomedclip_jax.config import QCRConfig
 
-
 _ONE_LENGTH: Any = None  # of a whole matrix; PyTorch's hints speak of numbers only
 
 
