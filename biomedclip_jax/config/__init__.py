@@ -16,7 +16,7 @@ from biomedclip_jax.config.adapters import (
     LoRAConfig,
     PrefixConfig,
 )
-from biomedclip_jax.config.answering import AnsweringConfig, MeterConfig
+from biomedclip_jax.config.answering import AnsweringConfig, MeterConfig, QCRConfig, Vision
 from biomedclip_jax.config.data import (
     DEFAULT_TEMPLATE,
     AugmentConfig,
@@ -34,14 +34,13 @@ from biomedclip_jax.config.losses import (
     Softmax,
 )
 from biomedclip_jax.config.model import (
-    OPENAI_MEAN,
-    OPENAI_STD,
     CLIPConfig,
     HeadKind,
     Interpolation,
     PreprocessConfig,
     ResizeMode,
 )
+from biomedclip_jax.config.pixels import OPENAI_MEAN, OPENAI_STD
 from biomedclip_jax.config.run import (
     RunConfig,
     TrainConfig,
@@ -111,6 +110,7 @@ __all__ = [
     "PairLoss",
     "PrefixConfig",
     "PreprocessConfig",
+    "QCRConfig",
     "Remat",
     "ResizeMode",
     "Rule",
@@ -123,6 +123,7 @@ __all__ = [
     "TextConfig",
     "TrainConfig",
     "ViTConfig",
+    "Vision",
     "check_stage",
     "from_json",
     "reads_padding",
