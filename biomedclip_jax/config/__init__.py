@@ -16,7 +16,7 @@ from biomedclip_jax.config.adapters import (
     LoRAConfig,
     PrefixConfig,
 )
-from biomedclip_jax.config.answering import AnsweringConfig, MeterConfig
+from biomedclip_jax.config.answering import AnsweringConfig, MeterConfig, QCRConfig, Vision
 from biomedclip_jax.config.data import (
     DEFAULT_TEMPLATE,
     AugmentConfig,
@@ -37,14 +37,13 @@ from biomedclip_jax.config.losses import (
     Softmax,
 )
 from biomedclip_jax.config.model import (
-    OPENAI_MEAN,
-    OPENAI_STD,
     CLIPConfig,
     HeadKind,
     Interpolation,
     PreprocessConfig,
     ResizeMode,
 )
+from biomedclip_jax.config.pixels import OPENAI_MEAN, OPENAI_STD
 from biomedclip_jax.config.run import (
     RunConfig,
     TrainConfig,
@@ -116,6 +115,7 @@ __all__ = [
     "PairLoss",
     "PrefixConfig",
     "PreprocessConfig",
+    "QCRConfig",
     "QuestionTypes",
     "Remat",
     "ResizeMode",
@@ -129,6 +129,7 @@ __all__ = [
     "TextConfig",
     "TrainConfig",
     "ViTConfig",
+    "Vision",
     "check_stage",
     "from_json",
     "reads_padding",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from biomedclip_jax.config.answering import AnsweringConfig
 from biomedclip_jax.config.checks import check, check_choices, check_positive
+from biomedclip_jax.config.pixels import OPENAI_MEAN, OPENAI_STD
 from biomedclip_jax.config.towers import (
     BertConfig,
     ImageConfig,
@@ -18,9 +19,6 @@ from biomedclip_jax.errors import UserError
 HeadKind = Literal["linear", "mlp", "none"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 ResizeMode = Literal["shortest", "squash", "longest", "pad"]
-
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)

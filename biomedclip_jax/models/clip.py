@@ -22,6 +22,7 @@ from biomedclip_jax.config import (
     LlamaConfig,
     MeterConfig,
     OwnTower,
+    QCRConfig,
     ViTConfig,
 )
 from biomedclip_jax.config.towers import features
@@ -32,6 +33,7 @@ from biomedclip_jax.models._shapes import Embeddings, Features, Images, Keys, To
 from biomedclip_jax.models.adapters import with_adapters
 from biomedclip_jax.models.answering.head import AnsweringHead
 from biomedclip_jax.models.answering.meter import Meter
+from biomedclip_jax.models.answering.qcr.model import QCR
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.transformer import Gather, activate
@@ -40,8 +42,7 @@ from biomedclip_jax.models.vit import ViT
 Params = dict[str, Any]
 
 _TOWERS: dict[type, Any] = {ViTConfig: ViT, BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}
-
-_ANSWERING: dict[type, Any] = {MeterConfig: Meter}
+_ANSWERING: dict[type, Any] = {MeterConfig: Meter, QCRConfig: QCR}
 
 
 def _tower(config: Any, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None) -> Any:
