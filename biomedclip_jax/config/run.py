@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from biomedclip_jax.config.adapters import UNADAPTED, Adaptation
+from biomedclip_jax.config.answering import QCRConfig
 from biomedclip_jax.config.checks import check, check_choices, check_positive, operational
 from biomedclip_jax.config.data import DataConfig
-from biomedclip_jax.config.losses import MultiLabel, Sigmoid
+from biomedclip_jax.config.losses import MultiLabel, QuestionTypes, Sigmoid
 from biomedclip_jax.config.model import CLIPConfig, PreprocessConfig
 from biomedclip_jax.config.training import ComputeConfig, OptimizerConfig, ShardingConfig, Stage
 
@@ -134,6 +135,13 @@ class TrainConfig:
         if stage.answers:
             check(self.data.label_column is not None, self.data, "label_column", "the column with the answers")
             check(isinstance(self.data.train, str), self.data, "train", "one source, where answers are learned")
+        types = isinstance(stage.loss, QuestionTypes)
+        check(not types or isinstance(answering, QCRConfig), stage, "loss", "Answers(): only QCR has a classifier of questions")
+
+    @property
+    def prompted(self) -> bool:
+        """Whether a stage learns of labels that stand after the learned context."""
+        return any(stage.prompted for stage in self.stages)
 
     def image_size(self, stage: Stage) -> int:
         """Side of the images in a stage, in pixels."""

@@ -8,6 +8,7 @@ from jax import Array, lax
 
 from biomedclip_jax.config import AnswerLoss, QuestionTypes, Stage
 from biomedclip_jax.models import CLIP
+from biomedclip_jax.models.answering.qcr.model import QCR
 from biomedclip_jax.sharding import AXES
 
 Arrays = dict[str, Array]
@@ -38,10 +39,15 @@ def answer_terms(loss: AnswerLoss, clip: CLIP, part: Arrays) -> Array:
     """The parts of the loss of each example, float32 [B, K]; see `models.answering.head`. Dropout where there are `keys`."""
     head, keys = clip.answering, part.get("keys")
     if isinstance(loss, QuestionTypes):
+        assert isinstance(head, QCR)
         return head.type_terms(part["tokens"], part["labels"], keys)
     return head.terms(clip, part["images"], part["tokens"], part["labels"], keys)
 
 
 def answer_counted(loss: AnswerLoss, clip: CLIP, labels: Array) -> Array:
     """The examples that each part of the loss is of, bool [B, K]."""
-    return jnp.ones((len(labels), 1), bool) if isinstance(loss, QuestionTypes) else clip.answering.counted(labels)
+    head = clip.answering
+    if isinstance(loss, QuestionTypes):
+        assert isinstance(head, QCR)
+        return head.type_counted(labels)
+    return head.counted(labels)

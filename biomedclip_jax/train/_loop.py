@@ -25,6 +25,7 @@ from biomedclip_jax.train._frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train._held_out import Inputs
 from biomedclip_jax.train._metrics import Clock, HeldOutLine, Progress, StepLine
 from biomedclip_jax.train._prompt_stage import class_prompts, with_context
+from biomedclip_jax.train._questions import begun
 from biomedclip_jax.train._run_folder import with_these_data
 from biomedclip_jax.train._writers import metrics_of
 from biomedclip_jax.train.flops import flops_per_pair
@@ -84,8 +85,7 @@ class Run:
         self.total = sum(self.steps)
         self.rate = learning_rate(config.optimizer, config.stages, self.steps)
         self.optimizer = optimizer_for(config)
-        prompted = any(stage.prompted for stage in config.stages)
-        self.prompts = class_prompts(config, loader.classes, loader.tokenizer) if prompted else None
+        self.prompts = class_prompts(config, loader.classes, loader.tokenizer) if config.prompted else None
         self.step = 0
         self.best_loss: float | None = None
         self.stale = 0  # evaluations since the best one
@@ -117,7 +117,7 @@ class Run:
         """The state before the first update."""
         self.image_size = self.config.image_size(self.config.stages[0])
         state = new_state(self.config, self.image_size, self.optimizer, self.mesh)
-        self.state = with_context(state, self.config, self.loader.tokenizer) if self.config.adaptation.context else state
+        self.state = begun(with_context(state, self.config, self.loader.tokenizer), self.config, self.loader)
         self.frozen = frozen_fingerprint(self.state.params, self.config, self.optimizer)
         if is_first() and not all(stage.prompted for stage in self.config.stages):
             captions, complete = self.loader.sample_texts(_SAMPLE)

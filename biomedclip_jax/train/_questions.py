@@ -3,43 +3,74 @@
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from biomedclip_jax.config import TrainConfig
+from biomedclip_jax.config import AnsweringConfig, QCRConfig, TrainConfig
 from biomedclip_jax.data.demo.sources import make_demo_of
+from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.processor import question_tokenizer
-from biomedclip_jax.data.questions.pairs import QuestionPairs, open_question_pairs
+from biomedclip_jax.data.questions.answers import normalised
+from biomedclip_jax.data.questions.pairs import QuestionPairs, label_of, open_question_pairs
 from biomedclip_jax.data.questions.table import QuestionColumns
+from biomedclip_jax.data.questions.words import QuestionWords, question_words
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.interop.answering import starting_answering
+from biomedclip_jax.interop.answering_folder import holds_answering
+from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.train.export import CONFIG, in_workdir, read_config
 from biomedclip_jax.train.multihost import hosts
-from biomedclip_jax.train.multihost.hosts import is_first
+from biomedclip_jax.train.multihost.hosts import is_first, say
+from biomedclip_jax.train.state import TrainState
 
 
 def with_answers(config: TrainConfig, workdir: Path) -> TrainConfig:
     """The config with the answers that its model is to know: those that it names, else those that the run folder keeps, else
-    those of the training questions, the most frequent first.
+    those of the training questions, the most frequent first. Of QCR, with the words of the training questions, too.
     """
     answering = config.model.answering
     if answering is None or answering.answers:
         return config
     if (workdir / CONFIG).is_file():
         stored = read_config(workdir).model.answering
-        answers = () if stored is None else stored.answers
-        if answers and stored == dataclasses.replace(answering, answers=answers):
+        if stored is not None and stored.answers and _unresolved(stored) == answering:
             return _answering(config, stored)
-    if config.data.train.startswith("demo:"):
+    if config.data.train.startswith("demo:"):  # type: ignore[union-attr]  # one source: the config has checked it
         if is_first():
-            make_demo_of(config.data.train, workdir)
+            make_demo_of(str(config.data.train), workdir)
         hosts.barrier("the questions", 60 * config.run.stall_minutes)
-    pairs = question_pairs(config, config.data.train, workdir)
-    counts = Counter(pairs.texts(index).label or "" for index in range(len(pairs)))
-    if len(counts) < 2:
-        raise UserError(f"{config.data.train}: all {len(pairs)} questions have one answer, {next(iter(counts))!r}")
-    return _answering(config, dataclasses.replace(answering, answers=tuple(answer for answer, _ in counts.most_common())))
+    pairs = question_pairs(config, str(config.data.train), workdir)
+    return _answering(config, _resolved(answering, pairs, str(config.data.train)))
+
+
+def _unresolved(answering: AnsweringConfig) -> AnsweringConfig:
+    """As it stands in a config whose answers are to be those of the data."""
+    if isinstance(answering, QCRConfig):
+        return dataclasses.replace(answering, answers=(), closed_answers=0, words=())
+    return dataclasses.replace(answering, answers=())
+
+
+def _resolved(answering: AnsweringConfig, pairs: QuestionPairs, source: str) -> AnsweringConfig:
+    labels = [normalised(each.answer) for each in pairs.questions]
+    if len(set(labels)) < 2:
+        raise UserError(f"{source}: all {len(pairs)} questions have one answer, {labels[0]!r}")
+    if not isinstance(answering, QCRConfig):
+        return dataclasses.replace(answering, answers=_by_frequency(labels))
+    closed, open_ = (
+        _by_frequency([label for label, each in zip(labels, pairs.questions, strict=True) if each.closed == kind])
+        for kind in (True, False)
+    )
+    words = answering.words or question_words([each.question for each in pairs.questions])
+    return dataclasses.replace(answering, answers=closed + open_, closed_answers=len(closed), words=words)
+
+
+def _by_frequency(answers: list[str]) -> tuple[str, ...]:
+    return tuple(answer for answer, _ in Counter(answers).most_common())
 
 
 def question_pairs(config: TrainConfig, source: str, workdir: Path) -> QuestionPairs:
@@ -47,10 +78,11 @@ def question_pairs(config: TrainConfig, source: str, workdir: Path) -> QuestionP
     data = config.data
     assert data.label_column is not None
     columns = QuestionColumns(data.image_column, data.caption_column, data.label_column)
-    return open_question_pairs(in_workdir(source, workdir), columns)
+    typed = isinstance(config.model.answering, QCRConfig)
+    return dataclasses.replace(open_question_pairs(in_workdir(source, workdir), columns), typed=typed)
 
 
-def tokenizer_of(config: TrainConfig, folder: Path) -> Tokenizer:
+def tokenizer_of(config: TrainConfig, folder: Path) -> Tokenizer | QuestionWords:
     """What makes token ids of captions or, where the model answers questions, of questions; folder: of the tokenizer."""
     text, answering = config.model.text, config.model.answering
     if answering is not None:
@@ -58,10 +90,20 @@ def tokenizer_of(config: TrainConfig, folder: Path) -> Tokenizer:
     return Tokenizer(folder, text.context_length, text.pad_id, text.vocab_size)
 
 
+def answer_names(answering: AnsweringConfig) -> tuple[str, ...]:
+    """The answers in their order, by the labels that `QuestionPairs` give them."""
+    if not isinstance(answering, QCRConfig):
+        return answering.answers
+    return tuple(label_of(answer, number < answering.closed_answers) for number, answer in enumerate(answering.answers))
+
+
 def answer_labels(config: TrainConfig, pairs: Pairs) -> np.ndarray:
-    """Which of the answers that the model knows is right, bool [n, C]; a row of an answer that it does not know is False."""
+    """Which of the answers that the model knows is right, bool [n, C]; a row of an answer that it does not know is False.
+
+    Where closed answers and open ones are apart, it is that of the question's type.
+    """
     assert config.model.answering is not None
-    numbers = {answer: number for number, answer in enumerate(config.model.answering.answers)}
+    numbers = {name: number for number, name in enumerate(answer_names(config.model.answering))}
     found = np.zeros((len(pairs), len(numbers)), bool)
     for index in range(len(pairs)):
         if (number := numbers.get(pairs.texts(index).label or "")) is not None:
@@ -69,5 +111,31 @@ def answer_labels(config: TrainConfig, pairs: Pairs) -> np.ndarray:
     return found
 
 
-def _answering(config: TrainConfig, answering: object) -> TrainConfig:
+def begun(state: TrainState, config: TrainConfig, loader: TrainLoader) -> TrainState:
+    """The state that a run starts from, with the word vectors and weights that QCR starts from where it is made anew."""
+    if not isinstance(config.model.answering, QCRConfig) or _knows_already(config.model_init):
+        return state
+    pairs, tokenizer = loader.pairs, loader.tokenizer
+    assert isinstance(tokenizer, QuestionWords)
+    asked = tokenizer.whole([pairs.texts(index).captions[0] for index in range(len(pairs))])
+    before: dict[str, Any] = state.params["answering"]
+    new, lines = starting_answering(config.model, {"answering": jax.tree.map(np.asarray, before)}, asked)
+    for line in lines:
+        say(line)
+    placed = flatten_dict(jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new["answering"], before), sep="/")
+    paths = {f"answering/{path}": x for path, x in placed.items()}
+    # an array for each of the two, because they are donated apart
+    ema = state.ema | {path: x.copy() for path, x in paths.items() if path in state.ema}
+    return dataclasses.replace(state, params=state.params | {"answering": unflatten_dict(placed, sep="/")}, ema=ema)
+
+
+def _knows_already(source: str | None) -> bool:
+    """Whether a model that a run starts from answers questions."""
+    if source is None:
+        return False
+    folder = local_folder(source, weights=False)
+    return holds_answering(folder) or holds_answering(folder / "model")
+
+
+def _answering(config: TrainConfig, answering: AnsweringConfig) -> TrainConfig:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, answering=answering))

@@ -33,7 +33,7 @@ from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
 from biomedclip_jax.train._prompt_stage import learned_prompts
-from biomedclip_jax.train._questions import answer_labels, question_pairs, tokenizer_of, with_answers
+from biomedclip_jax.train._questions import answer_labels, answer_names, question_pairs, tokenizer_of, with_answers
 from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready, opened_run_folder
 from biomedclip_jax.train._same_data import check_hosts, data_identity, pairs_mark
 from biomedclip_jax.train._start import Asked, announce
@@ -202,7 +202,7 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
         _make_demos(config.data, workdir)
     hosts.barrier("the data", 60 * config.run.stall_minutes)
     data, text = config.data, config.model.text
-    prompted = any(stage.prompted for stage in config.stages)
+    prompted = config.prompted
     if config.model.answering is not None:
         pairs, classes = _questions(config, workdir)
     else:
@@ -227,8 +227,8 @@ def _questions(config: TrainConfig, workdir: Path) -> tuple[Pairs, tuple[str, ..
     known = answer_labels(config, pairs).any(axis=1)
     if not known.any():
         raise UserError(f"{config.data.train}: none of the answers is among model.answering.answers")
-    answers = config.model.answering.answers if config.model.answering else ()
-    return (pairs if known.all() else pairs.without_answers(known)), answers
+    assert config.model.answering is not None
+    return (pairs if known.all() else pairs.without_answers(known.tolist())), answer_names(config.model.answering)
 
 
 def _make_demos(data: DataConfig, workdir: Path) -> None:

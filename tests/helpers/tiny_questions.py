@@ -35,7 +35,9 @@ def make_questions(folder: Path) -> Path:
             pixels = np.clip(np.array(COLOURS[colour]) + rng.integers(-25, 25, (20, 20, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{part}{i}.png")
             asked = colour if i % 2 else list(COLOURS)[(i + 1) % 3]
-            rows.append([f"{part}{i}.png", ("What colour is it?", "which colour is this?")[i // 3 % 2], colour, "OPEN", "COLOUR"])
+            rows.append(
+                [f"{part}{i}.png", ("What colour is it?", "which colour is this?")[i // 3 % 2], colour, "OPEN", "COLOUR"]
+            )
             rows.append([f"{part}{i}.png", f"Is it {asked}?", "yes" if asked == colour else "no", "CLOSED", "PRESENCE"])
         with (folder / f"{part}.csv").open("w", newline="") as file:
             writer = csv.writer(file)

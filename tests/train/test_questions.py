@@ -47,7 +47,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_learns_to_look(finished: Path) -> None:
     found = json.loads((finished / "results.json").read_text())
     assert found["held_out_pairs"] == 24
-    assert found["accuracy"] > 0.85 and found["accuracy_open"] == 1.0
+    assert found["accuracy_open"] == 1.0 and found["accuracy"] >= 0.7
     assert found["accuracy_other_image"] < found["accuracy"] - 0.2, "the answers come from the pictures"
     assert set(read_config(finished).model.answering.answers) == ANSWERS, "those of the training questions"  # type: ignore[union-attr]
     assert read_config(finished).model.answering.answers[0] in ("yes", "no"), "the most frequent first"  # type: ignore[union-attr]
@@ -107,8 +107,19 @@ def test_evaluate_measures_it_beside_the_blind(data: Path, finished: Path, tmp_p
     assert "Asked about another image" in (tmp_path / "results.md").read_text()
 
 
-def test_evaluate_wants_a_model_that_answers(data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", "vqa", "--data", str(data / "held_out.csv"), "--train", str(data / "train.csv"), "--out", str(tmp_path)]
+def test_evaluate_wants_a_model_that_answers(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "evaluate",
+        "vqa",
+        "--data",
+        str(data / "held_out.csv"),
+        "--train",
+        str(data / "train.csv"),
+        "--out",
+        str(tmp_path),
+    ]
     assert main(words) == 2 and "--blind" in capsys.readouterr().err
 
 
@@ -138,6 +149,7 @@ def test_lora_on_the_towers_of_a_model_folder(data: Path, finished: Path, tmp_pa
         data,
         model=read_config(finished).model,
         model_init=str(finished),
+        export="last",
         adaptation=Adaptation(image=LoRAConfig(rank=2)),
         stages=(Stage(16, steps=2, loss=Answers(), trainable=("answering", "*lora_*")),),
     )
@@ -178,7 +190,7 @@ def test_configs_that_cannot_be(data: Path, make: object, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("train_source", "said"),
-    [("absent.csv", "no such table"), ("slake={d}:train", "slake"), ("vqa-rad={d}", "which part")],
+    [("absent.csv", "no such table"), ("slake={d}:train", "no SLAKE here"), ("vqa-rad={d}", "which part")],
 )
 def test_sources_that_are_none(data: Path, tmp_path: Path, train_source: str, said: str) -> None:
     config = changed(data, train=train_source.format(d=data))

@@ -25,12 +25,13 @@ class QuestionPairs:
     """Questions with the image that each is about; see `data.pairs.Pairs`.
 
     The caption of a pair is its question, its label the `normalised` answer. images: files, or the bytes of pictures that
-    are in a Parquet file, all of which are held in memory.
+    are in a Parquet file, all of which are held in memory. typed: labels say the type of the question, too (`label_of`).
     """
 
     questions: tuple[Question, ...]
     images: Mapping[str, Path | bytes]
     rejects: list[Reject]
+    typed: bool = False
 
     def without_answers(self, known: Sequence[bool]) -> "QuestionPairs":
         """These questions without those whose answer is not known, which are listed in `rejects`."""
@@ -53,7 +54,8 @@ class QuestionPairs:
     def texts(self, index: int) -> Texts:
         """The texts of a pair; see `Pairs.texts`."""
         question = self.questions[index]
-        return Texts(captions=(question.question,), label=normalised(question.answer))
+        answer = normalised(question.answer)
+        return Texts(captions=(question.question,), label=label_of(answer, question.closed) if self.typed else answer)
 
     def name(self, index: int) -> str:
         """The name that messages give to an image."""
@@ -76,6 +78,11 @@ class QuestionPairs:
         marks = tuple(digest(rows[first : first + step]) for first in range(0, len(rows), step))
         images = tuple(image_mark(self.images[self.questions[index].image]) for index in spread(len(self)))
         return (Identity(len(self), step, marks, images),)
+
+
+def label_of(answer: str, closed: bool) -> str:
+    """An answer together with the type of its question: "yes" to a closed one is another label than to an open one."""
+    return f"{'closed' if closed else 'open'}: {answer}"
 
 
 def _version(name: str, image: Path | bytes) -> str:

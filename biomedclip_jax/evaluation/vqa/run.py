@@ -16,6 +16,7 @@ from biomedclip_jax.evaluation._results_folder import results_of_before, write_e
 from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.report.results import Result, merged
 from biomedclip_jax.evaluation.vqa._baselines import Answers, blind_answers
+from biomedclip_jax.evaluation.vqa._pictures import write_answers_page
 from biomedclip_jax.evaluation.vqa._task import Measurement, answered, dataset_name
 from biomedclip_jax.evaluation.vqa.answering import answers_of, other_images
 from biomedclip_jax.files import write_file
@@ -50,8 +51,8 @@ def evaluate_answers(
     """Measure models, and the four baselines that see no pixels, on each data set, which stands beside what the user calls it.
 
     A model is asked the test questions whose image is there, once about that image and once about another. Without
-    candidates the baselines answer all test questions. Written into `out` is what every evaluation writes, and
-    answers/DATASET_SPLIT.csv with the answers to each question.
+    candidates the baselines answer all test questions. Written into `out` is what every evaluation writes; in answers/ a
+    table with the answers to each question and, of each model, a page of right and wrong ones beside their pictures.
     """
     found, new = results_of_before(out), list[Result]()
     for where, whole in sets:
@@ -72,6 +73,8 @@ def evaluate_answers(
         found, new = merged(found, results), new + results
         write_evaluation(out, found, results, options.resamples, options.seed)
         _write_answers(out, data, [*(own for own, _ in models), *blind])
+        for own, _ in models:
+            write_answers_page(out / "answers", data, own)
         print("\n".join([*_about(data, results[-1]), *map(_line, results)]))
     return new
 
