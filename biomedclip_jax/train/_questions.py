@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.processor import question_tokenizer
 from biomedclip_jax.data.questions.answers import normalised
-from biomedclip_jax.data.questions.pairs import QuestionPairs, label_of, open_question_pairs
+from biomedclip_jax.data.questions.pairs import QuestionPairs, label_of, open_part, open_question_pairs
 from biomedclip_jax.data.questions.table import QuestionColumns
+from biomedclip_jax.data.questions.types import PARTS, Question
 from biomedclip_jax.data.questions.words import QuestionWords, question_words
 from biomedclip_jax.data.text import Tokenizer
 from biomedclip_jax.errors import UserError
@@ -44,8 +46,18 @@ def with_answers(config: TrainConfig, workdir: Path) -> TrainConfig:
         if is_first():
             make_demo_of(str(config.data.train), workdir)
         hosts.barrier("the questions", 60 * config.run.stall_minutes)
-    pairs = question_pairs(config, str(config.data.train), workdir)
-    return _answering(config, _resolved(answering, pairs, str(config.data.train)))
+    learned = list(question_pairs(config, str(config.data.train), workdir).questions)
+    known = learned if answering.vocabulary == "train" else [*learned, *_of_other_parts(config, workdir)]
+    return _answering(config, _resolved(answering, learned, known, str(config.data.train)))
+
+
+def _of_other_parts(config: TrainConfig, workdir: Path) -> list[Question]:
+    """The questions of all parts of the data that are not learned from."""
+    data, own = open_part(in_workdir(str(config.data.train), workdir), _columns(config))
+    found = [each for part in PARTS if part != own and data.part(part) != data.part(own) for each in data.part(part)]
+    if config.data.held_out is not None:
+        found += question_pairs(config, config.data.held_out, workdir).questions
+    return found
 
 
 def _unresolved(answering: AnsweringConfig) -> AnsweringConfig:
@@ -55,17 +67,18 @@ def _unresolved(answering: AnsweringConfig) -> AnsweringConfig:
     return dataclasses.replace(answering, answers=())
 
 
-def _resolved(answering: AnsweringConfig, pairs: QuestionPairs, source: str) -> AnsweringConfig:
-    labels = [normalised(each.answer) for each in pairs.questions]
-    if len(set(labels)) < 2:
-        raise UserError(f"{source}: all {len(pairs)} questions have one answer, {labels[0]!r}")
+def _resolved(
+    answering: AnsweringConfig, learned: Sequence[Question], known: Sequence[Question], source: str
+) -> AnsweringConfig:
+    """With the answers of `known` and the words of the `learned` questions."""
+    if len({normalised(each.answer) for each in learned}) < 2:
+        raise UserError(f"{source}: all {len(learned)} questions have one answer, {normalised(learned[0].answer)!r}")
     if not isinstance(answering, QCRConfig):
-        return dataclasses.replace(answering, answers=_by_frequency(labels))
+        return dataclasses.replace(answering, answers=_by_frequency([normalised(each.answer) for each in known]))
     closed, open_ = (
-        _by_frequency([label for label, each in zip(labels, pairs.questions, strict=True) if each.closed == kind])
-        for kind in (True, False)
+        _by_frequency([normalised(each.answer) for each in known if each.closed == kind]) for kind in (True, False)
     )
-    words = answering.words or question_words([each.question for each in pairs.questions])
+    words = answering.words or question_words([each.question for each in learned])
     return dataclasses.replace(answering, answers=closed + open_, closed_answers=len(closed), words=words)
 
 
@@ -75,11 +88,14 @@ def _by_frequency(answers: list[str]) -> tuple[str, ...]:
 
 def question_pairs(config: TrainConfig, source: str, workdir: Path) -> QuestionPairs:
     """The questions of a source of the config."""
+    typed = isinstance(config.model.answering, QCRConfig)
+    return dataclasses.replace(open_question_pairs(in_workdir(source, workdir), _columns(config)), typed=typed)
+
+
+def _columns(config: TrainConfig) -> QuestionColumns:
     data = config.data
     assert data.label_column is not None
-    columns = QuestionColumns(data.image_column, data.caption_column, data.label_column)
-    typed = isinstance(config.model.answering, QCRConfig)
-    return dataclasses.replace(open_question_pairs(in_workdir(source, workdir), columns), typed=typed)
+    return QuestionColumns(data.image_column, data.caption_column, data.label_column)
 
 
 def tokenizer_of(config: TrainConfig, folder: Path) -> Tokenizer | QuestionWords:
