@@ -64,7 +64,7 @@ def question_config(data: Path, **changes: Any) -> TrainConfig:
             caption_column="question",
             label_column="answer",
         ),
-        "stages": (Stage(16, steps=6, loss=Answers(), trainable=("image/*", "text/*", "answering")),),
+        "stages": (Stage(16, steps=60, loss=Answers(), trainable=("image/*", "text/*", "answering")),),
         "model": model,
         "preprocess": PreprocessConfig(image_size=16),
         "optimizer": OptimizerConfig(learning_rate=3e-3, warmup_steps=2, weight_decay=0.0, clip_norm=1.0),
