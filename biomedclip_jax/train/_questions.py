@@ -1,5 +1,6 @@
 """Runs that learn to answer questions: the answers that they know, and their questions as pairs and token ids."""
 
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from biomedclip_jax.config import AnsweringConfig, QCRConfig, TrainConfig
@@ -25,10 +27,15 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.answering import starting_answering
 from biomedclip_jax.interop.answering_folder import holds_answering
 from biomedclip_jax.interop.model_files import local_folder
+from biomedclip_jax.models import abstract_model
+from biomedclip_jax.models.answering.qcr.model import QCR
+from biomedclip_jax.sharding import replicated
 from biomedclip_jax.train.export import CONFIG, in_workdir, read_config
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.state import TrainState
+
+_MEASURED = 64  # training images whose statistics MAML's normalisations start from
 
 
 def with_answers(config: TrainConfig, workdir: Path) -> TrainConfig:
@@ -135,14 +142,35 @@ def begun(state: TrainState, config: TrainConfig, loader: TrainLoader) -> TrainS
     assert isinstance(tokenizer, QuestionWords)
     asked = tokenizer.whole([pairs.texts(index).captions[0] for index in range(len(pairs))])
     before: dict[str, Any] = state.params["answering"]
-    new, lines = starting_answering(config.model, {"answering": jax.tree.map(np.asarray, before)}, asked)
+    new, lines = starting_answering(config.model, {"answering": jax.tree.map(_whole, before)}, asked)
     for line in lines:
         say(line)
+    if "maml" in config.model.answering.vision:
+        _measure_maml(new["answering"], config, loader)
     placed = flatten_dict(jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new["answering"], before), sep="/")
     paths = {f"answering/{path}": x for path, x in placed.items()}
     # an array for each of the two, because they are donated apart
     ema = state.ema | {path: x.copy() for path, x in paths.items() if path in state.ema}
     return dataclasses.replace(state, params=state.params | {"answering": unflatten_dict(placed, sep="/")}, ema=ema)
+
+
+def _whole(x: jax.Array) -> np.ndarray:
+    """A parameter that may be split over hosts, as a whole."""
+    mesh = x.sharding.mesh  # type: ignore[attr-defined]
+    return np.asarray(jax.jit(lambda y: y, out_shardings=replicated(mesh))(x))
+
+
+def _measure_maml(answering: dict[str, Any], config: TrainConfig, loader: TrainLoader) -> None:
+    """Put the means and variances of its activations over some training images into MAML's normalisations."""
+    preprocess = config.preprocess_in(config.stages[0])
+    with contextlib.closing(loader.at(preprocess, labels=False).batches(0, _MEASURED, 1)) as batches:
+        images = next(batches).images
+    graph, shapes = abstract_model(config.model_in(config.stages[0]))
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    head = nnx.merge(graph, blank | {"answering": answering}).answering
+    assert isinstance(head, QCR)
+    for name, found in head.maml_statistics(images).items():
+        answering["maml"][name] |= {statistic: np.asarray(values) for statistic, values in found.items()}
 
 
 def _knows_already(source: str | None) -> bool:
