@@ -1,6 +1,7 @@
 """After the last step: what the model folder of a run can do on the held-out part, in numbers and pictures."""
 
 import dataclasses
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +115,8 @@ def proposals(workdir: Path, pairs: Pairs | None, separator: str | None = None) 
     if pairs is None:
         return [*lines, f"  biomedclip embed {workdir} --images FOLDER --out embeddings.npz"]
     if isinstance(pairs, QuestionPairs):
-        return [
-            *lines,
-            f"  biomedclip answer {workdir} {shlex.quote(pairs.name(0))} {shlex.quote(pairs.questions[0].question)}",
-        ]
+        image, question = os.path.normpath(pairs.name(0)), pairs.questions[0].question
+        return [*lines, f"  biomedclip answer {workdir} {shlex.quote(image)} {shlex.quote(question)}"]
     labels = (pairs.texts(i).label for i in range(min(len(pairs), _LOOKED_AT)))
     classes = list(dict.fromkeys(label for label in labels if label is not None)) if separator is None else []
     image = shlex.quote(pairs.name(0)) if Path(pairs.name(0)).is_file() else "IMAGE..."
