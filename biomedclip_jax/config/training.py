@@ -9,7 +9,7 @@ from biomedclip_jax.errors import UserError
 
 Remat = Literal["none", "dots", "full"]
 Gather = Literal["layer", "step"]
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "linear", "constant"]
 Rule = Literal["adamw", "adamax", "sgd"]
 
 
@@ -58,7 +58,7 @@ class ShardingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW, Adamax or SGD, with a learning rate that rises linearly and then falls as a cosine or stays.
+    """AdamW, Adamax or SGD, with a learning rate that rises linearly and then falls, as a cosine or linearly, or stays.
 
     The defaults are BiomedCLIP's (arXiv 2303.00915, supplementary table 9).
     """
@@ -72,12 +72,14 @@ class OptimizerConfig:
     eps: float = 1e-6
     """Number added to AdamW's and Adamax's divisor, so that parameters with tiny gradients do not make large steps."""
     weight_decay: float = 0.2
-    """Weight decay of matrices and embeddings; biases, norms and the temperature have none. AdamW's is multiplied by the
-    learning rate, Adamax's and SGD's are part of the gradient. 0: none."""
+    """Weight decay of matrices and embeddings; biases, norms and the temperature have none but where `decayed` says so.
+    AdamW's is multiplied by the learning rate, Adamax's and SGD's are part of the gradient. 0: none."""
+    decayed: tuple[str, ...] = ()
+    """Paths of further parameters, or patterns of them, that weight decay is for: image/blocks/norm1/scale."""
     warmup_steps: int = 2_000
     """Updates in which the learning rate rises linearly; 0 starts at learning_rate."""
     final_learning_rate: float = 0.0
-    """Learning rate at the end of the cosine; a constant schedule does not use it."""
+    """Learning rate at the end of the fall; a constant schedule does not use it."""
     rule: Rule = "adamw"
     """How gradients become steps: AdamW, Adamax, or PyTorch's SGD with momentum, without dampening."""
     momentum: float = 0.9
@@ -85,7 +87,8 @@ class OptimizerConfig:
     clip_norm: float | None = None
     """Largest norm of the gradient of all trained parameters together; a longer one is scaled down to it. None: any norm."""
     schedule: Schedule = "cosine"
-    """The learning rate after the warm-up: half a cosine over all stages that share this optimizer, or constant."""
+    """The learning rate after the warm-up: half a cosine or a straight line (linear) over all stages that share this
+    optimizer, or constant."""
     groups: tuple[tuple[str, float], ...] = ()
     """Parameter paths, or patterns of them, each with a factor of the learning rate: image 0.1 text 2. The first that fits a
     parameter counts; parameters that none fits have factor 1."""
@@ -98,6 +101,7 @@ class OptimizerConfig:
         pairs = all(isinstance(group, tuple) and len(group) == 2 for group in self.groups)
         check(pairs, self, "groups", 'pairs of a parameter path and a factor, such as (("image", 0.1),)')
         check_patterns(self, "groups", tuple(pattern for pattern, _ in self.groups))
+        check_patterns(self, "decayed", self.decayed)
         numbers = all(isinstance(factor, int | float) and factor >= 0 for _, factor in self.groups)
         check(numbers, self, "groups", "factors of 0 or more")
         check(self.ema is None or 0 < self.ema < 1, self, "ema", "None, or above 0 and below 1")

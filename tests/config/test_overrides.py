@@ -152,7 +152,7 @@ def test_the_list_says_types_defaults_and_meanings(config: TrainConfig) -> None:
         "--seed 0 (a whole number)",
         "--data.crop-scale 0.6 1.0 (a number, 2 times; default: 0.9 1.0)",
         "--optimizer.clip-norm 1.0 (a number or None; default: None)",
-        "--optimizer.schedule cosine (one of cosine, constant)",
+        "--optimizer.schedule cosine (one of cosine, linear, constant)",
         "--optimizer.groups (a text and a number, any number of times)",
         "--model.image.class-token True (True or False)",
     ):

@@ -14,16 +14,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float
 
-from biomedclip_jax.config import (
-    BertConfig,
-    CLIPConfig,
-    ClipTextConfig,
-    ComputeConfig,
-    GPTConfig,
-    LlamaConfig,
-    MeterConfig,
-    ViTConfig,
-)
+from biomedclip_jax.config import CLIPConfig, ComputeConfig, MeterConfig, OwnTower, ViTConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models._shapes import Features, Hidden, Images, Index, Keys, Tokens
 from biomedclip_jax.models.answering.head import Counted, Labels, Scores, Terms
@@ -181,25 +172,20 @@ class Meter(nnx.Module):
         return (jax.nn.softplus(scores) - jnp.where(labels, scores, 0)).sum(axis=1, keepdims=True)
 
     def counted(self, labels: Labels) -> Counted:
-        """All examples."""
+        """True throughout: the one part of the loss is of every example [B, 1]."""
         return jnp.ones((len(labels), 1), bool)
 
 
 def _fitting(config: CLIPConfig, meter: MeterConfig) -> ViTConfig:
     """The image tower. UserError for towers without tokens to look at, questions too long for the text tower, no answers."""
-    image, text = config.image, config.text
-    if not isinstance(text, BertConfig | ClipTextConfig | GPTConfig | LlamaConfig):
-        raise UserError(_unfit("text", text, "a BERT, CLIP's, a GPT or a LLaMA"))
-    if not isinstance(image, ViTConfig):
-        raise UserError(_unfit("image", image, "a vision transformer (ViT)"))
-    if meter.question_length > text.context_length:
-        most = f"at most the text tower's context_length = {text.context_length}"
+    for tower, expected in (("image", "a vision transformer (ViT)"), ("text", "a BERT, CLIP's, a GPT or a LLaMA")):
+        sizes = getattr(config, tower)
+        if isinstance(sizes, OwnTower):
+            kind = f"a {type(sizes).__name__.removesuffix('Config')}"
+            raise UserError(f"the {tower} tower of this model is {kind}, whose tokens METER cannot use: expected {expected}")
+    if meter.question_length > config.text.context_length:
+        most = f"at most the text tower's context_length = {config.text.context_length}"
         raise UserError(f"MeterConfig.question_length = {meter.question_length}: expected {most}")
     if not meter.answers:
         raise UserError("MeterConfig.answers = (): expected at least one answer, to make a model")
-    return image
-
-
-def _unfit(tower: str, config: Any, expected: str) -> str:
-    kind = type(config).__name__.removesuffix("Config")
-    return f"the {tower} tower of this model is a {kind}, which METER cannot look at token by token: expected {expected}"
+    return config.vit
