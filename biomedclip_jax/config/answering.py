@@ -1,10 +1,12 @@
 """What answers questions about images on top of the two towers: METER's co-attention, or QCR."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from biomedclip_jax.config.checks import check, check_choices, check_positive
 from biomedclip_jax.config.pixels import OPENAI_MEAN, OPENAI_STD
+from biomedclip_jax.errors import UserError
 
 Vision = Literal["clip", "maml", "autoencoder"]
 VocabularyOf = Literal["train", "train+test"]
@@ -33,13 +35,18 @@ class MeterConfig:
     dropout: float = 0.1
     """Probability that a number is dropped in these layers in training, attention weights included."""
     drop_last_block: bool = False
-    """Whether the last block of the image tower is left out, as in METER."""
+    """Whether the last block of the image tower is left out, as in METER; nothing then trains it."""
 
     def __post_init__(self) -> None:
         check_choices(self, vocabulary=VocabularyOf)
         check_positive(self, "question_length", "layers", "width", "heads", "mlp_width")
         check(self.width % self.heads == 0, self, "width", f"a multiple of heads = {self.heads}")
         check(0 <= self.dropout < 1, self, "dropout", "at least 0 and below 1")
+        texts = isinstance(self.answers, tuple) and all(isinstance(answer, str) for answer in self.answers)
+        check(texts, self, "answers", 'a tuple of texts, such as ("yes", "no")')
+        twice = [answer for answer, count in Counter(self.answers).items() if count > 1]
+        if twice:  # not the whole list, which may be of hundreds
+            raise UserError(f"MeterConfig.answers: {twice[0]!r} is there more than once: expected each answer once")
 
 
 @dataclass(frozen=True)

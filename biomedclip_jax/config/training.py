@@ -10,7 +10,7 @@ from biomedclip_jax.errors import UserError
 Remat = Literal["none", "dots", "full"]
 Gather = Literal["layer", "step"]
 Schedule = Literal["cosine", "linear", "constant"]
-Rule = Literal["adamw", "sgd"]
+Rule = Literal["adamw", "adamax", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ShardingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW or SGD, with a learning rate that rises linearly and then falls, as a cosine or linearly, or stays.
+    """AdamW, Adamax or SGD, with a learning rate that rises linearly and then falls, as a cosine or linearly, or stays.
 
     The defaults are BiomedCLIP's (arXiv 2303.00915, supplementary table 9).
     """
@@ -66,14 +66,14 @@ class OptimizerConfig:
     learning_rate: float = 5e-4
     """The largest learning rate, which the warm-up ends at."""
     beta1: float = 0.9
-    """Decay of AdamW's average of gradients, per update."""
+    """Decay of AdamW's and Adamax's average of gradients, per update."""
     beta2: float = 0.98
-    """Decay of AdamW's average of squared gradients, per update."""
+    """Decay of AdamW's average of squared gradients, or of Adamax's largest gradient, per update."""
     eps: float = 1e-6
-    """Number added to AdamW's divisor, so that parameters with tiny gradients do not make large steps."""
+    """Number added to AdamW's and Adamax's divisor, so that parameters with tiny gradients do not make large steps."""
     weight_decay: float = 0.2
     """Weight decay of matrices and embeddings; biases, norms and the temperature have none but where `decayed` says so.
-    AdamW's is multiplied by the learning rate, SGD's is part of the gradient. 0: none."""
+    AdamW's is multiplied by the learning rate, Adamax's and SGD's are part of the gradient. 0: none."""
     decayed: tuple[str, ...] = ()
     """Paths of further parameters, or patterns of them, that weight decay is for: image/blocks/norm1/scale."""
     warmup_steps: int = 2_000
@@ -81,9 +81,9 @@ class OptimizerConfig:
     final_learning_rate: float = 0.0
     """Learning rate at the end of the fall; a constant schedule does not use it."""
     rule: Rule = "adamw"
-    """How gradients become steps: AdamW, or PyTorch's SGD with momentum, without dampening."""
+    """How gradients become steps: AdamW, Adamax, or PyTorch's SGD with momentum, without dampening."""
     momentum: float = 0.9
-    """Momentum of SGD; 0: none. AdamW does not use it."""
+    """Momentum of SGD; 0: none. The other rules do not use it."""
     clip_norm: float | None = None
     """Largest norm of the gradient of all trained parameters together; a longer one is scaled down to it. None: any norm."""
     schedule: Schedule = "cosine"

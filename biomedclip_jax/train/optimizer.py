@@ -1,4 +1,4 @@
-"""Which parameters a stage trains, how long it is, at which learning rate, and by which rule: AdamW or SGD.
+"""Which parameters a stage trains, how long it is, at which learning rate, and by which rule.
 
 Parameters are named by path, `image/blocks/mlp/fc1/kernel`. A pattern means a path or what lies below it, with the
 wildcards of `fnmatch`: "text" is the whole text tower, "*_head" both projections, "*/bias" every bias.
@@ -80,6 +80,8 @@ class ParameterSet:
         decay = optax.add_decayed_weights(c.weight_decay, mask=self.decays())
         if c.rule == "sgd":
             return optax.chain(decay, optax.trace(c.momentum))
+        if c.rule == "adamax":
+            return optax.chain(decay, optax.scale_by_adamax(b1=c.beta1, b2=c.beta2, eps=c.eps))
         return optax.chain(optax.scale_by_adam(b1=c.beta1, b2=c.beta2, eps=c.eps), decay)
 
     def decays(self) -> dict[str, bool]:

@@ -15,7 +15,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
 from biomedclip_jax.models import abstract_model, init_params
-from biomedclip_jax.train.optimizer import Optimizer, averaged, decays, make_optimizer
+from biomedclip_jax.train.optimizer import Optimizer, ParameterSet, averaged, decays, make_optimizer
 
 RATE = 1e-2
 Numbers = dict[str, np.ndarray]
@@ -59,7 +59,7 @@ def some_gradients(updates: int) -> list[Numbers]:
 
 
 class Torch:
-    """torch.optim.AdamW or SGD with a group for each parameter; each begins with the update that first moves it."""
+    """torch.optim.AdamW, Adamax or SGD with a group for each parameter; each begins with the update that first moves it."""
 
     def __init__(self, config: OptimizerConfig, factors: dict[str, float]):
         import torch
@@ -72,8 +72,9 @@ class Torch:
             {"params": [p], "weight_decay": config.weight_decay * decayed[path], "lr": RATE * factors.get(path, 1.0)}
             for path, p in self.parameters.items()
         ]
-        adamw = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps)
-        self.optimizer = torch.optim.SGD(groups, momentum=config.momentum) if config.rule == "sgd" else adamw
+        adam = torch.optim.Adamax if config.rule == "adamax" else torch.optim.AdamW
+        adaptive = adam(groups, betas=(config.beta1, config.beta2), eps=config.eps)
+        self.optimizer = torch.optim.SGD(groups, momentum=config.momentum) if config.rule == "sgd" else adaptive
 
     def step(self, gradients: Numbers) -> None:
         for path, parameter in self.parameters.items():
@@ -132,6 +133,17 @@ def test_sgd_is_torchs() -> None:
     config = OptimizerConfig(rule="sgd", momentum=0.9, weight_decay=1e-2, clip_norm=1.0)
     stages = [stage("image"), stage("text"), stage("image", "text")]
     moved_as(make_optimizer(config, stages, list(SHAPES)), Torch(config, {}), [0, 0, 1, 1, 1, 2, 2])
+
+
+def test_adamax_is_torchs() -> None:
+    """With weight decay as part of the gradient, also of what starts late or pauses; a parameter of no gradient stays."""
+    config = OptimizerConfig(rule="adamax", beta2=0.999, eps=1e-8, weight_decay=1e-2, clip_norm=1.0)
+    stages = [stage("image"), stage("text"), stage("image", "text")]
+    moved_as(make_optimizer(config, stages, list(SHAPES)), Torch(config, {}), [0, 0, 1, 1, 1, 2, 2])
+    rule = ParameterSet(OptimizerConfig(rule="adamax", weight_decay=0.0, eps=1e-8), (0,), ("a",)).rule
+    zeros = {"a": jnp.zeros(3)}
+    steps: Any = rule.update(zeros, rule.init(zeros), zeros)[0]
+    assert np.array_equal(steps["a"], np.zeros(3))
 
 
 def test_a_stage_with_an_optimizer_of_its_own_has_moments_of_its_own() -> None:

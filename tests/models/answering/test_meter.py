@@ -443,3 +443,20 @@ def test_the_states_of_all_tokens_of_an_image(changes: dict[str, Any], pooled: A
 def test_what_it_cannot_be_put_upon_is_said(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         abstract_model(dataclasses.replace(MODEL, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"answers": ("yes", "no", "yes")},
+            r"^MeterConfig\.answers: 'yes' is there more than once: expected each",
+        ),
+        ({"answers": "yes"}, r"^MeterConfig\.answers = 'yes': expected a tuple of texts"),
+        ({"heads": 5}, r"^MeterConfig\.width = 32: expected a multiple of heads = 5$"),
+        ({"dropout": 1.0}, r"^MeterConfig\.dropout = 1\.0: expected at least 0 and below 1$"),
+    ],
+)
+def test_a_bad_field_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(METER, **changes)

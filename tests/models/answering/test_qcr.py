@@ -1,5 +1,6 @@
 """QCR against PyTorch: scores, loss and gradients; and that an example depends on nothing beside it."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
+from helpers.qcr_reference import Reference, ours
+from helpers.tiny import MODEL
 
 from biomedclip_jax.config import CLIPConfig, QCRConfig
-from biomedclip_jax.models import CLIP, abstract_model, init_params
-from tests.helpers.qcr_reference import Reference, ours
-from tests.helpers.tiny import MODEL
+from biomedclip_jax.models import CLIP, abstract_model
+from biomedclip_jax.models.answering.qcr.model import QCR
 
 ANSWERING = QCRConfig(
     answers=("yes", "no", "left", "liver", "left"),
@@ -42,7 +44,9 @@ def _reference(config: CLIPConfig) -> tuple[Reference, dict[str, Any]]:
     assert isinstance(config.answering, QCRConfig)
     reference = Reference(config.answering, config.embed_width)
     torch.nn.init.constant_(reference.types.fc2.bias, 1.0)  # so that its few hidden units are not all off
-    params = init_params(config, 0)
+    rng = np.random.default_rng(0)
+    shapes = abstract_model(config)[1]
+    params = jax.tree.map(lambda x: (0.2 * rng.normal(size=x.shape)).astype(np.float32), shapes)
     own = ours({name: x.numpy() for name, x in reference.state_dict().items()})
     drawn: dict[str, Any] = flatten_dict(params["answering"], sep="/")
     assert {name: x.shape for name, x in own.items()} == {name: x.shape for name, x in drawn.items()}
@@ -62,6 +66,12 @@ def _with(params: dict[str, Any], path: str, change: Callable[[Any], Any]) -> di
     """The parameters with one of QCR's changed."""
     own: dict[str, Any] = flatten_dict(params["answering"], sep="/")
     return params | {"answering": unflatten_dict(own | {path: change(own[path])}, sep="/")}
+
+
+def _qcr(params: dict[str, Any], answering: QCRConfig = ANSWERING) -> QCR:
+    found = _clip(params, dataclasses.replace(CONFIG, answering=answering)).answering
+    assert isinstance(found, QCR)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +131,112 @@ def test_scores_are_those_of_the_predicted_type(pair: tuple[Reference, dict[str,
     assert is_closed.sum() == 2
     expected = np.concatenate([np.where(is_closed, closed, -np.inf), np.where(is_closed, -np.inf, open_)], 1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def _drawn(config: CLIPConfig, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda x: np.abs(0.3 * rng.normal(size=x.shape)).astype(np.float32), abstract_model(config)[1])
+
+
+def _keys(rows: int) -> Any:
+    return jax.random.split(jax.random.key(3, impl="threefry2x32"), rows)
+
+
+def test_an_example_depends_on_nothing_beside_it(pair: tuple[Reference, dict[str, Any]], terms: Any, scores: Any) -> None:
+    """Not on its row, nor on the size of the batch, which may be 1; with dropout neither, which its key alone decides."""
+    _, params = pair
+    images, keys, turned = _images(4), _keys(4), np.array([2, 0, 3, 1])
+    whole = np.array(terms(params, images, TOKENS, LABELS, keys))
+    moved = terms(params, images[turned], TOKENS[turned], LABELS[turned], keys[turned])
+    np.testing.assert_allclose(moved, whole[turned], atol=1e-6)
+    one = slice(1, 2)
+    np.testing.assert_allclose(terms(params, images[one], TOKENS[one], LABELS[one], keys[one]), whole[one], atol=1e-6)
+    np.testing.assert_allclose(
+        scores(params, images[one], TOKENS[one]), np.array(scores(params, images, TOKENS))[one], atol=1e-6
+    )
+    others = np.array(terms(params, images, TOKENS, LABELS, keys[turned]))
+    assert (others[:, :2] != whole[:, :2]).all() and np.allclose(others[:, 2], whole[:, 2])  # no dropout in the auto-encoder
+
+
+def test_the_type_classifier_learns_from_its_own_loss_alone(pair: tuple[Reference, dict[str, Any]]) -> None:
+    reference, params = pair
+    is_open = torch.tensor([0, 1, 1, 0])
+    expected = F.cross_entropy(reference.types(torch.from_numpy(TOKENS).long()), is_open, reduction="none")
+    expected.sum().backward()
+    gradients = ours({f"types.{name}": x.grad.numpy() for name, x in reference.types.named_parameters() if x.grad is not None})
+    reference.zero_grad()
+
+    def loss(params: dict[str, Any]) -> tuple[Any, Any]:
+        found = _qcr(params).type_terms(TOKENS, LABELS, None)
+        return found.sum(), found
+
+    (_, found), tree = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    np.testing.assert_allclose(found[:, 0], expected.detach(), atol=1e-5)
+    own: dict[str, Any] = flatten_dict(tree, sep="/")
+    for name, x in own.items():
+        path = name.removeprefix("answering/")
+        np.testing.assert_allclose(x, gradients.get(path, 0), atol=1e-4, err_msg=name)
+    assert len(gradients) == 17
+    dropping = _qcr(params).type_terms(TOKENS, LABELS, _keys(4))
+    assert not np.allclose(dropping, found)
+
+
+def test_a_question_without_a_right_answer_is_in_no_branchs_loss(pair: tuple[Reference, dict[str, Any]]) -> None:
+    """Its type is not known. An answer that occurs as both types stands twice, and tells the type."""
+    qcr = _qcr(pair[1])
+    labels = LABELS.at[0].set(False)
+    np.testing.assert_array_equal(qcr.counted(labels)[0], [False, False, True])
+    np.testing.assert_array_equal(qcr.type_counted(labels)[:, 0], [False, True, True, True])
+    left = jnp.eye(5, dtype=bool)[jnp.array([2, 4])]
+    np.testing.assert_array_equal(qcr.counted(left), [[True, False, True], [False, True, True]])
+
+
+def test_parts_are_there_only_where_they_are_asked_for() -> None:
+    """Without auto-encoder two terms; with answers of one type alone, that type for every question."""
+    answering = dataclasses.replace(ANSWERING, vision=("clip",), closed_answers=0)
+    config = dataclasses.replace(CONFIG, answering=answering)
+    params = _drawn(config)
+    assert sorted(params["answering"]) == ["closed", "modulation", "open", "question", "types"]
+    clip = _clip(params, config)
+    qcr: Any = clip.answering
+    labels = LABELS[:2]
+
+    def loss(params: dict[str, Any]) -> tuple[Any, Any]:
+        clip = _clip(params, config)
+        found = clip.answering.terms(clip, _images(2), TOKENS[:2], labels, None)
+        return found[:, 1].sum(), found
+
+    (_, found), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    assert found.shape == (2, 2) and np.isfinite(found).all()
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+    np.testing.assert_array_equal(qcr.counted(labels), [[False, True]] * 2)
+    assert not qcr.predicted_closed(TOKENS).any()
+    everything = dataclasses.replace(answering, closed_answers=5)
+    assert _qcr(_drawn(dataclasses.replace(CONFIG, answering=everything)), everything).predicted_closed(TOKENS).all()
+
+
+def test_pubmedclips_dropout_in_evaluation_is_the_same_for_the_same_question(pair: tuple[Reference, dict[str, Any]]) -> None:
+    _, params = pair
+    dropping = dataclasses.replace(ANSWERING, drops_in_evaluation=True)
+    qcr, plain = _qcr(params, dropping), _qcr(params)
+    seen = jnp.ones((4, 144))
+    both = qcr._branches(seen, TOKENS, None), plain._branches(seen, TOKENS, None)
+    assert not np.allclose(both[0][0], both[1][0]) and not np.allclose(both[0][1], both[1][1])
+    again = qcr._branches(seen[:1], TOKENS[2:3], None)
+    np.testing.assert_allclose(again[0], both[0][0][2:3], atol=1e-6)
+    kinds = qcr.types(jnp.array(TOKENS), qcr._always(TOKENS, 4)), plain.types(jnp.array(TOKENS), None)
+    assert not np.allclose(*kinds)
+
+
+def test_measured_statistics_are_those_of_batch_normalisation_in_training(pair: tuple[Reference, dict[str, Any]]) -> None:
+    reference, params = pair
+    images = _images(4)
+    found = jax.jit(lambda params: _qcr(params).maml_statistics(images))(params)
+    own: dict[str, Any] = flatten_dict(params["answering"]["maml"], sep="/") | flatten_dict(found, sep="/")
+    measured = params | {"answering": params["answering"] | {"maml": unflatten_dict(own, sep="/")}}
+    pixels = reference._gray(images, 84)
+    assert reference.maml is not None
+    again = copy.deepcopy(reference.maml).train()
+    with torch.no_grad():
+        expected = again(pixels)
+    np.testing.assert_allclose(_qcr(measured).maml(jnp.array(pixels.permute(0, 2, 3, 1).numpy())), expected, atol=1e-5)

@@ -25,7 +25,7 @@ def dropped(x: Features, rate: float, keys: Keys | None, site: int) -> Features:
 
 def normed(kernel: Float[Array, "..."], scale: Float[Array, ""]) -> Float[Array, "..."]:
     """scale · kernel / |kernel|, with one length for the whole array, as PyTorch's `weight_norm(dim=None)` has it."""
-    return kernel * (scale / jnp.sqrt(jnp.sum(kernel * kernel)))
+    return kernel * (scale / jnp.sqrt(jnp.maximum(jnp.sum(kernel * kernel), 1e-30)))  # of no answers it is empty
 
 
 class NormedLinear(nnx.Module):
@@ -33,8 +33,8 @@ class NormedLinear(nnx.Module):
 
     def __init__(self, d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs):
         """Starts as a dense layer of variance 1 / (3·in), that of PyTorch's default."""
-        init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-        self.kernel = nnx.Param(init(rngs.params(), (d_in, d_out), jnp.float32))
+        bound = d_in**-0.5
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (d_in, d_out), minval=-bound, maxval=bound))
         self.scale = nnx.Param(jnp.sqrt(jnp.sum(jnp.square(self.kernel[...]))))
         self.bias = nnx.Param(jnp.zeros(d_out))
         self.dtype = jnp.dtype(compute.dtype)

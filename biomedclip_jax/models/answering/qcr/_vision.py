@@ -34,7 +34,8 @@ def gray(config: QCRConfig, images: Images, side: int) -> Gray:
 class FixedNorm(nnx.Module):
     """Batch normalisation as in evaluation: with a mean and a variance of each channel that training does not change.
 
-    The statistics of a batch would make an example depend on the others in its batch.
+    The statistics of a batch would make an example depend on the others in its batch. The original's are those of the
+    batch in training; `MAML.statistics` measures such ones for the start.
     """
 
     def __init__(self, channels: int):
@@ -44,7 +45,10 @@ class FixedNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels))
 
     def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
-        mean, variance = jax.lax.stop_gradient((self.mean[...], self.variance[...]))
+        return self.normalised(x, *jax.lax.stop_gradient((self.mean[...], self.variance[...])))
+
+    def normalised(self, x: Float[Array, "B h w C"], mean: Array, variance: Array) -> Float[Array, "B h w C"]:
+        """With another mean and variance of each channel."""
         factor = self.scale[...] * jax.lax.rsqrt(variance + _EPS)
         return (x.astype(jnp.float32) - mean) * factor + self.bias[...]
 
@@ -63,6 +67,16 @@ class MAML(nnx.Module):
             conv, norm = getattr(self, f"conv{number}"), getattr(self, f"norm{number}")
             x = norm(jax.nn.relu(conv(x)))
         return x.mean(axis=(1, 2))
+
+    def statistics(self, x: Gray) -> dict[str, dict[str, Array]]:
+        """The mean and the variance of each channel over these images, before each normalisation, by the name of it."""
+        found: dict[str, dict[str, Array]] = {}
+        for number in range(1, 5):
+            conv, norm = getattr(self, f"conv{number}"), getattr(self, f"norm{number}")
+            x = jax.nn.relu(conv(x)).astype(jnp.float32)
+            mean, variance = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+            x, found[f"norm{number}"] = norm.normalised(x, mean, variance), {"mean": mean, "variance": variance}
+        return found
 
 
 def _halved(x: Float[Array, "B h w C"]) -> Float[Array, "B n m C"]:

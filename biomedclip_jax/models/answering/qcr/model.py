@@ -94,6 +94,11 @@ class QCR(nnx.Module):
 
     # --- parts ---
 
+    def maml_statistics(self, images: Images) -> dict[str, dict[str, Array]]:
+        """Mean and variance that the normalisations of `maml` would have over these images, by their names: their values to
+        start from, {"norm1": {"mean": ..., "variance": ...}, ...}. Without them they start as 0 and 1."""
+        return self.maml.statistics(gray(self.config, images, MAML_SIDE))
+
     def _see(self, clip: "CLIP", images: Images, keys: Keys | None, *, reconstruct: bool) -> _Seen:
         """What is seen of the images, and the squared error of the auto-encoder's if asked for and if there is one."""
         seen, error = [], None
