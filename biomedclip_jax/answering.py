@@ -31,7 +31,8 @@ def scored(
 ) -> list[np.ndarray | None]:
     """The logits of all answers to each question, float32 [C]; None where the image cannot be read.
 
-    at_once: questions in a batch. on_error: called with position and error of such an image; without it the error is raised.
+    at_once: questions in a batch. on_error: called with position and error of such an image; without it the error is
+    raised.
     """
     found: list[np.ndarray | None] = []
     waiting: dict[int, np.ndarray] = {}  # position -> pixels
@@ -62,5 +63,5 @@ def best_answers(answers: Sequence[str], logits: np.ndarray, top: int | None = N
 
     logits: float32 [C]; an answer of -inf is none.
     """
-    best = np.argsort(-logits, kind="stable")[:top].tolist()
+    best: list[int] = np.argsort(-logits, kind="stable")[:top].tolist()
     return [(answers[j], float(1 / (1 + np.exp(-np.float64(logits[j]))))) for j in best if np.isfinite(logits[j])]

@@ -13,7 +13,7 @@ from biomedclip_jax.config import AnsweringConfig, PreprocessConfig, QCRConfig, 
 from biomedclip_jax.data.images.load import ImageSource, load_image
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.data.questions.words import QuestionWords
-from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.data.text import Tokenizer, TokenMaker
 from biomedclip_jax.errors import UserError
 
 
@@ -34,7 +34,7 @@ class Processor:
         return Tokenizer(self._folder, text.context_length, text.pad_id, text.vocab_size)
 
     @cached_property
-    def question_tokenizer(self) -> Tokenizer | QuestionWords:
+    def question_tokenizer(self) -> TokenMaker:
         """The tokenizer of questions."""
         assert self._answering is not None
         return question_tokenizer(self._folder, self._text, self._answering)
@@ -71,7 +71,7 @@ class Processor:
         return self.tokenizer(texts)
 
 
-def question_tokenizer(folder: Path, text: TextConfig, answering: AnsweringConfig) -> Tokenizer | QuestionWords:
+def question_tokenizer(folder: Path, text: TextConfig, answering: AnsweringConfig) -> TokenMaker:
     """What makes token ids of questions, as a model answers them. folder: of the model's tokenizer."""
     if isinstance(answering, QCRConfig):
         return QuestionWords(answering.words, answering.question_length)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.stages import Lowered
 
-from biomedclip_jax.config import GPTConfig, LlamaConfig, TrainConfig, reads_padding
+from biomedclip_jax.config import GPTConfig, LlamaConfig, QCRConfig, TrainConfig, reads_padding
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import make_mesh, rows
 from biomedclip_jax.train.optimizer import learning_rate, stage_steps
@@ -22,7 +22,8 @@ from biomedclip_jax.train.text_buckets import Buckets, plan_buckets
 _MEDIAN, _P90 = 123, 321
 _SAMPLE = 4_096
 ASSUMED_CLASSES = 14  # CheXpert's
-ASSUMED_ANSWERS = 458  # different ones in VQA-RAD's training part
+_ASSUMED_ANSWERS, _ASSUMED_CLOSED = 487, 56  # of VQA-RAD's training part; 29 are both closed and open
+_ASSUMED_WORDS = 1_200  # in its questions, about
 
 
 def assumed_lengths(longest: int) -> np.ndarray:
@@ -56,11 +57,16 @@ def assumed_prompts(config: TrainConfig, number: int) -> Layout | None:
 
 
 def with_assumed_answers(config: TrainConfig) -> TrainConfig:
-    """The config with as many answers as VQA-RAD's training part has, where it names none. No data is read."""
+    """The config with as many answers as VQA-RAD's training part has, and words, where it names none. No data is read."""
     answering = config.model.answering
     if answering is None or answering.answers:
         return config
-    answering = dataclasses.replace(answering, answers=tuple(f"answer {number}" for number in range(ASSUMED_ANSWERS)))
+    answers = tuple(f"answer {number}" for number in range(_ASSUMED_ANSWERS))
+    if isinstance(answering, QCRConfig):
+        words = answering.words or tuple(f"word {number}" for number in range(_ASSUMED_WORDS))
+        answering = dataclasses.replace(answering, answers=answers, closed_answers=_ASSUMED_CLOSED, words=words)
+    else:
+        answering = dataclasses.replace(answering, answers=answers)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, answering=answering))
 
 

@@ -23,8 +23,8 @@ def answer_share(
 ) -> Array:
     """This device's share of the loss of the whole batch, inside `jax.shard_map`; the shares add up to it.
 
-    model: what makes the model of what is trained. batch: with `keys`, one an example. in_microbatches: computes a function
-    of rows on some of them at a time.
+    model: what makes the model of what is trained. batch: with `keys`, one an example. in_microbatches: computes a
+    function of rows on some of them at a time.
     """
     clip = model(trained)
     loss = stage.loss

@@ -126,7 +126,7 @@ def _share_of_loss(c: StepContext, weights: Flat, batch: Batch, buckets: Buckets
     weights = weights | trained
     numbers = {name: weights[name] for name in _NUMBERS if name in weights}
     clip = _model(c, weights)
-    loss = c.stage.loss
+    loss: Any = c.stage.loss
     if isinstance(loss, Classification | MultiLabel):
         assert c.prompts is not None
         classes = prompt_embeddings(clip(), *c.prompts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -22,7 +23,7 @@ from biomedclip_jax.data.questions.pairs import QuestionPairs, label_of, open_pa
 from biomedclip_jax.data.questions.table import QuestionColumns
 from biomedclip_jax.data.questions.types import PARTS, Question
 from biomedclip_jax.data.questions.words import QuestionWords, question_words
-from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.data.text import Tokenizer, TokenMaker
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.answering import starting_answering
 from biomedclip_jax.interop.answering_folder import holds_answering
@@ -105,7 +106,7 @@ def _columns(config: TrainConfig) -> QuestionColumns:
     return QuestionColumns(data.image_column, data.caption_column, data.label_column)
 
 
-def tokenizer_of(config: TrainConfig, folder: Path) -> Tokenizer | QuestionWords:
+def tokenizer_of(config: TrainConfig, folder: Path) -> TokenMaker:
     """What makes token ids of captions or, where the model answers questions, of questions; folder: of the tokenizer."""
     text, answering = config.model.text, config.model.answering
     if answering is not None:
@@ -147,10 +148,12 @@ def begun(state: TrainState, config: TrainConfig, loader: TrainLoader) -> TrainS
         say(line)
     if "maml" in config.model.answering.vision:
         _measure_maml(new["answering"], config, loader)
-    placed = flatten_dict(jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new["answering"], before), sep="/")
-    paths = {f"answering/{path}": x for path, x in placed.items()}
+    placed: dict[str, Any] = flatten_dict(
+        jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new["answering"], before), sep="/"
+    )
+    paths: dict[str, jax.Array] = {f"answering/{path}": x for path, x in placed.items()}
     # an array for each of the two, because they are donated apart
-    ema = state.ema | {path: x.copy() for path, x in paths.items() if path in state.ema}
+    ema = state.ema | {path: jnp.copy(x) for path, x in paths.items() if path in state.ema}
     return dataclasses.replace(state, params=state.params | {"answering": unflatten_dict(placed, sep="/")}, ema=ema)
 
 

@@ -18,7 +18,7 @@ from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import classes_in
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.sources import open_pairs
-from biomedclip_jax.data.text import Tokenizer, check_padding
+from biomedclip_jax.data.text import TokenMaker, check_padding
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
@@ -60,7 +60,7 @@ class _Data:
     pairs: Pairs
     held_out: Pairs | None
     tokenizer_folder: Path
-    tokenizer: Tokenizer
+    tokenizer: TokenMaker
     classes: tuple[str, ...]
 
 
@@ -223,12 +223,12 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
 
 def _questions(config: TrainConfig, workdir: Path) -> tuple[Pairs, tuple[str, ...]]:
     """The questions to learn from whose answers the model knows, and these answers. UserError where it knows none of theirs."""
-    pairs = question_pairs(config, config.data.train, workdir)
-    known = answer_labels(config, pairs).any(axis=1)
-    if not known.any():
+    pairs = question_pairs(config, str(config.data.train), workdir)
+    known = [bool(row.any()) for row in answer_labels(config, pairs)]
+    if not any(known):
         raise UserError(f"{config.data.train}: none of the answers is among model.answering.answers")
     assert config.model.answering is not None
-    return (pairs if known.all() else pairs.without_answers(known.tolist())), answer_names(config.model.answering)
+    return (pairs if all(known) else pairs.without_answers(known)), answer_names(config.model.answering)
 
 
 def _make_demos(data: DataConfig, workdir: Path) -> None:

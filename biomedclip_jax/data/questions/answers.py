@@ -62,8 +62,8 @@ def normalised(text: str) -> str:
 class Vocabulary:
     """The answers that a model may give, `normalised`: the most frequent first, equally frequent ones in their order.
 
-    policy: the parts they are from. "train+test", as some have published, knows answers that only the test has. "model": those
-    that a model knows, which was trained on other data.
+    policy: the parts they are from. "train+test", as some have published, knows answers that only the test has.
+    "model": those that a model knows, which was trained on other data.
     """
 
     answers: tuple[str, ...]

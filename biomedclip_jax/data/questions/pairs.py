@@ -92,8 +92,8 @@ def _version(name: str, image: Path | bytes) -> str:
 def open_question_pairs(source: str, columns: QuestionColumns) -> QuestionPairs:
     """The questions of a source whose images are there, in their order; the others are in `rejects`.
 
-    source: `NAME=DIR:PART` or `NAME/SPLIT=DIR:PART` with vqa-rad, slake, slake-zh, slake-both or pathvqa, or a table, all of
-    it or the rows whose column `split` says PART. columns: of a table. UserError for anything else.
+    source: `NAME=DIR:PART` or `NAME/SPLIT=DIR:PART` with vqa-rad, slake, slake-zh, slake-both or pathvqa, or a table,
+    all of it or the rows whose column `split` says PART. columns: of a table. UserError for anything else.
     """
     data, part = open_part(source, columns)
     questions = data.part(part)

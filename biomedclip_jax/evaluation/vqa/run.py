@@ -51,8 +51,8 @@ def evaluate_answers(
     """Measure models, and the four baselines that see no pixels, on each data set, which stands beside what the user calls it.
 
     A model is asked the test questions whose image is there, once about that image and once about another. Without
-    candidates the baselines answer all test questions. Written into `out` is what every evaluation writes; in answers/ a
-    table with the answers to each question and, of each model, a page of right and wrong ones beside their pictures.
+    candidates the baselines answer all test questions. Written into `out` is what every evaluation writes; in answers/
+    a table with the answers to each question and, of each model, a page of right and wrong ones beside their pictures.
     """
     found, new = results_of_before(out), list[Result]()
     for where, whole in sets:
@@ -120,7 +120,10 @@ def _of_model(asked: Measurement, candidate: Candidate, options: AnswerOptions) 
 def _policy(answers: Sequence[str], data: QuestionSet) -> Policy:
     """Which parts of the data a model's answers are those of; "model" where of none."""
     named: tuple[Policy, ...] = ("train", "train+test")
-    return next((each for each in named if set(answers) == set(vocabulary(data, each).answers)), "model")
+    for each in named:
+        if set(answers) == set(vocabulary(data, each).answers):
+            return each
+    return "model"
 
 
 def _about(data: QuestionSet, row: Result) -> list[str]:
