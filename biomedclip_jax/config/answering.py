@@ -42,11 +42,8 @@ class MeterConfig:
         check_positive(self, "question_length", "layers", "width", "heads", "mlp_width")
         check(self.width % self.heads == 0, self, "width", f"a multiple of heads = {self.heads}")
         check(0 <= self.dropout < 1, self, "dropout", "at least 0 and below 1")
-        texts = isinstance(self.answers, tuple) and all(isinstance(answer, str) for answer in self.answers)
-        check(texts, self, "answers", 'a tuple of texts, such as ("yes", "no")')
-        twice = [answer for answer, count in Counter(self.answers).items() if count > 1]
-        if twice:  # not the whole list, which may be of hundreds
-            raise UserError(f"MeterConfig.answers: {twice[0]!r} is there more than once: expected each answer once")
+        _check_texts(self, "answers")
+        _check_once(self, "answers", self.answers, "each answer once")
 
 
 @dataclass(frozen=True)
@@ -99,14 +96,17 @@ class QCRConfig:
     def __post_init__(self) -> None:
         check_choices(self, vocabulary=VocabularyOf)
         check_positive(self, "question_length", "glimpses", "word_width", "width")
+        _check_texts(self, "answers", "words")
         counts = isinstance(self.closed_answers, int) and 0 <= self.closed_answers <= len(self.answers)
-        check(counts, self, "closed_answers", f"from 0 to the {len(self.answers)} answers")
+        check(counts, self, "closed_answers", f"from 0 to the number of answers, {len(self.answers)}")
+        for answers in (self.answers[: self.closed_answers], self.answers[self.closed_answers :]):
+            _check_once(self, "answers", answers, "each once among the closed ones, and once among the open ones")
+        _check_once(self, "words", self.words, "each word once")
         known, kinds = get_args(Vision), self.vision
         fits = isinstance(kinds, tuple) and 0 < len(kinds) == len(set(kinds)) and set(kinds) <= set(known)
         check(fits, self, "vision", f"one or more of {', '.join(known)}, none of them twice")
         check(self.glimpses <= 32, self, "glimpses", "at most 32")
         check(self.width % 16 == 0, self, "width", "a multiple of 16")
-        check(len(set(self.words)) == len(self.words), self, "words", "no word twice")
         for field in ("input_dropout", "dropout"):
             check(0 <= getattr(self, field) < 1, self, field, "at least 0 and below 1")
         for field in ("mean", "std"):
@@ -115,3 +115,18 @@ class QCRConfig:
 
 
 AnsweringConfig = MeterConfig | QCRConfig
+
+
+def _check_texts(owner: MeterConfig | QCRConfig, *fields: str) -> None:
+    """UserError for a field that is not a tuple of texts."""
+    for field in fields:
+        values = getattr(owner, field)
+        texts = isinstance(values, tuple) and all(isinstance(value, str) for value in values)
+        check(texts, owner, field, 'a tuple of texts, such as ("yes", "no")')
+
+
+def _check_once(owner: MeterConfig | QCRConfig, field: str, values: tuple[str, ...], expected: str) -> None:
+    """UserError for a value that is there twice, without the whole list, which may be of hundreds."""
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise UserError(f"{type(owner).__name__}.{field}: {twice[0]!r} is there more than once: expected {expected}")

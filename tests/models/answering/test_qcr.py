@@ -17,6 +17,7 @@ from helpers.qcr_reference import Reference, ours
 from helpers.tiny import MODEL
 
 from biomedclip_jax.config import CLIPConfig, QCRConfig
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.models.answering.qcr.model import QCR
 
@@ -240,3 +241,24 @@ def test_measured_statistics_are_those_of_batch_normalisation_in_training(pair: 
     with torch.no_grad():
         expected = again(pixels)
     np.testing.assert_allclose(_qcr(measured).maml(jnp.array(pixels.permute(0, 2, 3, 1).numpy())), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answers": ("yes", "no", "yes"), "closed_answers": 3}, r"^QCRConfig\.answers: 'yes' is there more than once"),
+        ({"answers": ("no", "yes", "yes"), "closed_answers": 1}, r"^QCRConfig\.answers: 'yes' is there more than once"),
+        ({"words": ("is", "is")}, r"^QCRConfig\.words: 'is' is there more than once: expected each word once$"),
+        ({"words": "is"}, r"^QCRConfig\.words = 'is': expected a tuple of texts"),
+        ({"closed_answers": 6}, r"^QCRConfig\.closed_answers = 6: expected from 0 to the number of answers, 5$"),
+        ({"vision": ()}, r"^QCRConfig\.vision = \(\): expected one or more of clip, maml, autoencoder"),
+        ({"vision": ("clip", "clip")}, r"^QCRConfig\.vision = .*none of them twice$"),
+        ({"glimpses": 33}, r"^QCRConfig\.glimpses = 33: expected at most 32$"),
+        ({"width": 24}, r"^QCRConfig\.width = 24: expected a multiple of 16$"),
+        ({"dropout": 1.0}, r"^QCRConfig\.dropout = 1\.0: expected at least 0 and below 1$"),
+        ({"std": (0.0, 1.0, 1.0)}, r"^QCRConfig\.std = .*expected numbers above 0$"),
+    ],
+)
+def test_a_bad_field_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        dataclasses.replace(ANSWERING, **changes)
