@@ -148,9 +148,8 @@ def begun(state: TrainState, config: TrainConfig, loader: TrainLoader) -> TrainS
         say(line)
     if "maml" in config.model.answering.vision:
         _measure_maml(new["answering"], config, loader)
-    placed: dict[str, Any] = flatten_dict(
-        jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new["answering"], before), sep="/"
-    )
+    put = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new["answering"], before)
+    placed: dict[str, Any] = flatten_dict(put, sep="/")
     paths: dict[str, jax.Array] = {f"answering/{path}": x for path, x in placed.items()}
     # an array for each of the two, because they are donated apart
     ema = state.ema | {path: jnp.copy(x) for path, x in paths.items() if path in state.ema}

@@ -1,4 +1,4 @@
-"""What `biomedclip evaluate vqa` runs: models and blind baselines on each data set, with all results written after each."""
+"""What `biomedclip evaluate vqa` runs: models and blind baselines on each data set; results are written after each."""
 
 import csv
 import hashlib
@@ -48,7 +48,8 @@ class AnswerOptions:
 def evaluate_answers(
     candidates: Sequence[Candidate], sets: Sequence[tuple[str, QuestionSet]], options: AnswerOptions, out: Path
 ) -> list[Result]:
-    """Measure models, and the four baselines that see no pixels, on each data set, which stands beside what the user calls it.
+    """Measure models, and the four baselines that see no pixels, on each data set, beside which stands what the user calls
+    it.
 
     A model is asked the test questions whose image is there, once about that image and once about another. Without
     candidates the baselines answer all test questions. Written into `out` is what every evaluation writes; in answers/
