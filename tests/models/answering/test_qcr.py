@@ -194,7 +194,8 @@ def test_a_question_without_a_right_answer_is_in_no_branchs_loss(pair: tuple[Ref
 
 def test_parts_are_there_only_where_they_are_asked_for() -> None:
     """Without auto-encoder two terms; with answers of one type alone, that type for every question."""
-    answering = dataclasses.replace(ANSWERING, vision=("clip",), closed_answers=0)
+    answers = (*ANSWERING.answers[:4], "right")
+    answering = dataclasses.replace(ANSWERING, answers=answers, vision=("clip",), closed_answers=0)
     config = dataclasses.replace(CONFIG, answering=answering)
     params = _drawn(config)
     assert sorted(params["answering"]) == ["closed", "modulation", "open", "question", "types"]
