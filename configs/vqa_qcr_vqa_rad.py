@@ -27,7 +27,7 @@ from biomedclip_jax.config import (
 
 BIOMEDCLIP = "hf-hub:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224"
 TYPES = "answering/types"
-OTHERS = tuple(f"answering/{part}" for part in ("autoencoder", "question", "modulation", "closed", "open"))
+OTHERS = ("answering/[!t]*",)  # all else, with maml and autoencoder where they are
 
 config = TrainConfig(
     name="vqa_qcr_vqa_rad",

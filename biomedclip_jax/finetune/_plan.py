@@ -78,6 +78,11 @@ def check_fits(request: Request, model: Model) -> None:
     """UserError for a model that cannot be fine-tuned in this way."""
     if model.adaptation != UNADAPTED:
         raise UserError(f"{request.model}: has a prefix beside its weights; expected a model without adapters")
+    if model.config.answering is not None:
+        raise UserError(
+            f"{request.model}: answers questions, which pairs and labels do not teach; `biomedclip train` goes on from it "
+            "with questions (model_init), and the model that it began from can be fine-tuned here"
+        )
     if not isinstance(model.config.image, ViTConfig):
         raise UserError(
             f"{request.model}: its image tower is no vision transformer (ViT), with which only a model can be trained here, by "

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from biomedclip_jax.config import AnsweringConfig, QCRConfig, TrainConfig
+from biomedclip_jax.config import AnsweringConfig, QCRConfig, QuestionTypes, TrainConfig
 from biomedclip_jax.data.demo.sources import make_demo_of
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.pairs import Pairs
@@ -34,8 +34,10 @@ from biomedclip_jax.sharding import replicated
 from biomedclip_jax.train.export import CONFIG, in_workdir, read_config
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
+from biomedclip_jax.train.optimizer import matches
 from biomedclip_jax.train.state import TrainState
 
+_OF_TYPES = "answering/types/fc1/kernel"
 _MEASURED = 64  # training images whose statistics MAML's normalisations start from
 
 
@@ -94,6 +96,22 @@ def _by_frequency(answers: list[str]) -> tuple[str, ...]:
     return tuple(answer for answer, _ in Counter(answers).most_common())
 
 
+def check_types_are_learned(config: TrainConfig) -> None:
+    """UserError where QCR would have to tell closed questions from open ones by a classifier that nothing has trained."""
+    answering = config.model.answering
+    if not isinstance(answering, QCRConfig) or answering.closed_answers in (0, len(answering.answers)):
+        return
+    learned = any(
+        isinstance(stage.loss, QuestionTypes) and any(matches(_OF_TYPES, pattern) for pattern in stage.trainable)
+        for stage in config.stages
+    )
+    if not learned and not _knows_already(config.model_init):
+        raise UserError(
+            "stages: none trains answering/types by QuestionTypes(), so that QCR would guess which questions are closed; "
+            "put such a stage before the others, as configs/vqa_quickstart_qcr.py does"
+        )
+
+
 def question_pairs(config: TrainConfig, source: str, workdir: Path) -> QuestionPairs:
     """The questions of a source of the config."""
     typed = isinstance(config.model.answering, QCRConfig)
@@ -148,7 +166,8 @@ def begun(state: TrainState, config: TrainConfig, loader: TrainLoader) -> TrainS
         say(line)
     if "maml" in config.model.answering.vision:
         _measure_maml(new["answering"], config, loader)
-    put = jax.tree.map(lambda x, old: jax.device_put(x, old.sharding), new["answering"], before)
+    # of the dtype that it had: parameters that no stage trains may be kept in another
+    put = jax.tree.map(lambda x, old: jax.device_put(np.asarray(x, old.dtype), old.sharding), new["answering"], before)
     placed: dict[str, Any] = flatten_dict(put, sep="/")
     paths: dict[str, jax.Array] = {f"answering/{path}": x for path, x in placed.items()}
     # an array for each of the two, because they are donated apart

@@ -33,7 +33,14 @@ from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
 from biomedclip_jax.train._prompt_stage import learned_prompts
-from biomedclip_jax.train._questions import answer_labels, answer_names, question_pairs, tokenizer_of, with_answers
+from biomedclip_jax.train._questions import (
+    answer_labels,
+    answer_names,
+    check_types_are_learned,
+    question_pairs,
+    tokenizer_of,
+    with_answers,
+)
 from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready, opened_run_folder
 from biomedclip_jax.train._same_data import check_hosts, data_identity, pairs_mark
 from biomedclip_jax.train._start import Asked, announce
@@ -185,6 +192,7 @@ def try_next(config: TrainConfig, workdir: Path) -> list[str]:
 def _check(config: TrainConfig) -> None:
     """UserError for what would fail only after hours: patterns, batches that cannot be split, a model without a format."""
     optimizer_for(config)
+    check_types_are_learned(config)
     if is_first():
         check_writers(config.run.writers)
     if config.patience is not None and config.run.evaluate_every is None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import tiny
 
-from biomedclip_jax.config import PreprocessConfig, Sigmoid, Softmax
+from biomedclip_jax.config import MeterConfig, PreprocessConfig, Sigmoid, Softmax
 from biomedclip_jax.config.files import load_config, to_python
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.finetune import _memory as memory
@@ -88,6 +88,13 @@ def test_a_resnet_is_refused_before_anything_is_done(method: Method) -> None:
     other = dataclasses.replace(MODEL, config=dataclasses.replace(tiny.MODEL, image=ResNetConfig(32, stem_width=8, heads=4)))
     with pytest.raises(UserError, match=r"m: its image tower is no vision transformer .* `biomedclip evaluate probe` learns"):
         check_fits(request(method=method), other)
+
+
+def test_a_model_that_answers_questions_is_refused() -> None:
+    """Pairs would move the towers under what answers, without a word."""
+    answers = dataclasses.replace(MODEL, config=dataclasses.replace(MODEL.config, answering=MeterConfig(answers=("yes", "no"))))
+    with pytest.raises(UserError, match=r"m: answers questions, .*model_init"):
+        check_fits(request(method="lora"), answers)
 
 
 def test_a_siglip_learns_by_its_own_loss_and_its_bias_with_it(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def finished(
     questions: dict[Part, list[Question]] = {
         part: [_renamed(each, same) for each in own] for part, own in gathered.questions.items()
     }
-    rejects = list(gathered.rejects["test"])
+    rejects = gathered.rejects
     if files := len(same) - len(cased):
         notes.append(f"{files:,} image files are the same as another under another name, and count as one with it")
     if split == OURS:
@@ -61,7 +61,8 @@ def finished(
         validation=tuple(questions["validation"]),
         test=tuple(questions["test"]),
         images={image: source for image, source in images.items() if image not in same},
-        rejects=tuple(rejects),
+        rejects=tuple(rejects["test"]),
+        not_learned={part: (*rejects[part], *gathered.unplaced) for part in PARTS if part != "test"},
         caveats=tuple(caveats),
     )
     grave = [_stands(twice)] if (twice := _word_for_word(found)) * 2 > len(found.test) else []
@@ -142,12 +143,14 @@ def _renamed(question: Question, same: Mapping[str, str]) -> Question:
 
 def _divided(
     questions: Mapping[Part, Sequence[Question]], rejects: Mapping[Part, Sequence[Reject]], same: Mapping[str, str]
-) -> tuple[dict[Part, list[Question]], list[Reject]]:
-    """All questions divided by image, and those of the test part that cannot be used."""
+) -> tuple[dict[Part, list[Question]], dict[Part, list[Reject]]]:
+    """All questions divided by image, and so are those that cannot be used."""
     found: dict[Part, list[Question]] = {part: [] for part in PARTS}
+    left: dict[Part, list[Reject]] = {part: [] for part in PARTS}
     for each in (each for part in PARTS for each in questions[part]):
         found[_part_of(each.image)].append(each)
-    left = [each for part in PARTS for each in rejects[part] if _part_of(same.get(each.image, each.image)) == "test"]
+    for unused in (unused for part in PARTS for unused in rejects[part]):
+        left[_part_of(same.get(unused.image, unused.image))].append(unused)
     return found, left
 
 

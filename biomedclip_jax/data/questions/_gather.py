@@ -23,12 +23,14 @@ class Gathered:
     """Questions by part, with what was found in them.
 
     has_types: whether the source says which questions are closed; else those answered by yes or no are taken for it.
-    types_in_part: whether it says so in some places alone, which is of no use.
+    types_in_part: whether it says so in some places alone, which is of no use. unplaced: those of the rejects of the test
+    part whose part nobody knows.
     """
 
     def __init__(self, has_types: bool, types_in_part: bool = False):
         self.questions: dict[Part, list[Question]] = {part: [] for part in PARTS}
         self.rejects: dict[Part, list[Reject]] = {part: [] for part in PARTS}
+        self.unplaced: list[Reject] = []
         self._has_types = has_types
         self._types_in_part = types_in_part and not has_types
         self._found: Counter[str] = Counter()

@@ -99,7 +99,7 @@ def open_question_pairs(source: str, columns: QuestionColumns) -> QuestionPairs:
     questions = data.part(part)
     missing = [Reject(each.id, each.image, "its image is not there") for each in questions if each.image not in data.images]
     kept = tuple(each for each in questions if each.image in data.images)
-    rejects = [*(data.rejects if part == "test" else ()), *missing]
+    rejects = [*data.left_out(part), *missing]
     if not kept:
         raise UserError(f"{source}: no question whose image is there{first_reject(rejects)}")
     return QuestionPairs(kept, _contents(data, {each.image for each in kept}), rejects)

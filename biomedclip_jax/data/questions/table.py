@@ -58,6 +58,7 @@ def read_question_table(
                 f"{path}: no column 'split' with train and test in it; add one, give --train TABLE, or say --split {OURS}"
             )
         gathered.rejects[part or "test"] += damaged
+        gathered.unplaced += damaged if part is None and split != OURS else []
         whole = part is not None and len({_split_name(row) for row in rows}) == 1  # tells nothing that the option does not
         elsewhere: dict[Part, int] = {}
         for row in rows:
@@ -100,7 +101,9 @@ def _part(gathered: Gathered, row: dict[str, Any]) -> Part | None:
     text = _split_name(row)
     found: Part | None = next((part for part in PARTS if text.lower() in SPLITS[part]), None)
     if found is None:
-        gathered.rejects["test"].append(Reject(row["row"], row["image"], no_known_split(text, "test") or f"split {text!r}"))
+        unknown = Reject(row["row"], row["image"], no_known_split(text, "test") or f"split {text!r}")
+        gathered.rejects["test"].append(unknown)
+        gathered.unplaced.append(unknown)
     return found
 
 

@@ -37,7 +37,7 @@ class QuestionSet:
     images: of those that are there, by `Question.image`. leaked: for each test question whether a paraphrase of it, about
     the same image, is in the training part; None where no paraphrases are known to be.
     notes: what was found and done, a line each. caveats: what has to be said beside every number.
-    rejects: test questions that cannot be measured, and why; `row` is their id.
+    rejects: test questions that cannot be measured, and why; `row` is their id. not_learned: those of the other parts.
     """
 
     name: str
@@ -51,7 +51,12 @@ class QuestionSet:
     notes: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
     rejects: tuple[Reject, ...] = field(default=())
+    not_learned: Mapping[Part, tuple[Reject, ...]] = field(default_factory=dict)
 
     def part(self, name: Part) -> tuple[Question, ...]:
         """The questions of a part."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def left_out(self, name: Part) -> tuple[Reject, ...]:
+        """The questions of a part that cannot be used, and why."""
+        return self.rejects if name == "test" else self.not_learned.get(name, ())

@@ -10,6 +10,7 @@ import pytest
 
 from biomedclip_jax.data.questions._pathvqa import read_pathvqa
 from biomedclip_jax.data.questions.open import open_questions
+from biomedclip_jax.data.questions.pairs import open_question_pairs
 from biomedclip_jax.data.questions.table import QuestionColumns
 from biomedclip_jax.errors import UserError
 
@@ -194,6 +195,23 @@ def test_a_column_of_splits_counts_beside_a_table_to_learn_from(tmp_path: Path) 
     assert any(text.startswith("own.csv: 2 rows of the split train, which is not what this table is") for text in data.notes)
     only = write(tmp_path / "validation.csv", [ROWS[2], ROWS[2] | {"answer": "yes"}])
     assert len(open_questions(str(only), train=table).test) == 2  # of one split alone: all of it is meant
+
+
+def test_rows_that_a_run_cannot_learn_from_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    table = write(tmp_path / "own.csv", [*ROWS, ROWS[0] | {"answer": ""}, ROWS[2] | {"question": ""}])
+    pairs = open_question_pairs(f"{table}:train", QuestionColumns())
+    assert len(pairs) == 2 and [each.reason for each in pairs.rejects] == [
+        "answer is empty",
+        "split 'extra' is none of train, validation and test",
+    ]
+    divided = open_questions(str(write(tmp_path / "many.csv", [*_many("answer"), *_many("")])), split="ours")
+    assert len(divided.rejects) + sum(map(len, divided.not_learned.values())) == 40
+    assert {each.image for each in divided.not_learned["train"]} == {each.image for each in divided.train}
+
+
+def _many(answer: str) -> list[dict[str, Any]]:
+    return [{"image": f"{number}.png", "question": "What?", "answer": answer} for number in range(40)]
 
 
 def test_half_a_letter_is_no_crash(tmp_path: Path) -> None:
