@@ -25,11 +25,14 @@ from biomedclip_jax.config.data import (
 )
 from biomedclip_jax.config.files import from_json, to_json
 from biomedclip_jax.config.losses import (
+    AnswerLoss,
+    Answers,
     Classification,
     ClassLoss,
     Loss,
     MultiLabel,
     PairLoss,
+    QuestionTypes,
     Sigmoid,
     Softmax,
 )
@@ -81,7 +84,9 @@ __all__ = [
     "AdaLoRAConfig",
     "Adaptation",
     "AdapterConfig",
+    "AnswerLoss",
     "AnsweringConfig",
+    "Answers",
     "AugmentConfig",
     "BertConfig",
     "BertPool",
@@ -111,6 +116,7 @@ __all__ = [
     "PrefixConfig",
     "PreprocessConfig",
     "QCRConfig",
+    "QuestionTypes",
     "Remat",
     "ResizeMode",
     "Rule",

@@ -4,11 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from biomedclip_jax.config.checks import check, check_positive
+from biomedclip_jax.config.checks import check, check_choices, check_positive
 from biomedclip_jax.config.pixels import OPENAI_MEAN, OPENAI_STD
 from biomedclip_jax.errors import UserError
 
 Vision = Literal["clip", "maml", "autoencoder"]
+VocabularyOf = Literal["train", "train+test"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,9 @@ class MeterConfig:
     answers: tuple[str, ...] = ()
     """Answers that the classifier knows, normalised, closed ones and open ones alike. (): those of the training questions,
     the most frequent first, which the run folder then keeps here."""
+    vocabulary: VocabularyOf = "train"
+    """Whose answers are known where none are named: those of the training part, or of all parts of the data ("train+test"), as
+    some have published, which knows answers that only the test has."""
     question_length: int = 32
     """Tokens of a question, of the model's own tokenizer; longer ones are cut."""
     layers: int = 6
@@ -34,6 +38,7 @@ class MeterConfig:
     """Whether the last block of the image tower is left out, as in METER; nothing then trains it."""
 
     def __post_init__(self) -> None:
+        check_choices(self, vocabulary=VocabularyOf)
         check_positive(self, "question_length", "layers", "width", "heads", "mlp_width")
         check(self.width % self.heads == 0, self, "width", f"a multiple of heads = {self.heads}")
         check(0 <= self.dropout < 1, self, "dropout", "at least 0 and below 1")
@@ -51,6 +56,9 @@ class QCRConfig:
     answers: tuple[str, ...] = ()
     """Answers that the classifiers know, normalised, all closed ones before all open ones; one that occurs as both stands
     twice. (): those of the training questions, which the run folder then keeps here."""
+    vocabulary: VocabularyOf = "train"
+    """Whose answers are known where none are named: those of the training part, or of all parts of the data ("train+test"), as
+    some have published, which knows answers that only the test has."""
     closed_answers: int = 0
     """How many of the answers, from the first on, are closed."""
     words: tuple[str, ...] = ()
@@ -86,6 +94,7 @@ class QCRConfig:
     """File with the weights of the auto-encoder to start from, pretrained_ae.pth. None: random weights."""
 
     def __post_init__(self) -> None:
+        check_choices(self, vocabulary=VocabularyOf)
         check_positive(self, "question_length", "glimpses", "word_width", "width")
         _check_texts(self, "answers", "words")
         counts = isinstance(self.closed_answers, int) and 0 <= self.closed_answers <= len(self.answers)

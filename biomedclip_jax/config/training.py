@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive, operational
-from biomedclip_jax.config.losses import Loss, Softmax
+from biomedclip_jax.config.losses import AnswerLoss, Loss, Softmax
 from biomedclip_jax.errors import UserError
 
 Remat = Literal["none", "dots", "full"]
@@ -138,7 +138,7 @@ class Stage:
     """Factor of the learning rate in this stage."""
     loss: Loss = Softmax()
     """What is learned by: `Softmax` (CLIP) and `Sigmoid` (SigLIP) compare images with texts, `Classification` and
-    `MultiLabel` compare an image with all classes."""
+    `MultiLabel` compare an image with all classes, `Answers` and `QuestionTypes` are those of `model.answering`."""
     trainable: tuple[str, ...] = ("*",)
     """Paths of the trained parameters, parts of paths or patterns, such as text '*_head' 'image/blocks/*/bias'; all others
     stay as they are. '*' trains everything."""
@@ -162,6 +162,8 @@ class Stage:
             check(fits, self, "microbatch", f"a divisor of batch_size = {self.batch_size}")
         if self.image_size is not None:
             check_positive(self, "image_size")
+        whole = self.patch_keep == 1 or not self.answers
+        check(whole, self, "patch_keep", "1 where answers are learned: a question may be about any patch")
         check(self.learning_rate_scale > 0, self, "learning_rate_scale", "a number above 0")
         if self.loss.negatives is not None:
             fits = self.batch_size % self.loss.negatives == 0
@@ -177,6 +179,11 @@ class Stage:
     def prompted(self) -> bool:
         """Whether texts are labels that stand after the learned context."""
         return self.loss.prompted
+
+    @property
+    def answers(self) -> bool:
+        """Whether `model.answering` is trained, on questions about images."""
+        return isinstance(self.loss, AnswerLoss)
 
 
 def check_stage(stage: Stage, devices: int) -> None:

@@ -23,8 +23,8 @@ def gray(config: QCRConfig, images: Images, side: int) -> Gray:
     """Gray images of side x side pixels, from 0 to 1, of the normalised ones that the image tower sees.
 
     The original makes them of the file itself, which it squeezes into a square; here they show what the preprocessing
-    has left of it: with resize_mode "shortest" the middle, in its own proportions. They are resized bilinearly, over all
-    pixels that a new one covers.
+    has left of it: with resize_mode "shortest" the middle, in its own proportions. They are resized bilinearly, over
+    all pixels that a new one covers.
     """
     colours = jnp.asarray(images, jnp.float32) * jnp.asarray(config.std) + jnp.asarray(config.mean)
     luma = jnp.clip((colours * jnp.asarray(_LUMA)).sum(axis=-1, keepdims=True), 0, 1)

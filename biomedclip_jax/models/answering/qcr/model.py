@@ -27,8 +27,8 @@ _Seen = tuple[Features, Float[Array, " B"] | None]
 class QCR(nnx.Module):
     """Logits for the answers of the config, of which the first `closed_answers` are closed and the others open.
 
-    Tokens are word ids of the config's `words`, padded with their number. In training the type of a question is that of
-    its right answer; in `scores` the type classifier decides, which drops nothing there and learns from `type_terms`
+    Tokens are word ids of the config's `words`, padded with their number. In training the type of a question is that
+    of its right answer; in `scores` the type classifier decides, which drops nothing there and learns from `type_terms`
     alone. The rows of a batch do not depend on each other. Both branches are computed for each example.
     """
 
