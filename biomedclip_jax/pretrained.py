@@ -23,6 +23,7 @@ from biomedclip_jax.interop.detect import UNFINISHED_RUN, detect, read_adapter
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models import CLIP, abstract_model
+from biomedclip_jax.models.answering.qcr.model import QCR
 from biomedclip_jax.prompts.findings import FindingPrompts, finding_sentences, log_odds_of_both, probabilities_of
 from biomedclip_jax.prompts.learned import LearnedPrompts
 from biomedclip_jax.prompts.templates import check_labels, check_told_apart, label_sentences
@@ -179,6 +180,11 @@ class Pretrained:
         names: what the texts are called there; by default their own first words. [] where all are seen as they are.
         """
         return unread_lines(self.processor.tokenizer, texts, names)
+
+    def taken_as_closed(self, questions: Sequence[str]) -> np.ndarray | None:
+        """Which questions the model takes to be closed, bool [n]; None for a model that has no types of questions (METER)."""
+        head = self.model.answering if self.config.answering is not None else None
+        return np.asarray(head.predicted_closed(self.processor.questions(questions))) if isinstance(head, QCR) else None
 
     def unread_questions(self, questions: Sequence[str]) -> list[str]:
         """As `unread_texts`, of questions, which are cut at `question_length`."""
