@@ -1,5 +1,6 @@
 """A trained model in the hands of its user: images and sentences in, unit embeddings and probabilities out."""
 
+import functools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from biomedclip_jax.prompts.templates import check_labels, check_told_apart, lab
 from biomedclip_jax.sharding import make_mesh, replicated, rows
 from biomedclip_jax.support.parallel import Running, read_ahead
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
+from biomedclip_jax.support.xla_cpu import cpu_options
 
 _TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
 
@@ -48,19 +50,22 @@ class Pretrained:
         self.adaptation = loaded.adaptation
         self._graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation)
 
+        graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation, inference=True)
+
         def encode_image(params: dict[str, Any], images: jax.Array) -> jax.Array:
-            return nnx.merge(self._graph, params).encode_image(images)
+            return nnx.merge(graph, params).encode_image(images)
 
         def image_features(params: dict[str, Any], images: jax.Array) -> jax.Array:
-            return nnx.merge(self._graph, params).image_features(images)
+            return nnx.merge(graph, params).image_features(images)
 
         def encode_text(params: dict[str, Any], tokens: jax.Array) -> jax.Array:
-            return nnx.merge(self._graph, params).encode_text(tokens)
+            return nnx.merge(graph, params).encode_text(tokens)
 
         # parameters cross `jit` as an argument: closed over they would be baked into the program
-        self._encode_image = jax.jit(encode_image)
-        self._image_features = jax.jit(image_features)
-        self._encode_text = jax.jit(encode_text)
+        compiled = functools.partial(jax.jit, compiler_options=cpu_options(jax.default_backend()))
+        self._encode_image = compiled(encode_image)
+        self._image_features = compiled(image_features)
+        self._encode_text = compiled(encode_text)
 
     @cached_property
     def model(self) -> CLIP:

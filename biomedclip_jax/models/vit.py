@@ -17,7 +17,16 @@ from jaxtyping import Float
 from biomedclip_jax.config import ComputeConfig, ViTConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.layers import linear, product
-from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, block_shape, layer_norm, run_blocks, stack_blocks
+from biomedclip_jax.models.transformer import (
+    MLP,
+    BlockShape,
+    Gather,
+    block_shape,
+    first_token,
+    layer_norm,
+    run_blocks,
+    stack_blocks,
+)
 
 # Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's
 # embeddings.
@@ -85,6 +94,7 @@ class ViT(nnx.Module):
         self.config = c
         self.compute = compute
         self.gather = gather
+        self.inference = False
         normal = nnx.initializers.truncated_normal(0.02)
         self.patch = linear(c.patch_size**2 * 3, c.width, compute, rngs, bias=c.patch_bias)
         if c.class_token:
@@ -108,6 +118,8 @@ class ViT(nnx.Module):
             x = self.norm_pre(x)
         if keys is not None:  # for an adapter's dropout; a caption's masks are drawn from the keys themselves
             keys = jax.vmap(lambda key: jax.random.fold_in(key, _ADAPTER_DRAW))(keys)
+        if self.inference and keys is None and self.config.pool == "cls":
+            return self.norm(first_token(self.blocks, x, None))
         x = run_blocks(self.blocks, x, None, keys, self.compute, self.gather)
         return self._pool(x)
 

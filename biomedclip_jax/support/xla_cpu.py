@@ -1,0 +1,29 @@
+"""Which library multiplies matrices on CPU."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Products on their own: with what stands around them (LIBRARY_FUSION_TYPE_DOT), XLA of jaxlib 0.10.2 ends the process at
+# shapes of ours that oneDNN cannot fuse.
+_ONEDNN = {
+    "xla_cpu_use_onednn": True,
+    "xla_cpu_experimental_onednn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
+}
+
+
+@functools.cache
+def cpu_options(platform: str) -> dict[str, Any] | None:
+    """`compiler_options` for a program of a tower on that platform: on CPU oneDNN multiplies, a fifth faster than XLA's choice.
+
+    None for other platforms, and where the installed XLA does not know these options. Measured in docs/measurements.md.
+    """
+    if platform != "cpu" or jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(jnp.negative, compiler_options=_ONEDNN).lower(jax.ShapeDtypeStruct((), jnp.float32)).compile()
+    except Exception:  # whatever a later XLA says about an option that it has no longer
+        return None
+    return dict(_ONEDNN)
