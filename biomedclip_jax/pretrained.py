@@ -1,6 +1,5 @@
 """A trained model in the hands of its user: images and sentences in, unit embeddings and probabilities out."""
 
-import functools
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +31,23 @@ from biomedclip_jax.support.xla_cache import enable_compilation_cache
 from biomedclip_jax.support.xla_cpu import cpu_options
 
 _TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
+_WORK = 3_000_000_000  # parameters times inputs (15 of BiomedCLIP): for less, a program that is kept between runs is faster
+
+
+class _Program:
+    """A function of parameters and a batch, compiled for few inputs and for many.
+
+    On CPU the one for many is faster, but XLA cannot write it down: it is compiled at each start.
+    """
+
+    def __init__(self, function: Callable[[dict[str, Any], jax.Array], jax.Array]):
+        self._few = jax.jit(function)
+        options = cpu_options(jax.default_backend())
+        self._many = self._few if options is None else jax.jit(function, compiler_options=options)
+
+    def of(self, many: bool) -> Callable[[dict[str, Any], np.ndarray | jax.Array], jax.Array]:
+        """The jitted function, for many inputs or few."""
+        return self._many if many else self._few
 
 
 class Pretrained:
@@ -62,10 +78,8 @@ class Pretrained:
             return nnx.merge(graph, params).encode_text(tokens)
 
         # parameters cross `jit` as an argument: closed over they would be baked into the program
-        compiled = functools.partial(jax.jit, compiler_options=cpu_options(jax.default_backend()))
-        self._encode_image = compiled(encode_image)
-        self._image_features = compiled(image_features)
-        self._encode_text = compiled(encode_text)
+        self._encode_image, self._image_features, self._encode_text = map(_Program, (encode_image, image_features, encode_text))
+        self._few = _WORK // sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
 
     @cached_property
     def model(self) -> CLIP:
@@ -110,7 +124,7 @@ class Pretrained:
         """
         _check_batch_size(batch_size)
         images = as_list(images, "images")
-        encode_batch = self._encode_image if normalize else self._image_features
+        encode_batch = (self._encode_image if normalize else self._image_features).of(len(images) > self._few)
         at_once = batch_size * self._devices
         embeddings = np.empty((len(images), self.config.embed_width), np.float32)
         running = Running(embeddings)
@@ -155,6 +169,7 @@ class Pretrained:
             if not isinstance(text, str):
                 raise UserError(f"texts: expected sentences, found {type(text).__name__} ({text!r})")
         at_once = batch_size * self._devices
+        encode_batch = self._encode_text.of(len(texts) > self._few)
         embeddings = np.empty((len(texts), self.config.embed_width), np.float32)
         running = Running(embeddings)
         pad = self.config.text.pad_id
@@ -166,7 +181,7 @@ class Pretrained:
                 batch = tokens[chosen]
                 width = max(16, 1 << (used_length(batch, pad) - 1).bit_length())
                 batch = self._put(batch[:, :width], at_once if len(texts) > at_once else len(batch))
-                running.add(self._encode_text(self.params, batch), first + chosen)
+                running.add(encode_batch(self.params, batch), first + chosen)
                 if progress is not None:
                     progress(len(chosen))
         running.finish()
