@@ -19,7 +19,7 @@ _NOT_KEPT = "Error writing persistent compilation cache .*thunk kind: onednn-fus
 
 @functools.cache
 def cpu_options(platform: str) -> dict[str, Any] | None:
-    """`compiler_options` for a program of a tower on that platform: on CPU oneDNN multiplies, a fifth faster than XLA's choice.
+    """`compiler_options` for a program of a tower on that platform: on CPU oneDNN multiplies, faster than XLA's choice.
 
     Such a program is compiled anew at each start, because JAX's compilation cache cannot keep it. None for other
     platforms, and where the installed XLA does not know these options. Measured in docs/measurements.md.
