@@ -12,6 +12,7 @@ from flax import nnx
 from flax.traverse_util import flatten_dict
 from jaxtyping import Float
 
+from biomedclip_jax.answering import best_answers, checked_questions, scored
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
 from biomedclip_jax.data.processor import ImageSource, Processor, as_list
 from biomedclip_jax.data.text import used_length
@@ -28,26 +29,10 @@ from biomedclip_jax.prompts.templates import check_labels, check_told_apart, lab
 from biomedclip_jax.sharding import make_mesh, replicated, rows
 from biomedclip_jax.support.parallel import Running, read_ahead
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
-from biomedclip_jax.support.xla_cpu import cpu_options
+from biomedclip_jax.support.xla_cpu import Program
 
 _TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
 _WORK = 3_000_000_000  # parameters times inputs (15 of BiomedCLIP): for less, a program that is kept between runs is faster
-
-
-class _Program:
-    """A function of parameters and a batch, compiled for few inputs and for many.
-
-    On CPU the one for many is faster, but XLA cannot write it down: it is compiled at each start.
-    """
-
-    def __init__(self, function: Callable[[dict[str, Any], jax.Array], jax.Array]):
-        self._few = jax.jit(function)
-        options = cpu_options(jax.default_backend())
-        self._many = self._few if options is None else jax.jit(function, compiler_options=options)
-
-    def of(self, many: bool) -> Callable[[dict[str, Any], np.ndarray | jax.Array], jax.Array]:
-        """The jitted function, for many inputs or few."""
-        return self._many if many else self._few
 
 
 class Pretrained:
@@ -60,12 +45,11 @@ class Pretrained:
 
     def __init__(self, loaded: Model, compute: ComputeConfig, every_device: bool = False):
         self.config: CLIPConfig = loaded.config
-        self.processor = Processor(loaded.preprocess, loaded.config.text, loaded.tokenizer)
+        self.processor = Processor(loaded.preprocess, loaded.config.text, loaded.tokenizer, loaded.config.answering)
         self._mesh = make_mesh(jax.local_devices()) if every_device else None
         self.params = jax.device_put(loaded.params, replicated(self._mesh)) if self._mesh else loaded.params
         self.adaptation = loaded.adaptation
         self._graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation)
-
         graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation, inference=True)
 
         def encode_image(params: dict[str, Any], images: jax.Array) -> jax.Array:
@@ -77,9 +61,14 @@ class Pretrained:
         def encode_text(params: dict[str, Any], tokens: jax.Array) -> jax.Array:
             return nnx.merge(graph, params).encode_text(tokens)
 
+        def answer_scores(params: dict[str, Any], images: jax.Array, tokens: jax.Array) -> jax.Array:
+            clip = nnx.merge(self._graph, params)
+            return clip.answering.scores(clip, images, tokens)
+
         # parameters cross `jit` as an argument: closed over they would be baked into the program
-        self._encode_image, self._image_features, self._encode_text = map(_Program, (encode_image, image_features, encode_text))
+        self._encode_image, self._image_features, self._encode_text = map(Program, (encode_image, image_features, encode_text))
         self._few = _WORK // sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
+        self._answer_scores = jax.jit(answer_scores)
 
     @cached_property
     def model(self) -> CLIP:
@@ -194,6 +183,10 @@ class Pretrained:
         """
         return unread_lines(self.processor.tokenizer, texts, names)
 
+    def unread_questions(self, questions: Sequence[str]) -> list[str]:
+        """As `unread_texts`, of questions, which are cut at `question_length`."""
+        return unread_lines(self.processor.question_tokenizer, questions)
+
     def classify(
         self,
         images: Sequence[ImageSource],
@@ -257,6 +250,36 @@ class Pretrained:
             return probabilities_of(log_odds).astype(np.float32)
 
         return probabilities
+
+    def answer(
+        self,
+        images: Sequence[ImageSource],
+        questions: Sequence[str],
+        top: int | None = 5,
+        *,
+        batch_size: int = 32,
+        on_error: Callable[[int, UserError], object] | None = None,
+    ) -> list[list[tuple[str, float]]]:
+        """Answers to questions, each about the image at its position: the `top` most probable ones (None: all), best first.
+
+        The model gives one of the answers that it knows (`config.answering.answers`). A probability says how likely an
+        answer is right, each judged for itself: they need not sum to 1. Questions are cut at `question_length` tokens.
+        on_error: as in `encode_images`; such an image has no answers, []. UserError where the model answers no questions.
+        """
+        if self.config.answering is None:
+            raise UserError("this model answers no questions; expected one that was trained to (configs/vqa_quickstart.py)")
+        _check_batch_size(batch_size)
+        asked = checked_questions(as_list(images, "images"), as_list(questions, "questions"))
+        at_once = batch_size * self._devices
+
+        def scores(pixels: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+            count = at_once if len(asked) > at_once else len(pixels)
+            return np.asarray(self._answer_scores(self.params, self._put(pixels, count), self._put(tokens, count)))[
+                : len(pixels)
+            ]
+
+        found = scored(self.processor, asked, scores, at_once, on_error)
+        return [[] if row is None else best_answers(self.config.answering.answers, row, top) for row in found]
 
     @property
     def _devices(self) -> int:

@@ -54,7 +54,7 @@ SIGMOID = Stage(batch_size=8, steps=1, loss=Sigmoid())
         (lambda: Stage(batch_size=8, steps=1, trainable="text"), "trainable"),  # type: ignore[arg-type]
         (lambda: Stage(batch_size=8, steps=1, trainable=("text", "")), "trainable"),
         (lambda: OptimizerConfig(learning_rate=-1.0), "learning_rate"),
-        (lambda: OptimizerConfig(schedule="linear"), "schedule"),  # type: ignore[arg-type]
+        (lambda: OptimizerConfig(schedule="steps"), "schedule"),  # type: ignore[arg-type]
         (lambda: OptimizerConfig(groups=("image", 0.1)), "groups"),  # type: ignore[arg-type]
         (lambda: OptimizerConfig(groups=(("image", 0.1, 2),)), "groups"),  # type: ignore[arg-type]
         (lambda: OptimizerConfig(groups=((3, 0.1),)), "groups"),  # type: ignore[arg-type]

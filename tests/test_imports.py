@@ -27,7 +27,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": _FOUNDATION | {"config"},
     "interop": _FOUNDATION | {"config", "models"},
     "prompts": _FOUNDATION | {"config", "models", "data", "interop"},
-    "pretrained": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts"},
+    "answering": _FOUNDATION | {"data"},
+    "pretrained": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts", "answering"},
     "evaluation": _FOUNDATION | {"config", "sharding", "models", "data", "interop", "prompts", "pretrained"},
     "train": _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "prompts", "evaluation", "pretrained"},
 }

@@ -1,10 +1,14 @@
 """`biomedclip evaluate vqa`: its options, and what they ask for."""
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biomedclip_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from biomedclip_jax.evaluation.candidates import Candidate
 
 VQA = "vqa"
 _OPTIONS = ("blind", "split", "language", "vocabulary", "question_column", "answer_column")
@@ -20,7 +24,9 @@ def add_question_options(verb: Any) -> None:
         "CLOSED) and question_type are read where they are there",
     )
     group.add_argument(
-        "--blind", action="store_true", help="no MODEL: four baselines that see no image, which every model must beat"
+        "--blind",
+        action="store_true",
+        help="no MODEL: only the four baselines that see no image, which stand beside every model",
     )
     group.add_argument(
         "--split",
@@ -33,7 +39,7 @@ def add_question_options(verb: Any) -> None:
     group.add_argument(
         "--vocabulary",
         choices=["train", "train+test"],
-        help="where the answers that a model may give come from (default: train; some published numbers: train+test)",
+        help="whose answers count as reached by the baselines (default: train); a model knows those that it was trained with",
     )
     group.add_argument("--question-column", metavar="NAME", help="of a table (default: question)")
     group.add_argument("--answer-column", metavar="NAME", help="of a table (default: answer)")
@@ -46,14 +52,17 @@ def check_no_question_options(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')}: is of the task vqa; {arguments.task} does not know it")
 
 
-def evaluate_questions(arguments: argparse.Namespace) -> None:
-    """Measure answers to questions, as the task vqa asks. UserError for options that are of other tasks."""
+def evaluate_questions(arguments: argparse.Namespace, candidates: "Callable[[Sequence[str]], list[Candidate]]") -> None:
+    """Measure answers to questions, as the task vqa asks. UserError for options that are of other tasks.
+
+    candidates: what makes models of their names.
+    """
     for name in _OTHERS:
         if getattr(arguments, name):
             raise UserError(f"--{name.replace('_', '-')}: is of other tasks; leave it out with vqa")
-    if not arguments.blind:
-        raise UserError("vqa: models that answer are not there yet; say --blind for the baselines that see no image")
-    if arguments.models:
+    if not arguments.blind and not arguments.models:
+        raise UserError("MODEL: expected a model that answers questions, or --blind for the baselines that see no image alone")
+    if arguments.blind and arguments.models:
         raise UserError(f"MODEL {arguments.models[0]}: --blind measures no model; leave it out")
     if not arguments.data:
         raise UserError("--data: expected vqa-rad=DIR, slake=DIR, pathvqa=DIR or a table (biomedclip evaluate --help)")
@@ -61,7 +70,7 @@ def evaluate_questions(arguments: argparse.Namespace) -> None:
         raise UserError("--out DIR: expected a folder for the results")
     from biomedclip_jax.data.questions.open import KNOWN, open_questions
     from biomedclip_jax.data.questions.table import QuestionColumns
-    from biomedclip_jax.evaluation.vqa.run import AnswerOptions, evaluate_blind
+    from biomedclip_jax.evaluation.vqa.run import AnswerOptions, evaluate_answers
 
     named = [text.partition("=")[0] for text in arguments.data]
     if arguments.language and "slake" not in named:
@@ -90,9 +99,10 @@ def evaluate_questions(arguments: argparse.Namespace) -> None:
             raise UserError(f"--data: two sources are called {name!r}; name one otherwise, as in other=TABLE")
     options = AnswerOptions(
         policy=arguments.vocabulary or "train",
+        batch_size=arguments.batch_size,
         resamples=arguments.resamples,
         seed=arguments.seed,
         command=arguments.command_line,
     )
-    evaluate_blind(sets, options, arguments.out)
+    evaluate_answers(candidates(arguments.models), sets, options, arguments.out)
     print(f"{arguments.out}: results.json, results.md, report.html, answers/")

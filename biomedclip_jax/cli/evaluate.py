@@ -49,7 +49,7 @@ _DESCRIPTION = """Measure models on data, side by side: results.json, results.md
   probe          learning from few labels on frozen towers: ELEVATER's linear probe and others (--methods)
   finetune       the same budgets of labels, the whole image tower trained
   base-to-novel  prompts learned on half of the classes, tested on either half; only when asked for
-  vqa            answers to questions about images: so far the baselines that see no image (--blind)
+  vqa            answers to questions about images, beside four baselines that see no image (--blind: these alone)
   all            each of the first four that fits the data
 
 Prompts that `probe` learns (coop, cocoop, biomedcoop, kgcoop, prograd, context-prompts) are kept in OUT/prompts/, to be
@@ -181,7 +181,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.task is None:
         raise UserError(f"TASK: expected one of {', '.join(_TASKS)}")
     if arguments.task == VQA:
-        evaluate_questions(arguments)
+        evaluate_questions(arguments, _candidates)
         return
     check_no_question_options(arguments)
     if not arguments.data:

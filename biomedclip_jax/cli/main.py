@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from biomedclip_jax.cli.answer import add_answer
 from biomedclip_jax.cli.data import add_data
 from biomedclip_jax.cli.evaluate import add_evaluate
 from biomedclip_jax.cli.finetune import add_finetune
@@ -21,6 +22,7 @@ _VERBS = (
     (("train",), add_train),
     (("finetune",), add_finetune),
     (("classify", "embed", "convert"), add_models),
+    (("answer",), add_answer),
     (("evaluate",), add_evaluate),
     (("data",), add_data),
     (("plan",), add_plan),

@@ -16,6 +16,7 @@ from biomedclip_jax.config.adapters import (
     LoRAConfig,
     PrefixConfig,
 )
+from biomedclip_jax.config.answering import AnsweringConfig, MeterConfig, QCRConfig, Vision
 from biomedclip_jax.config.data import (
     DEFAULT_TEMPLATE,
     AugmentConfig,
@@ -24,23 +25,25 @@ from biomedclip_jax.config.data import (
 )
 from biomedclip_jax.config.files import from_json, to_json
 from biomedclip_jax.config.losses import (
+    AnswerLoss,
+    Answers,
     Classification,
     ClassLoss,
     Loss,
     MultiLabel,
     PairLoss,
+    QuestionTypes,
     Sigmoid,
     Softmax,
 )
 from biomedclip_jax.config.model import (
-    OPENAI_MEAN,
-    OPENAI_STD,
     CLIPConfig,
     HeadKind,
     Interpolation,
     PreprocessConfig,
     ResizeMode,
 )
+from biomedclip_jax.config.pixels import OPENAI_MEAN, OPENAI_STD
 from biomedclip_jax.config.run import (
     RunConfig,
     TrainConfig,
@@ -81,6 +84,9 @@ __all__ = [
     "AdaLoRAConfig",
     "Adaptation",
     "AdapterConfig",
+    "AnswerLoss",
+    "AnsweringConfig",
+    "Answers",
     "AugmentConfig",
     "BertConfig",
     "BertPool",
@@ -101,6 +107,7 @@ __all__ = [
     "LlamaConfig",
     "LoRAConfig",
     "Loss",
+    "MeterConfig",
     "Mix",
     "MultiLabel",
     "OptimizerConfig",
@@ -108,6 +115,8 @@ __all__ = [
     "PairLoss",
     "PrefixConfig",
     "PreprocessConfig",
+    "QCRConfig",
+    "QuestionTypes",
     "Remat",
     "ResizeMode",
     "Rule",
@@ -120,6 +129,7 @@ __all__ = [
     "TextConfig",
     "TrainConfig",
     "ViTConfig",
+    "Vision",
     "check_stage",
     "from_json",
     "reads_padding",

@@ -59,7 +59,7 @@ class DataConfig:
     None: the run is not evaluated."""
     tokenizer: str = "hf-hub:microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract"
     """Tokenizer of the captions: a folder with its files, a model folder, a run folder, or hf-hub:org/name. The
-    demonstrations have their own, demo:quickstart and, for causal language models, demo:causal."""
+    demonstrations have their own, demo:quickstart, for causal language models demo:causal, and for questions demo:vqa."""
     image_column: str = "image"
     """Column of a table, or feature of a TFDS data set, with the images. Paths are relative to the table. Of a table that has
     names alone a text with columns in braces: train/{ID}.jpg."""

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from biomedclip_jax.config import adapters, data, losses, model, run, towers, training
+from biomedclip_jax.config import adapters, answering, data, losses, model, run, towers, training
 from biomedclip_jax.config.run import TrainConfig
 from biomedclip_jax.errors import UserError
 
@@ -34,7 +34,7 @@ def load_config(path: Path) -> TrainConfig:
 # every class that a saved config may name; no other one is ever made from a file
 KINDS: dict[str, type] = {
     name: kind
-    for home in (adapters, towers, model, losses, data, training, run)
+    for home in (adapters, answering, towers, model, losses, data, training, run)
     for name, kind in vars(home).items()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind)
 }

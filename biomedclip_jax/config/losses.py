@@ -78,6 +78,25 @@ class MultiLabel:
     equal_captions: ClassVar[EqualCaptions] = "negatives"
 
 
+@dataclass(frozen=True)
+class Answers:
+    """The loss of `model.answering`: which answer is right to the question about the image (METER, QCR)."""
+
+    prompted: ClassVar[bool] = False
+    negatives: ClassVar[None] = None
+    equal_captions: ClassVar[EqualCaptions] = "negatives"
+
+
+@dataclass(frozen=True)
+class QuestionTypes:
+    """Cross-entropy of QCR's classifier of questions, closed or open, which is trained before the answers."""
+
+    prompted: ClassVar[bool] = False
+    negatives: ClassVar[None] = None
+    equal_captions: ClassVar[EqualCaptions] = "negatives"
+
+
 PairLoss = Softmax | Sigmoid
 ClassLoss = Classification | MultiLabel
-Loss = PairLoss | ClassLoss
+AnswerLoss = Answers | QuestionTypes
+Loss = PairLoss | ClassLoss | AnswerLoss

@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from biomedclip_jax.config.answering import AnsweringConfig
 from biomedclip_jax.config.checks import check, check_choices, check_positive
+from biomedclip_jax.config.pixels import OPENAI_MEAN, OPENAI_STD
 from biomedclip_jax.config.towers import (
     BertConfig,
     ImageConfig,
@@ -17,9 +19,6 @@ from biomedclip_jax.errors import UserError
 HeadKind = Literal["linear", "mlp", "none"]
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 ResizeMode = Literal["shortest", "squash", "longest", "pad"]
-
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ class CLIPConfig:
     ln 100, or from 0 on in a model with a bias. CLIP's ln(1/0.07) is 2.659, SigLIP's ln 10 is 2.303."""
     init_logit_bias: float | None = None
     """Number added to all scores at the start, and trained; the loss Sigmoid needs one (SigLIP: -10). None: no bias."""
+    answering: AnsweringConfig | None = None
+    """What answers questions about images on top of the towers, for the loss Answers. None: nothing does."""
 
     def __post_init__(self) -> None:
         check_positive(self, "embed_width")

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from biomedclip_jax.config.adapters import UNADAPTED, Adaptation
+from biomedclip_jax.config.answering import QCRConfig
 from biomedclip_jax.config.checks import check, check_choices, check_positive, operational
 from biomedclip_jax.config.data import DataConfig
-from biomedclip_jax.config.losses import MultiLabel, Sigmoid
+from biomedclip_jax.config.losses import MultiLabel, QuestionTypes, Sigmoid
 from biomedclip_jax.config.model import CLIPConfig, PreprocessConfig
 from biomedclip_jax.config.training import ComputeConfig, OptimizerConfig, ShardingConfig, Stage
 
@@ -109,6 +110,7 @@ class TrainConfig:
             patch = self.model.vit.patch_size
             check(self.image_size(stage) % patch == 0, stage, "image_size", f"a multiple of patch_size = {patch}")
             self._check_labels(stage)
+            self._check_answers(stage)
             biased = not isinstance(stage.loss, Sigmoid) or self.model.init_logit_bias is not None
             check(biased, stage, "loss", "model.init_logit_bias to be set (SigLIP: -10) with the sigmoid loss")
 
@@ -124,6 +126,22 @@ class TrainConfig:
             check(data.label_column is not None, data, "label_column", "a column, because a stage learns of labels")
             one = isinstance(stage.loss, MultiLabel) or data.label_separator is None
             check(one, data, "label_separator", f"None with the loss {stage.loss!r}, for which an image has one label")
+
+    def _check_answers(self, stage: Stage) -> None:
+        """All stages answer questions or none does: captions and questions are columns, and token ids, of their own."""
+        answering = self.model.answering
+        needed = "Answers(), because the model has `answering`" if answering is not None else "a loss of captions or labels"
+        check(stage.answers == (answering is not None), stage, "loss", f"{needed}, in every stage")
+        if stage.answers:
+            check(self.data.label_column is not None, self.data, "label_column", "the column with the answers")
+            check(isinstance(self.data.train, str), self.data, "train", "one source, where answers are learned")
+        types = isinstance(stage.loss, QuestionTypes)
+        check(not types or isinstance(answering, QCRConfig), stage, "loss", "Answers(): only QCR has a classifier of questions")
+
+    @property
+    def prompted(self) -> bool:
+        """Whether a stage learns of labels that stand after the learned context."""
+        return any(stage.prompted for stage in self.stages)
 
     def image_size(self, stage: Stage) -> int:
         """Side of the images in a stage, in pixels."""

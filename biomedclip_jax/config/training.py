@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive, operational
-from biomedclip_jax.config.losses import Loss, Softmax
+from biomedclip_jax.config.losses import AnswerLoss, Loss, Softmax
 from biomedclip_jax.errors import UserError
 
 Remat = Literal["none", "dots", "full"]
 Gather = Literal["layer", "step"]
-Schedule = Literal["cosine", "constant"]
-Rule = Literal["adamw", "sgd"]
+Schedule = Literal["cosine", "linear", "constant"]
+Rule = Literal["adamw", "adamax", "sgd"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ShardingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW or SGD, with a learning rate that rises linearly and then falls as a cosine or stays.
+    """AdamW, Adamax or SGD, with a learning rate that rises linearly and then falls, as a cosine or linearly, or stays.
 
     The defaults are BiomedCLIP's (arXiv 2303.00915, supplementary table 9).
     """
@@ -66,26 +66,29 @@ class OptimizerConfig:
     learning_rate: float = 5e-4
     """The largest learning rate, which the warm-up ends at."""
     beta1: float = 0.9
-    """Decay of AdamW's average of gradients, per update."""
+    """Decay of AdamW's and Adamax's average of gradients, per update."""
     beta2: float = 0.98
-    """Decay of AdamW's average of squared gradients, per update."""
+    """Decay of AdamW's average of squared gradients, or of Adamax's largest gradient, per update."""
     eps: float = 1e-6
-    """Number added to AdamW's divisor, so that parameters with tiny gradients do not make large steps."""
+    """Number added to AdamW's and Adamax's divisor, so that parameters with tiny gradients do not make large steps."""
     weight_decay: float = 0.2
-    """Weight decay of matrices and embeddings; biases, norms and the temperature have none. AdamW's is multiplied by the
-    learning rate, SGD's is part of the gradient. 0: none."""
+    """Weight decay of matrices and embeddings; biases, norms and the temperature have none but where `decayed` says so.
+    AdamW's is multiplied by the learning rate, Adamax's and SGD's are part of the gradient. 0: none."""
+    decayed: tuple[str, ...] = ()
+    """Paths of further parameters, or patterns of them, that weight decay is for: image/blocks/norm1/scale."""
     warmup_steps: int = 2_000
     """Updates in which the learning rate rises linearly; 0 starts at learning_rate."""
     final_learning_rate: float = 0.0
-    """Learning rate at the end of the cosine; a constant schedule does not use it."""
+    """Learning rate at the end of the fall; a constant schedule does not use it."""
     rule: Rule = "adamw"
-    """How gradients become steps: AdamW, or PyTorch's SGD with momentum, without dampening."""
+    """How gradients become steps: AdamW, Adamax, or PyTorch's SGD with momentum, without dampening."""
     momentum: float = 0.9
-    """Momentum of SGD; 0: none. AdamW does not use it."""
+    """Momentum of SGD; 0: none. The other rules do not use it."""
     clip_norm: float | None = None
     """Largest norm of the gradient of all trained parameters together; a longer one is scaled down to it. None: any norm."""
     schedule: Schedule = "cosine"
-    """The learning rate after the warm-up: half a cosine over all stages that share this optimizer, or constant."""
+    """The learning rate after the warm-up: half a cosine or a straight line (linear) over all stages that share this
+    optimizer, or constant."""
     groups: tuple[tuple[str, float], ...] = ()
     """Parameter paths, or patterns of them, each with a factor of the learning rate: image 0.1 text 2. The first that fits a
     parameter counts; parameters that none fits have factor 1."""
@@ -98,6 +101,7 @@ class OptimizerConfig:
         pairs = all(isinstance(group, tuple) and len(group) == 2 for group in self.groups)
         check(pairs, self, "groups", 'pairs of a parameter path and a factor, such as (("image", 0.1),)')
         check_patterns(self, "groups", tuple(pattern for pattern, _ in self.groups))
+        check_patterns(self, "decayed", self.decayed)
         numbers = all(isinstance(factor, int | float) and factor >= 0 for _, factor in self.groups)
         check(numbers, self, "groups", "factors of 0 or more")
         check(self.ema is None or 0 < self.ema < 1, self, "ema", "None, or above 0 and below 1")
@@ -134,7 +138,7 @@ class Stage:
     """Factor of the learning rate in this stage."""
     loss: Loss = Softmax()
     """What is learned by: `Softmax` (CLIP) and `Sigmoid` (SigLIP) compare images with texts, `Classification` and
-    `MultiLabel` compare an image with all classes."""
+    `MultiLabel` compare an image with all classes, `Answers` and `QuestionTypes` are those of `model.answering`."""
     trainable: tuple[str, ...] = ("*",)
     """Paths of the trained parameters, parts of paths or patterns, such as text '*_head' 'image/blocks/*/bias'; all others
     stay as they are. '*' trains everything."""
@@ -158,6 +162,8 @@ class Stage:
             check(fits, self, "microbatch", f"a divisor of batch_size = {self.batch_size}")
         if self.image_size is not None:
             check_positive(self, "image_size")
+        whole = self.patch_keep == 1 or not self.answers
+        check(whole, self, "patch_keep", "1 where answers are learned: a question may be about any patch")
         check(self.learning_rate_scale > 0, self, "learning_rate_scale", "a number above 0")
         if self.loss.negatives is not None:
             fits = self.batch_size % self.loss.negatives == 0
@@ -173,6 +179,11 @@ class Stage:
     def prompted(self) -> bool:
         """Whether texts are labels that stand after the learned context."""
         return self.loss.prompted
+
+    @property
+    def answers(self) -> bool:
+        """Whether `model.answering` is trained, on questions about images."""
+        return isinstance(self.loss, AnswerLoss)
 
 
 def check_stage(stage: Stage, devices: int) -> None:

@@ -23,7 +23,7 @@ from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.images.preprocess import preprocess_train
 from biomedclip_jax.data.names import multi_hot
 from biomedclip_jax.data.pairs import Mixture, Pairs, Reject, Texts, reject
-from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.data.text import TokenMaker
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.parallel import core_count
 
@@ -67,7 +67,7 @@ class ExampleMaker:
     """
 
     pairs: Pairs
-    tokenizer: Tokenizer
+    tokenizer: TokenMaker
     preprocess: PreprocessConfig
     config: DataConfig
     seed: int
@@ -143,7 +143,7 @@ class TrainLoader:
     """
 
     pairs: Pairs
-    tokenizer: Tokenizer
+    tokenizer: TokenMaker
     preprocess: PreprocessConfig
     config: DataConfig
     seed: int

@@ -7,7 +7,7 @@ import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -106,6 +106,21 @@ class Unread:
 
     cut: list[int]
     unknown: list[int]
+
+
+class TokenMaker(Protocol):
+    """What makes token ids of texts, int32 [n, context_length], padded with `pad_id`: `Tokenizer`, or a list of words."""
+
+    context_length: int
+    pad_id: int
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """The token ids of n texts."""
+        ...
+
+    def unread(self, texts: Sequence[str]) -> Unread:
+        """The positions of texts that are cut, and of those that are mostly unknown."""
+        ...
 
 
 class Tokenizer:

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Sequence
 
-from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.data.text import TokenMaker
 
 _NAMED = 5  # in one line; the rest are counted
 _SHOWN = 60  # characters of a text
 
 
-def unread_lines(tokenizer: Tokenizer, texts: Sequence[str], names: Sequence[str] | None = None) -> list[str]:
+def unread_lines(tokenizer: TokenMaker, texts: Sequence[str], names: Sequence[str] | None = None) -> list[str]:
     """A line for texts that are cut, and one for texts that are mostly unknown signs; [] where all are read as they are.
 
     names: what each text is called in the line; by default its own first words.

@@ -36,6 +36,7 @@ from pathlib import Path
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import held
 from biomedclip_jax.interop._wrappers import read_unwrapped
+from biomedclip_jax.interop.answering_folder import holds_answering, with_answering
 from biomedclip_jax.interop.baselines.biovil import reader as biovil
 from biomedclip_jax.interop.baselines.medclip import reader as medclip
 from biomedclip_jax.interop.baselines.mmlearn import reader as mmlearn
@@ -164,9 +165,14 @@ def detect(path: Path) -> Found:
     contents = _Contents(path)
     for kind in _FOLDERS:
         if kind.is_it(contents):
-            return Found(kind.name, path, functools.partial(kind.read, contents))
+            return Found(kind.name, path, functools.partial(_read, kind, contents))
     found = _detect_file(_only_weights(path))
     return Found(found.kind, path, found.read)
+
+
+def _read(kind: _Kind, contents: _Contents) -> Model:
+    model = kind.read(contents)
+    return with_answering(model, contents.path) if holds_answering(contents.path) else model
 
 
 def _detect_file(path: Path) -> Found:

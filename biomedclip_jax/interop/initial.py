@@ -196,6 +196,10 @@ def whole_model(model: Model, source: str, config: CLIPConfig) -> Params:
     found = dataclasses.replace(model.config, image=dataclasses.replace(model.config.image, image_size=size))
     # what a trained model brings along does not change how its parameters are shaped
     same = dataclasses.replace(found, init_logit_scale=config.init_logit_scale)
+    if found.answering is None:  # what answers questions is then made anew
+        same = dataclasses.replace(same, answering=config.answering)
+    elif config.answering is not None and found.answering.answers != config.answering.answers:
+        raise UserError(f"{source}: it knows other answers than model.answering.answers; name its own there, or start anew")
     numbers = {}
     if config.init_logit_bias is not None:  # the sigmoid objective can start from a model without a bias
         same = dataclasses.replace(same, init_logit_bias=config.init_logit_bias)

@@ -7,8 +7,11 @@
 | huggingface   | CLIP, SigLIP: config.json, model.safetensors, preprocessor_config.json, tokenizer                |
 |               | any other: vision/ and text/ for transformers' AutoModel and more, see `formats/tower_pair.py`   |
 | cleft         | cleft.ckpt, a first-stage checkpoint for XYPB/CLEFT, the text model's config.json, tokenizer     |
+
+A model that answers questions has a folder answering/ besides, in every format (`answering_folder.py`).
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,6 +19,7 @@ from typing import Literal, get_args
 from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, ClipTextConfig, PreprocessConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
+from biomedclip_jax.interop.answering_folder import without_answering, write_answering
 from biomedclip_jax.interop.formats import tower_pair
 from biomedclip_jax.interop.formats.cleft import checkpoint as cleft
 from biomedclip_jax.interop.formats.huggingface.clip import write_clip
@@ -36,13 +40,19 @@ def write_model(model: Model, destination: Path, format: Format = "open_clip", *
     if format not in get_args(Format):
         raise UserError(f"format {format!r}: expected one of {', '.join(get_args(Format))}")
     check_cleaning(model.tokenizer, format)
+    whole, model = model, without_answering(model)
     if format in ("open_clip", "open_clip-bin"):
         model = expressible(model)
     write, adapters = _writer(model, destination, format)
     if model.adaptation != UNADAPTED and not adapters:
         raise UserError(f"{destination}: {ADAPTERS_REFUSED}")
     names: list[str] = []
-    write_folder(destination, lambda folder: names.extend(write(folder)), replace=replace)
+
+    def write_all(folder: Path) -> None:
+        names.extend(write(folder))
+        write_answering(whole, folder)
+
+    write_folder(destination, write_all, replace=replace)
     return names
 
 
@@ -72,6 +82,7 @@ def export_format(config: CLIPConfig, preprocess: PreprocessConfig | None = None
     preprocess: how its images are made; None: in a way that every format can say. adaptation: what stays beside its
     weights. UserError if neither has: better before a training run than after it.
     """
+    config = dataclasses.replace(config, answering=None)
     try:
         if adaptation != UNADAPTED:
             raise UserError(ADAPTERS_REFUSED)

@@ -4,7 +4,10 @@ Sources: open_clip `transformer.py: TextTransformer`, transformers `modeling_sig
 """
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax import Array
+from jaxtyping import Bool, Float, Int
 
 from biomedclip_jax.config import ClipTextConfig, ComputeConfig
 from biomedclip_jax.models._shapes import Features, Keys, Tokens, Words
@@ -37,6 +40,27 @@ class ClipText(nnx.Module):
 
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
         """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends."""
+        x, c = self._run(words, tokens, keys), self.config
+        if c.pool == "last":
+            return self.norm(x[:, -1])
+        return self.norm(jnp.take_along_axis(x, self._end(tokens)[:, None, None], axis=1)[:, 0])
+
+    def token_states(self, tokens: Tokens, keys: Keys | None = None) -> tuple[Float[Array, "B m D"], Bool[Array, "B m"]]:
+        """States of all tokens after the last norm, and which of them belong to the text, its end included.
+
+        With pool "last" all `context_length` do: such a tower was trained to read padding.
+        """
+        x = self.norm(self._run(self.word[tokens], tokens, keys))
+        if self.config.pool == "last":
+            return x, jnp.ones(x.shape[:2], bool)
+        return x, jnp.arange(x.shape[1]) <= self._end(tokens)[:, None]
+
+    def _end(self, tokens: Tokens) -> Int[Array | np.ndarray, " B"]:
+        """The index of the token that ends a text."""
+        return (tokens if self.config.pool == "end" else tokens == self.config.eos_id).argmax(axis=-1)
+
+    def _run(self, words: Words, tokens: Tokens, keys: Keys | None) -> Float[Array, "B _ D"]:
+        """States after the last block, before the norm, of all tokens; of `context_length`, where padding is read."""
         c, n = self.config, tokens.shape[1]
         if c.reads_padding and n < c.context_length:  # padding that was cut off to save work, or is not there yet
             rows, missing = len(tokens), c.context_length - n
@@ -44,8 +68,4 @@ class ClipText(nnx.Module):
             n = c.context_length
         x = jnp.asarray(words + self.position[:n]).astype(self.compute.dtype)
         mask = jnp.tril(jnp.ones((n, n), bool)) if c.causal else None
-        x = run_blocks(self.blocks, x, mask, keys, self.compute, self.gather)
-        if c.pool == "last":
-            return self.norm(x[:, -1])
-        end = (tokens if c.pool == "end" else tokens == c.eos_id).argmax(axis=-1)[:, None, None]
-        return self.norm(jnp.take_along_axis(x, end, axis=1)[:, 0])
+        return run_blocks(self.blocks, x, mask, keys, self.compute, self.gather)

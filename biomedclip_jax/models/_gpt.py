@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from biomedclip_jax.config import ComputeConfig, GPTConfig, LlamaConfig
-from biomedclip_jax.models._shapes import Features, Keys, Tokens, Words
+from biomedclip_jax.models._shapes import Features, Hidden, Keys, Tokens, Words
 from biomedclip_jax.models.layers import EMBEDDING_SITE, dropout
 from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, prefix_length, run_blocks, stack_blocks
 
@@ -55,13 +55,24 @@ class GPT(nnx.Module):
 
         With pool "first_eos" a text that fills all N columns counts as cut: `with_end` before, if it is not.
         """
+        x, lengths = self._run(words, tokens, keys)
+        return self.norm(pooled(x, lengths, self.config))  # the norm works on each token alone: one is enough
+
+    def token_states(self, tokens: Tokens, keys: Keys | None = None) -> tuple[Float[Array, "B m D"], Bool[Array, "B m"]]:
+        """States of all tokens after the final norm, and which of them belong to the text (`read_tokens`)."""
+        tokens = with_end(tokens, self.config)
+        x, lengths = self._run(self.word[tokens], tokens, keys)
+        return self.norm(x), read_tokens(lengths, x.shape[1], self.config)
+
+    def _run(self, words: Words, tokens: Tokens, keys: Keys | None) -> tuple[Hidden, Int[Array, " B"]]:
+        """States after the last block, before the norm, and the length of each text."""
         n = tokens.shape[1]
         first = prefix_length(self.blocks.attention)
         positions = self.position[first : first + n]
         x = dropout(jnp.asarray(words + positions), self.config.embedding_dropout, keys, EMBEDDING_SITE)
         lengths = text_lengths(tokens, self.config.pad_id)
         x = run_blocks(self.blocks, x.astype(self.compute.dtype), seen(lengths, n), keys, self.compute, self.gather)
-        return self.norm(pooled(x, lengths, self.config))  # the norm works on each token alone: one is enough
+        return x, lengths
 
 
 def with_end(tokens: Tokens, config: GPTConfig | LlamaConfig) -> Int[Array | np.ndarray, "B _"]:
@@ -87,6 +98,15 @@ def seen(lengths: Int[Array | np.ndarray, " B"], n: int) -> Bool[Array, "B 1 {n}
     position = jnp.arange(n)
     real = position < jnp.maximum(lengths, 1)[:, None]
     return (position <= position[:, None]) & real[:, None, None, :]
+
+
+def read_tokens(lengths: Int[Array | np.ndarray, " B"], n: int, config: GPTConfig | LlamaConfig) -> Bool[Array, "B {n}"]:
+    """Which of n tokens belong to a text: those before the padding; with pool "first_eos" the first of it, too, its end.
+
+    Of an empty text it is the first token, as in `seen`.
+    """
+    end = jnp.maximum(lengths, 1) if config.pool == "last_token" else lengths + 1
+    return jnp.arange(n) < end[:, None]
 
 
 def pooled(x: Words, lengths: Int[Array | np.ndarray, " B"], config: GPTConfig | LlamaConfig) -> Features:

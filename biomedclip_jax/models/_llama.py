@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from biomedclip_jax.config import ComputeConfig, LlamaConfig
-from biomedclip_jax.models._gpt import pooled, seen, text_lengths, with_end
+from biomedclip_jax.models._gpt import pooled, read_tokens, seen, text_lengths, with_end
 from biomedclip_jax.models._shapes import Features, Hidden, Index, Keys, Tokens, Words
 from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.transformer import BlockLinear, Gather, prefix_length, run_blocks, stacked
@@ -122,7 +122,17 @@ class Llama(nnx.Module):
 
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Features:
         """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells where a text ends."""
+        x, lengths = self._run(words, tokens, keys)
+        return self.norm(pooled(x, lengths, self.config))
+
+    def token_states(self, tokens: Tokens, keys: Keys | None = None) -> tuple[Float[Array, "B m D"], Bool[Array, "B m"]]:
+        """States of all tokens after the final norm, and which of them belong to the text (`read_tokens`)."""
+        tokens = with_end(tokens, self.config)
+        x, lengths = self._run(self.word[tokens], tokens, keys)
+        return self.norm(x), read_tokens(lengths, x.shape[1], self.config)
+
+    def _run(self, words: Words, tokens: Tokens, keys: Keys | None) -> tuple[Hidden, Int[Array, " B"]]:
+        """States after the last block, before the norm, and the length of each text."""
         lengths = text_lengths(tokens, self.config.pad_id)
         mask = seen(lengths, tokens.shape[1])
-        x = run_blocks(self.blocks, jnp.asarray(words, self.compute.dtype), mask, keys, self.compute, self.gather)
-        return self.norm(pooled(x, lengths, self.config))
+        return run_blocks(self.blocks, jnp.asarray(words, self.compute.dtype), mask, keys, self.compute, self.gather), lengths

@@ -62,6 +62,11 @@ class Bert(nnx.Module):
             return self.pool(x[:, None], mask[:, :1])
         return self.pool(self.hidden(words, mask, keys)[0], mask)
 
+    def token_states(self, tokens: Tokens, keys: Keys | None = None) -> tuple[Hidden, Bool[Array, "B N"]]:
+        """States [B, N, D] of all tokens after the last block, and which tokens are no padding."""
+        mask = jnp.asarray(tokens != self.config.pad_id)
+        return self.hidden(self.word[tokens], mask, keys)[0], mask
+
     def hidden(
         self,
         words: Words,

@@ -20,7 +20,9 @@ from biomedclip_jax.config import (
     ComputeConfig,
     GPTConfig,
     LlamaConfig,
+    MeterConfig,
     OwnTower,
+    QCRConfig,
     ViTConfig,
 )
 from biomedclip_jax.config.towers import features
@@ -29,6 +31,9 @@ from biomedclip_jax.models._gpt import GPT
 from biomedclip_jax.models._llama import Llama
 from biomedclip_jax.models._shapes import Embeddings, Features, Images, Keys, Tokens, Words
 from biomedclip_jax.models.adapters import with_adapters
+from biomedclip_jax.models.answering.head import AnsweringHead
+from biomedclip_jax.models.answering.meter import Meter
+from biomedclip_jax.models.answering.qcr.model import QCR
 from biomedclip_jax.models.bert import Bert
 from biomedclip_jax.models.layers import linear
 from biomedclip_jax.models.transformer import Gather, activate
@@ -37,6 +42,7 @@ from biomedclip_jax.models.vit import ViT
 Params = dict[str, Any]
 
 _TOWERS: dict[type, Any] = {ViTConfig: ViT, BertConfig: Bert, ClipTextConfig: ClipText, GPTConfig: GPT, LlamaConfig: Llama}
+_ANSWERING: dict[type, Any] = {MeterConfig: Meter, QCRConfig: QCR}
 
 
 def _tower(config: Any, compute: ComputeConfig, rngs: nnx.Rngs, gather: Gather | None) -> Any:
@@ -116,6 +122,8 @@ class CLIP(nnx.Module):
         self.logit_scale = nnx.Param(jnp.float32(c.init_logit_scale))
         if c.init_logit_bias is not None:
             self.logit_bias = nnx.Param(jnp.float32(c.init_logit_bias))
+        if c.answering is not None:  # the last, so that it changes nothing in how the others are drawn
+            self.answering: AnsweringHead = _ANSWERING[type(c.answering)](c, compute, rngs)
 
     def encode_image(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Embeddings:
         """Unit embeddings of float32 images, normalised."""

@@ -19,6 +19,7 @@ from biomedclip_jax.models._shapes import Features, Hidden, Index, Keys, Mask
 from biomedclip_jax.models.layers import attention_dropout, dropout, linear
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
+Streams = Any  # what blocks take and return: hidden states [B, N, D], or a tuple of such
 
 
 @dataclass(frozen=True)
@@ -208,15 +209,15 @@ def remat(body: Callable, compute: ComputeConfig, gathers: bool) -> Callable:
 
 def run_blocks(
     blocks: Any,
-    x: Hidden,
+    x: Streams,
     mask: Mask | None,
     keys: Keys | None,
     compute: ComputeConfig,
     gather: Gather | None = None,
-) -> Hidden:
+) -> Streams:
     """x through the stacked blocks, as one `lax.scan`: compile time does not grow with depth.
 
-    blocks: `stacked` modules that are called as a `Block` is, with (x, mask, keys, index).
+    blocks: `stacked` modules that are called as a `Block` is, with (x, mask, keys, index), and return what x is then.
 
     gather: makes the whole weights of one block from split ones, just before they are used, in the backward pass again.
     """
@@ -225,18 +226,18 @@ def run_blocks(
 
 def read_blocks(
     blocks: Any,
-    x: Hidden,
+    x: Streams,
     mask: Mask | None,
     keys: Keys | None,
     compute: ComputeConfig,
     gather: Gather | None,
-    read: Callable[[Array], Any],
-) -> tuple[Hidden, Any]:
-    """Run the blocks as `run_blocks` does; returns x [B, N, D], and read(x) after each block, stacked [L, ...]."""
+    read: Callable[[Streams], Any],
+) -> tuple[Streams, Any]:
+    """Run the blocks as `run_blocks` does; returns x, and read(x) after each block, stacked [L, ...]."""
     graph, state = nnx.split(blocks)
     depth = jax.tree.leaves(state)[0].shape[0]
 
-    def body(x: Array, layer: tuple) -> tuple[Array, Any]:
+    def body(x: Streams, layer: tuple) -> tuple[Streams, Any]:
         weights, index = layer
         layer_keys = None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, index))(keys)
         if gather is not None:

@@ -114,14 +114,26 @@ class ViT(nnx.Module):
     def __call__(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Features:
         """Features of float32 images, normalised; keys: one an example, for patch_keep < 1 and an adapter's dropout."""
         x = self._embed(images, keys, patch_keep)
-        if self.config.norm_pre:
-            x = self.norm_pre(x)
-        if keys is not None:  # for an adapter's dropout; a caption's masks are drawn from the keys themselves
-            keys = jax.vmap(lambda key: jax.random.fold_in(key, _ADAPTER_DRAW))(keys)
         if self.inference and keys is None and self.config.pool == "cls":
             return self.norm(first_token(self.blocks, x, None))
-        x = run_blocks(self.blocks, x, None, keys, self.compute, self.gather)
-        return self._pool(x)
+        return self._pool(self._run(x, keys, self.blocks))
+
+    def token_states(self, images: Images, keys: Keys | None = None, drop_last_block: bool = False) -> Float[Array, "B m D"]:
+        """States of all tokens after the last norm: class token, registers, patches. Whatever `pool` is, each token goes
+        through that norm alone, also where pooling does without it (mean_prenorm) or comes before it (norm_after_pool).
+
+        drop_last_block: the norm follows the last block but one, as in METER.
+        """
+        blocks = self.blocks
+        if drop_last_block:
+            graph, state = nnx.split(blocks)
+            blocks = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[:-1], state))
+        return self.norm(self._run(self._embed(images, keys, 1.0), keys, blocks))
+
+    def _run(self, x: Hidden, keys: Keys | None, blocks: Any) -> Hidden:
+        if keys is not None:  # for an adapter's dropout; a caption's masks are drawn from the keys themselves
+            keys = jax.vmap(lambda key: jax.random.fold_in(key, _ADAPTER_DRAW))(keys)
+        return run_blocks(blocks, x, None, keys, self.compute, self.gather)
 
     def _embed(self, images: Images, keys: Keys | None, patch_keep: float) -> Hidden:
         c = self.config
@@ -154,7 +166,7 @@ class ViT(nnx.Module):
             first = jnp.concatenate(tokens).astype(dtype)
             first = first.at[:prefix].add(positions[:prefix])
             x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], *first.shape)), x], axis=1)
-        return x
+        return self.norm_pre(x) if c.norm_pre else x
 
     def _pool(self, x: Hidden) -> Features:
         c = self.config

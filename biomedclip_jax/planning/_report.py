@@ -80,6 +80,11 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
     prompts = assumed_prompts(config, plan.number)
     if prompts is not None:
         row("prompts", f"of {len(prompts.tokens)} classes, {prompts.tokens.shape[1]} tokens each (assumed)")
+    elif (answering := config.model.answering) is not None:
+        row(
+            "questions",
+            f"of {answering.question_length} tokens, {len(answering.answers):,} answers (assumed where none are named)",
+        )
     elif plan.buckets:
         groups = ", ".join(f"{b.rows} x {b.length}" for b in plan.buckets)
         share = token_share(plan.buckets, config.model.text.context_length)

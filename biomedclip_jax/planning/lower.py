@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.stages import Lowered
 
-from biomedclip_jax.config import GPTConfig, LlamaConfig, TrainConfig, reads_padding
+from biomedclip_jax.config import GPTConfig, LlamaConfig, QCRConfig, TrainConfig, reads_padding
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import make_mesh, rows
 from biomedclip_jax.train.optimizer import learning_rate, stage_steps
@@ -22,6 +22,8 @@ from biomedclip_jax.train.text_buckets import Buckets, plan_buckets
 _MEDIAN, _P90 = 123, 321
 _SAMPLE = 4_096
 ASSUMED_CLASSES = 14  # CheXpert's
+_ASSUMED_ANSWERS, _ASSUMED_CLOSED = 487, 56  # of VQA-RAD's training part; 29 are both closed and open
+_ASSUMED_WORDS = 1_200  # in its questions, about
 
 
 def assumed_lengths(longest: int) -> np.ndarray:
@@ -35,7 +37,7 @@ def assumed_lengths(longest: int) -> np.ndarray:
 def assumed_buckets(config: TrainConfig, number: int, devices: int) -> Buckets:
     """The text buckets that a run would choose for captions of the assumed lengths."""
     count, longest = config.compute.text_buckets, config.model.text.context_length
-    if reads_padding(config.model.text):
+    if reads_padding(config.model.text) or config.stages[number].answers:
         return ()
     return plan_buckets(assumed_lengths(longest), longest, config.stages[number], devices, count)
 
@@ -54,6 +56,20 @@ def assumed_prompts(config: TrainConfig, number: int) -> Layout | None:
     return Layout(np.ones((ASSUMED_CLASSES, length), np.int32), np.tile(slots, (ASSUMED_CLASSES, 1)).astype(np.int32))
 
 
+def with_assumed_answers(config: TrainConfig) -> TrainConfig:
+    """The config with as many answers as VQA-RAD's training part has, and words, where it names none. No data is read."""
+    answering = config.model.answering
+    if answering is None or answering.answers:
+        return config
+    answers = tuple(f"answer {number}" for number in range(_ASSUMED_ANSWERS))
+    if isinstance(answering, QCRConfig):
+        words = answering.words or tuple(f"word {number}" for number in range(_ASSUMED_WORDS))
+        answering = dataclasses.replace(answering, answers=answers, closed_answers=_ASSUMED_CLOSED, words=words)
+    else:
+        answering = dataclasses.replace(answering, answers=answers)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, answering=answering))
+
+
 def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets: Buckets, pairs: int) -> Lowered:
     """The update of stage `number` on these devices, ready to be compiled; nothing is computed and nothing allocated.
 
@@ -65,16 +81,18 @@ def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets
     optimizer = optimizer_for(config)
     state = abstract_state(config, size, optimizer, mesh)
     rate = learning_rate(config.optimizer, config.stages, stage_steps(config.stages, pairs))
-    b = stage.batch_size
+    b, answering = stage.batch_size, config.model.answering
+    length = config.model.text.context_length if answering is None else answering.question_length
     shapes = {
         "images": ((b, size, size, 3), jnp.float32),
-        "tokens": ((b, config.model.text.context_length), jnp.int32),
+        "tokens": ((b, length), jnp.int32),
         "index": ((b,), jnp.uint32),
         "signal": ((b,), jnp.int32),
     }
     prompts = assumed_prompts(config, number)
-    if prompts is not None:
-        shapes["labels"] = ((b, len(prompts.tokens)), jnp.bool_)
+    if prompts is not None or answering is not None:
+        classes = len(prompts.tokens) if prompts is not None else len(answering.answers) if answering is not None else 0
+        shapes["labels"] = ((b, classes), jnp.bool_)
     sharding = rows(mesh)
     batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
     return make_step(config, number, mesh, optimizer, rate, buckets, prompts).lower(state, batch)

@@ -14,7 +14,7 @@ from biomedclip_jax.planning._estimate import Estimate, estimate
 from biomedclip_jax.planning._report import StagePlan, gibibytes, print_plan, print_stage, to_record
 from biomedclip_jax.planning._topology import Topology, parse_topology
 from biomedclip_jax.planning.devices import describe_devices
-from biomedclip_jax.planning.lower import assumed_buckets, assumed_prompts, lower_step, with_stage
+from biomedclip_jax.planning.lower import assumed_buckets, assumed_prompts, lower_step, with_assumed_answers, with_stage
 
 PMC15M_PAIRS = 13_900_000  # training pairs of PMC-15M (NEJM AI 2024)
 _TRIES = 8
@@ -41,6 +41,7 @@ def plan(
     topology = parse_topology(topology_name)
     if stage is not None and stage >= len(config.stages):
         raise UserError(f"--stage {stage}: this config has stages 0 to {len(config.stages) - 1}")
+    config = with_assumed_answers(config)
     for each in config.stages:
         check_stage(each, topology.devices)
     devices = describe_devices(topology)

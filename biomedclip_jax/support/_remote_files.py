@@ -16,7 +16,7 @@ COMMITTED = "commit_success.txt"
 CHECKPOINTS = "checkpoints"
 RESULTS = "results.json"  # of a finished run: written last
 METRICS = "metrics.jsonl"  # only ever added to
-MADE_AGAIN = ("data", "words")  # folders of the demos, which a run makes itself
+MADE_AGAIN = ("data", "words", "questions")  # folders of the demos, which a run makes itself
 
 
 def committed(names: Iterable[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,3 +33,19 @@ def cpu_options(platform: str) -> dict[str, Any] | None:
         return None
     warnings.filterwarnings("ignore", _NOT_KEPT)
     return dict(_ONEDNN)
+
+
+class Program:
+    """A function of parameters and a batch, compiled for few inputs and for many.
+
+    On CPU the one for many is faster (`cpu_options`), but is compiled at each start.
+    """
+
+    def __init__(self, function: Callable[[dict[str, Any], jax.Array], jax.Array]):
+        self._few = jax.jit(function)
+        options = cpu_options(jax.default_backend())
+        self._many = self._few if options is None else jax.jit(function, compiler_options=options)
+
+    def of(self, many: bool) -> Callable[[dict[str, Any], Any], jax.Array]:
+        """The jitted function, for many inputs or few."""
+        return self._many if many else self._few

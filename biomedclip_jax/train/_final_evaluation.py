@@ -1,6 +1,7 @@
 """After the last step: what the model folder of a run can do on the held-out part, in numbers and pictures."""
 
 import dataclasses
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 
 from biomedclip_jax.config import DEFAULT_TEMPLATE, TrainConfig
 from biomedclip_jax.data.pairs import ImageOf, Pairs, Texts
+from biomedclip_jax.data.questions.pairs import QuestionPairs
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.report.drawing import loss_curve
 from biomedclip_jax.evaluation.retrieval.gallery import Found, choose, images_of_captions
@@ -18,6 +20,7 @@ from biomedclip_jax.evaluation.zero_shot.task import accuracy, default_embedding
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
 from biomedclip_jax.prompts.learned import LearnedPrompts
 from biomedclip_jax.prompts.templates import DEFAULT_TEMPLATES, check_labels, check_told_apart, label_sentences
+from biomedclip_jax.train._final_answers import answer_results
 from biomedclip_jax.train._metrics import Line
 
 PROMPTS = "prompts.safetensors"
@@ -35,9 +38,10 @@ class Results:
     evaluate zero-shot` says of this model and these images, with its default sentences, which zero_shot_prompts has; of
     the zero_shot_images that have a label. chance: the accuracy of the best constant answer. template_accuracy: that of
     the sentence in the config, where it is another than by default or prompts started from it;
-    learned_prompt_accuracy: that of the prompts which the run has learned. exported_step: updates done in the weights of
-    the model folder, 0 for the start. held_out_data: a hash of what the held-out pairs are, wherever they lie. seconds:
-    of the run, all parts together.
+    learned_prompt_accuracy: that of the prompts which the run has learned. accuracy, accuracy_open, accuracy_closed: of
+    answers to the held-out questions; accuracy_other_image: when each is asked about another image. exported_step:
+    updates done in the weights of the model folder, 0 for the start. held_out_data: a hash of what the held-out pairs are,
+    wherever they lie. seconds: of the run, all parts together.
     """
 
     held_out_pairs: int | None = None
@@ -54,6 +58,10 @@ class Results:
     zero_shot_prompts: list[str] | None = None
     template_accuracy: float | None = None
     learned_prompt_accuracy: float | None = None
+    accuracy: float | None = None
+    accuracy_open: float | None = None
+    accuracy_closed: float | None = None
+    accuracy_other_image: float | None = None
     exported_step: int | None = None
     held_out_data: str | None = dataclasses.field(default=None, compare=False)
     seconds: float | None = None
@@ -79,6 +87,8 @@ def evaluate(
         learned.save(workdir / PROMPTS, clip)
     if pairs is None:
         return Results()
+    if isinstance(pairs, QuestionPairs):
+        return Results(**answer_results(clip, pairs, config.seed))  # type: ignore[arg-type]
     images = [ImageOf(pairs, index) for index in range(len(pairs))]
     bad: dict[int, UserError] = {}
     image = clip.encode_images(images, on_error=bad.__setitem__)
@@ -104,6 +114,9 @@ def proposals(workdir: Path, pairs: Pairs | None, separator: str | None = None) 
     lines = ["try next (for research, not for clinical use):"]
     if pairs is None:
         return [*lines, f"  biomedclip embed {workdir} --images FOLDER --out embeddings.npz"]
+    if isinstance(pairs, QuestionPairs):
+        image, question = os.path.normpath(pairs.name(0)), pairs.questions[0].question
+        return [*lines, f"  biomedclip answer {workdir} {shlex.quote(image)} {shlex.quote(question)}"]
     labels = (pairs.texts(i).label for i in range(min(len(pairs), _LOOKED_AT)))
     classes = list(dict.fromkeys(label for label in labels if label is not None)) if separator is None else []
     image = shlex.quote(pairs.name(0)) if Path(pairs.name(0)).is_file() else "IMAGE..."

@@ -5,9 +5,9 @@ they are differentiated: then no gradient is summed inside a loop, and one `psum
 (With replicated parameters there is an all-reduce in every scan body: seen in the compiled text for 8 devices.)
 
 Exact large batches: the towers encode one microbatch after another and the loss sees all embeddings at once. The
-backward pass encodes each microbatch again (`jax.checkpoint`), so memory holds the activations of one microbatch
-and the embeddings of the batch. Dropout and patch drop are keyed by example, so the gradient is that of the whole
-batch to rounding. The idea is GradCache's (arXiv 2101.06983); in JAX it is a scan over a checkpointed function.
+backward pass encodes each again (`jax.checkpoint`): memory holds one microbatch's activations and all embeddings.
+Dropout and patch drop are keyed by example, so the gradient is that of the whole batch to rounding. The idea is
+GradCache's (arXiv 2101.06983); in JAX it is a scan over a checkpointed function.
 """
 
 from collections.abc import Callable
@@ -29,11 +29,11 @@ from biomedclip_jax.losses import class_loss, local_loss
 from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
 from biomedclip_jax.sharding import BATCH, as_varying, device_count, gather_leaves, shard_axes, shard_specs, sum_over_devices
+from biomedclip_jax.train._answer_loss import answer_share
 from biomedclip_jax.train.optimizer import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
 
-# images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the example's position in the run; and labels
-# bool [B, C] where a stage learns by them
+# images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the position in the run; perhaps labels bool [B, C]
 Batch = dict[str, Array]
 
 _TOWERS = ("image", "text")
@@ -97,6 +97,10 @@ def _gradient_around_the_choice(c: StepContext, weights: Flat, batch: Batch) -> 
     choice, its backward pass after it, and between them the gradient of everything else, also with respect to the
     image embeddings. The two sides share no parameter.
     """
+    if c.stage.answers:
+        keyed = batch | {"keys": example_keys(c.seed, batch["index"])}
+        share = partial(answer_share, c.stage, lambda own: _model(c, weights | own), keyed, encode_in_microbatches)
+        return jax.value_and_grad(share)({path: weights[path] for path in c.trained})
     of_image = {path: weights[path] for path in c.trained if path.startswith("image")}
     others = {path: weights[path] for path in c.trained if path not in of_image}
     image, image_backward = jax.vjp(partial(_encode_images, c, weights, batch), of_image)
@@ -122,7 +126,7 @@ def _share_of_loss(c: StepContext, weights: Flat, batch: Batch, buckets: Buckets
     weights = weights | trained
     numbers = {name: weights[name] for name in _NUMBERS if name in weights}
     clip = _model(c, weights)
-    loss = c.stage.loss
+    loss: Any = c.stage.loss
     if isinstance(loss, Classification | MultiLabel):
         assert c.prompts is not None
         classes = prompt_embeddings(clip(), *c.prompts)
@@ -131,9 +135,6 @@ def _share_of_loss(c: StepContext, weights: Flat, batch: Batch, buckets: Buckets
         return local_loss(loss, image, _encode_labels(c, clip, batch), numbers)
     ids = caption_ids(batch["tokens"]) if loss.equal_captions == "positives" else None
     return local_loss(loss, image, _encode_captions(c, clip, batch, buckets), numbers, batch.get("rows"), ids)
-
-
-# --- the towers -----------------------------------------------------------------------------------------------------
 
 
 def _encode_images(c: StepContext, weights: Flat, batch: Batch, trained: Flat) -> Array:

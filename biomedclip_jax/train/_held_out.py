@@ -11,11 +11,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from biomedclip_jax.config import Classification, MultiLabel, Stage, TrainConfig
+from biomedclip_jax.config import AnswerLoss, Classification, MultiLabel, PairLoss, Stage, TrainConfig
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import multi_hot
 from biomedclip_jax.data.pairs import ImageOf, Pairs, with_readable_texts
 from biomedclip_jax.data.processor import Processor
+from biomedclip_jax.data.questions.pairs import QuestionPairs
 from biomedclip_jax.data.sources import open_pairs
 from biomedclip_jax.equal_captions import caption_ids
 from biomedclip_jax.errors import UserError
@@ -24,8 +25,10 @@ from biomedclip_jax.losses import class_loss, pair_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import prompt_embeddings
 from biomedclip_jax.sharding import put_batch, replicated
+from biomedclip_jax.train._answer_loss import answer_counted, answer_terms
 from biomedclip_jax.train._frozen import sources
 from biomedclip_jax.train._prompt_stage import class_prompts
+from biomedclip_jax.train._questions import answer_labels, question_pairs
 from biomedclip_jax.train._same_data import DataIdentity
 from biomedclip_jax.train.export import in_workdir
 from biomedclip_jax.train.state import TrainState
@@ -47,13 +50,15 @@ def held_out_pairs(config: TrainConfig, workdir: Path) -> Pairs | None:
     data = config.data
     if data.held_out is None:
         return None
+    if config.model.answering is not None:
+        return question_pairs(config, data.held_out, workdir)
     source = in_workdir(data.held_out, workdir)
     return with_readable_texts(open_pairs(source, data.image_column, data.caption_column, data.label_column))
 
 
 def check_held_out(config: TrainConfig, pairs: Pairs) -> None:
     """UserError where no held-out image can be read, or too few for a loss that says something; reads the first ones."""
-    of_pairs = not config.stages[-1].prompted and config.run.evaluate_every is not None
+    of_pairs = isinstance(config.stages[-1].loss, PairLoss) and config.run.evaluate_every is not None
     needed, readable, bad = 2 if of_pairs else 1, 0, list[UserError]()
     for index in range(len(pairs)):
         try:
@@ -105,8 +110,12 @@ class HeldOut:
         self._bad: set[int] = set()
         self._classes = classes
         self._ready: _StageEncoder | None = None
-        labels = [pairs.texts(i).label for i in range(len(pairs))] if classes else []
-        self._labels = multi_hot(labels, classes, config.data.label_separator) if classes else None
+        self._labels: np.ndarray | None = None
+        if isinstance(pairs, QuestionPairs):
+            self._labels = answer_labels(config, pairs)
+        elif classes:
+            labels = [pairs.texts(i).label for i in range(len(pairs))]
+            self._labels = multi_hot(labels, classes, config.data.label_separator)
 
     @property
     def compares(self) -> bool:
@@ -120,12 +129,15 @@ class HeldOut:
         """Scores of the weights in `state` in stage `number`: "loss" and {image_to_text,text_to_image}_recall_at_{1,5,10}.
 
         The moving average is evaluated where there is one. The loss is the stage's over all held-out pairs. In a stage that
-        learns of labels: the loss of classes and, of images with one label, "accuracy". busy: called before each batch.
+        learns of labels: the loss of classes and, of images with one label, "accuracy"; in one that answers questions the
+        loss of answers, "accuracy", "accuracy_open" and "accuracy_closed". busy: called before each batch.
         """
         if self._ready is None or self._ready.number != number:
             busy("compiling the evaluation")
             self._ready = self._prepare(number)
         params = state.averaged_params
+        if self._ready.stage.answers:
+            return self._of_answers(params, self._ready, busy)
         if self._ready.prompts is not None:
             return self._of_labels(params, self._ready, self._ready.prompts, busy)
         kept, (image, text, *ids) = self._encoded(params, self._ready, busy)
@@ -135,13 +147,16 @@ class HeldOut:
 
     def _prepare(self, number: int) -> _StageEncoder:
         config, stage = self._config, self._config.stages[number]
-        processor = Processor(config.preprocess_in(stage), config.model.text, self._tokenizer)
+        processor = Processor(config.preprocess_in(stage), config.model.text, self._tokenizer, config.model.answering)
         graph, _ = abstract_model(config.model_in(stage), config.compute, adaptation=config.adaptation)
         layout = class_prompts(config, self._classes, processor.tokenizer) if stage.prompted else None
         whole = replicated(self._mesh)
 
         def images_and_texts(params: dict[str, Any], batch: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
             clip = nnx.merge(graph, params)
+            if isinstance(stage.loss, AnswerLoss):
+                scores = clip.answering.scores(clip, batch["images"], batch["tokens"])
+                return (scores, answer_terms(stage.loss, clip, batch), answer_counted(stage.loss, clip, batch["labels"]))
             image = clip.encode_image(batch["images"])
             if layout is not None:
                 return (image,)
@@ -164,6 +179,16 @@ class HeldOut:
         if self._config.data.label_separator is None:
             scores["accuracy"] = float(((image @ classes.T).argmax(axis=1) == labels.argmax(axis=1)).mean())
         return scores
+
+    def _of_answers(self, params: dict[str, Any], ready: _StageEncoder, busy: Busy) -> dict[str, float]:
+        """Of questions whose answer the model does not know each answer is wrong, and each part of the loss is one, too."""
+        assert isinstance(self._pairs, QuestionPairs) and self._labels is not None
+        kept, (scores, terms, counted) = self._encoded(params, ready, busy)
+        loss = (np.where(counted, terms, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)).sum()
+        right = self._labels[kept][np.arange(len(kept)), scores.argmax(axis=1)]
+        closed = np.array([self._pairs.questions[index].closed for index in kept])
+        parts = {"accuracy": right, "accuracy_open": right[~closed], "accuracy_closed": right[closed]}
+        return {"loss": float(loss)} | {name: float(own.mean()) for name, own in parts.items() if len(own)}
 
     def _encoded(self, params: dict[str, Any], ready: _StageEncoder, busy: Busy) -> tuple[list[int], list[np.ndarray]]:
         """(pairs that can be read, what `encode` gives of them): each array is [n, ...]."""
@@ -193,7 +218,9 @@ class HeldOut:
                 self._bad.add(positions[row])
             else:
                 pixels[row] = image
-        return {"images": pixels, "tokens": processor.tokens([self._caption(i) for i in positions])}
+        tokens = processor.tokens if self._config.model.answering is None else processor.questions
+        batch = {"images": pixels, "tokens": tokens([self._caption(i) for i in positions])}
+        return batch if self._labels is None else batch | {"labels": self._labels[positions]}
 
     def _caption(self, index: int) -> str:
         return self._pairs.texts(index).captions[0]

@@ -25,6 +25,7 @@ from biomedclip_jax.train._frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train._held_out import Inputs
 from biomedclip_jax.train._metrics import Clock, HeldOutLine, Progress, StepLine
 from biomedclip_jax.train._prompt_stage import class_prompts, with_context
+from biomedclip_jax.train._questions import begun
 from biomedclip_jax.train._run_folder import with_these_data
 from biomedclip_jax.train._writers import metrics_of
 from biomedclip_jax.train.flops import flops_per_pair
@@ -84,7 +85,7 @@ class Run:
         self.total = sum(self.steps)
         self.rate = learning_rate(config.optimizer, config.stages, self.steps)
         self.optimizer = optimizer_for(config)
-        self.prompts = class_prompts(config, loader.classes, loader.tokenizer) if loader.classes else None
+        self.prompts = class_prompts(config, loader.classes, loader.tokenizer) if config.prompted else None
         self.step = 0
         self.best_loss: float | None = None
         self.stale = 0  # evaluations since the best one
@@ -116,7 +117,7 @@ class Run:
         """The state before the first update."""
         self.image_size = self.config.image_size(self.config.stages[0])
         state = new_state(self.config, self.image_size, self.optimizer, self.mesh)
-        self.state = with_context(state, self.config, self.loader.tokenizer) if self.config.adaptation.context else state
+        self.state = begun(with_context(state, self.config, self.loader.tokenizer), self.config, self.loader)
         self.frozen = frozen_fingerprint(self.state.params, self.config, self.optimizer)
         if is_first() and not all(stage.prompted for stage in self.config.stages):
             captions, complete = self.loader.sample_texts(_SAMPLE)
@@ -193,7 +194,7 @@ class Run:
         shape = prompts and prompts.tokens.shape
         flops = flops_per_pair(config.model_in(stage), stage, buckets, shape, config.adaptation)
         clock = Clock(flops * stage.batch_size, stage.batch_size)
-        loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted)
+        loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted or stage.answers)
         position = self._samples(self.step)
         batches = loader.batches(position, stage.batch_size, until - self.step, jax.process_index(), jax.process_count())
         self.watchdog.busy(f"compiling stage {number}")
@@ -328,7 +329,7 @@ class Run:
     def _buckets(self, stage: Stage) -> Buckets:
         """The text buckets of a stage, from the lengths of a sample of the captions."""
         text, count = self.config.model.text, self.config.compute.text_buckets
-        if count == 1 or reads_padding(text):
+        if count == 1 or reads_padding(text) or stage.answers:
             return ()
         captions, complete = self.loader.sample_texts(_SAMPLE)
         lengths = np.asarray(caption_lengths(self.loader.tokenizer(captions), text.pad_id))

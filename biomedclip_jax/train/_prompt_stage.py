@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from biomedclip_jax.config import TrainConfig
-from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.data.text import Tokenizer, TokenMaker
 from biomedclip_jax.models.adapters import CONTEXT
 from biomedclip_jax.prompts.layout import ContextConfig, Layout, start_tokens
 from biomedclip_jax.prompts.learned import LearnedPrompts, layout_of
@@ -27,13 +27,18 @@ def context_of(config: TrainConfig) -> ContextConfig:
     return ContextConfig(start=words, vectors=count) if words else ContextConfig(start=count)
 
 
-def class_prompts(config: TrainConfig, classes: Sequence[str], tokenizer: Tokenizer) -> Layout:
+def class_prompts(config: TrainConfig, classes: Sequence[str], tokenizer: TokenMaker) -> Layout:
     """The prompts of the classes as token ids, with slots for the learned context."""
+    assert isinstance(tokenizer, Tokenizer)
     return layout_of(config.model.text, tokenizer, classes, context_of(config))
 
 
-def with_context(state: TrainState, config: TrainConfig, tokenizer: Tokenizer) -> TrainState:
-    """The state that a run starts from, with its context at the template's words; unchanged where there are no words."""
+def with_context(state: TrainState, config: TrainConfig, tokenizer: TokenMaker) -> TrainState:
+    """The state that a run starts from, with its context at the template's words; unchanged where there are no words, or
+    nothing that starts from them.
+    """
+    if config.adaptation.context == 0 or not isinstance(tokenizer, Tokenizer):
+        return state
     if (tokens := start_tokens(context_of(config), tokenizer)) is None:
         return state
     params = state.params

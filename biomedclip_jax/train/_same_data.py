@@ -10,7 +10,7 @@ from biomedclip_jax.config import TrainConfig, from_json, to_json
 from biomedclip_jax.config.changes import refused_changes
 from biomedclip_jax.data.identity import Identity, difference, digest, identity_from, spread
 from biomedclip_jax.data.pairs import Pairs
-from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.data.text import TokenMaker
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train.multihost import hosts
 
@@ -38,7 +38,7 @@ def data_identity_from(record: Mapping[str, Any]) -> DataIdentity:
     return DataIdentity(train, held_out, record["tokens"])
 
 
-def data_identity(pairs: Pairs, held_out: Pairs | None, tokenizer: Tokenizer) -> DataIdentity:
+def data_identity(pairs: Pairs, held_out: Pairs | None, tokenizer: TokenMaker) -> DataIdentity:
     """What these data are. Reads every text of a table; of shards, and of images, a sample."""
     captions: list[str] = []
     for index in spread(len(pairs)):

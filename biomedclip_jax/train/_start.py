@@ -18,7 +18,7 @@ from flax.traverse_util import flatten_dict
 from biomedclip_jax.config import Loss, PairLoss, Softmax, Stage, TrainConfig
 from biomedclip_jax.data.loader import TrainLoader, record_order
 from biomedclip_jax.data.pairs import Pairs
-from biomedclip_jax.data.text import Tokenizer
+from biomedclip_jax.data.text import TokenMaker
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train._same_pairs import held_out_in_training
@@ -40,7 +40,7 @@ class Asked:
     config: TrainConfig
     pairs: Pairs
     held_out: Pairs | None
-    tokenizer: Tokenizer
+    tokenizer: TokenMaker
 
     @property
     def steps(self) -> list[int]:

@@ -73,7 +73,8 @@ def tower_work(
     shapes: dict[str, Any] = flatten_dict(abstract_model(model, adaptation=adaptation)[1], sep="/")
     trained = set(trained_by(stage, shapes))
     vit, kept = model.vit, kept_patches(model.vit.patches, stage.patch_keep)
-    lengths = [(b.rows, b.length) for b in buckets] or [(1, model.text.context_length)]
+    longest = model.text.context_length if model.answering is None else model.answering.question_length
+    lengths = [(b.rows, b.length) for b in buckets] or [(1, longest)]
     pairs = sum(rows for rows, _ in lengths)
     if stage.prompted:
         classes, tokens = prompts or (0, 0)

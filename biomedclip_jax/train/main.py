@@ -18,7 +18,7 @@ from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.names import classes_in
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.sources import open_pairs
-from biomedclip_jax.data.text import Tokenizer, check_padding
+from biomedclip_jax.data.text import TokenMaker, check_padding
 from biomedclip_jax.errors import Ended, UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.interop.formats.adapter_folder import write_adapter
@@ -33,6 +33,7 @@ from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
 from biomedclip_jax.train._prompt_stage import learned_prompts
+from biomedclip_jax.train._questions import answer_labels, answer_names, question_pairs, tokenizer_of, with_answers
 from biomedclip_jax.train._run_folder import RESULTS, alone_in, check_owner, check_room, claim, make_ready, opened_run_folder
 from biomedclip_jax.train._same_data import check_hosts, data_identity, pairs_mark
 from biomedclip_jax.train._start import Asked, announce
@@ -59,7 +60,7 @@ class _Data:
     pairs: Pairs
     held_out: Pairs | None
     tokenizer_folder: Path
-    tokenizer: Tokenizer
+    tokenizer: TokenMaker
     classes: tuple[str, ...]
 
 
@@ -74,6 +75,7 @@ def train(config: TrainConfig, workdir: Path | str, max_steps: int | None = None
     # from the first moment: a signal while the data is read is heeded at the first step
     with _told_to_others(), StopListener() as stop, opened_run_folder(workdir) as folder:
         enable_compilation_cache()
+        config = with_answers(config, folder)
         check_owner(config, folder)
         if (folder / RESULTS).is_file():
             return _finished(config, folder)
@@ -200,10 +202,13 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
         _make_demos(config.data, workdir)
     hosts.barrier("the data", 60 * config.run.stall_minutes)
     data, text = config.data, config.model.text
-    prompted = any(stage.prompted for stage in config.stages)
-    label_column = data.label_column if prompted else None
-    pairs = open_pairs(_source(data.train, workdir), data.image_column, data.caption_column, label_column)
-    classes = classes_in(pairs, data.label_separator) if prompted else ()
+    prompted = config.prompted
+    if config.model.answering is not None:
+        pairs, classes = _questions(config, workdir)
+    else:
+        label_column = data.label_column if prompted else None
+        pairs = open_pairs(_source(data.train, workdir), data.image_column, data.caption_column, label_column)
+        classes = classes_in(pairs, data.label_separator) if prompted else ()
     held_out = held_out_pairs(config, workdir)
     if held_out is not None:
         check_held_out(config, held_out)
@@ -213,7 +218,17 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
         check_cleaning(folder, format)
     if isinstance(text, BertConfig):
         check_padding(folder, text.pad_id)
-    return _Data(pairs, held_out, folder, Tokenizer(folder, text.context_length, text.pad_id, text.vocab_size), classes)
+    return _Data(pairs, held_out, folder, tokenizer_of(config, folder), classes)
+
+
+def _questions(config: TrainConfig, workdir: Path) -> tuple[Pairs, tuple[str, ...]]:
+    """The questions to learn from whose answers the model knows, and these answers. UserError where it knows none of theirs."""
+    pairs = question_pairs(config, str(config.data.train), workdir)
+    known = [bool(row.any()) for row in answer_labels(config, pairs)]
+    if not any(known):
+        raise UserError(f"{config.data.train}: none of the answers is among model.answering.answers")
+    assert config.model.answering is not None
+    return (pairs if all(known) else pairs.without_answers(known)), answer_names(config.model.answering)
 
 
 def _make_demos(data: DataConfig, workdir: Path) -> None:

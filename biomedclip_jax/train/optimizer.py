@@ -1,4 +1,4 @@
-"""Which parameters a stage trains, how long it is, at which learning rate, and by which rule: AdamW or SGD.
+"""Which parameters a stage trains, how long it is, at which learning rate, and by which rule.
 
 Parameters are named by path, `image/blocks/mlp/fc1/kernel`. A pattern means a path or what lies below it, with the
 wildcards of `fnmatch`: "text" is the whole text tower, "*_head" both projections, "*/bias" every bias.
@@ -77,10 +77,17 @@ class ParameterSet:
     def rule(self) -> optax.GradientTransformation:
         """Gradients -> steps, to be multiplied by the learning rate."""
         c = self.config
-        decay = optax.add_decayed_weights(c.weight_decay, mask=decays(self.paths))
+        decay = optax.add_decayed_weights(c.weight_decay, mask=self.decays())
         if c.rule == "sgd":
             return optax.chain(decay, optax.trace(c.momentum))
+        if c.rule == "adamax":
+            return optax.chain(decay, optax.scale_by_adamax(b1=c.beta1, b2=c.beta2, eps=c.eps))
         return optax.chain(optax.scale_by_adam(b1=c.beta1, b2=c.beta2, eps=c.eps), decay)
+
+    def decays(self) -> dict[str, bool]:
+        """True where weight decay applies: by name, and where the config says so."""
+        further = set(chosen(self.paths, self.config.decayed))
+        return {path: by_name or path in further for path, by_name in decays(self.paths).items()}
 
     def factor(self, path: str) -> float:
         """The factor of the learning rate for this parameter: of the first group that means it, else 1."""
@@ -132,6 +139,7 @@ def make_optimizer(config: OptimizerConfig, stages: Sequence[Stage], paths: Sequ
     sets: dict[str, ParameterSet] = {}
     for own, members in groups:
         check_patterns(paths, (pattern for pattern, _ in own.groups), "OptimizerConfig.groups")
+        check_patterns(paths, own.decayed, "OptimizerConfig.decayed")
         trained_in: dict[str, tuple[int, ...]] = dict.fromkeys(paths, ())
         for number in members:
             check_patterns(paths, stages[number].trainable, f"stages.{number}.trainable")
@@ -166,7 +174,7 @@ def samples_before(step: int, stages: Sequence[Stage], steps: Sequence[int]) -> 
 
 
 def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Sequence[int]) -> optax.Schedule:
-    """step -> learning rate: linear warm-up, then half a cosine or no change, times the stage's factor.
+    """step -> learning rate: linear warm-up, then half a cosine, a straight line or no change, times the stage's factor.
 
     One curve runs over all stages that have the run's optimizer; each stage with an optimizer of its own has its
     own curve. The first update has learning_rate / warmup_steps, as in open_clip (`scheduler.py: cosine_lr`).
@@ -185,9 +193,11 @@ def learning_rate(config: OptimizerConfig, stages: Sequence[Stage], steps: Seque
 def _curve(config: OptimizerConfig, total: int) -> optax.Schedule:
     """Warm-up and fall over `total` updates."""
     peak, warmup = config.learning_rate, config.warmup_steps
-    after = optax.constant_schedule(peak)
+    after, falling = optax.constant_schedule(peak), max(total - warmup, 1)
     if config.schedule == "cosine":
-        after = optax.cosine_decay_schedule(peak, max(total - warmup, 1), config.final_learning_rate / peak)
+        after = optax.cosine_decay_schedule(peak, falling, config.final_learning_rate / peak)
+    elif config.schedule == "linear":
+        after = optax.linear_schedule(peak, config.final_learning_rate, falling)
     if warmup == 0:
         return after
     rise = optax.linear_schedule(peak / warmup, peak, warmup - 1) if warmup > 1 else optax.constant_schedule(peak)

@@ -64,8 +64,7 @@ def make_step(
 
     shapes = abstract_model(config.model_in(stage), adaptation=config.adaptation)[1]
     shardings = state_shardings(jax.eval_shape(lambda params: initial_state(params, config, optimizer), shapes), mesh)
-    # libtpu 0.0.42 overflows its stack when it fuses the products around attention dropout
-    on_tpu = mesh.devices.flat[0].platform == "tpu"
+    on_tpu = mesh.devices.flat[0].platform == "tpu"  # libtpu 0.0.42 overflows its stack when it fuses around dropout
     return jax.jit(
         step,
         donate_argnums=0,

@@ -7,6 +7,7 @@ import pytest
 from biomedclip_jax.config.files import load_config
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import abstract_model
+from biomedclip_jax.planning.lower import with_assumed_answers
 from biomedclip_jax.train.state import parameter_count
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -53,7 +54,7 @@ def test_a_wrong_value_names_its_field(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_config_describes_a_model(path: Path) -> None:
-    config = load_config(path)
+    config = with_assumed_answers(load_config(path))  # which a run takes from its questions
     assert config.name == path.stem, "the default run folder is named after it"
     assert f"biomedclip train configs/{path.name}" in path.read_text(encoding="utf-8"), "its header has the command"
     for size in {stage.image_size or config.model.image.image_size for stage in config.stages}:

@@ -98,7 +98,12 @@ def test_every_field_takes_its_own_value(path: Path) -> None:
             return sum(map(leaves, value))
         return sum(leaves(v) for name, v in value.items() if name != "kind") if isinstance(value, dict) else 1
 
-    parts = [config.adaptation.image, config.adaptation.text, *(stage.optimizer for stage in config.stages)]
+    parts = [
+        config.adaptation.image,
+        config.adaptation.text,
+        config.model.answering,
+        *(stage.optimizer for stage in config.stages),
+    ]
     absent = parts.count(None)
     assert len(fields(config)) == leaves(json.loads(to_json(config))) - absent, (
         "all but what is None where there could be fields"
@@ -147,7 +152,7 @@ def test_the_list_says_types_defaults_and_meanings(config: TrainConfig) -> None:
         "--seed 0 (a whole number)",
         "--data.crop-scale 0.6 1.0 (a number, 2 times; default: 0.9 1.0)",
         "--optimizer.clip-norm 1.0 (a number or None; default: None)",
-        "--optimizer.schedule cosine (one of cosine, constant)",
+        "--optimizer.schedule cosine (one of cosine, linear, constant)",
         "--optimizer.groups (a text and a number, any number of times)",
         "--model.image.class-token True (True or False)",
     ):

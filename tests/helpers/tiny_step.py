@@ -69,7 +69,7 @@ class Way:
             ROWS,
             steps=1,
             microbatch=microbatch,
-            patch_keep=0.5,
+            patch_keep=1.0 if self.model.answering is not None else 0.5,
             loss=self.loss,
             trainable=self.trainable,
         )
@@ -119,6 +119,8 @@ def batch_of(way: Way) -> dict[str, np.ndarray]:
         drawn = np.random.default_rng(2).random((ROWS, CLASSES))
         several = way.loss == MultiLabel()
         batch["labels"] = drawn > 0.6 if several else drawn == drawn.max(axis=1, keepdims=True)
+    if (answering := way.model.answering) is not None:
+        batch["labels"] = np.eye(len(answering.answers), dtype=bool)[np.arange(ROWS) % len(answering.answers)]
     return batch
 
 

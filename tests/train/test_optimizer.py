@@ -10,12 +10,12 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers import tiny
 
-from biomedclip_jax.config import OptimizerConfig, Stage
+from biomedclip_jax.config import MeterConfig, OptimizerConfig, Stage
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop._mapping import from_params
 from biomedclip_jax.interop.formats.open_clip import mapping as open_clip
 from biomedclip_jax.models import abstract_model, init_params
-from biomedclip_jax.train.optimizer import Optimizer, averaged, decays, make_optimizer
+from biomedclip_jax.train.optimizer import Optimizer, ParameterSet, averaged, decays, make_optimizer
 
 RATE = 1e-2
 Numbers = dict[str, np.ndarray]
@@ -59,7 +59,7 @@ def some_gradients(updates: int) -> list[Numbers]:
 
 
 class Torch:
-    """torch.optim.AdamW or SGD with a group for each parameter; each begins with the update that first moves it."""
+    """torch.optim.AdamW, Adamax or SGD with a group for each parameter; each begins with the update that first moves it."""
 
     def __init__(self, config: OptimizerConfig, factors: dict[str, float]):
         import torch
@@ -72,8 +72,9 @@ class Torch:
             {"params": [p], "weight_decay": config.weight_decay * decayed[path], "lr": RATE * factors.get(path, 1.0)}
             for path, p in self.parameters.items()
         ]
-        adamw = torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.eps)
-        self.optimizer = torch.optim.SGD(groups, momentum=config.momentum) if config.rule == "sgd" else adamw
+        adam = torch.optim.Adamax if config.rule == "adamax" else torch.optim.AdamW
+        adaptive = adam(groups, betas=(config.beta1, config.beta2), eps=config.eps)
+        self.optimizer = torch.optim.SGD(groups, momentum=config.momentum) if config.rule == "sgd" else adaptive
 
     def step(self, gradients: Numbers) -> None:
         for path, parameter in self.parameters.items():
@@ -134,6 +135,17 @@ def test_sgd_is_torchs() -> None:
     moved_as(make_optimizer(config, stages, list(SHAPES)), Torch(config, {}), [0, 0, 1, 1, 1, 2, 2])
 
 
+def test_adamax_is_torchs() -> None:
+    """With weight decay as part of the gradient, also of what starts late or pauses; a parameter of no gradient stays."""
+    config = OptimizerConfig(rule="adamax", beta2=0.999, eps=1e-8, weight_decay=1e-2, clip_norm=1.0)
+    stages = [stage("image"), stage("text"), stage("image", "text")]
+    moved_as(make_optimizer(config, stages, list(SHAPES)), Torch(config, {}), [0, 0, 1, 1, 1, 2, 2])
+    rule = ParameterSet(OptimizerConfig(rule="adamax", weight_decay=0.0, eps=1e-8), (0,), ("a",)).rule
+    zeros = {"a": jnp.zeros(3)}
+    steps: Any = rule.update(zeros, rule.init(zeros), zeros)[0]
+    assert np.array_equal(steps["a"], np.zeros(3))
+
+
 def test_a_stage_with_an_optimizer_of_its_own_has_moments_of_its_own() -> None:
     own = OptimizerConfig(rule="sgd", learning_rate=1.0, weight_decay=0.0, momentum=0.5)
     stages = [stage("image"), dataclasses.replace(stage("image", "text"), optimizer=own), stage("image")]
@@ -151,6 +163,70 @@ def test_a_stage_with_an_optimizer_of_its_own_has_moments_of_its_own() -> None:
         steps.append(float((params["image/a/bias"] - new["image/a/bias"])[0]))
         params |= new
     assert np.allclose(steps, [1, 1, 1.5, 1], atol=1e-4), "Adam's step is 1; SGD's with momentum 1, then 1 + 0.5"
+
+
+def test_what_decays_besides_is_torchs_adamw_too() -> None:
+    config = OptimizerConfig(decayed=("logit_scale", "image/*/bias"))
+    theirs = Torch(config, {})
+    for group, path in zip(theirs.optimizer.param_groups, SHAPES, strict=True):
+        group["weight_decay"] = config.weight_decay
+        assert path in ("logit_scale", "image/a/bias") or decays([path])[path]
+    moved_as(make_optimizer(config, [stage()], list(SHAPES)), theirs, [0, 0, 0])
+
+
+# --- METER's recipe ---------------------------------------------------------------------------------------------------
+
+ANSWERING = MeterConfig(answers=("yes", "no"), question_length=8, layers=2, width=32, heads=4, mlp_width=48)
+# what METER's code keeps from decaying (zdou0830/METER, meter/modules/meter_utils.py), by parts of PyTorch's names
+STILL = ("bias", "LayerNorm.weight", "norm.weight", "norm1.weight", "norm2.weight")
+HEAD = "answering/classifier/norm/scale"
+
+
+def in_meter(path: str) -> str:
+    """METER's name of a parameter of its layers and head, as far as its rules read it."""
+    if path == HEAD:
+        return "vqa_classifier.1.weight"
+    kind = "LayerNorm" if "/norm" in path else "dense"
+    end = "bias" if path.endswith("bias") else "weight"
+    group = "vqa_classifier" if "/classifier/" in path else "token_type_embeddings" if "token_type" in path else "cross_modal"
+    return f"{group}.{kind}.{end}"
+
+
+@pytest.mark.parametrize(
+    ("timm", "norm_pre", "decayed"),
+    [(False, True, ("image/*/scale", HEAD)), (True, False, (HEAD,))],
+    ids=["CLIP's ViT", "timm's"],
+)
+def test_what_decays_in_meter(timm: bool, norm_pre: bool, decayed: tuple[str, ...]) -> None:
+    """Its rule reads names, so that it lets the norms of CLIP's ViT decay, and those of a timm ViT not."""
+    model = dataclasses.replace(
+        tiny.MODEL, image=dataclasses.replace(tiny.MODEL.image, norm_pre=norm_pre, patch_bias=timm), answering=ANSWERING
+    )
+    paths = list(flatten_dict(abstract_model(model)[1], sep="/"))
+    trained = stage("image", "text", "answering")
+    (found,) = make_optimizer(OptimizerConfig(decayed=decayed), [trained], paths).sets.values()
+    names = {e.path: [n for row in e.names for n in row] for e in open_clip.entries(model, timm=timm, text_prefix="text.")}
+    names |= {path: [in_meter(path)] for path in paths if path.startswith("answering/")}
+    expected = {path: not any(part in name for name in names[path] for part in STILL) for path in found.paths}
+    assert found.decays() == expected
+    scales = {path for path, decays in expected.items() if decays and path.endswith("scale")}
+    of_clip = {"image/blocks/norm1/scale", "image/blocks/norm2/scale", "image/norm_pre/scale", "image/norm/scale"}
+    assert scales == {HEAD} | (set() if timm else of_clip)
+    assert {"image/class_token", "image/position", "text/position", "answering/token_type"} <= {
+        p for p, d in expected.items() if d
+    }
+
+
+def test_meters_rates() -> None:
+    """The head 50 times the rate of the towers, all else that is new 5 times, but not the embeddings of the modalities."""
+    groups = (("answering/classifier", 50.0), ("answering/token_type", 1.0), ("answering", 5.0))
+    paths = list(flatten_dict(abstract_model(dataclasses.replace(tiny.MODEL, answering=ANSWERING))[1], sep="/"))
+    trained = stage("image", "text", "answering")
+    (found,) = make_optimizer(OptimizerConfig(groups=groups), [trained], paths).sets.values()
+    factors = {"vqa_classifier": 50.0, "cross_modal": 5.0, "token_type_embeddings": 1.0}
+    expected = {p: factors[in_meter(p).split(".")[0]] if p.startswith("answering/") else 1.0 for p in found.paths}
+    assert {path: found.factor(path) for path in found.paths} == expected
+    assert sorted(set(expected.values())) == [1.0, 5.0, 50.0]
 
 
 # --- sets -----------------------------------------------------------------------------------------------------------
@@ -198,6 +274,11 @@ def test_the_moving_average_follows_the_weights() -> None:
             OptimizerConfig(groups=(("image", 1.0), ("txet", 0.1))),
             [stage()],
             r"^OptimizerConfig\.groups: 'txet' is no parameter of this model; did you mean 'text'\?$",
+        ),
+        (
+            OptimizerConfig(decayed=("image/nrom/scale",)),
+            [stage()],
+            r"^OptimizerConfig\.decayed: 'image/nrom/scale' is no parameter of this model; did you mean 'image/norm/scale'\?$",
         ),
         (
             OptimizerConfig(),

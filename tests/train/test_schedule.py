@@ -47,6 +47,19 @@ def test_a_stage_has_its_own_factor() -> None:
     assert np.allclose(staged, plain * factor, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize(("warmup", "final"), [(0, 0.0), (20, 0.0), (20, 2e-4)])
+def test_a_straight_line_after_the_warmup(warmup: int, final: float) -> None:
+    """Polynomial decay of power 1 (METER): from the peak, right after the warm-up, to the end, and no further."""
+    config = OptimizerConfig(learning_rate=1e-3, warmup_steps=warmup, schedule="linear", final_learning_rate=final)
+    step = np.arange(150)
+    left = np.clip((120 - step) / (120 - warmup), 0, 1)
+    expected = np.where(step < warmup, 1e-3 * (step + 1) / max(warmup, 1), final + (1e-3 - final) * left)
+    rates = learning_rate(config, (Stage(10, steps=120),), [120])(step)
+    assert np.abs(rates - expected).max() <= 1e-6 * 1e-3
+    staged = learning_rate(config, STAGES, STEPS)(step)
+    assert np.allclose(staged, expected * np.repeat([1, 0.1, 1], [30, 50, 70]), rtol=1e-5, atol=1e-10)
+
+
 @pytest.mark.parametrize("warmup", [0, 20])
 def test_a_constant_rate_after_the_warmup(warmup: int) -> None:
     config = OptimizerConfig(learning_rate=1e-3, warmup_steps=warmup, schedule="constant")

@@ -10,7 +10,7 @@ import csv
 import importlib.util
 import json
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,11 +178,11 @@ def make_demo(workdir: Path) -> None:
     """
     data = workdir / "data"
     if not (data / "train.csv").is_file():
-        packages = _find_packages()
+        packages = find_packages()
         write_folder(data, lambda folder: _fill(folder, packages))
 
 
-def _find_packages() -> dict[str, Path]:
+def find_packages() -> dict[str, Path]:
     """Where the packages of the sources lie; they are found, not imported, which would take seconds."""
     folders = {}
     for name in sorted({source.path.split("/")[0] for source in SOURCES}):
@@ -215,14 +215,14 @@ def _fill(folder: Path, packages: dict[str, Path]) -> None:
         with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *of_split])
     prompts = [DEFAULT_TEMPLATE.format(label) for label in MODALITIES]
-    _write_tokenizer(folder / "tokenizer", [row[1] for row in rows["train"]] + prompts)
+    write_tokenizer(folder / "tokenizer", [row[1] for row in rows["train"]] + prompts)
 
 
 def _region(
     source: Source, image: Image.Image, split: str, taken: set[str], generator: np.random.Generator
 ) -> tuple[_Box, str]:
     """A random region that shows something with a name, and its caption, which is not one of `taken`."""
-    train, held_out = (_to_pixels(area, *image.size) for area in (source.train, source.held_out))
+    train, held_out = (to_pixels(area, *image.size) for area in (source.train, source.held_out))
     x0, y0, x1, y1 = train if split == "train" else held_out
     side_by_side = train[1] == held_out[1]
     # Both splits have regions of the same sizes, though training often has room for larger ones.
@@ -233,7 +233,7 @@ def _region(
         top = int(generator.integers(y0, y1 - side, endpoint=True))
         box = (left, top, left + side, top + side)
         gray = np.asarray(image.crop(box).convert("L"))
-        landmarks = _visible(source, box, *image.size)
+        landmarks = visible(source, box, *image.size)
         if not landmarks or gray.std() < _LEAST_CONTRAST:
             continue
         along = (top + side / 2 - y0) / (y1 - y0) if side_by_side else (left + side / 2 - x0) / (x1 - x0)
@@ -252,12 +252,12 @@ def _region(
     raise RuntimeError(f"{source.path}: no region found; is it another picture than the one the boxes were drawn on?")
 
 
-def _visible(source: Source, box: _Box, width: int, height: int) -> list[str]:
+def visible(source: Source, box: _Box, width: int, height: int) -> list[str]:
     """The landmarks in a region, the one that shows best first: those it holds half of, or that fill half of it."""
     found: dict[str, float] = {}
     for name, places in source.landmarks.items():
         for place in places.split(","):
-            mark = _to_pixels([int(number) for number in place.split()], width, height)
+            mark = to_pixels([int(number) for number in place.split()], width, height)
             overlap_width = min(box[2], mark[2]) - max(box[0], mark[0])
             overlap_height = min(box[3], mark[3]) - max(box[1], mark[1])
             if overlap_width > 0 and overlap_height > 0:
@@ -275,24 +275,28 @@ def _tone(gray: np.ndarray) -> str:
     return "strong contrast" if gray.std() > 55 else "soft contrast"
 
 
-def _to_pixels(percent: Sequence[int], width: int, height: int) -> _Box:
+def to_pixels(percent: Sequence[int], width: int, height: int) -> _Box:
+    """A box in percent of a picture, in pixels of it."""
     x0, y0, x1, y1 = percent
     return width * x0 // 100, height * y0 // 100, width * x1 // 100, height * y1 // 100
 
 
-def _write_tokenizer(folder: Path, texts: list[str]) -> None:
-    """A BERT tokenizer whose vocabulary is single characters and every word of `texts`.
+def write_tokenizer(folder: Path, texts: Iterable[str], more: Iterable[str] = ()) -> None:
+    """A BERT tokenizer whose vocabulary is single characters and every word of `texts`, then all other words of `more`.
 
     The trainer of the tokenizers library would find the same few words, but number them in another way every time.
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    words, others = (
+        {word for text in of for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))} for of in (texts, more)
+    )
     letters = string.ascii_lowercase + string.digits
     single = [*letters, *string.punctuation, *(f"##{letter}" for letter in letters)]
     specials = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     tokens = [*specials.values(), *single, *sorted(words.difference(single))]
+    tokens += sorted(others.difference(tokens))
     ids = {token: index for index, token in enumerate(tokens)}
 
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))

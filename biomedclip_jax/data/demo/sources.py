@@ -1,6 +1,7 @@
-"""The demos as sources of pairs: `demo:NAME:SPLIT` is a table of pairs and `demo:NAME` a tokenizer, made when asked for.
+"""The demos as sources, made when asked for: `demo:NAME:SPLIT` is a table, `demo:NAME` a tokenizer.
 
-Both demos have the same pictures and captions; "causal" adds a vocabulary of words for a causal language model.
+All have the same pictures and captions; "causal" adds a vocabulary of words for a causal language model, "vqa" has
+tables of questions instead, and a tokenizer that knows their words, too.
 """
 
 import csv
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from biomedclip_jax.config import DEFAULT_TEMPLATE
+from biomedclip_jax.data.demo._questions import make_vqa_demo
 from biomedclip_jax.data.demo._quickstart import MODALITIES, make_demo
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_folder
@@ -47,9 +49,14 @@ def _write_tokenizer(folder: Path, texts: list[str]) -> None:
 class _Demo:
     make: Callable[[Path], None]  # writes all below a folder, whole or not at all; nothing where it is complete
     tokenizer: str  # below that folder
+    tables: str = "data"  # below that folder
 
 
-_DEMOS = {"quickstart": _Demo(make_demo, "data/tokenizer"), "causal": _Demo(make_causal_demo, "words")}
+_DEMOS = {
+    "quickstart": _Demo(make_demo, "data/tokenizer"),
+    "causal": _Demo(make_causal_demo, "words"),
+    "vqa": _Demo(make_vqa_demo, "questions/tokenizer", "questions"),
+}
 
 
 def make_demo_of(source: str, folder: Path) -> None:
@@ -69,12 +76,15 @@ def demo_path(source: str, folder: Path) -> str:
     if not source.startswith(PREFIX):
         return source
     demo, split = _parse(source)
-    return str(folder / (f"data/{split}.csv" if split else demo.tokenizer))
+    return str(folder / (f"{demo.tables}/{split}.csv" if split else demo.tokenizer))
 
 
 def _parse(source: str) -> tuple[_Demo, str]:
     name, _, split = source.removeprefix(PREFIX).partition(":")
     if name not in _DEMOS or split not in ("", *_SPLITS):
         names = " or ".join(f"{PREFIX}{name}" for name in _DEMOS)
-        raise UserError(f"{source}: no such demo; expected {names} (a tokenizer), with :train or :held_out behind it (pairs)")
+        raise UserError(
+            f"{source}: no such demo; expected {names} (a tokenizer), with :train or :held_out behind it "
+            f"(pairs; of {PREFIX}vqa questions)"
+        )
     return _DEMOS[name], split

@@ -1,7 +1,7 @@
 """Questions in Parquet files that hold the pictures, too, as the Hugging Face hub has VQA-RAD, SLAKE and PathVQA."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,19 @@ class RowImage(LazyImage):
         """Read and decode the picture. UserError, which names its row, if that fails."""
         content = self._file.pictures(self._group, self._column)[self._row].as_py()
         return load_image(content, f"{self._file.path}, row {self._row + 1} of group {self._group + 1}")
+
+
+def contents(images: Mapping[str, RowImage]) -> dict[str, bytes]:
+    """The bytes of some pictures by name; each row group is read once. UserError if a file cannot be read."""
+    groups: dict[tuple[int, str, int], list[str]] = {}
+    for name, image in images.items():
+        groups.setdefault((id(image._file), image._column, image._group), []).append(name)
+    found: dict[str, bytes] = {}
+    for names in groups.values():
+        first = images[names[0]]
+        pictures = first._file.pictures(first._group, first._column)
+        found |= {name: pictures[images[name]._row].as_py() for name in names}
+    return found
 
 
 def read_parquet_folder(name: str, where: Path, split: str, language: str = "en", whole: Sequence[int] = ()) -> QuestionSet:

@@ -13,7 +13,7 @@ from typing import Literal
 
 from biomedclip_jax.data.questions.types import Question, QuestionSet
 
-Policy = Literal["train", "train+test"]
+Policy = Literal["train", "train+test", "model"]
 
 _SIGNS = ';/[]"{}()=+\\_-><@`,?!'
 # commas, full stops, brackets, quotes ... of Chinese texts and of typesetting, which VQA's evaluation does not know
@@ -63,6 +63,7 @@ class Vocabulary:
     """The answers that a model may give, `normalised`: the most frequent first, equally frequent ones in their order.
 
     policy: the parts they are from. "train+test", as some have published, knows answers that only the test has.
+    "model": those that a model knows, which was trained on other data.
     """
 
     answers: tuple[str, ...]

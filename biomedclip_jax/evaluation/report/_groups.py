@@ -67,8 +67,9 @@ def same_data(row: Result) -> str:
     about: list[Any] = [kind_of(row), row.dataset, row.n, known]
     if kind_of(row) == "multi-label":  # what is learned stands beside what is asked; a mean is over the same findings
         return digest([*about, row.settings.get("classes"), row.details.get("measured_findings")])
-    if kind_of(row) == "vqa":  # the reach of the vocabulary stands beside the table
-        about += [row.split, row.settings.get("vocabulary")]
+    if kind_of(row) == "vqa":  # the reach of the baselines' vocabulary stands beside the table
+        policy = row.settings.get("vocabulary")
+        about += [row.split, "train" if policy == "model" else policy]
     return digest([*about, row.settings.get("train_fingerprint"), row.settings.get("classes")])
 
 

@@ -36,8 +36,14 @@ def answer_tables(group: Group, published: Published) -> list[Table]:
 def _overview(group: Group, names: list[str], published: Published) -> Table:
     first = group.rows[0]
     body = [(name, *(cell(row, metric) for metric in ANSWERS)) for name, row in zip(names, group.rows, strict=True)]
-    if any(metric in first.metrics for metric in _REACH):
-        body.append(("reached by the vocabulary, at most", *(percent(first.metrics.get(name)) for name in _REACH), "-"))
+    reached: dict[tuple[str, ...], list[str]] = {}
+    for name, row in zip(names, group.rows, strict=True):
+        if any(metric in row.metrics for metric in _REACH):
+            whose = "the vocabulary" if name.startswith("blind: ") else f"the answers of {name}"
+            reached.setdefault(tuple(percent(row.metrics.get(metric)) for metric in _REACH), []).append(whose)
+    for shares, owners in reached.items():
+        whose = "the vocabulary" if len(reached) == 1 else " and ".join(dict.fromkeys(owners))
+        body.append((f"reached by {whose}, at most", *shares, "-"))
     papers = published("vqa", group.dataset) if first.split != "ours" else []
     body += [(whose, *(percent(metrics.get(metric)) for metric in ANSWERS)) for whose, metrics in papers]
     counted = ", ".join(dict.fromkeys(str(row.settings.get("token_f1_of", "not recorded")) for row in group.rows))
@@ -45,6 +51,16 @@ def _overview(group: Group, names: list[str], published: Published) -> Table:
     known = first.details.get("answers_in_vocabulary", 0)
     parts.append(f"The vocabulary has {known:,} answers ({first.settings.get('vocabulary', 'not recorded')}).")
     parts += filter(None, dict.fromkeys(_share(row, *each) for row in group.rows for each in _ANSWERED.items()))
+    swapped = [
+        f"{name} {percent(row.metrics['accuracy_other_image'])} %"
+        for name, row in zip(names, group.rows, strict=True)
+        if "accuracy_other_image" in row.metrics
+    ]
+    parts += [f"Asked about another image in place of the right one: {', '.join(swapped)}."] if swapped else []
+    lost = [
+        (name, int(row.details.get("answered", {}).get("not_answered", 0))) for name, row in zip(names, group.rows, strict=True)
+    ]
+    parts += [f"{name} could not read the image of {count:,} questions, which count as wrong." for name, count in lost if count]
     parts += [_MEVF] if papers and group.dataset == "vqa-rad" else []
     note = " ".join([*parts, *missing(group)])
     return Table(f"Question answering: {group.title}", ("model", *ANSWERS.values()), tuple(body), note)

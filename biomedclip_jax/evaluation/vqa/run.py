@@ -1,40 +1,63 @@
-"""What `biomedclip evaluate vqa` runs: the blind baselines on each data set, with all results written after each."""
+"""What `biomedclip evaluate vqa` runs: models and blind baselines on each data set; results are written after each."""
 
 import csv
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from biomedclip_jax.data.questions.answers import Policy, normalised, vocabulary
+from biomedclip_jax.data.pairs import Reject
+from biomedclip_jax.data.questions.answers import Policy, Vocabulary, normalised, vocabulary
 from biomedclip_jax.data.questions.types import QuestionSet
+from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation._results_folder import results_of_before, write_evaluation
+from biomedclip_jax.evaluation.candidates import Candidate
 from biomedclip_jax.evaluation.report.results import Result, merged
 from biomedclip_jax.evaluation.vqa._baselines import Answers, blind_answers
+from biomedclip_jax.evaluation.vqa._pictures import write_answers_page
 from biomedclip_jax.evaluation.vqa._task import Measurement, answered, dataset_name
+from biomedclip_jax.evaluation.vqa.answering import answers_of, other_images
 from biomedclip_jax.files import write_file
 
-_SHOWN = ("accuracy", "accuracy_open", "accuracy_closed", "token_f1", "accuracy_leaked", "accuracy_not_leaked")
+_SHOWN = (
+    "accuracy",
+    "accuracy_open",
+    "accuracy_closed",
+    "token_f1",
+    "accuracy_other_image",
+    "accuracy_leaked",
+    "accuracy_not_leaked",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerOptions:
-    """policy: of the vocabulary. resamples, seed: see `Measurement`. command: the command line, which each row says."""
+    """policy: of the vocabulary of the baselines. batch_size: questions at once. resamples, seed: see `Measurement`.
+    command: the command line, which each row says.
+    """
 
     policy: Policy = "train"
+    batch_size: int = 32
     resamples: int = 1_000
     seed: int = 0
     command: str = ""
 
 
-def evaluate_blind(sets: Sequence[tuple[str, QuestionSet]], options: AnswerOptions, out: Path) -> list[Result]:
-    """Measure the four baselines that see no pixels on each data set, which stands beside what the user calls it.
+def evaluate_answers(
+    candidates: Sequence[Candidate], sets: Sequence[tuple[str, QuestionSet]], options: AnswerOptions, out: Path
+) -> list[Result]:
+    """Measure models, and the four baselines that see no pixels, on each data set, beside which stands what the user calls
+    it.
 
-    Written into `out` is what every evaluation writes, and answers/DATASET_SPLIT.csv with the answers to each question.
+    A model is asked the test questions whose image is there, once about that image and once about another. Without
+    candidates the baselines answer all test questions. Written into `out` is what every evaluation writes; in answers/
+    a table with the answers to each question and, of each model, a page of right and wrong ones beside their pictures.
     """
     found, new = results_of_before(out), list[Result]()
-    for where, data in sets:
+    for where, whole in sets:
+        data = with_images(whole) if candidates else whole
         words = vocabulary(data, options.policy)
         asked = Measurement(
             data=data,
@@ -44,13 +67,64 @@ def evaluate_blind(sets: Sequence[tuple[str, QuestionSet]], options: AnswerOptio
             seed=options.seed,
             command=options.command,
         )
-        every = blind_answers(data)
-        results = [answered(asked, each) for each in every]
+        blind = blind_answers(data)
+        results = [answered(asked, each) for each in blind]
+        models = [_of_model(asked, each, options) for each in candidates]
+        results = [*(row for _, row in models), *results]
         found, new = merged(found, results), new + results
         write_evaluation(out, found, results, options.resamples, options.seed)
-        _write_answers(out, data, every)
-        print("\n".join([*_about(data, results[0]), *map(_line, results)]))
+        _write_answers(out, data, [*(own for own, _ in models), *blind])
+        for own, _ in models:
+            write_answers_page(out / "answers", data, own)
+        print("\n".join([*_about(data, results[-1]), *map(_line, results)]))
     return new
+
+
+def with_images(data: QuestionSet) -> QuestionSet:
+    """The data set without the test questions whose image is not there. UserError where none is."""
+    kept = [each.image in data.images for each in data.test]
+    if all(kept):
+        return data
+    missing = [each for each, is_kept in zip(data.test, kept, strict=True) if not is_kept]
+    if not any(kept):
+        raise UserError(f"{data.name}: no image of the {len(kept):,} test questions is there, such as {missing[0].image}")
+    rejects = [Reject(each.id, each.image, "its image is not there") for each in missing]
+    lost = f"{len(missing):,} of {len(kept):,} test questions are about images that are not there: not the data set's numbers"
+    leaked = data.leaked and tuple(own for own, is_kept in zip(data.leaked, kept, strict=True) if is_kept)
+    test = tuple(each for each, is_kept in zip(data.test, kept, strict=True) if is_kept)
+    return replace(data, test=test, leaked=leaked or None, rejects=(*data.rejects, *rejects), caveats=(*data.caveats, lost))
+
+
+def _of_model(asked: Measurement, candidate: Candidate, options: AnswerOptions) -> tuple[Answers, Result]:
+    """A model's answers, and its row. UserError for a model that answers no questions."""
+    data, answering = asked.data, candidate.clip.config.answering
+    if answering is None:
+        raise UserError(f"{candidate.source}: this model answers no questions; expected one that was trained to")
+    given = answers_of(candidate.clip, data.test, data.images, options.batch_size)
+    for error in given.errors.values():
+        print(f"not answered, and counted as wrong: {error}", file=sys.stderr)
+    details: dict[str, str | float] = {"not_answered": sum(each == "" for each in given.answers)} if given.errors else {}
+    readable = [each for each in data.test if each.image not in given.errors]
+    if (others := other_images(readable, data.images, options.seed)) is not None:
+        details["accuracy_other_image"] = float(
+            answers_of(candidate.clip, readable, others, options.batch_size).right(readable).mean()
+        )
+    found = Answers(model=candidate.name, answers=given.answers, details=details)
+    known = tuple(dict.fromkeys(answering.answers))
+    own = replace(asked, vocabulary=Vocabulary(known, _policy(known, data)))
+    row = answered(own, found, candidate.fingerprint)
+    if "accuracy_other_image" in details:
+        row = replace(row, metrics=row.metrics | {"accuracy_other_image": float(details["accuracy_other_image"])})
+    return found, row
+
+
+def _policy(answers: Sequence[str], data: QuestionSet) -> Policy:
+    """Which parts of the data a model's answers are those of; "model" where of none."""
+    named: tuple[Policy, ...] = ("train", "train+test")
+    for each in named:
+        if set(answers) == set(vocabulary(data, each).answers):
+            return each
+    return "model"
 
 
 def _about(data: QuestionSet, row: Result) -> list[str]:

@@ -111,7 +111,7 @@ def test_regions_are_where_the_rows_say(data: Path, rows: dict[str, list[Row]]) 
     for split in SPLITS:
         for row in (rows[split][0], rows[split][-1]):
             package, _, inside = row["source"].partition("/")
-            region = load_image(demo._find_packages()[package] / inside).crop(box_of(row))
+            region = load_image(demo.find_packages()[package] / inside).crop(box_of(row))
             expected = region.resize((demo.PIXELS, demo.PIXELS), Image.Resampling.BICUBIC)
             assert np.array_equal(np.asarray(expected), np.asarray(load_image(data / row["image"])))
 
@@ -141,11 +141,11 @@ def test_caption_names_what_is_in_the_region() -> None:
     source = demo.Source("p/i", "head CT", "axial slice", (0, 0, 50, 100), (50, 0, 100, 100), {
         "a": "0 0 20 20", "b": "20 0 40 100, 90 90 100 100", "c": "45 45 50 50",
     })  # fmt: skip
-    assert demo._visible(source, (0, 0, 20, 20), 200, 200) == ["a"]
-    assert demo._visible(source, (0, 0, 70, 70), 200, 200) == ["a"]  # holds a quarter of the first place of b
-    assert demo._visible(source, (36, 36, 86, 86), 200, 200) == ["b"]  # lies in b for the most part
-    assert demo._visible(source, (100, 100, 200, 200), 200, 200) == ["b"]  # holds the second place of b
-    assert demo._visible(source, (160, 0, 200, 40), 200, 200) == []
+    assert demo.visible(source, (0, 0, 20, 20), 200, 200) == ["a"]
+    assert demo.visible(source, (0, 0, 70, 70), 200, 200) == ["a"]  # holds a quarter of the first place of b
+    assert demo.visible(source, (36, 36, 86, 86), 200, 200) == ["b"]  # lies in b for the most part
+    assert demo.visible(source, (100, 100, 200, 200), 200, 200) == ["b"]  # holds the second place of b
+    assert demo.visible(source, (160, 0, 200, 40), 200, 200) == []
 
 
 def test_tokenizers_agree_and_know_every_word(data: Path, rows: dict[str, list[Row]]) -> None:
@@ -193,7 +193,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(demo, "_write_tokenizer", interrupt)
+        patch.setattr(demo, "write_tokenizer", interrupt)
         demo.make_demo(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

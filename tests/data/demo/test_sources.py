@@ -16,6 +16,9 @@ def test_names_stand_for_files_in_the_folder(tmp_path: Path) -> None:
         ("demo:quickstart", "data/tokenizer"),
         ("demo:causal:train", "data/train.csv"),
         ("demo:causal", "words"),
+        ("demo:vqa:train", "questions/train.csv"),
+        ("demo:vqa:held_out", "questions/held_out.csv"),
+        ("demo:vqa", "questions/tokenizer"),
     ):
         assert demo_path(source, tmp_path) == str(tmp_path / path)
     assert demo_path("pairs.csv:train", tmp_path) == "pairs.csv:train"
@@ -31,8 +34,10 @@ def test_only_a_demo_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert made == [tmp_path]
 
 
-@pytest.mark.parametrize("source", ["demo:", "demo:nothing", "demo:quickstart:test", "demo:quickstart:train:x"])
+@pytest.mark.parametrize(
+    "source", ["demo:", "demo:nothing", "demo:quickstart:test", "demo:quickstart:train:x", "demo:vqa:nonsense"]
+)
 def test_what_is_no_demo(source: str, tmp_path: Path) -> None:
     for use in (make_demo_of, demo_path):
-        with pytest.raises(UserError, match=f"^{source}: no such demo; expected demo:quickstart or demo:causal"):
+        with pytest.raises(UserError, match=f"^{source}: no such demo; expected demo:quickstart or demo:causal or demo:vqa "):
             use(source, tmp_path)

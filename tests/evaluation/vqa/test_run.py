@@ -99,7 +99,7 @@ def test_a_table_and_the_vocabulary_of_others(tmp_path: Path, capsys: Captured) 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["evaluate", "vqa", "--data", "x", "--out", "o"], "models that answer are not there yet; say --blind"),
+        (["evaluate", "vqa", "--data", "x", "--out", "o"], "expected a model that answers questions, or --blind"),
         (["evaluate", "vqa", "model", "--blind", "--data", "x", "--out", "o"], "--blind measures no model"),
         (["evaluate", "vqa", "--blind", "--out", "o"], "--data: expected vqa-rad=DIR"),
         (["evaluate", "vqa", "--blind", "--data", "vqa-rad={folder}"], "--out DIR: expected a folder"),

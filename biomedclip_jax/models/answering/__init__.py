@@ -1,0 +1,1 @@
+"""What answers questions about images, on top of the two towers of a `CLIP`."""
