@@ -23,14 +23,17 @@ from biomedclip_jax.interop.detect import UNFINISHED_RUN, detect, read_adapter
 from biomedclip_jax.interop.model import Model
 from biomedclip_jax.interop.model_files import local_folder
 from biomedclip_jax.models import CLIP, abstract_model
+from biomedclip_jax.models.answering.qcr.model import QCR
 from biomedclip_jax.prompts.findings import FindingPrompts, finding_sentences, log_odds_of_both, probabilities_of
 from biomedclip_jax.prompts.learned import LearnedPrompts
 from biomedclip_jax.prompts.templates import check_labels, check_told_apart, label_sentences
 from biomedclip_jax.sharding import make_mesh, replicated, rows
 from biomedclip_jax.support.parallel import Running, read_ahead
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
+from biomedclip_jax.support.xla_cpu import Program
 
 _TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
+_WORK = 3_000_000_000  # parameters times inputs (15 of BiomedCLIP): for less, a program that is kept between runs is faster
 
 
 class Pretrained:
@@ -48,24 +51,24 @@ class Pretrained:
         self.params = jax.device_put(loaded.params, replicated(self._mesh)) if self._mesh else loaded.params
         self.adaptation = loaded.adaptation
         self._graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation)
+        graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation, inference=True)
 
         def encode_image(params: dict[str, Any], images: jax.Array) -> jax.Array:
-            return nnx.merge(self._graph, params).encode_image(images)
+            return nnx.merge(graph, params).encode_image(images)
 
         def image_features(params: dict[str, Any], images: jax.Array) -> jax.Array:
-            return nnx.merge(self._graph, params).image_features(images)
+            return nnx.merge(graph, params).image_features(images)
 
         def encode_text(params: dict[str, Any], tokens: jax.Array) -> jax.Array:
-            return nnx.merge(self._graph, params).encode_text(tokens)
+            return nnx.merge(graph, params).encode_text(tokens)
 
         def answer_scores(params: dict[str, Any], images: jax.Array, tokens: jax.Array) -> jax.Array:
             clip = nnx.merge(self._graph, params)
             return clip.answering.scores(clip, images, tokens)
 
         # parameters cross `jit` as an argument: closed over they would be baked into the program
-        self._encode_image = jax.jit(encode_image)
-        self._image_features = jax.jit(image_features)
-        self._encode_text = jax.jit(encode_text)
+        self._encode_image, self._image_features, self._encode_text = map(Program, (encode_image, image_features, encode_text))
+        self._few = _WORK // sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
         self._answer_scores = jax.jit(answer_scores)
 
     @cached_property
@@ -111,7 +114,7 @@ class Pretrained:
         """
         _check_batch_size(batch_size)
         images = as_list(images, "images")
-        encode_batch = self._encode_image if normalize else self._image_features
+        encode_batch = (self._encode_image if normalize else self._image_features).of(len(images) > self._few)
         at_once = batch_size * self._devices
         embeddings = np.empty((len(images), self.config.embed_width), np.float32)
         running = Running(embeddings)
@@ -156,6 +159,7 @@ class Pretrained:
             if not isinstance(text, str):
                 raise UserError(f"texts: expected sentences, found {type(text).__name__} ({text!r})")
         at_once = batch_size * self._devices
+        encode_batch = self._encode_text.of(len(texts) > self._few)
         embeddings = np.empty((len(texts), self.config.embed_width), np.float32)
         running = Running(embeddings)
         pad = self.config.text.pad_id
@@ -167,7 +171,7 @@ class Pretrained:
                 batch = tokens[chosen]
                 width = max(16, 1 << (used_length(batch, pad) - 1).bit_length())
                 batch = self._put(batch[:, :width], at_once if len(texts) > at_once else len(batch))
-                running.add(self._encode_text(self.params, batch), first + chosen)
+                running.add(encode_batch(self.params, batch), first + chosen)
                 if progress is not None:
                     progress(len(chosen))
         running.finish()
@@ -179,6 +183,11 @@ class Pretrained:
         names: what the texts are called there; by default their own first words. [] where all are seen as they are.
         """
         return unread_lines(self.processor.tokenizer, texts, names)
+
+    def taken_as_closed(self, questions: Sequence[str]) -> np.ndarray | None:
+        """Which questions the model takes to be closed, bool [n]; None for a model that has no types of questions (METER)."""
+        head = self.model.answering if self.config.answering is not None else None
+        return np.asarray(head.predicted_closed(self.processor.questions(questions))) if isinstance(head, QCR) else None
 
     def unread_questions(self, questions: Sequence[str]) -> list[str]:
         """As `unread_texts`, of questions, which are cut at `question_length`."""

@@ -68,6 +68,13 @@ def pictures(n: int = 7, seed: int = 0) -> list[Image.Image]:
     return found
 
 
+def test_the_programs_for_many_inputs_are_open_clip_too(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("biomedclip_jax.pretrained._WORK", 0)
+    clip, images = bc.from_pretrained(case.folder), pictures()
+    assert np.abs(clip.encode_images(images) - their_images(case, images)).max() <= 1e-5
+    assert np.abs(clip.encode_texts(TEXTS) - their_texts(case, TEXTS)).max() <= 1e-5
+
+
 def test_images_of_every_kind(case: Case, tmp_path: Path) -> None:
     """A path, a string, a PIL image and an array of the same picture are the same; each file is read in its own mode."""
     rgb, palette, rgba, grey, deep, floats, array = pictures()

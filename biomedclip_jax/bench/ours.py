@@ -18,6 +18,7 @@ from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
+from biomedclip_jax.support.xla_cpu import cpu_options
 from biomedclip_jax.train.flops import flops_per_pair, peak_flops
 from biomedclip_jax.train.optimizer import learning_rate
 from biomedclip_jax.train.profile import FOLDER
@@ -52,7 +53,7 @@ def build_step(task: Task, mesh: Mesh) -> Built:
 def build_forward(task: Task, mesh: Mesh) -> Built:
     """(params, images, tokens) -> unit embeddings, as in evaluation: no dropout, all patches, padded captions."""
     config = task.config
-    graph, shapes = abstract_model(config.model_in(task.stage), config.compute, adaptation=config.adaptation)
+    graph, shapes = abstract_model(config.model_in(task.stage), config.compute, adaptation=config.adaptation, inference=True)
 
     def forward(params: dict[str, Any], images: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graph, params)
@@ -60,7 +61,7 @@ def build_forward(task: Task, mesh: Mesh) -> Built:
 
     params = starting_params(config, task.image_size, placed(shapes, mesh))
     batch = put_batch(make_batch(task, task.forward_rows), mesh)
-    return jax.jit(forward), (params, batch["images"], batch["tokens"])
+    return jax.jit(forward, compiler_options=cpu_options(jax.default_backend())), (params, batch["images"], batch["tokens"])
 
 
 def build_loss(task: Task, mesh: Mesh) -> Built:

@@ -113,6 +113,11 @@ class QCRConfig:
             check(len(getattr(self, field)) == 3, self, field, "three numbers, one a colour channel")
         check(all(s > 0 for s in self.std), self, "std", "numbers above 0")
 
+    @property
+    def sees_gray(self) -> bool:
+        """Whether a part of it sees gray images, which are made without mean and std."""
+        return self.vision != ("clip",)
+
 
 AnsweringConfig = MeterConfig | QCRConfig
 

@@ -47,6 +47,10 @@ class DataConfig:
     - a build of ours or any folder that TFDS wrote as ArrayRecord, and its split: `path/to/build:train`;
     - a TFDS data set that is prepared on this machine, and its split: `tfds:name:train`;
     - the quickstart's own pairs, made in the run folder: `demo:quickstart:train` and `demo:quickstart:held_out`.
+    Where a model learns to answer questions (`model.answering`), a source is a table with an image, a question
+    (caption_column) and an answer (label_column) in each row, `demo:vqa:train`, or `NAME=DIR:PART` or
+    `NAME/SPLIT=DIR:PART`, such as `vqa-rad/clean=DIR:train` or `slake=DIR:validation`, with the names and splits of
+    `biomedclip evaluate vqa`.
     `{workdir}` in a path stands for the run folder.
     """
 
@@ -67,8 +71,8 @@ class DataConfig:
     """Column of a table, or feature of a TFDS data set, with the captions. For WebDataset tars any name but caption is the
     field of the .json that takes the place of the .txt."""
     label_column: str | None = None
-    """Column with the class of each image, for the accuracy on held_out and for stages that learn from labels. None: the
-    images have no labels."""
+    """Column with the class of each image, for the accuracy on held_out and for stages that learn from labels, or with the
+    answers to questions. None: the images have no labels."""
     label_separator: str | None = None
     """Text between the labels of one image, such as |, for the loss MultiLabel. None: an image has one label."""
     template: str = DEFAULT_TEMPLATE

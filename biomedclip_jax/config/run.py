@@ -135,11 +135,9 @@ class TrainConfig:
         if stage.answers:
             check(self.data.label_column is not None, self.data, "label_column", "the column with the answers")
             check(isinstance(self.data.train, str), self.data, "train", "one source, where answers are learned")
-            gray = isinstance(answering, QCRConfig) and set(answering.vision) != {"clip"}
-            for name in ("mean", "std") if gray else ():
-                own, seen = getattr(answering, name), getattr(self.preprocess, name)
-                expected = f"preprocess.{name} = {seen}, which gray images are made without"
-                check(tuple(own) == tuple(seen), answering, name, expected)
+        if isinstance(answering, QCRConfig) and answering.sees_gray:
+            own, pixels = (answering.mean, answering.std), (self.preprocess.mean, self.preprocess.std)
+            check(own == pixels, answering, "mean", f"with std the preprocessing's, {pixels[0]} and {pixels[1]}")
         types = isinstance(stage.loss, QuestionTypes)
         check(not types or isinstance(answering, QCRConfig), stage, "loss", "Answers(): only QCR has a classifier of questions")
 

@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from biomedclip_jax.config import DataConfig, PreprocessConfig
+from biomedclip_jax.data.images.cache import ImageCache
 from biomedclip_jax.data.images.load import load_image
 from biomedclip_jax.data.images.preprocess import preprocess_train
 from biomedclip_jax.data.names import multi_hot
-from biomedclip_jax.data.pairs import Mixture, Pairs, Reject, Texts, reject
+from biomedclip_jax.data.pairs import Mixture, Pair, Pairs, Reject, Texts, reject
+from biomedclip_jax.data.questions.pairs import QuestionPairs
 from biomedclip_jax.data.text import TokenMaker
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.parallel import core_count
@@ -63,7 +66,7 @@ class Batch:
 class ExampleMaker:
     """Makes examples of records: decodes, augments and tokenises. Picklable, for worker processes.
 
-    classes: of the labels; () where nobody asks.
+    classes: of the labels; () where nobody asks. cache: of decoded images, where several pairs have one.
     """
 
     pairs: Pairs
@@ -72,6 +75,7 @@ class ExampleMaker:
     config: DataConfig
     seed: int
     classes: tuple[str, ...] = ()
+    cache: ImageCache | None = None
 
     def examples(self, positions: Sequence[int], records: list[int]) -> tuple[Batch, list[Reject]]:
         """The examples at some positions of the run, each made of the record beside it, and the records that failed.
@@ -93,7 +97,7 @@ class ExampleMaker:
         for chosen in (record, *self._others(position, record)):
             try:
                 pair = self.pairs[chosen]
-                image = load_image(pair.image, pair.name)
+                image = self._image(pair)
             except UserError as error:
                 rejects.append(reject(self.pairs, chosen, error))
                 continue
@@ -102,6 +106,11 @@ class ExampleMaker:
             return pixels, pair
         first, count = self._source_of(record)
         raise UserError(f"none of the {count} images of the training data can be read, such as {self.pairs.name(first)}")
+
+    def _image(self, pair: Pair) -> Image.Image:
+        if self.cache is None:
+            return load_image(pair.image, pair.name)
+        return self.cache.get(pair.name, lambda: load_image(pair.image, pair.name))
 
     def _others(self, position: int, record: int) -> Iterator[int]:
         """The records that may stand in for one, in random order: all of its source.
@@ -190,7 +199,8 @@ class TrainLoader:
             yield from self._joined(chunks, rows, steps)
 
     def _maker(self) -> ExampleMaker:
-        return ExampleMaker(self.pairs, self.tokenizer, self.preprocess, self.config, self.seed, self.classes)
+        cache = ImageCache() if isinstance(self.pairs, QuestionPairs) else None
+        return ExampleMaker(self.pairs, self.tokenizer, self.preprocess, self.config, self.seed, self.classes, cache)
 
     def _joined(self, chunks: Iterator[_Arrays], rows: int, steps: int) -> Iterator[Batch]:
         """Batches of `rows` from chunks of other lengths."""

@@ -14,7 +14,15 @@ from jaxtyping import Bool
 from biomedclip_jax.config import BertConfig, ComputeConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Keys, Tokens, Words
 from biomedclip_jax.models.layers import EMBEDDING_SITE, dropout, linear
-from biomedclip_jax.models.transformer import Gather, block_shape, layer_norm, prefix_length, read_blocks, stack_blocks
+from biomedclip_jax.models.transformer import (
+    Gather,
+    block_shape,
+    first_token,
+    layer_norm,
+    prefix_length,
+    read_blocks,
+    stack_blocks,
+)
 
 
 class Bert(nnx.Module):
@@ -31,6 +39,7 @@ class Bert(nnx.Module):
         self.config = c
         self.compute = compute
         self.gather = gather
+        self.inference = False
         normal = nnx.initializers.normal(0.02)
         self.word = nnx.Param(normal(rngs.params(), (c.vocab_size, c.width)))
         self.position = nnx.Param(normal(rngs.params(), (c.positions, c.width)))
@@ -48,6 +57,9 @@ class Bert(nnx.Module):
     def from_words(self, words: Words, tokens: Tokens, keys: Keys | None = None) -> Array:
         """Features of word embeddings float32 [B, N, D], learned ones among them; `tokens` only tells what is padding."""
         mask = tokens != self.config.pad_id
+        if self.inference and keys is None and self.config.pool in ("cls", "cls_pooler"):
+            x = first_token(self.blocks, self._embed(words, None), mask[:, None, None, :])
+            return self.pool(x[:, None], mask[:, :1])
         return self.pool(self.hidden(words, mask, keys)[0], mask)
 
     def token_states(self, tokens: Tokens, keys: Keys | None = None) -> tuple[Hidden, Bool[Array, "B N"]]:
@@ -66,12 +78,13 @@ class Bert(nnx.Module):
 
         words: float32 [B, N, D]; mask: bool [B, N], False where no token may look; None: they look at all.
         """
-        first = self.config.position_offset + prefix_length(self.blocks.attention)
-        x = words + self.position[first : first + words.shape[1]] + self.token_type[0]
-        x = self.norm(x)
-        x = dropout(x, self.config.dropout, keys, EMBEDDING_SITE)
         seen = None if mask is None else mask[:, None, None, :]
-        return read_blocks(self.blocks, x, seen, keys, self.compute, self.gather, read)
+        return read_blocks(self.blocks, self._embed(words, keys), seen, keys, self.compute, self.gather, read)
+
+    def _embed(self, words: Words, keys: Keys | None) -> Hidden:
+        first = self.config.position_offset + prefix_length(self.blocks.attention)
+        x = self.norm(words + self.position[first : first + words.shape[1]] + self.token_type[0])
+        return dropout(x, self.config.dropout, keys, EMBEDDING_SITE)
 
     def pool(self, x: Hidden, mask: Bool[Array | np.ndarray, "B N"]) -> Array:
         """[B, D] of the states of the last block; mask: False where a token is padding."""

@@ -149,23 +149,28 @@ def abstract_model(
     text_gather: Gather | None = None,
     *,
     adaptation: Adaptation = UNADAPTED,
+    inference: bool = False,
 ) -> tuple[Any, Params]:
     """The model without its numbers: `(graph, shapes)`, for `nnx.merge(graph, params)`.
 
-    adaptation: what is trained beside its weights; gathers: as in `CLIP`.
+    adaptation: what is trained beside its weights; gathers: as in `CLIP`. inference: of the last block only the token is
+    worked out that a tower's features are made of; for programs without gradient and dropout.
     `shapes` is a plain nested dict of `jax.ShapeDtypeStruct`; parameters travel in dicts of the same structure. It is
     the caller's own and may be changed.
     """
-    graph, shapes = _traced(config, compute or ComputeConfig(), adaptation, image_gather, text_gather)
+    graph, shapes = _traced(config, compute or ComputeConfig(), adaptation, inference, image_gather, text_gather)
     return graph, jax.tree.map(lambda leaf: leaf, shapes)
 
 
 @functools.lru_cache(maxsize=16)  # a run asks a dozen times for the same model, 0.1 s each
-def _traced(config: CLIPConfig, compute: ComputeConfig, adaptation: Adaptation, *gathers: Gather | None) -> tuple[Any, Params]:
+def _traced(
+    config: CLIPConfig, compute: ComputeConfig, adaptation: Adaptation, inference: bool, *gathers: Gather | None
+) -> tuple[Any, Params]:
     def make() -> CLIP:
         rngs = nnx.Rngs(0)
         clip = CLIP(config, compute, rngs, *gathers)
         with_adapters(clip, adaptation, rngs)
+        clip.set_attributes(inference=inference, raise_if_not_found=False)
         return clip
 
     graph, state = nnx.split(nnx.eval_shape(make))

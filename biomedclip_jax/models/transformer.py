@@ -15,7 +15,7 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from biomedclip_jax.config import Activation, ComputeConfig
-from biomedclip_jax.models._shapes import Hidden, Index, Keys, Mask
+from biomedclip_jax.models._shapes import Features, Hidden, Index, Keys, Mask
 from biomedclip_jax.models.layers import attention_dropout, dropout, linear
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
@@ -99,13 +99,19 @@ class Attention(nnx.Module):
         self.longest = shape.longest
         self.inverse_layer_scale = shape.inverse_layer_scale
 
-    def __call__(self, x: Hidden, mask: Mask | None, keys: Keys | None, index: Index) -> Hidden:
-        """mask: broadcastable to [B, H, N, N], True where a token may be looked at; index: of the block."""
+    def __call__(
+        self, x: Hidden, mask: Mask | None, keys: Keys | None, index: Index | int, first: int | None = None
+    ) -> Float[Array, "B _ D"]:
+        """mask: broadcastable to [B, H, N, N], True where a token may be looked at; index: of the block.
+
+        first: how many of the tokens look at all of them, from the first on; the others are not in the result. None: all.
+        """
         b, n, d = x.shape
         # [3, B, H, N, K] in one transposition: on CPU the products then run on contiguous heads
         q, k, v = self.qkv(x, keys, index).reshape(b, n, 3, self.heads, d // self.heads).transpose(2, 0, 3, 1, 4)
         if self.prefix is not None:
             k, v, mask = self.prefix(k, v, mask)
+        q = q[:, :, :first]
         q = q * jnp.asarray((d // self.heads) ** -0.5, q.dtype)  # a power of two for K = 64, and fewer numbers than the scores
         scores = jnp.einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
         if self.inverse_layer_scale:
@@ -115,7 +121,7 @@ class Attention(nnx.Module):
         weights = jax.nn.softmax(scores, axis=-1)
         weights = attention_dropout(weights, self.dropout, keys, self.longest + prefix_length(self)).astype(x.dtype)
         y = jnp.einsum("bhnm,bhmk->bhnk", weights, v)  # turned afterwards: as one einsum, CPU multiplies it transposed
-        return self.out(y.transpose(0, 2, 1, 3).reshape(b, n, d), keys, index)
+        return self.out(y.transpose(0, 2, 1, 3).reshape(b, -1, d), keys, index)
 
 
 def prefix_length(attention: Any) -> int:
@@ -156,11 +162,14 @@ class Block(nnx.Module):
         self.layer_scale = shape.layer_scale
         self.dropout = shape.dropout
 
-    def __call__(self, x: Hidden, mask: Mask | None, keys: Keys | None, index: Index) -> Hidden:
+    def __call__(
+        self, x: Hidden, mask: Mask | None, keys: Keys | None, index: Index | int, first: int | None = None
+    ) -> Float[Array, "B _ D"]:
+        """first: how many tokens to work out, from the first on; None: all."""
         if self.pre_norm:
-            x = x + self._branch(self.attention(self.norm1(x), mask, keys, index), keys, 1)
+            x = x[:, :first] + self._branch(self.attention(self.norm1(x), mask, keys, index, first), keys, 1)
             return x + self._branch(self.mlp(self.norm2(x), keys, index), keys, 2)
-        x = self.norm1(x + self._branch(self.attention(x, mask, keys, index), keys, 1))
+        x = self.norm1(x[:, :first] + self._branch(self.attention(x, mask, keys, index, first), keys, 1))
         return self.norm2(x + self._branch(self.mlp(x, keys, index), keys, 2))
 
     def _branch(self, y: Array, keys: Array | None, site: int) -> Array:
@@ -237,3 +246,19 @@ def read_blocks(
         return x, read(x)
 
     return lax.scan(remat(body, compute, gather is not None), x, (state, jnp.arange(depth)), unroll=compute.unroll)
+
+
+def first_token(blocks: Any, x: Hidden, mask: Mask | None) -> Features:
+    """The first token [B, D] after the stacked blocks, without dropout; for inference.
+
+    The last block works out nothing else, which saves most of it. Blocks take their weights out of the whole stack, so
+    that the others' are not copied for the scan to end one block early; the gradient would be slow that way.
+    """
+    graph, state = nnx.split(blocks)
+    depth = jax.tree.leaves(state)[0].shape[0]
+
+    def block(index: Index | int) -> Any:
+        return nnx.merge(graph, jax.tree.map(lambda stack: stack[index], state))
+
+    x = lax.fori_loop(0, depth - 1, lambda index, x: block(index)(x, mask, None, index), x)
+    return block(depth - 1)(x, mask, None, depth - 1, first=1)[:, 0]

@@ -17,7 +17,16 @@ from jaxtyping import Float
 from biomedclip_jax.config import ComputeConfig, ViTConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Images, Keys
 from biomedclip_jax.models.layers import linear, product
-from biomedclip_jax.models.transformer import MLP, BlockShape, Gather, block_shape, layer_norm, run_blocks, stack_blocks
+from biomedclip_jax.models.transformer import (
+    MLP,
+    BlockShape,
+    Gather,
+    block_shape,
+    first_token,
+    layer_norm,
+    run_blocks,
+    stack_blocks,
+)
 
 # Far above any block index, so that the key of the patch draw is never that of a block's dropout; nor of BERT's
 # embeddings.
@@ -85,6 +94,7 @@ class ViT(nnx.Module):
         self.config = c
         self.compute = compute
         self.gather = gather
+        self.inference = False
         normal = nnx.initializers.truncated_normal(0.02)
         self.patch = linear(c.patch_size**2 * 3, c.width, compute, rngs, bias=c.patch_bias)
         if c.class_token:
@@ -103,7 +113,10 @@ class ViT(nnx.Module):
 
     def __call__(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Features:
         """Features of float32 images, normalised; keys: one an example, for patch_keep < 1 and an adapter's dropout."""
-        return self._pool(self._run(self._embed(images, keys, patch_keep), keys, self.blocks))
+        x = self._embed(images, keys, patch_keep)
+        if self.inference and keys is None and self.config.pool == "cls":
+            return self.norm(first_token(self.blocks, x, None))
+        return self._pool(self._run(x, keys, self.blocks))
 
     def token_states(self, images: Images, keys: Keys | None = None, drop_last_block: bool = False) -> Float[Array, "B m D"]:
         """States of all tokens after the last norm: class token, registers, patches. Whatever `pool` is, each token goes
@@ -118,8 +131,6 @@ class ViT(nnx.Module):
         return self.norm(self._run(self._embed(images, keys, 1.0), keys, blocks))
 
     def _run(self, x: Hidden, keys: Keys | None, blocks: Any) -> Hidden:
-        if self.config.norm_pre:
-            x = self.norm_pre(x)
         if keys is not None:  # for an adapter's dropout; a caption's masks are drawn from the keys themselves
             keys = jax.vmap(lambda key: jax.random.fold_in(key, _ADAPTER_DRAW))(keys)
         return run_blocks(blocks, x, None, keys, self.compute, self.gather)
@@ -155,7 +166,7 @@ class ViT(nnx.Module):
             first = jnp.concatenate(tokens).astype(dtype)
             first = first.at[:prefix].add(positions[:prefix])
             x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], *first.shape)), x], axis=1)
-        return x
+        return self.norm_pre(x) if c.norm_pre else x
 
     def _pool(self, x: Hidden) -> Features:
         c = self.config

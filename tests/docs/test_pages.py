@@ -145,7 +145,7 @@ def test_files_that_the_architecture_names_exist() -> None:
     roots = (REPOSITORY, REPOSITORY / "biomedclip_jax")
     named = re.findall(r"`((?:[\w.]+/)+[\w.]*)(?::[^`]*)?`", text)
     folders_of_runs = {"checkpoints/", "model/", "adapter/", "data/", "vision/", "text/", "unimed_clip/"}
-    folders_of_runs |= {"tensorboard/", "wandb/", "profile/", "questions/"}
+    folders_of_runs |= {"tensorboard/", "wandb/", "profile/", "questions/", "answering/"}
     missing = [name for name in named if name not in folders_of_runs and not any((root / name).exists() for root in roots)]
     assert len(named) > 30 and missing == []
 

@@ -173,5 +173,15 @@ def test_published_numbers_of_few_labels() -> None:
         ("paper: BioViL (figure, linear probe)", {str(Budget.parse("100%")): 0.824}),
     ]
     assert published("few-labels", "pcam") == published("few-labels", "rsna-normal") == published("few-labels", "x") == []
-    labels = {value.labels for row in benchmarks().values() for value in row.paper if value.task != "zero-shot"}
+    learned = [value for row in benchmarks().values() for value in row.paper if value.task not in ("zero-shot", "multi-label")]
+    labels = {value.labels for value in learned}
     assert labels == {str(Budget.parse(text)) for text in ("10%", "100%")}
+
+
+def test_published_numbers_of_several_findings() -> None:
+    rows = published("multi-label", "chexpert-14")
+    assert [(whose.split(" (")[0], numbers) for whose, numbers in rows] == [
+        ("paper: MedSigLIP", {"mean_auroc": 0.844}),
+        ("paper: ELIXR", {"mean_auroc": 0.824}),
+    ]
+    assert all("518 images" in whose for whose, _ in rows), "which are others than valid.csv's"

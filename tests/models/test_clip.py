@@ -1,12 +1,16 @@
 """The joined model: shapes without numbers, unit length, dropout that belongs to the example, bfloat16."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 from helpers.tiny import MODEL, batch
 
-from biomedclip_jax.config import CLIPConfig, ComputeConfig
+from biomedclip_jax.config import UNADAPTED, Adaptation, CLIPConfig, ComputeConfig, PrefixConfig
 from biomedclip_jax.models import abstract_model, init_params, unit_length
 
 
@@ -41,6 +45,35 @@ def test_dropout_belongs_to_the_example() -> None:
     assert np.abs(clip.encode_text(tokens[::-1], keys[::-1]) - dropped[::-1]).max() <= 1e-6
     assert np.abs(clip.encode_text(tokens, keys[::-1]) - dropped).max() > 1e-3
     assert np.abs(clip.encode_text(tokens) - dropped).max() > 1e-3
+
+
+PREFIXED = Adaptation(text=PrefixConfig(tokens=3))
+
+
+@pytest.mark.parametrize(
+    ("image_pool", "text_pool", "adaptation"),
+    [("cls", "cls", UNADAPTED), ("mean", "cls_pooler", PREFIXED), ("cls", "mean", UNADAPTED)],
+)
+def test_inference_works_out_less_and_gives_the_same(image_pool: Any, text_pool: Any, adaptation: Adaptation) -> None:
+    image = dataclasses.replace(MODEL.vit, pool=image_pool)
+    text = dataclasses.replace(MODEL.text, pool=text_pool, positions=16)  # type: ignore[type-var]
+    config = dataclasses.replace(MODEL, image=image, text=text)
+    params, rows = init_params(config, 0, adaptation), batch(4)
+    rows["tokens"][1, 5:] = config.text.pad_id
+
+    def encode(inference: bool) -> Any:
+        graph, shapes = abstract_model(config, adaptation=adaptation, inference=inference)
+        assert jax.tree.structure(shapes) == jax.tree.structure(params)
+
+        def both(params: Any, images: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+            clip = nnx.merge(graph, params)
+            return clip.encode_image(images), clip.encode_text(tokens)
+
+        return jax.jit(both).lower(params, rows["images"], rows["tokens"]).compile()
+
+    plain, less = encode(False), encode(True)
+    for expected, found in zip(*(program(params, rows["images"], rows["tokens"]) for program in (plain, less)), strict=True):
+        assert np.abs(expected - found).max() <= 1e-6
 
 
 def test_bfloat16_gives_float32_unit_embeddings_near_the_exact_ones() -> None:

@@ -7,7 +7,7 @@ import jax
 import pytest
 from helpers.tiny_questions import make_questions, question_config
 
-from biomedclip_jax.config import Answers, PreprocessConfig, QCRConfig, QuestionTypes, Stage, TrainConfig
+from biomedclip_jax.config import Answers, QCRConfig, QuestionTypes, Stage, TrainConfig
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.train._frozen import made_again
@@ -36,11 +36,6 @@ def test_a_classifier_of_questions_that_nothing_trains(data: Path, tmp_path: Pat
     with pytest.raises(UserError, match="guess which questions are closed"):
         train(qcr_config(data, stages=stages), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
-
-
-def test_gray_images_are_made_of_the_pixels_that_there_are(data: Path) -> None:
-    with pytest.raises(UserError, match=r"QCRConfig\.mean = .*expected preprocess\.mean"):
-        qcr_config(data, preprocess=PreprocessConfig(image_size=16, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)))
 
 
 def test_what_is_measured_at_the_start_is_in_checkpoints(data: Path) -> None:

@@ -17,6 +17,8 @@ from biomedclip_jax.config import (
     Answers,
     LoRAConfig,
     MeterConfig,
+    PreprocessConfig,
+    QCRConfig,
     RunConfig,
     Softmax,
     Stage,
@@ -201,3 +203,11 @@ def test_a_folder_with_a_damaged_head(finished: Path, tmp_path: Path) -> None:
     (folder / "answering/config.json").write_text("{")
     with pytest.raises(UserError, match=r"answering/config\.json: not readable"):
         load(folder)
+
+
+def test_gray_images_are_made_with_the_numbers_of_the_preprocessing(data: Path) -> None:
+    base = question_config(data)
+    model = dataclasses.replace(base.model, answering=QCRConfig(vision=("clip", "autoencoder"), word_width=8, width=16))
+    dataclasses.replace(base, model=model)
+    with pytest.raises(UserError, match=r"QCRConfig\.mean .*expected with std the preprocessing's"):
+        dataclasses.replace(base, model=model, preprocess=PreprocessConfig(image_size=16, mean=(0.5, 0.5, 0.5)))

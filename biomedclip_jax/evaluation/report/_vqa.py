@@ -57,6 +57,13 @@ def _overview(group: Group, names: list[str], published: Published) -> Table:
         if "accuracy_other_image" in row.metrics
     ]
     parts += [f"Asked about another image in place of the right one: {', '.join(swapped)}."] if swapped else []
+    as_taken = ("accuracy_closed_as_taken", "accuracy_open_as_taken")
+    taken = [
+        f"{name} {' and '.join(percent(row.metrics.get(each)) for each in as_taken)} %"
+        for name, row in zip(names, group.rows, strict=True)
+        if "type_accuracy" in row.metrics
+    ]
+    parts += [f"Of questions that are taken to be closed, and open (QCR's own metric): {', '.join(taken)}."] if taken else []
     lost = [
         (name, int(row.details.get("answered", {}).get("not_answered", 0))) for name, row in zip(names, group.rows, strict=True)
     ]

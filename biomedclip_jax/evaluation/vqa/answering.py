@@ -53,3 +53,14 @@ def other_images(
         return None
     order = np.random.default_rng(seed).permutation(len(names)).tolist()
     return {names[own]: images[names[other]] for own, other in zip(order, [*order[1:], order[0]], strict=True)}
+
+
+def by_predicted_type(right: np.ndarray, closed: np.ndarray, taken: np.ndarray) -> dict[str, str | float]:
+    """QCR's own metric, for comparison with published numbers only, and how often the type is found, each a bool array [n].
+
+    accuracy_closed_as_taken, accuracy_open_as_taken: of the questions that the model *takes* to be closed, or open
+    (github.com/Awenbocc/med-vqa). A closed question that is taken for an open one is then missing among the closed ones.
+    """
+    found: dict[str, str | float] = {"type_accuracy": float((taken == closed).mean())}
+    parts = {"accuracy_closed_as_taken": taken, "accuracy_open_as_taken": ~taken}
+    return found | {name: float(right[own].mean()) for name, own in parts.items() if own.any()}

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.questions.answers import Policy, Vocabulary, normalised, vocabulary
 from biomedclip_jax.data.questions.types import QuestionSet
@@ -18,7 +20,7 @@ from biomedclip_jax.evaluation.report.results import Result, merged
 from biomedclip_jax.evaluation.vqa._baselines import Answers, blind_answers
 from biomedclip_jax.evaluation.vqa._pictures import write_answers_page
 from biomedclip_jax.evaluation.vqa._task import Measurement, answered, dataset_name
-from biomedclip_jax.evaluation.vqa.answering import answers_of, other_images
+from biomedclip_jax.evaluation.vqa.answering import answers_of, by_predicted_type, other_images
 from biomedclip_jax.files import write_file
 
 _SHOWN = (
@@ -109,13 +111,15 @@ def _of_model(asked: Measurement, candidate: Candidate, options: AnswerOptions) 
         details["accuracy_other_image"] = float(
             answers_of(candidate.clip, readable, others, options.batch_size).right(readable).mean()
         )
+    taken = candidate.clip.taken_as_closed([each.question for each in data.test])
+    if taken is not None:
+        details |= by_predicted_type(given.right(data.test), np.array([each.closed for each in data.test], bool), taken)
     found = Answers(model=candidate.name, answers=given.answers, details=details)
     known = tuple(dict.fromkeys(answering.answers))
     own = replace(asked, vocabulary=Vocabulary(known, _policy(known, data)))
     row = answered(own, found, candidate.fingerprint)
-    if "accuracy_other_image" in details:
-        row = replace(row, metrics=row.metrics | {"accuracy_other_image": float(details["accuracy_other_image"])})
-    return found, row
+    more = {name: float(value) for name, value in details.items() if name.startswith(("accuracy_", "type_"))}
+    return found, replace(row, metrics=row.metrics | more)
 
 
 def _policy(answers: Sequence[str], data: QuestionSet) -> Policy:

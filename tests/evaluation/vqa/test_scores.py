@@ -9,6 +9,7 @@ from biomedclip_jax.evaluation._bootstrap import bootstrap_means
 from biomedclip_jax.evaluation._intervals import ALIKE, TOO_FEW
 from biomedclip_jax.evaluation.vqa import _tokens
 from biomedclip_jax.evaluation.vqa._tokens import answer_tokens, token_f1, words
+from biomedclip_jax.evaluation.vqa.answering import by_predicted_type
 from biomedclip_jax.evaluation.vqa.scores import Outcome, intervals, metrics, samples
 
 
@@ -111,3 +112,12 @@ def test_gpt2_where_its_tokenizer_is_at_hand(tmp_path: Path, monkeypatch: pytest
         assert answer_tokens() == ("words", _tokens.words)
     finally:
         answer_tokens.cache_clear()
+
+
+def test_by_predicted_type_a_misrouted_question_counts_where_it_went() -> None:
+    closed = np.array([True, True, True, False])
+    taken = np.array([True, True, False, False])
+    right = np.array([True, False, False, True])
+    found = by_predicted_type(right, closed, taken)
+    assert found == {"type_accuracy": 0.75, "accuracy_closed_as_taken": 0.5, "accuracy_open_as_taken": 0.5}
+    assert "accuracy_open_as_taken" not in by_predicted_type(right, closed, np.ones(4, bool))
