@@ -1,7 +1,6 @@
 """`biomedclip embed`: the embeddings of a few images or sentences in one file, or of any number of images in a folder."""
 
 import argparse
-import functools
 import importlib.util
 import os
 import re
@@ -110,6 +109,7 @@ def slurm_part(environment: Mapping[str, str]) -> Part:
 
 
 def _embed(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.cli.output import warn_of_answering
     from biomedclip_jax.pretrained import from_pretrained
 
     out, to_file = arguments.out, arguments.out.suffix == ".npz"
@@ -121,9 +121,12 @@ def _embed(arguments: argparse.Namespace) -> None:
         raise UserError(f"--part: parts are of a folder, and --out {out} is one file; give --out a folder")
     if not to_file and importlib.util.find_spec("pyarrow") is None:
         raise UserError(f"--out {out}: writing Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'")
-    load = functools.partial(
-        from_pretrained, arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, every_device=True
-    )
+
+    def load() -> "Pretrained":
+        clip = from_pretrained(arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, every_device=True)
+        warn_of_answering(arguments.model, clip)
+        return clip
+
     if arguments.texts is not None:
         _embed_texts(load, arguments)
     elif to_file:

@@ -84,7 +84,7 @@ def add_models(verbs: Any) -> None:
 
 
 def _classify(arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.cli.output import check_out, ranked, write_classified, write_table
+    from biomedclip_jax.cli.output import check_out, ranked, warn_of_answering, write_classified, write_table
     from biomedclip_jax.data.images.search import find_all_images
     from biomedclip_jax.data.unread_texts import say_unread
     from biomedclip_jax.pretrained import from_pretrained
@@ -116,6 +116,7 @@ def _classify(arguments: argparse.Namespace) -> None:
         check_out(arguments.out)
     images = find_all_images(arguments.images)
     clip = from_pretrained(arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, every_device=True)
+    warn_of_answering(arguments.model, clip)
     learned = None if file is None else load_prompts(file, clip)
     classifier = clip.classifier(labels, template, prompts=learned, multi_label=arguments.multi_label)
     bad: dict[int, UserError] = {}

@@ -3,14 +3,18 @@
 import csv
 import importlib.util
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_file
+
+if TYPE_CHECKING:
+    from biomedclip_jax.pretrained import Pretrained
 
 Ranked = Sequence[Sequence[tuple[str, float]]]  # for each image its labels with their probabilities, the best first
 
@@ -40,6 +44,16 @@ def write_table(out: TextIO, images: Sequence[Path], found: Ranked, format: str)
             out.write(f"{path}\n")
             for label, p in own:
                 out.write(f"  {label:{width}s}  {p:7.2%}  {'█' * round(30 * p)}\n")
+
+
+def warn_of_answering(source: object, clip: "Pretrained") -> None:
+    """Say on stderr that a model which has learned to answer questions may not compare images with texts any more."""
+    if clip.config.answering is not None:
+        print(
+            f"{source}: has learned to answer questions (biomedclip answer); that changes or never trains what compares images "
+            "with texts, so these numbers may say nothing",
+            file=sys.stderr,
+        )
 
 
 def check_out(path: Path) -> None:

@@ -232,6 +232,8 @@ def _open_data(config: TrainConfig, workdir: Path) -> _Data:
 def _questions(config: TrainConfig, workdir: Path) -> tuple[Pairs, tuple[str, ...]]:
     """The questions to learn from whose answers the model knows, and these answers. UserError where it knows none of theirs."""
     pairs = question_pairs(config, str(config.data.train), workdir)
+    for note in pairs.notes:
+        say(f"{config.data.train}: {note}")
     known = [bool(row.any()) for row in answer_labels(config, pairs)]
     if not any(known):
         raise UserError(f"{config.data.train}: none of the answers is among model.answering.answers")

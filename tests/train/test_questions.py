@@ -96,6 +96,11 @@ def test_the_command(data: Path, finished: Path, capsys: pytest.CaptureFixture[s
     assert main(["answer", str(finished), image, "  "]) == 2
 
 
+def test_classify_says_what_it_may_not_be_worth(data: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", str(finished), str(data / "held_out1.png"), "--labels", "red", "green"]) == 0
+    assert "has learned to answer questions" in capsys.readouterr().err
+
+
 def test_evaluate_measures_it_beside_the_blind(data: Path, finished: Path, tmp_path: Path) -> None:
     words = ["evaluate", "vqa", str(finished), "--data", str(data / "held_out.csv"), "--train", str(data / "train.csv")]
     assert main([*words, "--out", str(tmp_path), "--resamples", "50"]) == 0

@@ -26,12 +26,14 @@ class QuestionPairs:
 
     The caption of a pair is its question, its label the `normalised` answer. images: files, or the bytes of pictures that
     are in a Parquet file, all of which are held in memory. typed: labels say the type of the question, too (`label_of`).
+    notes: what has to be said of the data, a line each.
     """
 
     questions: tuple[Question, ...]
     images: Mapping[str, Path | bytes]
     rejects: list[Reject]
     typed: bool = False
+    notes: tuple[str, ...] = ()
 
     def without_answers(self, known: Sequence[bool]) -> "QuestionPairs":
         """These questions without those whose answer is not known, which are listed in `rejects`."""
@@ -102,7 +104,9 @@ def open_question_pairs(source: str, columns: QuestionColumns) -> QuestionPairs:
     rejects = [*data.left_out(part), *missing]
     if not kept:
         raise UserError(f"{source}: no question whose image is there{first_reject(rejects)}")
-    return QuestionPairs(kept, _contents(data, {each.image for each in kept}), rejects)
+    whole = data.train == data.test  # a table without parts, of which what the parts share says nothing
+    notes = () if whole else (*data.caveats, *data.notes)
+    return QuestionPairs(kept, _contents(data, {each.image for each in kept}), rejects, notes=notes)
 
 
 def open_part(source: str, columns: QuestionColumns) -> tuple[QuestionSet, Part]:
