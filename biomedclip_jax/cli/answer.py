@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from biomedclip_jax.cli.arguments import add_verb, count
 from biomedclip_jax.errors import UserError
 
-Found = Sequence[Sequence[tuple[str, float]]]  # for each question its answers with probabilities, the best first
+if TYPE_CHECKING:
+    from biomedclip_jax.cli.output import Ranked
 
 
 def add_answer(verbs: Any) -> None:
@@ -50,7 +51,9 @@ def _answer(arguments: argparse.Namespace) -> None:
     _write(image, questions, found, arguments.format)
 
 
-def _write(image: Path, questions: Sequence[str], found: Found, format: str) -> None:
+def _write(image: Path, questions: Sequence[str], found: "Ranked", format: str) -> None:
+    from biomedclip_jax.cli.output import write_bars
+
     if format == "json":
         rows = [
             {"image": str(image), "question": question, "answers": [{"answer": text, "probability": p} for text, p in own]}
@@ -63,8 +66,4 @@ def _write(image: Path, questions: Sequence[str], found: Found, format: str) -> 
         for question, own in zip(questions, found, strict=True):
             writer.writerows([str(image), question, text, f"{p:.6f}"] for text, p in own)
     else:
-        width = max(len(text) for own in found for text, _ in own)
-        for question, own in zip(questions, found, strict=True):
-            print(f"{image}: {question}")
-            for text, p in own:
-                print(f"  {text:{width}s}  {p:7.2%}  {'█' * round(30 * p)}")
+        write_bars(sys.stdout, [f"{image}: {question}" for question in questions], found)

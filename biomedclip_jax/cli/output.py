@@ -39,11 +39,16 @@ def write_table(out: TextIO, images: Sequence[Path], found: Ranked, format: str)
     elif format == "csv":
         _write_csv(out, images, found)
     else:
-        width = max(len(label) for own in found for label, _ in own)
-        for path, own in zip(images, found, strict=True):
-            out.write(f"{path}\n")
-            for label, p in own:
-                out.write(f"  {label:{width}s}  {p:7.2%}  {'█' * round(30 * p)}\n")
+        write_bars(out, list(map(str, images)), found)
+
+
+def write_bars(out: TextIO, titles: Sequence[str], found: Ranked) -> None:
+    """Write below each title its names with their probabilities, as numbers and bars."""
+    width = max(len(name) for own in found for name, _ in own)
+    for title, own in zip(titles, found, strict=True):
+        out.write(f"{title}\n")
+        for name, p in own:
+            out.write(f"  {name:{width}s}  {p:7.2%}  {'█' * round(30 * p)}\n")
 
 
 def warn_of_answering(source: object, clip: "Pretrained") -> None:

@@ -19,7 +19,7 @@ from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.processor import question_tokenizer
 from biomedclip_jax.data.questions.answers import normalised
-from biomedclip_jax.data.questions.pairs import QuestionPairs, label_of, open_part, open_question_pairs
+from biomedclip_jax.data.questions.pairs import QuestionPairs, label_of, open_part, open_question_pairs, open_usable
 from biomedclip_jax.data.questions.table import QuestionColumns
 from biomedclip_jax.data.questions.types import PARTS, Question
 from biomedclip_jax.data.questions.words import QuestionWords, question_words
@@ -56,7 +56,7 @@ def with_answers(config: TrainConfig, workdir: Path) -> TrainConfig:
         if is_first():
             make_demo_of(str(config.data.train), workdir)
         hosts.barrier("the questions", 60 * config.run.stall_minutes)
-    learned = list(question_pairs(config, str(config.data.train), workdir).questions)
+    learned = list(_usable(config, str(config.data.train), workdir))
     known = learned if answering.vocabulary == "train" else [*learned, *_of_other_parts(config, workdir)]
     return _answering(config, _resolved(answering, learned, known, str(config.data.train)))
 
@@ -66,8 +66,13 @@ def _of_other_parts(config: TrainConfig, workdir: Path) -> list[Question]:
     data, own = open_part(in_workdir(str(config.data.train), workdir), _columns(config))
     found = [each for part in PARTS if part != own and data.part(part) != data.part(own) for each in data.part(part)]
     if config.data.held_out is not None:
-        found += question_pairs(config, config.data.held_out, workdir).questions
+        found += _usable(config, config.data.held_out, workdir)
     return found
+
+
+def _usable(config: TrainConfig, source: str, workdir: Path) -> tuple[Question, ...]:
+    """The questions of a source, without their pictures, which the run reads once, when it begins."""
+    return open_usable(in_workdir(source, workdir), _columns(config))[1]
 
 
 def _unresolved(answering: AnsweringConfig) -> AnsweringConfig:

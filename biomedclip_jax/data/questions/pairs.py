@@ -97,6 +97,17 @@ def open_question_pairs(source: str, columns: QuestionColumns) -> QuestionPairs:
     source: `NAME=DIR:PART` or `NAME/SPLIT=DIR:PART` with vqa-rad, slake, slake-zh, slake-both or pathvqa, or a table,
     all of it or the rows whose column `split` says PART. columns: of a table. UserError for anything else.
     """
+    data, kept, rejects = open_usable(source, columns)
+    whole = data.train == data.test  # a table without parts, of which what the parts share says nothing
+    notes = () if whole else (*data.caveats, *data.notes)
+    return QuestionPairs(kept, _contents(data, {each.image for each in kept}), rejects, notes=notes)
+
+
+def open_usable(source: str, columns: QuestionColumns) -> tuple[QuestionSet, tuple[Question, ...], list[Reject]]:
+    """The data set that a source is a part of, the questions of that part whose images are there, and the others.
+
+    No picture is read. source, columns and errors: as of `open_question_pairs`.
+    """
     data, part = open_part(source, columns)
     questions = data.part(part)
     missing = [Reject(each.id, each.image, "its image is not there") for each in questions if each.image not in data.images]
@@ -104,9 +115,7 @@ def open_question_pairs(source: str, columns: QuestionColumns) -> QuestionPairs:
     rejects = [*data.left_out(part), *missing]
     if not kept:
         raise UserError(f"{source}: no question whose image is there{first_reject(rejects)}")
-    whole = data.train == data.test  # a table without parts, of which what the parts share says nothing
-    notes = () if whole else (*data.caveats, *data.notes)
-    return QuestionPairs(kept, _contents(data, {each.image for each in kept}), rejects, notes=notes)
+    return data, kept, rejects
 
 
 def open_part(source: str, columns: QuestionColumns) -> tuple[QuestionSet, Part]:
