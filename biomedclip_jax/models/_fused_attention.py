@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, UInt
 
 from biomedclip_jax.models._attention_kernels import Shape, backward_kernel, forward_kernel
 
+Inputs = dict[str, Array]  # qkv [B, N, 3·H, K] and, where they are given, seen and keep
 KEPT = "fused attention"  # the name that a checkpoint policy knows what the backward pass needs by
 
 
@@ -27,53 +28,62 @@ def fused_attention(
     weight of head h (`layers.attention_bits`), with probability `kept`; None: no dropout.
     """
     b, n, _, heads, width = qkv.shape
-    over = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in (qkv, seen, keep) if x is not None))
-    qkv, seen, keep = (_varying(x, over) for x in (qkv, seen, keep))
     shape = Shape(b, n, heads, width, qkv.dtype, kept)
     # with the name, the sum with the bias is kept and not the product, so that the sum is a part of the matrix product
-    qkv = checkpoint_name(qkv.reshape(b, n, 3 * heads, width), KEPT)
-    keep = None if keep is None else checkpoint_name(keep, KEPT)
-    return _attention(shape, qkv, None if seen is None else seen.astype(jnp.int8), keep).reshape(b, n, heads * width)
+    inputs = {"qkv": checkpoint_name(qkv.reshape(b, n, 3 * heads, width), KEPT)}
+    inputs |= {} if seen is None else {"seen": seen.astype(jnp.int8)}
+    inputs |= {} if keep is None else {"keep": checkpoint_name(keep, KEPT)}
+    out: Any = _attention(shape, _all_varying(inputs))
+    return out.reshape(b, n, heads * width)
 
 
-def _varying(x: Array | None, over: frozenset[Any]) -> Array | None:
+def _all_varying(inputs: Inputs) -> Inputs:
     # a kernel's arguments must vary over the same mesh axes; plain operations see to it themselves
-    missing = () if x is None else tuple(over - jax.typeof(x).manual_axis_type.varying)
-    return lax.pcast(x, missing, to="varying") if missing else x
+    over = {name: jax.typeof(x).manual_axis_type.varying for name, x in inputs.items()}
+    everywhere = frozenset().union(*over.values())
+    return {name: lax.pcast(x, tuple(everywhere - over[name]), to="varying") for name, x in inputs.items()}
 
 
 def _like(x: Array, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=jax.typeof(x).manual_axis_type)
 
 
-def _inputs(shape: Shape, qkv: Array, seen: Array | None, keep: Array | None) -> dict[str, Any]:
-    heads = {name: (qkv, shape.of_head(first * shape.heads)) for first, name in enumerate("qkv")}
-    masks = {"seen": (seen, shape.of_example(shape.tokens)), "keep": (keep, shape.of_example(shape.tokens, shape.tokens))}
-    return heads | masks
+def _refs(shape: Shape, inputs: Inputs) -> dict[str, Any]:
+    """What both kernels read, as `Shape.call` takes it."""
+    heads = {name: (inputs["qkv"], shape.of_head(first * shape.heads)) for first, name in enumerate("qkv")}
+    seen, keep = shape.of_example(shape.tokens), shape.of_example(shape.tokens, shape.tokens)
+    return heads | {"seen": (inputs.get("seen"), seen), "keep": (inputs.get("keep"), keep)}
+
+
+def _outputs(shape: Shape, qkv: Array) -> dict[str, Any]:
+    """What the forward kernel writes for the backward one."""
+    out = _like(qkv, (shape.batch, shape.tokens, shape.heads, shape.width), qkv.dtype)
+    number = _like(qkv, (shape.batch, shape.heads, shape.tokens), jnp.float32)
+    return {"out": (out, shape.of_head()), "largest": (number, shape.numbers), "inverse": (number, shape.numbers)}
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(shape: Shape, qkv: Array, seen: Array | None, keep: Array | None) -> Array:
-    out = _like(qkv, (shape.batch, shape.tokens, shape.heads, shape.width), qkv.dtype)
-    return shape.call(forward_kernel, "attention", _inputs(shape, qkv, seen, keep), {"out": (out, shape.of_head())})[0]
+def _attention(shape: Shape, inputs: Inputs) -> Array:
+    only = {"out": _outputs(shape, inputs["qkv"])["out"]}
+    return shape.call(forward_kernel, "attention", _refs(shape, inputs), only)[0]
 
 
-def _forward(shape: Shape, qkv: Array, seen: Array | None, keep: Array | None) -> tuple[Array, tuple[Array | None, ...]]:
-    out = _like(qkv, (shape.batch, shape.tokens, shape.heads, shape.width), qkv.dtype)
-    number = _like(qkv, (shape.batch, shape.heads, shape.tokens), jnp.float32)
-    outputs = {"out": (out, shape.of_head()), "largest": (number, shape.numbers), "inverse": (number, shape.numbers)}
-    made = shape.call(forward_kernel, "attention", _inputs(shape, qkv, seen, keep), outputs)
-    out, largest, inverse = (checkpoint_name(x, KEPT) for x in made)
-    return out, (qkv, seen, keep, out, largest, inverse)
+def _forward(shape: Shape, inputs: Inputs) -> tuple[Array, tuple[Inputs, list[Array]]]:
+    made = shape.call(forward_kernel, "attention", _refs(shape, inputs), _outputs(shape, inputs["qkv"]))
+    made = [checkpoint_name(x, KEPT) for x in made]
+    return made[0], (inputs, made)
 
 
-def _backward(shape: Shape, saved: tuple[Any, ...], d_out: Array) -> tuple[Array, np.ndarray | None, np.ndarray | None]:
-    qkv, seen, keep, out, largest, inverse = saved
-    inputs = _inputs(shape, qkv, seen, keep) | {"out": (out, shape.of_head()), "d_out": (d_out, shape.of_head())}
-    inputs |= {"largest": (largest, shape.numbers), "inverse": (inverse, shape.numbers)}
+def _backward(shape: Shape, saved: tuple[Inputs, list[Array]], d_out: Array) -> tuple[dict[str, Any]]:
+    inputs, made = saved
+    qkv = inputs["qkv"]
+    blocks = [block for _, block in _outputs(shape, qkv).values()]
+    refs = dict(zip(("out", "largest", "inverse"), zip(made, blocks, strict=True), strict=True))
+    refs |= _refs(shape, inputs) | {"d_out": (d_out, shape.of_head())}
     outputs = {"d_qkv": (_like(qkv, qkv.shape, qkv.dtype), shape.of_example(*qkv.shape[1:]))}
-    (d_qkv,) = shape.call(backward_kernel, "attention_gradient", inputs, outputs)
-    return d_qkv, *(None if x is None else np.zeros(x.shape, jax.dtypes.float0) for x in (seen, keep))
+    (d_qkv,) = shape.call(backward_kernel, "attention_gradient", refs, outputs)
+    nothing = {name: np.zeros(x.shape, jax.dtypes.float0) for name, x in inputs.items() if name != "qkv"}
+    return ({"qkv": d_qkv, **nothing},)
 
 
 _attention.defvjp(_forward, _backward)
