@@ -56,7 +56,7 @@ def test_bounds_of_a_stage() -> None:
     )
     topology = Topology("g:2x4", GPU, (2, 4))
     moves = dataclasses.replace(along([list(range(8))]), times=3)
-    compiled = Compiled(1.0, 1000, None, 1500, True, Program((moves,), 0, 0))
+    compiled = Compiled(1.0, 1000, None, 1500, 0, True, Program((moves,), 0, 0))
     found = estimate(config, 0, topology, (), None, compiled)
     flops = flops_per_pair(tiny.MODEL, stage)
     assert found.model_flops == found.padded_flops == flops and found.hardware_flops == pytest.approx(flops * 4 / 3)
