@@ -10,7 +10,7 @@ import numpy as np
 from jax.stages import Lowered
 
 from biomedclip_jax.errors import first_line
-from biomedclip_jax.planning._hlo import Program, read_program
+from biomedclip_jax.planning._program import Program, read_program
 from biomedclip_jax.planning._topology import GIB, Topology
 
 # On top of those of the step itself. Without a GPU nothing can be tuned, and the Triton tiles that XLA then assumes

@@ -1,8 +1,9 @@
-"""What a step costs at least, and what may be expected, from counted operations and data-sheet numbers; nothing is run.
+"""What a step costs at least, and what may be expected, from its compiled program and data-sheet numbers; nothing is run.
 
-A bound is a time below which no program can be. The expectation adds two assumptions, stated in the report: the
-matrix products run at `ASSUMED_UTILISATION` of their bound, and the network is not hidden behind them (the
-gradient's reduction comes after the last of them).
+The floor is the sum over the instructions of the program, each as long as the chip needs at least for its bytes or
+for its products (`_traffic.py`, `_floor.py`). The expectation adds two assumptions, stated in the report: instructions
+reach `ASSUMED_EFFICIENCY` of what the data sheet says, and the network is not hidden behind them (the gradient's
+reduction comes after the last of them).
 """
 
 from collections.abc import Iterable
@@ -11,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from biomedclip_jax.config import ComputeConfig, Stage, TrainConfig
+from biomedclip_jax.models.vit import kept_patches
+from biomedclip_jax.planning._collectives import Collective
 from biomedclip_jax.planning._compiling import Compiled
-from biomedclip_jax.planning._hlo import Collective
+from biomedclip_jax.planning._floor import Share, shares
 from biomedclip_jax.planning._topology import Topology
 from biomedclip_jax.train.flops import Prompts, Work, flops_per_pair, tower_work
 from biomedclip_jax.train.text_buckets import Buckets
 
-ASSUMED_UTILISATION = 0.4
+ASSUMED_EFFICIENCY = 0.75  # of peak: large products in bfloat16 reach 65 to 85 %, kernels that stream memory 80 to 90 %
 
 
 @dataclass(frozen=True)
@@ -25,34 +28,41 @@ class Estimate:
     """Seconds, FLOPs and bytes of one step.
 
     model_flops, hardware_flops: of a pair, without and with recomputation, loss not included.
-    padded_flops: model_flops if captions were padded. compute, memory, network: bounds in seconds. sent: bytes that one
-    device sends.
+    padded_flops: model_flops if captions were padded. shares: class of instruction -> its share of a step on one device,
+    the longest first. network: bound in seconds. sent: bytes that one device sends.
+    bucketed: whether captions are sorted into buckets.
     """
 
     model_flops: float
     padded_flops: float
     hardware_flops: float
-    compute: float
-    memory: float
+    shares: dict[str, Share]
     network: float
     sent: float
     batch_size: int
+    bucketed: bool = False
+
+    @property
+    def total(self) -> Share:
+        """All instructions of a step on one device. Its seconds are the floor, without the network."""
+        return sum(self.shares.values(), Share())
 
     @property
     def limit(self) -> str:
-        """The name of the largest bound: "compute", "memory" or "network"."""
-        bounds = {"compute": self.compute, "memory": self.memory, "network": self.network}
-        return max(bounds, key=bounds.__getitem__)
+        """What a step waits for longest, at its floor: "compute", "memory" or "network"."""
+        total = self.total
+        waits = {"compute": total.seconds - total.memory_seconds, "memory": total.memory_seconds, "network": self.network}
+        return max(waits, key=waits.__getitem__)
 
     @property
     def bound_pairs(self) -> float:
-        """Pairs a second that cannot be exceeded, with everything overlapped."""
-        return self.batch_size / max(self.compute, self.memory, self.network)
+        """Pairs a second that cannot be exceeded, with the network hidden."""
+        return self.batch_size / max(self.total.seconds, self.network)
 
     @property
     def expected_pairs(self) -> float:
         """Pairs a second under the assumptions of this file."""
-        return self.batch_size / (max(self.compute / ASSUMED_UTILISATION, self.memory) + self.network)
+        return self.batch_size / (self.total.seconds / ASSUMED_EFFICIENCY + self.network)
 
 
 def recomputed(work: Iterable[Work], stage: Stage, compute: ComputeConfig) -> float:
@@ -62,11 +72,6 @@ def recomputed(work: Iterable[Work], stage: Stage, compute: ComputeConfig) -> fl
     a backward pass. remat "dots" computes the attention scores again, which is left out (1 to 5 % of a forward).
     """
     return sum(w.forward * ((stage.microbatches > 1) + (compute.remat == "full" and w.backward > 0)) for w in work)
-
-
-def loss_flops(batch_size: int, width: int) -> float:
-    """Float32 operations of the blockwise loss a pair: in two directions four products (forward, again, two gradients)."""
-    return 2 * 4 * 2.0 * batch_size * width
 
 
 def estimate(
@@ -81,28 +86,33 @@ def estimate(
 
     prompts: of a stage that learns from labels, as for `flops_per_pair`; None for others. compiled: a step that compiled.
     """
-    assert compiled.program is not None and compiled.arguments is not None
-    stage, chip = config.stages[number], topology.chip
+    assert compiled.program is not None
+    stage = config.stages[number]
     model = config.model_in(stage)
     work = tower_work(model, stage, buckets, prompts, config.adaptation).values()
     flops = sum(w.forward + w.backward for w in work)
     hardware = flops + recomputed(work, stage, config.compute)
-    here = stage.batch_size / topology.devices
-    loss = here * loss_flops(stage.batch_size, model.embed_width) / chip.float32_flops
     return Estimate(
         model_flops=flops,
         padded_flops=flops_per_pair(model, stage, prompts=prompts, adaptation=config.adaptation),
         hardware_flops=hardware,
-        compute=here * hardware / chip.flops + loss,
-        # the state is read and written; what else is alive at the peak is written and read, in every turn of an
-        # accumulation
-        memory=2
-        * (compiled.arguments + max(compiled.peak - compiled.arguments, 0) * stage.microbatches)
-        / chip.memory_bandwidth,
+        shares=shares(compiled.program.traffic, topology.chip, sequence_lengths(config, number, buckets, prompts)),
         network=sum(c.times * transfer_seconds(c, topology) for c in compiled.program.counted),
         sent=sum(c.times * c.sent for c in compiled.program.counted),
         batch_size=stage.batch_size,
+        bucketed=bool(buckets),
     )
+
+
+def sequence_lengths(config: TrainConfig, number: int, buckets: Buckets, prompts: Prompts | None) -> set[int]:
+    """Tokens of the sequences that the towers of a stage compute."""
+    model, stage = config.model_in(config.stages[number]), config.stages[number]
+    images = kept_patches(model.vit.patches, stage.patch_keep) + model.vit.prefix_tokens
+    if prompts is not None:
+        return {images, prompts[1]}
+    if buckets:
+        return {images, *(bucket.length for bucket in buckets)}
+    return {images, model.text.context_length if model.answering is None else model.answering.question_length}
 
 
 def transfer_seconds(collective: Collective, topology: Topology) -> float:

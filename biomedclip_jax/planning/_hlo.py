@@ -1,117 +1,104 @@
-"""Reading the text of a compiled program (optimised HLO): its collectives, how often they run and what they move.
+"""Reading the text of a compiled program (optimised HLO) into its computations and their instructions.
 
-`compiled.as_text()` is not a format with a promise; `read_program` raises ValueError rather than guess at what it
-does not know, and was written against XLA of jaxlib 0.10.2 for CPU, TPU and CUDA.
+`compiled.as_text()` is not a format with a promise; what is not known raises ValueError where it is needed rather than
+be guessed at. Written against XLA of jaxlib 0.10.2 for CPU, TPU and CUDA.
 """
 
+import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
-KINDS = (
-    "all-reduce",
-    "all-gather",
-    "reduce-scatter",
-    "all-to-all",
-    "collective-permute",
-    "ragged-all-to-all",
-    "collective-broadcast",
-)
-
-_KIND = re.compile(rf"({'|'.join(KINDS)})(-start)?")
 _CALLED = re.compile(
     r"\b(calls|to_apply|body|condition|true_computation|false_computation|branch_computations)=(?:\{([^}]*)\}|%?([\w.\-]+))"
 )
-_AXIS = re.compile(r"'(.+?)'(?::\((\d+)\)(\d+))?")
-_ARRAY = re.compile(r"\b(pred|token|opaque|[a-z]+\d+\w*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b(pred|token|opaque|[a-z]+\d+\w*)\[([\d,]*)\](?:\{([^}]*)\})?")
 
 
 @dataclass(frozen=True)
-class Collective:
-    """One communication of a compiled program, such as an all-reduce.
+class Shape:
+    """An array of a program: dtype as HLO writes it, axes, and layout, such as `1,0:T(8,128)(2,1)S(1)`."""
 
-    kind: one of `KINDS`. bytes: that each device brings (the operands). groups: int [G, n], devices that
-    communicate with each other, by their position in the mesh. times: how often it runs in one call of the program.
-    loop: whether it is in a loop's body. counted: False in the branches of a conditional that move less than its
-    largest one.
-    """
-
-    kind: str
-    bytes: int
-    groups: np.ndarray
-    times: int
-    loop: bool
-    counted: bool = True
+    dtype: str
+    axes: tuple[int, ...]
+    layout: str
 
     @property
-    def sent(self) -> float:
-        """Bytes that each device sends when it runs once, by the ring algorithms (pairwise for all-to-all)."""
-        n = self.groups.shape[1]
-        share = (n - 1) / n
-        match self.kind:
-            case "all-gather":
-                return (n - 1) * self.bytes
-            case "all-reduce":
-                return 2 * share * self.bytes
-            case "reduce-scatter" | "all-to-all" | "ragged-all-to-all":
-                return share * self.bytes
-            case _:
-                return float(self.bytes)
+    def size(self) -> int:
+        """Number of its elements."""
+        return math.prod(self.axes)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its elements."""
+        return -(-self.size * self._bits // 8)
+
+    @property
+    def in_main_memory(self) -> bool:
+        """Whether it is in HBM, and not in a TPU's on-chip memory or in that of the host."""
+        space = re.search(r"S\((\d+)\)", self.layout)
+        return space is None or space[1] == "0"
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Bytes that it takes in HBM: 0 where it is elsewhere."""
+        return self.stored_bytes if self.in_main_memory else 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that it takes wherever it is; a TPU stores whole tiles."""
+        tile = re.search(r"T\(([\d,]+)\)", self.layout)
+        if not tile or not self.axes:
+            return self.bytes
+        order = [int(axis) for axis in self.layout.split(":")[0].split(",")]
+        axes = list(self.axes)
+        for axis, length in zip(order, reversed(tile[1].split(",")), strict=False):
+            axes[axis] = -(-axes[axis] // int(length)) * int(length)
+        return -(-math.prod(axes) * self._bits // 8)
+
+    @property
+    def _bits(self) -> int:
+        if self.dtype in ("token", "opaque"):
+            return 0
+        return 8 if self.dtype == "pred" else int(re.findall(r"\d+", self.dtype)[0])  # f32, bf16, s8, f8e4m3fn, c64
 
 
 @dataclass(frozen=True)
-class Program:
-    """The communication of a compiled program.
+class Instruction:
+    """A line of a program. type: as written. operands: names. functions: of the source, outermost first, where known."""
 
-    collectives: all of them, in the order of the text. loops: how many loops there are. unknown_loops: those around
-    collectives whose iterations the text does not tell; they count as one.
-    """
-
-    collectives: tuple[Collective, ...]
-    loops: int
-    unknown_loops: int
-
-    @cached_property
-    def counted(self) -> tuple[Collective, ...]:
-        """The collectives of one call, of each conditional only the branch that moves most."""
-        return tuple(c for c in self.collectives if c.counted)
-
-
-def collectives_in_loops(text: str) -> list[str]:
-    """Kinds of the collectives of an HLO text inside the bodies of loops, in all branches. ValueError without any loop."""
-    program = read_program(text)
-    if not program.loops:
-        raise ValueError("no loop at all in this text: the scans were unrolled, or HLO is now written in another way")
-    return [c.kind for c in program.collectives if c.loop]
-
-
-def read_program(text: str) -> Program:
-    """The collectives that the entry computation reaches.
-
-    A TPU program repeats one asynchronous collective in each fusion that it overlaps with; these share a `chain_id`
-    and count once. `-start` and `-done` are one.
-    """
-    reader = _Reader(text)
-    found = reader.collectives(reader.entry, 1, False)
-    seen: set[tuple[str, str]] = set()
-    unique = []
-    for chain, collective in found:
-        if chain is None or (collective.kind, chain) not in seen:
-            unique.append(collective)
-        if chain is not None:
-            seen.add((collective.kind, chain))
-    return Program(tuple(unique), reader.loops, reader.unknown_loops)
-
-
-@dataclass(frozen=True)
-class _Instruction:
     name: str
     type: str
     opcode: str
     operands: tuple[str, ...]
     line: str
+    functions: tuple[str, ...] = ()
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The arrays of the result: one, or those of a tuple."""
+        return tuple(Shape(dtype, _numbers(axes), layout) for dtype, axes, layout in _ARRAY.findall(self.type))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the result, be it an array or a tuple of arrays."""
+        return sum(shape.bytes for shape in self.shapes)
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Bytes of the result in HBM."""
+        return sum(shape.hbm_bytes for shape in self.shapes)
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the result of its computation."""
+        return self.line.lstrip().startswith("ROOT ")
+
+    @property
+    def op_name(self) -> str:
+        """JAX's name of the operation, such as `jit(step)/jvp()/while/body/dot_general`; empty where there is none."""
+        found = re.search(r'op_name="([^"]*)"', self.line)
+        return found[1] if found else ""
 
     def called(self, *roles: str) -> list[str]:
         """Computations named in these attributes."""
@@ -122,54 +109,38 @@ class _Instruction:
         return names
 
 
-class _Reader:
+Computation = dict[str, Instruction]
+
+
+class Module:
+    """A program: its computations by name, the name of the one it starts with, and on how many devices it runs.
+
+    ValueError for a text that is no HLO.
+    """
+
     def __init__(self, text: str):
-        self.computations: dict[str, dict[str, _Instruction]] = {}
+        self.computations: dict[str, Computation] = {}
         self.entry = ""
-        instructions: dict[str, _Instruction] = {}
+        functions = _functions(text)
+        instructions: Computation = {}
         for line in text.splitlines():
             if header := re.match(r"(ENTRY )?%?([\w.\-]+)\b.*\{$", line):
                 instructions = self.computations.setdefault(header[2], {})
                 self.entry = header[2] if header[1] else self.entry
-            elif instruction := _instruction(line):
+            elif instruction := _instruction(line, functions):
                 instructions[instruction.name] = instruction
         if not self.entry:
             raise ValueError("this text is no HLO module: it has no ENTRY")
         count = re.search(r"num_partitions=(\d+)", text)
         replicas = re.search(r"replica_count=(\d+)", text)
         self.devices = (int(count[1]) if count else 1) * (int(replicas[1]) if replicas else 1)
-        self.loops = sum(i.opcode == "while" for c in self.computations.values() for i in c.values())
-        self.unknown_loops = 0
 
-    def collectives(self, name: str, times: int, loop: bool) -> list[tuple[str | None, Collective]]:
-        """(chain id, collective) of all that a computation reaches."""
-        found: list[tuple[str | None, Collective]] = []
-        instructions = self.computations[name]
-        for instruction in instructions.values():
-            opcode = instruction.opcode
-            if kind := _KIND.fullmatch(opcode):
-                chain = re.search(r'chain_id="(\d+)"', instruction.line)
-                size = sum(_bytes(instructions[operand].type) for operand in instruction.operands)
-                collective = Collective(kind[1], size, _groups(instruction.line, self.devices), times, loop)
-                found.append((chain and chain[1], collective))
-            elif opcode == "while":
-                body, condition = instruction.called("body", "condition")
-                count = self._iterations(instruction)
-                inside = [c for part in (condition, body) for c in self.collectives(part, times * (count or 1), True)]
-                self.unknown_loops += bool(inside) and count is None
-                found += inside
-            elif opcode == "conditional":
-                roles = ("branch_computations", "true_computation", "false_computation")
-                branches = [self.collectives(branch, times, loop) for branch in instruction.called(*roles)]
-                largest = max(range(len(branches)), key=lambda i: sum(c.times * c.sent for _, c in branches[i] if c.counted))
-                for number, branch in enumerate(branches):
-                    found += branch if number == largest else [(chain, replace(c, counted=False)) for chain, c in branch]
-            elif not opcode.endswith(("-done", "-update")):
-                for part in instruction.called("calls", "to_apply"):
-                    found += self.collectives(part, times, loop)
-        return found
+    @property
+    def loops(self) -> int:
+        """How many loops there are."""
+        return sum(i.opcode == "while" for c in self.computations.values() for i in c.values())
 
-    def _iterations(self, loop: _Instruction) -> int | None:
+    def iterations(self, loop: Instruction) -> int | None:
         """How often a loop's body runs, where the text tells: by XLA's own count, or the only number in its condition."""
         if known := re.search(r'"?known_trip_count"?:\s*\{"?n"?:\s*"(\d+)"', loop.line):
             return int(known[1])
@@ -179,7 +150,7 @@ class _Reader:
         return numbers.pop() if len(numbers) == 1 else None
 
 
-def _instruction(line: str) -> _Instruction | None:
+def _instruction(line: str, functions: dict[str, tuple[str, ...]]) -> Instruction | None:
     start = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = ", line)
     if not start:
         return None
@@ -190,7 +161,8 @@ def _instruction(line: str) -> _Instruction | None:
         return None
     opening = end + opcode.end() - 1
     operands = re.findall(r"%([\w.\-]+)", rest[opening : _closing(rest, opening)])
-    return _Instruction(start[1], rest[:end], opcode[1], tuple(operands), line)
+    frame = re.search(r"stack_frame_id=(\d+)", line)
+    return Instruction(start[1], rest[:end], opcode[1], tuple(operands), line, functions.get(frame[1], ()) if frame else ())
 
 
 def _closing(text: str, opening: int) -> int:
@@ -203,58 +175,23 @@ def _closing(text: str, opening: int) -> int:
     raise ValueError(f"a parenthesis is not closed: {text[:200]}")
 
 
-def _bytes(type_: str) -> int:
-    """Bytes of an array or of a tuple of arrays."""
-    total = 0
-    for dtype, shape in _ARRAY.findall(type_):
-        bits = {"pred": 8, "token": 0, "opaque": 0}.get(dtype)
-        if bits is None:
-            bits = int(re.findall(r"\d+", dtype)[0])  # f32, bf16, s8, f8e4m3fn, c64
-        count = int(np.prod([int(n) for n in shape.split(",") if n], dtype=np.int64))
-        total += -(-count * bits // 8)
-    return total
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",") if n)
 
 
-def _groups(line: str, devices: int) -> np.ndarray:
-    """The groups of a collective, int [G, n]; written as a list, as a reshaped and transposed range, or by axes of a mesh."""
-    if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", line):
-        return _listed(pairs[1])
-    if listed := re.search(r"replica_groups=\{(\{.*?\})?\}", line):
-        return _listed(listed[1]) if listed[1] else np.arange(devices)[None]
-    if ranged := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", line):
-        return _device_numbers(ranged[3]).reshape(int(ranged[1]), int(ranged[2]))
-    if meshed := re.search(r"replica_groups=mesh\[(.+?)\](?:, device_ids=\((\[.+?\].*?\)?)\))? \{(.*?)\}", line):
-        return _mesh_groups(*meshed.groups())
-    if "replica_groups" not in line:
-        return np.arange(devices)[None]
-    raise ValueError(f"groups written in a way that is not known: {line.strip()[:300]}")
+def _functions(text: str) -> dict[str, tuple[str, ...]]:
+    """Stack frame -> the functions of the source that it stands for, outermost first; from the tables at the text's head."""
+    names = dict(re.findall(r'^(\d+) "(.*)"$', _table(text, "FunctionNames"), re.MULTILINE))
+    places = dict(re.findall(r"^(\d+) \{.*?function_name_id=(\d+)", _table(text, "FileLocations"), re.MULTILINE))
+    written = r"^(\d+) \{file_location_id=(\d+)(?: parent_frame_id=(\d+))?\}"
+    stacks: dict[str, tuple[str, ...]] = {}
+    for frame, place, parent in re.findall(written, _table(text, "StackFrames"), re.MULTILINE):
+        # a parent is written as its number and one; the outermost frame has none, or 1
+        above = stacks.get(str(int(parent or 1) - 1), ())
+        stacks[frame] = (*above, names[places[place]])
+    return stacks
 
 
-def _listed(text: str) -> np.ndarray:
-    return np.array([[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", text)])
-
-
-def _device_numbers(text: str) -> np.ndarray:
-    """`[2,4]T(1,0)`: the numbers from 0, in this shape, transposed."""
-    written = re.fullmatch(r"\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
-    if not written:
-        raise ValueError(f"devices written in a way that is not known: {text}")
-    shape = [int(n) for n in written[1].split(",")]
-    numbers = np.arange(np.prod(shape)).reshape(shape)
-    return numbers.transpose([int(n) for n in written[2].split(",")]) if written[2] else numbers
-
-
-def _mesh_groups(mesh: str, devices: str | None, chosen: str) -> np.ndarray:
-    """Groups along some axes of a mesh: `'a'=4,'b'=2`, perhaps the order of its devices, `'a'` or a part of it `'a':(2)2`."""
-    sizes = {name: int(size) for name, size in re.findall(r"'(.+?)'=(\d+)", mesh)}
-    axes = {name: (int(before or 1), int(size or sizes[name])) for name, before, size in _AXIS.findall(chosen)}
-    if len(axes) != chosen.count("'") // 2:
-        raise ValueError(f"a group along two parts of one axis: {chosen}")
-    shape, along, rest = [], [], []
-    for name, size in sizes.items():
-        before, part = axes.get(name, (1, 1))
-        rest += [len(shape), len(shape) + 2]
-        along.append(len(shape) + 1)
-        shape += [before, part, size // (before * part)]
-    numbers = np.arange(np.prod(shape)) if devices is None else _device_numbers(devices)
-    return numbers.reshape(shape).transpose([*rest, *along]).reshape(-1, int(np.prod([shape[i] for i in along])))
+def _table(text: str, name: str) -> str:
+    found = re.search(rf"^{name}\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""

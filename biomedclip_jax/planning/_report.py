@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from biomedclip_jax.config import TrainConfig
+from biomedclip_jax.planning._collectives import Collective
 from biomedclip_jax.planning._compiling import Compiled
-from biomedclip_jax.planning._estimate import ASSUMED_UTILISATION, Estimate
-from biomedclip_jax.planning._hlo import Collective
+from biomedclip_jax.planning._estimate import ASSUMED_EFFICIENCY, Estimate
+from biomedclip_jax.planning._floor import Share
 from biomedclip_jax.planning._topology import GIB, Topology
+from biomedclip_jax.planning._traffic import Traffic
 from biomedclip_jax.planning.lower import assumed_prompts
 from biomedclip_jax.train.optimizer import stage_steps
 from biomedclip_jax.train.state import parameter_count, trained_groups
 from biomedclip_jax.train.text_buckets import Buckets, token_share
+
+_SHOWN = 0.02  # share of the time from which a class of instructions has a row of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,19 +110,63 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
         return
     if plan.change:
         say(f"    with {plan.change}:")
-    row("FLOPs a pair, counted", f"{found.model_flops / 1e9:.0f} G (padded captions {found.padded_flops / 1e9:.0f} G)")
+    assert compiled.program is not None
+    print_estimate(found, compiled.program.traffic, topology, row)
+
+
+def print_estimate(found: Estimate, traffic: Traffic, topology: Topology, row: Callable[[str, str], None]) -> None:
+    """The rows about time. row: prints a name and a text."""
+    total = found.total
+
+    def speed(pairs: float) -> str:
+        mfu = found.model_flops * pairs / topology.devices / topology.chip.flops
+        return f"{pairs:,.0f} ({pairs / topology.devices:,.0f} a device, MFU {mfu:.0%})"
+
+    row("FLOPs a pair", f"{found.model_flops / 1e9:.0f} G (padded captions {found.padded_flops / 1e9:.0f} G)")
     row("  with recomputation", f"{found.hardware_flops / 1e9:.0f} G at most")
-    row(
-        "bounds a step",
-        f"compute {_seconds(found.compute)}, memory {_seconds(found.memory)}, network {_seconds(found.network)}: {found.limit}",
-    )
-    row("pairs/s, bound", f"{found.bound_pairs:,.0f}")
-    mfu = found.model_flops * found.expected_pairs / topology.devices / topology.chip.flops
-    row(
-        "pairs/s, expected",
-        f"{found.expected_pairs:,.0f} ({found.expected_pairs / topology.devices:,.0f} a device, MFU {mfu:.0%}), "
-        f"assuming {ASSUMED_UTILISATION:.0%} of the compute bound and no hidden network",
-    )
+    row("counted a device", f"{gibibytes(total.bytes)} to and from memory and {total.flops / 1e12:.2f} TFLOP of products,")
+    row("", f"in the {total.launches:,} instructions of a step{'; captions fit their buckets' if found.bucketed else ''}")
+    for text in doubts(traffic):
+        row("  uncertain", text)
+    row("least time a step", f"{_seconds(total.seconds)}, an instruction at a time at the speed of the data sheet:")
+    row("", f"{'ms':>9}{'of all':>8}{'GiB':>9}{'TFLOP':>8}  kind of instruction")
+    rest = Share()
+    for name, share in found.shares.items():
+        if share.seconds < _SHOWN * total.seconds:
+            rest += share
+        else:
+            row("", _table_row(name, share, total))
+    if rest.launches:
+        row("", _table_row("all others", rest, total))
+    waiting = max(found.shares, key=lambda name: found.shares[name].memory_seconds, default="")
+    limits = {
+        "compute": f"compute: {1 - total.memory_seconds / total.seconds:.0%} of that time is in products",
+        "memory": f"memory: {total.memory_seconds / total.seconds:.0%} of that time waits for it, most in {waiting}",
+        "network": f"network: {_seconds(found.network)}",
+    }
+    row("limit", limits[found.limit])
+    if found.network:
+        row("network", f"{_seconds(found.network)} at least, after the rest")
+    row("pairs/s, at most", speed(found.bound_pairs))
+    row("pairs/s, expected", f"{speed(found.expected_pairs)}, assuming {ASSUMED_EFFICIENCY:.0%} of the data sheet's speed")
+
+
+def doubts(traffic: Traffic) -> list[str]:
+    """What a count cannot know, in words."""
+    found = []
+    if traffic.unknown_loops:
+        found.append(f"{traffic.unknown_loops} loops do not tell how often they run; each counts once")
+    if traffic.unknown_calls:
+        found.append(f"{', '.join(traffic.unknown_calls)}: not known; operands and results count once, no operations")
+    if traffic.silent_kernels:
+        found.append(f"{traffic.silent_kernels:,} launches of kernels that do not tell their operations; their memory counts")
+    return found
+
+
+def _table_row(name: str, share: Share, total: Share) -> str:
+    part = share.seconds / total.seconds
+    flops = f"{share.flops / 1e12:.2f}" if share.flops else ""
+    return f"{1e3 * share.seconds:9.1f}{part:8.0%}{share.bytes / GIB:9.1f}{flops:>8}  {name}"
 
 
 def print_plan(plans: Sequence[StagePlan], pairs: int, say: Callable[[str], None]) -> None:
@@ -158,6 +206,10 @@ def to_record(config: TrainConfig, topology: Topology, pairs: int, plans: Sequen
         if found is not None:
             record["estimate"] = dataclasses.asdict(found) | {
                 "limit": found.limit,
+                "floor_seconds": found.total.seconds,
+                "hbm_bytes": found.total.bytes,
+                "product_flops": found.total.flops,
+                "uncertain": doubts(compiled.program.traffic) if compiled.program else [],
                 "bound_pairs_per_second": found.bound_pairs,
                 "expected_pairs_per_second": found.expected_pairs,
                 "steps": plan.steps(pairs),
@@ -172,6 +224,6 @@ def to_record(config: TrainConfig, topology: Topology, pairs: int, plans: Sequen
         "chip": topology.chip.name,
         "memory_bytes": topology.chip.memory,
         "pairs": pairs,
-        "assumed_utilisation": ASSUMED_UTILISATION,
+        "assumed_efficiency": ASSUMED_EFFICIENCY,
         "stages": [stage(plan) for plan in plans],
     }

@@ -7,12 +7,20 @@ import pytest
 from helpers import tiny
 
 from biomedclip_jax.config import ComputeConfig, DataConfig, PreprocessConfig, Stage, TrainConfig
+from biomedclip_jax.planning._classes import PREFETCH
+from biomedclip_jax.planning._collectives import Collective
 from biomedclip_jax.planning._compiling import Compiled
-from biomedclip_jax.planning._estimate import Estimate, estimate, loss_flops, recomputed, transfer_seconds
-from biomedclip_jax.planning._hlo import Collective, Program
+from biomedclip_jax.planning._estimate import Estimate, estimate, recomputed, sequence_lengths, transfer_seconds
+from biomedclip_jax.planning._floor import Share, shares
+from biomedclip_jax.planning._hlo import Instruction
+from biomedclip_jax.planning._products import Operations
+from biomedclip_jax.planning._program import Program
 from biomedclip_jax.planning._topology import Chip, Topology, parse_topology
+from biomedclip_jax.planning._traffic import Executed, Traffic
 from biomedclip_jax.train.flops import Work, flops_per_pair
+from biomedclip_jax.train.text_buckets import Bucket
 
+COPY = Instruction("copy.1", "f32[10]{0}", "copy", ("x",), "  %copy.1 = f32[10]{0} copy(%x)")
 GPU = Chip("G", "cuda", 1e12, 1e11, 1 << 30, 1e9, 100.0, host_network=50.0)
 
 
@@ -56,19 +64,39 @@ def test_bounds_of_a_stage() -> None:
     )
     topology = Topology("g:2x4", GPU, (2, 4))
     moves = dataclasses.replace(along([list(range(8))]), times=3)
-    compiled = Compiled(1.0, 1000, None, 1500, 0, True, Program((moves,), 0, 0))
+    work = Executed(COPY, (COPY,), times=5, bytes=1000, in_place=0, operations=Operations(1e5), asynchronous=False)
+    slow = dataclasses.replace(work, times=1, operations=Operations(0, 1e7))
+    compiled = Compiled(1.0, 1000, None, 1500, 0, True, Program((moves,), 0, 0, Traffic((work, slow))))
     found = estimate(config, 0, topology, (), None, compiled)
     flops = flops_per_pair(tiny.MODEL, stage)
     assert found.model_flops == found.padded_flops == flops and found.hardware_flops == pytest.approx(flops * 4 / 3)
-    loss = 8 * 16 * 64 * 16 / 1e11  # 8 rows here: 16 operations for each of 64 columns and 16 numbers
-    assert loss_flops(64, 16) == 16 * 64 * 16
-    assert found.compute == pytest.approx(8 * flops * 4 / 3 / 1e12 + loss)
-    assert found.memory == 2 * (1000 + 2 * 500) / 1e9
+    seconds = 5 * 1000 / 1e9 + 1e7 / 1e11  # a thousand bytes take longer than these operations, but not if they are precise
+    assert found.total == Share(6, 6000, 5e5 + 1e7, pytest.approx(seconds), pytest.approx(5 * 1000 / 1e9))
     assert found.network == 3 * 700 / 50 and found.sent == 3 * 700
 
 
-def test_expectation_is_below_the_bound_and_the_limit_is_named() -> None:
-    found = Estimate(1, 1, 1, compute=0.1, memory=0.2, network=0.05, sent=0, batch_size=100)
-    assert found.limit == "memory" and found.bound_pairs == 500
-    assert found.expected_pairs == pytest.approx(100 / (0.1 / 0.4 + 0.05))
-    assert dataclasses.replace(found, network=0.3).limit == "network"
+def test_expectation_is_below_the_floor_and_the_limit_is_named() -> None:
+    shares = {"a": Share(1, 10, 0, 0.2, 0.2), "b": Share(1, 10, 5, 0.1, 0.0)}
+    found = Estimate(1, 1, 1, shares, network=0.05, sent=0, batch_size=100)
+    assert found.limit == "memory" and found.bound_pairs == pytest.approx(100 / 0.3)
+    assert found.expected_pairs == pytest.approx(100 / (0.3 / 0.75 + 0.05))
+    slow = dataclasses.replace(found, network=0.4)
+    assert slow.limit == "network" and slow.bound_pairs == pytest.approx(100 / 0.4)
+    assert dataclasses.replace(found, shares={"b": shares["b"]}).limit == "compute"
+
+
+def test_copies_beside_others_take_only_what_is_left_of_the_memory() -> None:
+    busy = Executed(COPY, (COPY,), times=1, bytes=0, in_place=0, operations=Operations(1e12), asynchronous=False)
+    beside = dataclasses.replace(busy, bytes=int(3e8), operations=Operations(), asynchronous=True)
+    assert shares(Traffic((busy, beside)), GPU, ())[PREFETCH].seconds == 0
+    late = shares(Traffic((busy, dataclasses.replace(beside, times=4))), GPU, ())[PREFETCH]
+    assert late.seconds == late.memory_seconds == pytest.approx(0.2) and late.bytes == 12e8
+
+
+def test_lengths_are_those_that_are_computed() -> None:
+    sizes = PreprocessConfig(image_size=16)
+    config = TrainConfig(name="x", data=DataConfig(train="x"), stages=(Stage(64, steps=1),), model=tiny.MODEL, preprocess=sizes)
+    patches = tiny.MODEL.vit.patches + tiny.MODEL.vit.prefix_tokens
+    assert sequence_lengths(config, 0, (), None) == {patches, tiny.MODEL.text.context_length}
+    assert sequence_lengths(config, 0, (Bucket(8, 5, 1), Bucket(8, 7, 1)), None) == {patches, 5, 7}
+    assert sequence_lengths(config, 0, (), (14, 6)) == {patches, 6}

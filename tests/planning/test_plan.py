@@ -29,8 +29,11 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.planning import _topology as topology
 from biomedclip_jax.planning import plan as planning
 from biomedclip_jax.planning._compiling import Compiled, memory_needed
-from biomedclip_jax.planning._hlo import Program
+from biomedclip_jax.planning._hlo import Instruction
+from biomedclip_jax.planning._products import Operations
+from biomedclip_jax.planning._program import Program
 from biomedclip_jax.planning._topology import GIB, parse_topology
+from biomedclip_jax.planning._traffic import Executed, Traffic
 from biomedclip_jax.planning.devices import describe_devices, prepare
 from biomedclip_jax.planning.lower import assumed_buckets, assumed_lengths, lower_step
 from biomedclip_jax.sharding import make_mesh
@@ -41,6 +44,9 @@ MODEL = dataclasses.replace(
     image=dataclasses.replace(tiny.MODEL.image, depth=1),
     text=dataclasses.replace(tiny.MODEL.text, depth=1, dropout=0.0, attention_dropout=0.0),
 )
+
+COPY = Instruction("copy.1", "f32[10]{0}", "copy", ("x",), "  %copy.1 = f32[10]{0} copy(%x)")
+TRAFFIC = Traffic((Executed(COPY, (COPY,), times=1, bytes=1_000_000, in_place=0, operations=Operations(), asynchronous=False),))
 
 
 def config(*stages: Stage, **fields) -> TrainConfig:
@@ -62,7 +68,8 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[TrainConfig
             tried.append(config)
             needed = int(needs(config) * GIB)
             peak = needed - GIB // 2
-            return Compiled(1.0, GIB, peak - GIB, peak, GIB // 2, needed <= topology.chip.memory, Program((), 1, 0))
+            fits = needed <= topology.chip.memory
+            return Compiled(1.0, GIB, peak - GIB, peak, GIB // 2, fits, Program((), 1, 0, TRAFFIC))
 
         monkeypatch.setattr(planning, "describe_devices", lambda topology: [None] * topology.devices)
         monkeypatch.setattr(planning, "lower_step", lambda config, *_: config)
@@ -87,7 +94,14 @@ def test_a_run_that_fits_is_compiled_once_a_stage(compiler, tmp_path: Path) -> N
     expected = record["stages"][0]["estimate"]
     assert expected["expected_hours"] == pytest.approx(20 * 64 / expected["expected_pairs_per_second"] / 3600)
     text = "\n".join(lines)
-    for word in ("10.00 GiB of 15.75 GiB", "fits", "bound", "assuming 40%", "estimates, nothing here is measured"):
+    for word in (
+        "10.00 GiB of 15.75 GiB",
+        "fits",
+        "least time",
+        "at most",
+        "assuming 75%",
+        "estimates, nothing here is measured",
+    ):
         assert word in text
     assert len(planning.plan(config(*stages), "v5e:2x2", stage=1, say=lines.append)) == 1
 

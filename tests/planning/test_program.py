@@ -10,7 +10,8 @@ from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from biomedclip_jax.planning._hlo import Collective, collectives_in_loops, read_program
+from biomedclip_jax.planning._collectives import Collective
+from biomedclip_jax.planning._program import collectives_in_loops, read_program
 
 
 def collective(kind: str, size: int, devices: int) -> Collective:
