@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from biomedclip_jax.bench._alternate import Facts, Work, resident_peak, serve
+from biomedclip_jax.bench._machine import version_of
 from biomedclip_jax.bench._open_clip import build_model, import_open_clip, precision, wait
 from biomedclip_jax.bench.embedding import MODEL, RESULT
 from biomedclip_jax.bench.loader import TABLE
@@ -87,11 +88,11 @@ def build(task: Task) -> Work:
             notes[name] = f"left out ({first_line(error)[:100]})"
             continue
         calls[name], seconds[name] = call, time.perf_counter() - start
-    names = ("torch", "torchvision", "open_clip_torch", "timm", *(["onnxruntime"] if "onnxruntime" in calls else []))
+    names = ("torch", "torchvision", "timm", *(["onnxruntime"] if "onnxruntime" in calls else []))
     facts = Facts(
         platform=device.type,
         devices=f"{torch.get_num_threads()} threads, {core_count()} processes that decode",
-        versions={name: version(name) for name in names},
+        versions={"open_clip": version_of(import_open_clip())} | {name: version(name) for name in names},
         parameters=sum(p.numel() for p in model.parameters()),
         compile_seconds=seconds,
         notes=notes,

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from biomedclip_jax.bench._alternate import Facts, Work, resident_peak, serve
+from biomedclip_jax.bench._machine import version_of
 from biomedclip_jax.bench.task import Task, make_batch
 from biomedclip_jax.config import UNADAPTED, BertConfig, Softmax
 from biomedclip_jax.errors import UserError, first_line
@@ -189,7 +190,7 @@ def build(task: Task) -> Work:
     facts = Facts(
         platform=device.type,
         devices=torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
-        versions={name: version(name) for name in ("torch", "open_clip_torch", "timm", "transformers")},
+        versions={"open_clip": version_of(import_open_clip())} | {n: version(n) for n in ("torch", "timm", "transformers")},
         parameters=sum(p.numel() for p in raw.parameters()),
         compile_seconds=seconds,
         notes=notes,

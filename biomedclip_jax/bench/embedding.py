@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from biomedclip_jax.bench._alternate import Facts, Side, alternate
+from biomedclip_jax.bench._machine import measured_on
 from biomedclip_jax.bench.loader import make_table
 from biomedclip_jax.bench.task import Task, check_possible
 from biomedclip_jax.errors import UserError
@@ -58,7 +59,7 @@ def bench_embedding(task: Task, images: Path | None, *, against: bool, turns: in
 def describe(task: Task, count: int, facts: Mapping[str, Facts], found: Mapping[str, list[list[float]]]) -> Iterator[str]:
     """The lines of the report. found: of each way the seconds of each turn's calls, in which `count` images are embedded."""
     batch, dtype = task.stage.batch_size, task.config.compute.dtype
-    yield f"embedding: {count} images from files, {task.image_size} px, batches of {batch}, {dtype}"
+    yield f"embedding: {count} images from files, {task.image_size} px, batches of {batch}, {dtype}, {measured_on()}"
     for name, about in facts.items():
         versions = ", ".join(f"{library} {number}" for library, number in about.versions.items())
         yield f"  {name}: {about.devices}; {versions}"

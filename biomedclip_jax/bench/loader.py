@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from biomedclip_jax.bench._machine import measured_on
 from biomedclip_jax.bench.task import Task, caption_lengths, check_possible
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
@@ -68,7 +69,7 @@ def describe(task: Task, found: dict[str, list[Rate]]) -> Iterator[str]:
     workers = task.config.data.workers
     yield (
         f"loader: batches of {task.stage.batch_size:,}, {task.image_size} px, {task.lengths} captions, "
-        f"{core_count()} processors, {'workers as it chooses' if workers is None else f'{workers} workers'}"
+        f"{'workers as it chooses' if workers is None else f'{workers} workers'}, {measured_on()}"
     )
     for side, replies in found.items():
         rates, cpu = [each.pairs_per_second for each in replies], [each.cpu_milliseconds for each in replies]

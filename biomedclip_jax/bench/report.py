@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from biomedclip_jax.bench._alternate import OPEN_CLIP, OURS, Counted, Facts, Side, Times, alternate
+from biomedclip_jax.bench._machine import measured_on
 from biomedclip_jax.bench.task import Task, check_possible
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
@@ -152,7 +153,8 @@ def describe(task: Task, results: dict[Side, Result]) -> Sequence[str]:
     lines = [
         f"{task.config.name}: {facts.parameters:,} parameters, {stage.batch_size:,} pairs{microbatch}, "
         f"{task.image_size} px, patch keep {stage.patch_keep:g}, {model.text.context_length} tokens ({task.lengths} captions), "
-        f"{task.config.compute.dtype}, remat {task.config.compute.remat}"
+        f"{task.config.compute.dtype}, remat {task.config.compute.remat}",
+        f"  {measured_on()}",
     ]
     for side, result in results.items():
         versions = ", ".join(f"{name} {number}" for name, number in result.facts.versions.items())

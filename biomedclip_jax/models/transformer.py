@@ -192,8 +192,8 @@ def _keep_all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name not in ("all_gather", "custom_vjp_call", "convert_element_type")
 
 
-def remat(body: Callable, compute: ComputeConfig, gathers: bool) -> Callable:
-    """The body of a scan, with what its backward pass is to recompute (`ComputeConfig.remat`).
+def remat(body: Callable, compute: ComputeConfig, gathers: bool = False, depth: int = 2) -> Callable:
+    """The body of a scan of `depth` turns, with what its backward pass is to recompute (`ComputeConfig.remat`).
 
     gathers: the body puts split weights together; these are never kept for the backward pass but gathered again.
     """
@@ -204,7 +204,8 @@ def remat(body: Callable, compute: ComputeConfig, gathers: bool) -> Callable:
         "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
         "full": None,
     }[compute.remat]
-    return jax.checkpoint(body, policy=policy, prevent_cse=False)
+    # barriers where no loop parts the two passes, and XLA would merge them (for CPU see `train/_compiler_options.py`)
+    return jax.checkpoint(body, policy=policy, prevent_cse=compute.unroll > 1 or depth == 1)
 
 
 def run_blocks(
@@ -245,7 +246,8 @@ def read_blocks(
         x = nnx.merge(graph, weights)(x, mask, layer_keys, index)
         return x, read(x)
 
-    return lax.scan(remat(body, compute, gather is not None), x, (state, jnp.arange(depth)), unroll=compute.unroll)
+    body = remat(body, compute, gather is not None, depth)
+    return lax.scan(body, x, (state, jnp.arange(depth)), unroll=compute.unroll)
 
 
 def first_token(blocks: Any, x: Hidden, mask: Mask | None) -> Features:

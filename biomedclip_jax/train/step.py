@@ -18,6 +18,7 @@ from biomedclip_jax.config import TrainConfig, check_stage
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.prompts.layout import Layout
 from biomedclip_jax.sharding import replicated, rows, state_shardings
+from biomedclip_jax.train._compiler_options import step_options
 from biomedclip_jax.train._gradient import Batch, loss_and_gradient
 from biomedclip_jax.train.optimizer import Flat, Optimizer, averaged
 from biomedclip_jax.train.state import TrainState, initial_state
@@ -64,11 +65,10 @@ def make_step(
 
     shapes = abstract_model(config.model_in(stage), adaptation=config.adaptation)[1]
     shardings = state_shardings(jax.eval_shape(lambda params: initial_state(params, config, optimizer), shapes), mesh)
-    on_tpu = mesh.devices.flat[0].platform == "tpu"  # libtpu 0.0.42 overflows its stack when it fuses around dropout
     return jax.jit(
         step,
         donate_argnums=0,
         in_shardings=(shardings, rows(mesh)),
         out_shardings=(shardings, replicated(mesh)),
-        compiler_options={"xla_tpu_dot_dot_fusion": False} if on_tpu else None,
+        compiler_options=step_options(mesh),
     )

@@ -166,7 +166,7 @@ class SwinStage(nnx.Module):
             at_rest, moved = (nnx.merge(graph, jax.tree.map(lambda a, i=i: a[i], pair)) for i in range(2))
             return moved(at_rest(x, 0, None), shift, mask), None
 
-        return lax.scan(remat(body, self.compute, False), x, pairs, unroll=self.compute.unroll)[0]
+        return lax.scan(remat(body, self.compute), x, pairs, unroll=self.compute.unroll)[0]
 
 
 class PatchMerging(nnx.Module):

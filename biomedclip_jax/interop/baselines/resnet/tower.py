@@ -159,7 +159,7 @@ class ResNetStage(nnx.Module):
         def body(x: Array, weights: nnx.State) -> tuple[Array, None]:
             return nnx.merge(graph, weights)(x), None
 
-        return lax.scan(remat(body, self.compute, False), x, state, unroll=self.compute.unroll)[0]
+        return lax.scan(remat(body, self.compute), x, state, unroll=self.compute.unroll)[0]
 
 
 class AttentionPool(nnx.Module):

@@ -1,0 +1,18 @@
+"""What XLA is told when it compiles a training step, by platform."""
+
+from typing import Any
+
+from jax.sharding import Mesh
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # Barriers part what the backward pass computes again from the forward pass. XLA for CPU takes them out and then merges
+    # equal computations, so that remat would save nothing where blocks are unrolled; code can be made of barriers, too.
+    "cpu": {"xla_disable_hlo_passes": "cse_barrier_expander"},
+    # libtpu 0.0.42 overflows its stack when it fuses the two products around attention dropout
+    "tpu": {"xla_tpu_dot_dot_fusion": False},
+}
+
+
+def step_options(mesh: Mesh) -> dict[str, Any] | None:
+    """`compiler_options` of `jax.jit` for a training step on these devices."""
+    return _OPTIONS.get(mesh.devices.flat[0].platform)
