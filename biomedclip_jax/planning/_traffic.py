@@ -9,7 +9,7 @@ it counts what is certain:
   between captions sorted into buckets, which a run nearly always takes, and padded ones;
 - an asynchronous pair counts once; arrays in a TPU's on-chip memory or in that of the host do not; a TPU's arrays are
   whole tiles; the workspace of a library's product is not counted;
-- a kernel of one's own (Pallas, cuDNN) reads its operands and writes its results.
+- a kernel of one's own (Pallas, cuDNN) reads its operands, each array once, and writes its results.
 
 Left out: what a GPU's cache keeps from one kernel to the next, and what a kernel reads twice.
 """
@@ -158,7 +158,8 @@ class _Counter:
                 return part * (1 + (instruction.opcode == "scatter")) + rest, part
         if _WORKSPACE.search(instruction.line):
             written = sum(shape.hbm_bytes for shape in results if not _is_workspace(shape))
-        return sum(o.hbm_bytes for o in operands) + written, 0
+        different = {o.name: o for o in operands}  # queries, keys and values may be parts of one array, given three times
+        return sum(o.hbm_bytes for o in different.values()) + written, 0
 
     def _results(self, computation: Computation, instruction: Instruction) -> tuple[Shape, ...]:
         """The arrays that an instruction makes; those of an asynchronous one are known where it is done."""
