@@ -3,15 +3,14 @@
 import dataclasses
 import importlib.util
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from helpers import tiny
-from jax.experimental.compilation_cache import compilation_cache
+from helpers.compilers import cuda, tpu
 
 from biomedclip_jax.config import (
     Adaptation,
@@ -34,7 +33,7 @@ from biomedclip_jax.planning._products import Operations
 from biomedclip_jax.planning._program import Program
 from biomedclip_jax.planning._topology import GIB, parse_topology
 from biomedclip_jax.planning._traffic import Executed, Traffic
-from biomedclip_jax.planning.devices import describe_devices, prepare
+from biomedclip_jax.planning.devices import describe_devices
 from biomedclip_jax.planning.lower import assumed_buckets, assumed_lengths, lower_step
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.state import parameter_count
@@ -99,7 +98,7 @@ def test_a_run_that_fits_is_compiled_once_a_stage(compiler, tmp_path: Path) -> N
         "fits",
         "least time",
         "at most",
-        "assuming 75%",
+        "75% of the data",
         "estimates, nothing here is measured",
     ):
         assert word in text
@@ -210,33 +209,6 @@ def test_assumed_captions_are_those_that_were_measured() -> None:
 
 
 # --- real compilers -------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def prepared() -> Iterator[None]:
-    """The settings for libtpu, taken back for the tests of others."""
-    before, cached = dict(os.environ), jax.config.jax_enable_compilation_cache
-    prepare()
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    jax.config.update("jax_enable_compilation_cache", cached)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture
-def fast_compiler(prepared: None) -> Iterator[None]:
-    """As fast as the compilers can."""
-    before = jax.config.jax_optimization_level
-    jax.config.update("jax_optimization_level", "O0")
-    yield
-    jax.config.update("jax_optimization_level", before)
-
-
-tpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs: pip install 'jax[tpu]'")
-cuda = pytest.mark.skipif(
-    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs: pip install 'jax[cuda12-local]'"
-)
 
 
 @pytest.mark.parametrize("name", [pytest.param("v5e:2x2", marks=tpu), pytest.param("a100:2x2", marks=cuda)])
