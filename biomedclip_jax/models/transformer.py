@@ -226,7 +226,7 @@ def remat(body: Callable, compute: ComputeConfig, gathers: bool = False, depth: 
         "dots": jax.checkpoint_policies.save_from_both_policies(dots, _KEPT_OF_ATTENTION),
         "full": None,
     }[compute.remat]
-    # barriers, where no loop parts the passes and XLA would merge what is computed twice (CPU: `train/_compiler_options.py`)
+    # barriers where no loop parts the two passes, and XLA would merge them (for CPU see `train/_compiler_options.py`)
     return jax.checkpoint(body, policy=policy, prevent_cse=compute.unroll > 1 or depth == 1)
 
 

@@ -1,4 +1,4 @@
-"""Real compilers for devices that are described and not attached."""
+"""Settings for the compilers of machines that are not here, taken back after each test that needs them."""
 
 import os
 from collections.abc import Iterator

@@ -1,7 +1,6 @@
 """The kernels of fused attention compile for real GPUs, and the step of a run there uses them."""
 
 import dataclasses
-import importlib.util
 import re
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import tiny
+from helpers.compilers import cuda
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from biomedclip_jax.config import AttentionForm, ComputeConfig, DataConfig, PreprocessConfig, Stage, TrainConfig
@@ -19,9 +19,7 @@ from biomedclip_jax.planning._topology import parse_topology
 from biomedclip_jax.planning.devices import describe_devices
 from biomedclip_jax.planning.lower import lower_step
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs: pip install 'jax[cuda12-local]'"
-)
+pytestmark = cuda
 KERNEL = "__gpu$xla.gpu.triton"
 
 
