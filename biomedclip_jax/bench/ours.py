@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from biomedclip_jax.bench._alternate import Counted, Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
 from biomedclip_jax.config import PairLoss, reads_padding
+from biomedclip_jax.data.images.preprocess import normalised
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
@@ -60,7 +61,8 @@ def build_forward(task: Task, mesh: Mesh) -> Built:
         return model.encode_image(images), model.encode_text(tokens)
 
     params = starting_params(config, task.image_size, placed(shapes, mesh))
-    batch = put_batch(make_batch(task, task.forward_rows), mesh)
+    made = make_batch(task, task.forward_rows)
+    batch = put_batch(made | {"images": normalised(made["images"], config.preprocess)}, mesh)
     return jax.jit(forward, compiler_options=cpu_options(jax.default_backend())), (params, batch["images"], batch["tokens"])
 
 

@@ -98,7 +98,9 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
     if compiled.arguments is not None and compiled.temporaries is not None:
         row("arguments a device", gibibytes(compiled.arguments))
         row("temporaries a device", gibibytes(compiled.temporaries))
-    row("peak a device", f"{gibibytes(compiled.peak)} of {gibibytes(topology.chip.memory)}")
+    row("peak a device", gibibytes(compiled.peak))
+    row("next batch, in flight", gibibytes(compiled.in_flight))
+    row("together", f"{gibibytes(compiled.needed)} of {gibibytes(topology.chip.memory)}")
     if compiled.program is not None:
         for (kind, loop), (count, sent) in sorted(by_kind(compiled.program.counted).items()):
             row(f"{count} {kind}", f"{gibibytes(sent)} sent by a device{', in loops' if loop else ''}")
@@ -205,6 +207,7 @@ def to_record(config: TrainConfig, topology: Topology, pairs: int, plans: Sequen
             "arguments_bytes": compiled.arguments,
             "temporaries_bytes": compiled.temporaries,
             "peak_bytes": compiled.peak,
+            "in_flight_bytes": compiled.in_flight,
             "text_buckets": [dataclasses.asdict(bucket) for bucket in plan.buckets],
         }
         if compiled.program is not None:

@@ -66,7 +66,7 @@ def test_bounds_of_a_stage() -> None:
     moves = dataclasses.replace(along([list(range(8))]), times=3)
     work = Executed(COPY, (COPY,), times=5, bytes=1000, in_place=0, operations=Operations(1e5), asynchronous=False)
     slow = dataclasses.replace(work, times=1, operations=Operations(0, 1e7))
-    compiled = Compiled(1.0, 1000, None, 1500, True, Program((moves,), 0, 0, Traffic((work, slow))))
+    compiled = Compiled(1.0, 1000, None, 1500, 0, True, Program((moves,), 0, 0, Traffic((work, slow))))
     found = estimate(config, 0, topology, (), None, compiled)
     flops = flops_per_pair(tiny.MODEL, stage)
     assert found.model_flops == found.padded_flops == flops and found.hardware_flops == pytest.approx(flops * 4 / 3)
