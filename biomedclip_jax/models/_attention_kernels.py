@@ -1,11 +1,11 @@
 """The two kernels of fused attention, written in Pallas for its Triton backend (CUDA GPUs).
 
-A program has one head of one example, and a block of its tokens. It walks over the other tokens block by block, so that
-no array of N x N numbers is ever in memory: the forward kernel keeps a running maximum and sum of each query's scores
-(FlashAttention-2, arXiv 2307.08691), which the backward kernel makes the weights from again. Both read queries, keys
-and values where the dense layer wrote them, [B, N, 3·H, K], and write results in the order of the next dense layer:
-nothing is transposed or copied. The last block of a length that does not divide hangs over; loads and stores leave
-that part out.
+A program has one head of one example, and a block of its tokens. It walks over the other tokens block by block, so
+that no array of N x N numbers is ever in memory: the forward kernel keeps a running maximum and sum of each query's
+scores (FlashAttention-2, arXiv 2307.08691), which the backward kernel makes the weights from again. Both read queries,
+keys and values where the dense layer wrote them, [B, N, 3·H, K], and write results in the order of the next dense
+layer: nothing is transposed or copied. The last block of a length that does not divide hangs over; loads and stores
+leave that part out.
 
 Scores, softmax and sums are float32; products are of the dtype of the queries, float32 ones in full precision.
 """
