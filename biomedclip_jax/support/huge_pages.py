@@ -1,8 +1,8 @@
 """Huge pages for the arrays of a training step on CPU.
 
-XLA for CPU takes the memory of a step's intermediate arrays anew at each step, and Linux gives and clears it in pages of
-4 KiB: a fifth to a quarter of the step's processor time. With pages of 2 MiB it is a few hundredths
-(docs/measurements.md). glibc takes that wish at the start of a process alone.
+XLA for CPU takes the memory of a step's intermediate arrays anew at each step, and Linux gives and clears it in
+pages of 4 KiB: up to a quarter of the step's processor time (docs/measurements.md). With pages of 2 MiB that is
+little. glibc takes that wish at the start of a process alone.
 """
 
 import os
