@@ -36,9 +36,7 @@ def operations(instruction: Instruction, operands: Sequence[Instruction]) -> Ope
         count = _contracted(instruction, operands, re.search(r'"lhs_contracting_dimensions":\[([\d,"]*)\]', line))
     elif 'custom_call_target="__cudnn$fmha' in line:
         count = _cudnn_attention(instruction, operands)
-    elif kernel := re.search(
-        r'__gpu\$xla.gpu.triton.*\b(attention|attention_gradient)\)?/pallas_call"', line
-    ):
+    elif kernel := re.search(r'__gpu\$xla.gpu.triton.*\b(attention|attention_gradient)\)*/pallas_call"', line):
         b, n, heads, width = operands[0].shapes[0].axes  # those of queries, of keys and of values
         count = 2.0 * (2 if kernel[1] == "attention" else 7) * b * n * n * (heads // 3) * width
     else:
