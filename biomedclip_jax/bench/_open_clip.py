@@ -23,6 +23,7 @@ from biomedclip_jax.bench._alternate import Facts, Work, resident_peak, serve
 from biomedclip_jax.bench._machine import version_of
 from biomedclip_jax.bench.task import Task, make_batch
 from biomedclip_jax.config import UNADAPTED, BertConfig, Softmax
+from biomedclip_jax.data.images.preprocess import normalised
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json
 from biomedclip_jax.interop.formats.open_clip.write_config import ADAPTERS_REFUSED, write_config
@@ -172,7 +173,8 @@ def build(task: Task) -> Work:
 
     def tensors(rows: int) -> dict[str, torch.Tensor]:
         batch = make_batch(task, rows)
-        images = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2).contiguous()  # on the host: there is room for two
+        pixels = normalised(batch["images"], task.config.preprocess)
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()  # on the host: there is room for two
         return {"images": images.to(device), "tokens": torch.from_numpy(batch["tokens"]).long().to(device)}
 
     if "step" in task.what:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +15,7 @@ from jax.sharding import Mesh
 from biomedclip_jax.bench._alternate import Counted, Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
 from biomedclip_jax.config import PairLoss, reads_padding
+from biomedclip_jax.data.images.preprocess import normalised
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
@@ -53,14 +55,16 @@ def build_step(task: Task, mesh: Mesh) -> Built:
 def build_forward(task: Task, mesh: Mesh) -> Built:
     """(params, images, tokens) -> unit embeddings, as in evaluation: no dropout, all patches, padded captions."""
     config = task.config
-    graph, shapes = abstract_model(config.model_in(task.stage), config.compute, adaptation=config.adaptation, inference=True)
+    compute = replace(config.compute, attention="plain")
+    graph, shapes = abstract_model(config.model_in(task.stage), compute, adaptation=config.adaptation, inference=True)
 
     def forward(params: dict[str, Any], images: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graph, params)
         return model.encode_image(images), model.encode_text(tokens)
 
     params = starting_params(config, task.image_size, placed(shapes, mesh))
-    batch = put_batch(make_batch(task, task.forward_rows), mesh)
+    made = make_batch(task, task.forward_rows)
+    batch = put_batch(made | {"images": normalised(made["images"], config.preprocess)}, mesh)
     return jax.jit(forward, compiler_options=cpu_options(jax.default_backend())), (params, batch["images"], batch["tokens"])
 
 

@@ -99,11 +99,11 @@ def caption_lengths(lengths: Lengths, longest: int, count: int, seed: int = 0) -
 
 
 def make_batch(task: Task, rows: int) -> dict[str, np.ndarray]:
-    """images float32 [rows, S, S, 3], tokens int32 [rows, N], index uint32 [rows], as the loader would give them."""
+    """images uint8 [rows, S, S, 3], tokens int32 [rows, N], index uint32 [rows], as the loader would give them."""
     rng = np.random.default_rng(0)
     text = task.config.model.text
     different = min(rows, _IMAGES)
-    images = rng.standard_normal((different, task.image_size, task.image_size, 3), np.float32)
+    images = rng.integers(0, 256, (different, task.image_size, task.image_size, 3), np.uint8)
     tokens = rng.integers(1, text.vocab_size, (rows, text.context_length), np.int32)
     tokens[tokens == text.pad_id] = 1 if text.pad_id != 1 else 2
     lengths = caption_lengths(task.lengths, text.context_length, rows)

@@ -31,6 +31,7 @@ CLASSES = (DENSE, ATTENTION, KERNELS, SCORES, HEADS, RESIDUAL, MLP, STACKING, WE
 # them has another name.
 _FUNCTIONS = {
     "attention_dropout": SCORES,
+    "attention_bits": SCORES,
     "Attention.__call__": HEADS,
     "MLP.__call__": MLP,
     "LayerNorm.__call__": RESIDUAL,
@@ -51,8 +52,9 @@ _MOVES = {
 
 def class_of(executed: Executed, lengths: Iterable[int]) -> str:
     """The class of an instruction, one of `CLASSES`. lengths: tokens of the sequences that the step computes."""
-    instruction, inside = executed.instruction, executed.inside
-    if any(i.opcode.removesuffix("-start") in KINDS for i in inside):
+    instruction = executed.instruction
+    inside = tuple(i for i in executed.inside if i.opcode.removesuffix("-start") not in KINDS)
+    if len(inside) < len(executed.inside) and _only_moves(inside):  # on a TPU others may work beside it
         return COLLECTIVES
     if executed.asynchronous:
         return PREFETCH
@@ -60,16 +62,21 @@ def class_of(executed: Executed, lengths: Iterable[int]) -> str:
         at_work = [i for i in inside if i.opcode in ("dot", "convolution", "custom-call")]
         return ATTENTION if any(_of_attention(i) for i in at_work) else DENSE
     if instruction.opcode == "custom-call":
-        return KERNELS if "Attention.__call__" in instruction.functions else OTHER
+        return KERNELS if "Attention.__call__" in instruction.functions else _function_class(inside)
     scores = any(_is_scores(shape, lengths) for i in inside for shape in i.shapes)
     found = _function_class(inside)
-    if all(i.opcode in _MOVES for i in inside if max((s.size for s in i.shapes), default=0) > 1):
+    if _only_moves(inside):
         if executed.in_place or found == STACKING or not instruction.operands:  # the last fills a stack with zeros
             return STACKING
         return SCORES if scores else found if found in (WEIGHTS, HEADS) else COPIES
     if found == STACKING:  # what a scan adds up are gradients of its weights
         return WEIGHTS
     return SCORES if scores and found in (HEADS, SCORES, OTHER) else found
+
+
+def _only_moves(inside: tuple[Instruction, ...]) -> bool:
+    """Whether numbers are only copied, but for single ones such as indices."""
+    return all(i.opcode in _MOVES for i in inside if max((s.size for s in i.shapes), default=0) > 1)
 
 
 def _of_attention(product: Instruction) -> bool:

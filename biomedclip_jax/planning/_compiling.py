@@ -1,10 +1,12 @@
 """A lowered step compiled for its devices, and what the compiler tells: memory, collectives, or that it does not fit."""
 
+import math
 import re
 import time
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 from jax.stages import Lowered
 
 from biomedclip_jax.errors import first_line
@@ -18,29 +20,39 @@ _OPTIONS: dict[str, dict[str, str | bool]] = {"cuda": {"xla_gpu_enable_triton_ge
 
 @dataclass(frozen=True)
 class Compiled:
-    """Bytes a device, from the compiler. peak is None where only the amount that is missing is known."""
+    """Bytes a device, from the compiler; arguments and temporaries are None where it only says how much is missing.
+
+    peak: of the program alone. in_flight: of the batch that a run puts on the devices while the program works on another.
+    """
 
     seconds: float
     arguments: int | None
     temporaries: int | None
     peak: int
+    in_flight: int
     fits: bool
     program: Program | None
 
+    @property
+    def needed(self) -> int:
+        """What a device must have room for."""
+        return self.peak + self.in_flight
+
 
 def compile_step(lowered: Lowered, topology: Topology) -> Compiled:
-    """Compile, and compare with the memory that a device has.
+    """Compile a step, and compare what it and the batch after it need with the memory that a device has.
 
-    A TPU's compiler refuses a program that is too big, and names the size. For a GPU anything compiles: the peak decides.
+    A TPU's compiler refuses a program that is too big, and names the size; for a GPU anything compiles.
     """
     start = time.perf_counter()
+    in_flight = _batch_bytes(lowered) // topology.devices
     try:
         compiled = lowered.compile(compiler_options=_OPTIONS[topology.chip.platform])
     except jax.errors.JaxRuntimeError as error:
         needed = memory_needed(str(error))
         if needed is None:
             raise
-        return Compiled(time.perf_counter() - start, None, None, needed, False, None)
+        return Compiled(time.perf_counter() - start, None, None, needed, in_flight, False, None)
     seconds = time.perf_counter() - start
     memory, text = compiled.memory_analysis(), compiled.as_text()
     assert memory is not None and text is not None, "both compilers tell"
@@ -53,9 +65,16 @@ def compile_step(lowered: Lowered, topology: Topology) -> Compiled:
         memory.argument_size_in_bytes,
         memory.temp_size_in_bytes,
         peak,
-        topology.chip.platform == "tpu" or peak <= topology.chip.memory,
+        in_flight,
+        peak + in_flight <= topology.chip.memory,
         read_program(text),
     )
+
+
+def _batch_bytes(lowered: Lowered) -> int:
+    """Of the whole batch that a step takes: while it runs, `train._loop` puts the next one, and no more, on the devices."""
+    _, batch = lowered.args_info[0]
+    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(batch))
 
 
 def memory_needed(message: str) -> int | None:

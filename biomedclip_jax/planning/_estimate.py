@@ -13,9 +13,10 @@ import numpy as np
 
 from biomedclip_jax.config import ComputeConfig, Stage, TrainConfig
 from biomedclip_jax.models.vit import kept_patches
+from biomedclip_jax.planning._classes import KERNELS
 from biomedclip_jax.planning._collectives import Collective
 from biomedclip_jax.planning._compiling import Compiled
-from biomedclip_jax.planning._floor import Share, shares
+from biomedclip_jax.planning._floor import Share, shares, with_operations
 from biomedclip_jax.planning._topology import Topology
 from biomedclip_jax.train.flops import Prompts, Work, flops_per_pair, tower_work
 from biomedclip_jax.train.text_buckets import Buckets
@@ -92,11 +93,16 @@ def estimate(
     work = tower_work(model, stage, buckets, prompts, config.adaptation).values()
     flops = sum(w.forward + w.backward for w in work)
     hardware = flops + recomputed(work, stage, config.compute)
+    traffic = compiled.program.traffic
+    found = shares(traffic, topology.chip, sequence_lengths(config, number, buckets, prompts))
+    if KERNELS in found and traffic.silent_kernels:  # they do at least what the model needs and no other product does
+        missing = max(0.0, flops * stage.batch_size / topology.devices - sum(share.flops for share in found.values()))
+        found[KERNELS] = with_operations(found[KERNELS], missing, topology.chip)
     return Estimate(
         model_flops=flops,
         padded_flops=flops_per_pair(model, stage, prompts=prompts, adaptation=config.adaptation),
         hardware_flops=hardware,
-        shares=shares(compiled.program.traffic, topology.chip, sequence_lengths(config, number, buckets, prompts)),
+        shares=found,
         network=sum(c.times * transfer_seconds(c, topology) for c in compiled.program.counted),
         sent=sum(c.times * c.sent for c in compiled.program.counted),
         batch_size=stage.batch_size,

@@ -58,3 +58,10 @@ def _share(executed: Executed, chip: Chip, name: str) -> Share:
     memory = times * executed.bytes / chip.memory_bandwidth
     compute = times * (work.rounded / chip.flops + work.precise / chip.float32_flops)
     return replace(share, seconds=max(memory, compute), memory_seconds=memory if memory >= compute else 0.0)
+
+
+def with_operations(share: Share, flops: float, chip: Chip) -> Share:
+    """A share with operations that its instructions do not tell."""
+    seconds = max(share.seconds, flops / chip.flops)
+    waiting = share.memory_seconds if seconds == share.seconds else 0.0
+    return replace(share, flops=share.flops + flops, seconds=seconds, memory_seconds=waiting)

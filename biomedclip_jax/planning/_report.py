@@ -98,7 +98,9 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
     if compiled.arguments is not None and compiled.temporaries is not None:
         row("arguments a device", gibibytes(compiled.arguments))
         row("temporaries a device", gibibytes(compiled.temporaries))
-    row("peak a device", f"{gibibytes(compiled.peak)} of {gibibytes(topology.chip.memory)}")
+    row("peak a device", gibibytes(compiled.peak))
+    row("next batch, in flight", gibibytes(compiled.in_flight))
+    row("together", f"{gibibytes(compiled.needed)} of {gibibytes(topology.chip.memory)}")
     if compiled.program is not None:
         for (kind, loop), (count, sent) in sorted(by_kind(compiled.program.counted).items()):
             row(f"{count} {kind}", f"{gibibytes(sent)} sent by a device{', in loops' if loop else ''}")
@@ -122,11 +124,14 @@ def print_estimate(found: Estimate, traffic: Traffic, topology: Topology, row: C
 
     row("FLOPs a pair", f"{found.model_flops / 1e9:.0f} G (padded captions {found.padded_flops / 1e9:.0f} G)")
     row("  with recomputation", f"{found.hardware_flops / 1e9:.0f} G at most")
-    row("counted a device", f"{gibibytes(total.bytes)} to and from memory and {total.flops / 1e12:.2f} TFLOP of products,")
-    row("", f"in the {total.launches:,} instructions of a step{'; captions fit their buckets' if found.bucketed else ''}")
+    branch = " (captions fit their buckets)" if found.bucketed else ""
+    row("counted a step", f"{total.launches:,} instructions on a device{branch}")
+    row("", f"move {gibibytes(total.bytes)} of its memory and multiply matrices with {total.flops / 1e12:.2f} TFLOP")
     for text in doubts(traffic):
         row("  uncertain", text)
-    row("least time a step", f"{_seconds(total.seconds)}, an instruction at a time at the speed of the data sheet:")
+    row(
+        "least time a step", f"{_seconds(total.seconds)}, each at the data sheet's speed, nothing kept in a cache between them:"
+    )
     row("", f"{'ms':>9}{'of all':>8}{'GiB':>9}{'TFLOP':>8}  kind of instruction")
     rest = Share()
     for name, share in found.shares.items():
@@ -136,17 +141,24 @@ def print_estimate(found: Estimate, traffic: Traffic, topology: Topology, row: C
             row("", _table_row(name, share, total))
     if rest.launches:
         row("", _table_row("all others", rest, total))
-    waiting = max(found.shares, key=lambda name: found.shares[name].memory_seconds, default="")
-    limits = {
-        "compute": f"compute: {1 - total.memory_seconds / total.seconds:.0%} of that time is in products",
-        "memory": f"memory: {total.memory_seconds / total.seconds:.0%} of that time waits for it, most in {waiting}",
-        "network": f"network: {_seconds(found.network)}",
-    }
-    row("limit", limits[found.limit])
     if found.network:
-        row("network", f"{_seconds(found.network)} at least, after the rest")
+        row("  and the network", _seconds(found.network))
+    row("limit", _limit(found))
     row("pairs/s, at most", speed(found.bound_pairs))
-    row("pairs/s, expected", f"{speed(found.expected_pairs)}, assuming {ASSUMED_EFFICIENCY:.0%} of the data sheet's speed")
+    network = " and no hidden network" if found.network else ""
+    assumed = f"assuming {ASSUMED_EFFICIENCY:.0%} of the data sheet's speed{network}"
+    row("pairs/s, expected", f"{speed(found.expected_pairs)}, {assumed}")
+
+
+def _limit(found: Estimate) -> str:
+    """What a step waits for, in words."""
+    total = found.total
+    waiting = max(found.shares, key=lambda name: found.shares[name].memory_seconds)
+    return {
+        "compute": f"compute: {1 - total.memory_seconds / total.seconds:.0%} of that time is in matrix products",
+        "memory": f"memory: {total.memory_seconds / total.seconds:.0%} of that time waits for it, most in {waiting}",
+        "network": "network: it takes longer than all the rest",
+    }[found.limit]
 
 
 def doubts(traffic: Traffic) -> list[str]:
@@ -157,7 +169,9 @@ def doubts(traffic: Traffic) -> list[str]:
     if traffic.unknown_calls:
         found.append(f"{', '.join(traffic.unknown_calls)}: not known; operands and results count once, no operations")
     if traffic.silent_kernels:
-        found.append(f"{traffic.silent_kernels:,} launches of kernels that do not tell their operations; their memory counts")
+        found.append(
+            f"{traffic.silent_kernels:,} kernels do not tell their operations; in attention, what the model needs counts"
+        )
     return found
 
 
@@ -193,6 +207,7 @@ def to_record(config: TrainConfig, topology: Topology, pairs: int, plans: Sequen
             "arguments_bytes": compiled.arguments,
             "temporaries_bytes": compiled.temporaries,
             "peak_bytes": compiled.peak,
+            "in_flight_bytes": compiled.in_flight,
             "text_buckets": [dataclasses.asdict(bucket) for bucket in plan.buckets],
         }
         if compiled.program is not None:

@@ -9,7 +9,7 @@ it counts what is certain:
   between captions sorted into buckets, which a run nearly always takes, and padded ones;
 - an asynchronous pair counts once; arrays in a TPU's on-chip memory or in that of the host do not; a TPU's arrays are
   whole tiles; the workspace of a library's product is not counted;
-- a kernel of one's own (Pallas, cuDNN) reads its operands and writes its results.
+- a kernel of one's own (Pallas, cuDNN) reads its operands, each array once, and writes its results.
 
 Left out: what a GPU's cache keeps from one kernel to the next, and what a kernel reads twice.
 """
@@ -27,6 +27,9 @@ _FREE = {
     *("add-dependency", "opt-barrier"),
 }
 _WORKSPACE = re.compile(r'custom_call_target="__cu(blas|dnn)')
+_NO_KERNELS = (  # custom calls of a TPU's program that only name memory
+    *("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "AsyncCollectiveStart", "AsyncCollectiveDone"),
+)
 _KNOWN_KERNELS = ("__cublas$", "__cudnn$fmha", "__gpu$xla.gpu.triton", "mosaic_gpu", "tpu_custom_call")
 
 
@@ -108,10 +111,12 @@ class _Counter:
                 self._count(computation, instruction, times, asynchronous or opcode.endswith("-start"))
 
     def _count(self, computation: Computation, instruction: Instruction, times: int, asynchronous: bool) -> None:
-        inside = self._inside(instruction)
         target = re.search(r'custom_call_target="([^"]*)"', instruction.line)
+        if target and target[1] in _NO_KERNELS:
+            return
         if target and not target[1].startswith(_KNOWN_KERNELS):
             self.unknown_calls.add(target[1])
+        inside = self._inside(instruction)
         moved, in_place = self._bytes(computation, instruction)
         work = sum((operations(*each) for each in self._with_operands(computation, instruction)), Operations())
         self.executed.append(Executed(instruction, inside, times, moved, in_place, work, asynchronous))
@@ -153,7 +158,8 @@ class _Counter:
                 return part * (1 + (instruction.opcode == "scatter")) + rest, part
         if _WORKSPACE.search(instruction.line):
             written = sum(shape.hbm_bytes for shape in results if not _is_workspace(shape))
-        return sum(o.hbm_bytes for o in operands) + written, 0
+        different = {o.name: o for o in operands}  # queries, keys and values may be parts of one array, given three times
+        return sum(o.hbm_bytes for o in different.values()) + written, 0
 
     def _results(self, computation: Computation, instruction: Instruction) -> tuple[Shape, ...]:
         """The arrays that an instruction makes; those of an asynchronous one are known where it is done."""
@@ -173,6 +179,8 @@ class _Counter:
         outputs = [body[name] for name in root.operands] if root.opcode == "tuple" else [root] * len(fusion.shapes)
         written = in_place = 0
         for output, shape in zip(outputs, fusion.shapes, strict=True):
+            if output.opcode == "parameter" or _is_collective(output):  # handed on, or counted as a collective
+                continue
             part = self._updated(body, output)
             if shape.in_main_memory:
                 written += shape.stored_bytes if part is None else part
@@ -195,7 +203,7 @@ class _Counter:
                 inner = self._body(user)
                 uses = [p.name for p, operand in zip(_parameters(inner), user.operands, strict=True) if operand == name]
                 total += sum(self._read(inner, parameter) for parameter in uses)
-            elif user.opcode.removesuffix("-start") not in KINDS:  # these are counted as collectives
+            elif not (user.opcode == "tuple" or _is_collective(user)):
                 return whole
         return min(total, whole)
 
@@ -231,6 +239,10 @@ def _parameters(body: Computation) -> list[Instruction]:
     """The parameters of a computation in their order."""
     found = [(re.search(r"parameter\((\d+)\)", i.line), i) for i in body.values() if i.opcode == "parameter"]
     return [i for _, i in sorted((int(number[1]), i) for number, i in found if number)]
+
+
+def _is_collective(instruction: Instruction) -> bool:
+    return instruction.opcode.removesuffix("-start") in KINDS
 
 
 def _update_operand(instruction: Instruction) -> int:

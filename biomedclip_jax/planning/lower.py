@@ -84,7 +84,7 @@ def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets
     b, answering = stage.batch_size, config.model.answering
     length = config.model.text.context_length if answering is None else answering.question_length
     shapes = {
-        "images": ((b, size, size, 3), jnp.float32),
+        "images": ((b, size, size, 3), jnp.uint8),
         "tokens": ((b, length), jnp.int32),
         "index": ((b,), jnp.uint32),
         "signal": ((b,), jnp.int32),

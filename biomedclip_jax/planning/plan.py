@@ -75,7 +75,7 @@ def _plan_stage(
     compiled, found = attempt(config, "")
     change = None
     if not compiled.fits:
-        say(f"  stage {number}: {gibibytes(compiled.peak)} do not fit; looking for what would")
+        say(f"  stage {number}: {gibibytes(compiled.needed)} do not fit; looking for what would")
         for change, changed in _alternatives(config, number, topology):
             try:
                 other, other_estimate = attempt(changed, f" with {change}")
@@ -114,7 +114,7 @@ def _alternatives(config: TrainConfig, number: int, topology: Topology) -> Itera
 
 def _problem(result: StagePlan, topology: Topology) -> str:
     """Why a stage does not fit, and what would."""
-    needs = f"stage {result.number} does not fit: it needs {gibibytes(result.compiled.peak)} a device"
+    needs = f"stage {result.number} does not fit: it needs {gibibytes(result.compiled.needed)} a device"
     needs += f" and {topology.chip.name} has {gibibytes(topology.chip.memory)}"
     if result.change is None:
         return f"{needs}; no smaller microbatch, remat or fsdp that was tried fits either"

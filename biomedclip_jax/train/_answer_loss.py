@@ -10,33 +10,36 @@ from biomedclip_jax.config import AnswerLoss, QuestionTypes, Stage
 from biomedclip_jax.models import CLIP
 from biomedclip_jax.models.answering.qcr.model import QCR
 from biomedclip_jax.sharding import AXES
-
-Arrays = dict[str, Array]
+from biomedclip_jax.train._microbatches import Batch, Normalise, encode_in_microbatches
 
 
 def answer_share(
     stage: Stage,
     model: Callable[[Any], Callable[[], CLIP]],
-    batch: Arrays,
-    in_microbatches: Callable[[Callable[[Arrays], Array], Arrays, int], Array],
+    batch: Batch,
+    normalise: Normalise,
     trained: Any,
 ) -> Array:
     """This device's share of the loss of the whole batch, inside `jax.shard_map`; the shares add up to it.
 
-    model: what makes the model of what is trained. batch: with `keys`, one an example. in_microbatches: computes a
-    function of rows on some of them at a time.
+    model: what makes the model of what is trained. batch: with `keys`, one an example.
     """
     clip = model(trained)
     loss = stage.loss
     assert isinstance(loss, AnswerLoss)
-    terms = in_microbatches(lambda part: answer_terms(loss, clip(), part), batch, stage.microbatches)
+
+    def encode(part: Batch) -> Array:
+        return answer_terms(loss, clip(), part | {"images": normalise(part["images"])})
+
+    terms = encode_in_microbatches(encode, batch, stage.microbatches)
     counted = answer_counted(loss, clip(), batch["labels"])
     examples = lax.psum(counted.sum(axis=0), AXES)
     return (jnp.where(counted, terms, 0).sum(axis=0) / jnp.maximum(examples, 1)).sum()
 
 
-def answer_terms(loss: AnswerLoss, clip: CLIP, part: Arrays) -> Array:
-    """The parts of the loss of each example, float32 [B, K]; see `models.answering.head`. Dropout where there are `keys`."""
+def answer_terms(loss: AnswerLoss, clip: CLIP, part: Batch) -> Array:
+    """The parts of the loss of each example, float32 [B, K]; see `models.answering.head`. Images are normalised; dropout
+    where there are `keys`."""
     head, keys = clip.answering, part.get("keys")
     if isinstance(loss, QuestionTypes):
         assert isinstance(head, QCR)

@@ -30,11 +30,9 @@ from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
 from biomedclip_jax.sharding import BATCH, as_varying, device_count, gather_leaves, shard_axes, shard_specs, sum_over_devices
 from biomedclip_jax.train._answer_loss import answer_share
+from biomedclip_jax.train._microbatches import Batch, Normalise, encode_in_microbatches, normaliser
 from biomedclip_jax.train.optimizer import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
-
-# images float32 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the position in the run; perhaps labels bool [B, C]
-Batch = dict[str, Array]
 
 _TOWERS = ("image", "text")
 _NUMBERS = ("logit_scale", "logit_bias")
@@ -51,6 +49,7 @@ class StepContext:
     gathered_by_block: tuple[str, ...]  # towers whose blocks are put together one by one, where they are used
     trained: tuple[str, ...]  # paths of the parameters that the stage trains
     pad_id: int
+    normalise: Normalise
     buckets: Buckets
     prompts: Layout | None  # of the classes, where the stage learns by labels
 
@@ -73,9 +72,10 @@ def loss_and_gradient(
         partial(gather_leaves, axes=axes[tower]["blocks"], first=1, dtype=config.compute.dtype) if tower in by_block else None
         for tower in _TOWERS
     ]
-    graph, _ = abstract_model(model, config.compute, *gathers, adaptation=config.adaptation)
+    graph, _ = abstract_model(model, config.compute.on(mesh.devices.flat[0].platform), *gathers, adaptation=config.adaptation)
     trained = tuple(trained_by(stage, flat_shapes))
-    context = StepContext(config.seed, stage, graph, axes, by_block, trained, model.text.pad_id, buckets, prompts)
+    normalise = normaliser(config.preprocess)
+    context = StepContext(config.seed, stage, graph, axes, by_block, trained, model.text.pad_id, normalise, buckets, prompts)
     specs = shard_specs(shapes, axes)
     flat_specs = flatten_dict(specs, sep="/")
     out = P(), {path: flat_specs[path] for path in trained}
@@ -99,7 +99,7 @@ def _gradient_around_the_choice(c: StepContext, weights: Flat, batch: Batch) -> 
     """
     if c.stage.answers:
         keyed = batch | {"keys": example_keys(c.seed, batch["index"])}
-        share = partial(answer_share, c.stage, lambda own: _model(c, weights | own), keyed, encode_in_microbatches)
+        share = partial(answer_share, c.stage, lambda own: _model(c, weights | own), keyed, c.normalise)
         return jax.value_and_grad(share)({path: weights[path] for path in c.trained})
     of_image = {path: weights[path] for path in c.trained if path.startswith("image")}
     others = {path: weights[path] for path in c.trained if path not in of_image}
@@ -141,7 +141,7 @@ def _encode_images(c: StepContext, weights: Flat, batch: Batch, trained: Flat) -
     clip = _model(c, weights | trained)
 
     def encode(part: Batch) -> Array:
-        return clip().encode_image(part["images"], example_keys(c.seed, part["index"]), c.stage.patch_keep)
+        return clip().encode_image(c.normalise(part["images"]), example_keys(c.seed, part["index"]), c.stage.patch_keep)
 
     return encode_in_microbatches(encode, {name: batch[name] for name in ("images", "index")}, c.stage.microbatches)
 
@@ -170,15 +170,6 @@ def _encode_labels(c: StepContext, clip: Callable[[], CLIP], batch: Batch) -> Ar
         return prompt_embeddings(clip(), tokens[part["class"]], slots[part["class"]])
 
     return encode_in_microbatches(encode, {"class": batch["labels"].argmax(axis=1)}, c.stage.microbatches)
-
-
-def encode_in_microbatches(encode: Callable[[Batch], Array], batch: Batch, microbatches: int) -> Array:
-    """encode(batch), computed on `microbatches` equal parts of the rows, one at a time. Each array is [B, ...]."""
-    if microbatches == 1:
-        return encode(batch)
-    parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
-    _, outputs = lax.scan(lambda _, part: (None, jax.checkpoint(encode)(part)), None, parts)
-    return outputs.reshape(-1, *outputs.shape[2:])
 
 
 def example_keys(seed: int, index: Array) -> Array:

@@ -15,6 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from biomedclip_jax.config import AnsweringConfig, QCRConfig, QuestionTypes, TrainConfig
 from biomedclip_jax.data.demo.sources import make_demo_of
+from biomedclip_jax.data.images.preprocess import normalised as normalised_pixels
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.processor import question_tokenizer
@@ -190,7 +191,7 @@ def _measure_maml(answering: dict[str, Any], config: TrainConfig, loader: TrainL
     """Put the means and variances of its activations over some training images into MAML's normalisations."""
     preprocess = config.preprocess_in(config.stages[0])
     with contextlib.closing(loader.at(preprocess, labels=False).batches(0, _MEASURED, 1)) as batches:
-        images = next(batches).images
+        images = normalised_pixels(next(batches).images, preprocess)
     graph, shapes = abstract_model(config.model_in(config.stages[0]))
     blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     head = nnx.merge(graph, blank | {"answering": answering}).answering

@@ -12,6 +12,7 @@ from helpers.tiny_bench import CONFIG
 from biomedclip_jax.bench import _open_clip as theirs
 from biomedclip_jax.bench.task import Task, exact_biomedclip, make_batch, task_config
 from biomedclip_jax.config import Stage
+from biomedclip_jax.data.images.preprocess import normalised
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train.state import parameter_count
 
@@ -31,7 +32,7 @@ def trainer(task: Task) -> theirs.Trainer:
     torch.manual_seed(0)
     model = theirs.build_model(task)
     batch = make_batch(task, task.stage.batch_size)
-    images = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2)
+    images = torch.from_numpy(normalised(batch["images"], task.config.preprocess)).permute(0, 3, 1, 2)
     return theirs.Trainer(task, model, model, CPU, {"images": images, "tokens": torch.from_numpy(batch["tokens"]).long()})
 
 

@@ -17,7 +17,8 @@ def test_a_batch_has_the_loaders_shapes_and_types() -> None:
     batch = make_batch(task, 200)
     expected = tiny.batch(200)
     assert batch["images"].shape == (200, 24, 24, 3)
-    for name in ("images", "tokens", "index"):
+    assert batch["images"].dtype == np.uint8
+    for name in ("tokens", "index"):
         assert batch[name].dtype == expected[name].dtype
     assert batch["tokens"].shape == expected["tokens"].shape
     assert batch["tokens"].max() < tiny.MODEL.text.vocab_size

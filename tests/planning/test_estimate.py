@@ -11,7 +11,7 @@ from biomedclip_jax.planning._classes import PREFETCH
 from biomedclip_jax.planning._collectives import Collective
 from biomedclip_jax.planning._compiling import Compiled
 from biomedclip_jax.planning._estimate import Estimate, estimate, recomputed, sequence_lengths, transfer_seconds
-from biomedclip_jax.planning._floor import Share, shares
+from biomedclip_jax.planning._floor import Share, shares, with_operations
 from biomedclip_jax.planning._hlo import Instruction
 from biomedclip_jax.planning._products import Operations
 from biomedclip_jax.planning._program import Program
@@ -66,7 +66,7 @@ def test_bounds_of_a_stage() -> None:
     moves = dataclasses.replace(along([list(range(8))]), times=3)
     work = Executed(COPY, (COPY,), times=5, bytes=1000, in_place=0, operations=Operations(1e5), asynchronous=False)
     slow = dataclasses.replace(work, times=1, operations=Operations(0, 1e7))
-    compiled = Compiled(1.0, 1000, None, 1500, True, Program((moves,), 0, 0, Traffic((work, slow))))
+    compiled = Compiled(1.0, 1000, None, 1500, 0, True, Program((moves,), 0, 0, Traffic((work, slow))))
     found = estimate(config, 0, topology, (), None, compiled)
     flops = flops_per_pair(tiny.MODEL, stage)
     assert found.model_flops == found.padded_flops == flops and found.hardware_flops == pytest.approx(flops * 4 / 3)
@@ -91,6 +91,12 @@ def test_copies_beside_others_take_only_what_is_left_of_the_memory() -> None:
     assert shares(Traffic((busy, beside)), GPU, ())[PREFETCH].seconds == 0
     late = shares(Traffic((busy, dataclasses.replace(beside, times=4))), GPU, ())[PREFETCH]
     assert late.seconds == late.memory_seconds == pytest.approx(0.2) and late.bytes == 12e8
+
+
+def test_kernels_that_do_not_tell_do_at_least_what_is_missing() -> None:
+    waiting = Share(2, 100, 0.0, 0.2, 0.2)
+    assert with_operations(waiting, 1e11, GPU) == dataclasses.replace(waiting, flops=1e11)
+    assert with_operations(waiting, 5e11, GPU) == Share(2, 100, 5e11, 0.5, 0.0)
 
 
 def test_lengths_are_those_that_are_computed() -> None:

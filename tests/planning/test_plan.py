@@ -3,15 +3,14 @@
 import dataclasses
 import importlib.util
 import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from helpers import tiny
-from jax.experimental.compilation_cache import compilation_cache
+from helpers.compilers import cuda, tpu
 
 from biomedclip_jax.config import (
     Adaptation,
@@ -34,7 +33,7 @@ from biomedclip_jax.planning._products import Operations
 from biomedclip_jax.planning._program import Program
 from biomedclip_jax.planning._topology import GIB, parse_topology
 from biomedclip_jax.planning._traffic import Executed, Traffic
-from biomedclip_jax.planning.devices import describe_devices, prepare
+from biomedclip_jax.planning.devices import describe_devices
 from biomedclip_jax.planning.lower import assumed_buckets, assumed_lengths, lower_step
 from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train.state import parameter_count
@@ -66,8 +65,10 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[TrainConfig
 
         def compile_step(config: TrainConfig, topology: topology.Topology) -> Compiled:
             tried.append(config)
-            peak = int(needs(config) * GIB)
-            return Compiled(1.0, GIB, peak - GIB, peak, peak <= topology.chip.memory, Program((), 1, 0, TRAFFIC))
+            needed = int(needs(config) * GIB)
+            peak = needed - GIB // 2
+            fits = needed <= topology.chip.memory
+            return Compiled(1.0, GIB, peak - GIB, peak, GIB // 2, fits, Program((), 1, 0, TRAFFIC))
 
         monkeypatch.setattr(planning, "describe_devices", lambda topology: [None] * topology.devices)
         monkeypatch.setattr(planning, "lower_step", lambda config, *_: config)
@@ -97,7 +98,7 @@ def test_a_run_that_fits_is_compiled_once_a_stage(compiler, tmp_path: Path) -> N
         "fits",
         "least time",
         "at most",
-        "assuming 75%",
+        "75% of the data",
         "estimates, nothing here is measured",
     ):
         assert word in text
@@ -114,6 +115,16 @@ def test_smaller_microbatches_are_tried_first(compiler, tmp_path: Path) -> None:
     assert stage["would_fit"] == "stages.0.microbatch = 128"
     recomputed = stage["estimate"]["hardware_flops"] / stage["estimate"]["model_flops"]
     assert recomputed == pytest.approx(4 / 3), "the estimate is that of the change, which accumulates"
+
+
+def test_the_next_batch_needs_room_too(compiler) -> None:
+    """15.5 GiB of program fit into 15.75, but not with the batch that waits."""
+    compiler(lambda config: 16)
+    lines: list[str] = []
+    with pytest.raises(UserError, match=r"needs 16\.00 GiB a device"):
+        planning.plan(config(Stage(64, steps=1)), "v5e:2x2", say=lines.append)
+    found = [line.split() for line in lines]
+    assert ["peak", "a", "device", "15.50", "GiB"] in found and ["next", "batch,", "in", "flight", "0.50", "GiB"] in found
 
 
 def test_then_remat_then_sharding(compiler) -> None:
@@ -200,33 +211,6 @@ def test_assumed_captions_are_those_that_were_measured() -> None:
 # --- real compilers -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def prepared() -> Iterator[None]:
-    """The settings for libtpu, taken back for the tests of others."""
-    before, cached = dict(os.environ), jax.config.jax_enable_compilation_cache
-    prepare()
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    jax.config.update("jax_enable_compilation_cache", cached)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture
-def fast_compiler(prepared: None) -> Iterator[None]:
-    """As fast as the compilers can."""
-    before = jax.config.jax_optimization_level
-    jax.config.update("jax_optimization_level", "O0")
-    yield
-    jax.config.update("jax_optimization_level", before)
-
-
-tpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs: pip install 'jax[tpu]'")
-cuda = pytest.mark.skipif(
-    importlib.util.find_spec("jax_cuda12_plugin") is None, reason="needs: pip install 'jax[cuda12-local]'"
-)
-
-
 @pytest.mark.parametrize("name", [pytest.param("v5e:2x2", marks=tpu), pytest.param("a100:2x2", marks=cuda)])
 def test_a_real_step_is_compiled(name: str, fast_compiler: None) -> None:
     (planned,) = planning.plan(config(Stage(64, steps=1, microbatch=32)), name, pairs=640, say=lambda line: None)
@@ -235,10 +219,11 @@ def test_a_real_step_is_compiled(name: str, fast_compiler: None) -> None:
     numbers = parameter_count(MODEL)
     state = 3 * 4 * numbers  # parameters and Adam's two moments, float32, whole on each device
     counters = 2 * 4  # of the run and of Adam
-    batch = 16 * (16 * 16 * 3 * 4 + 8 * 4 + 4)  # images, tokens and the signal; without dropout nobody reads the index
+    batch = 16 * (16 * 16 * 3 + 8 * 4 + 4)  # images, tokens and the signal; without dropout nobody reads the index
     exact = state + counters + batch
     assert compiled.arguments is not None
     assert compiled.arguments == exact if "a100" in name else exact <= compiled.arguments < 4 * exact  # TPUs pad small arrays
+    assert compiled.in_flight == batch + 16 * 4, "the whole batch after it, which a run puts there meanwhile"
     counted = compiled.program.counted
     assert compiled.program.loops and not any(c.loop for c in counted)
     reduced = sum(c.bytes for c in counted if c.kind == "all-reduce")

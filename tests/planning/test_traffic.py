@@ -221,6 +221,11 @@ def test_a_product_of_a_library_has_a_workspace_that_does_not_count() -> None:
     assert found.operations == Operations(2 * 10 * 30 * 100, 0)
 
 
+def test_an_array_that_a_kernel_is_given_twice_is_read_once() -> None:
+    kernel = '  ROOT %k = f32[10]{0} custom-call(%x, %x, %x), custom_call_target="__gpu$xla.gpu.triton"'
+    assert count(entry(kernel)).bytes == 4040
+
+
 def test_kernels_that_are_not_known_are_told() -> None:
     known, other = '  %k = f32[10]{0} custom-call(%x), custom_call_target="', '"'
     found = count(entry(known + "__gpu$xla.gpu.triton" + other, known.replace("%k", "%o") + "MyOwn" + other))

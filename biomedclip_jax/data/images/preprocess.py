@@ -1,5 +1,7 @@
 """Decoded images -> pixels for the image tower: resized, cropped, normalised; for training at random, else in one way.
 
+Training's stay uint8, which is a quarter of the bytes: they are normalised on the device (`train/_microbatches.py`).
+
 As open_clip makes them (open_clip/transform.py), with torchvision's transforms on PIL images, in the same order. In
 training a random crop, and mild changes besides it: flip, colour jitter, gray; random numbers come from the
 caller's generator.
@@ -41,7 +43,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
         resized = resized.crop((left, top, left + size, top + size))
     elif config.resize_mode == "longest":
         resized = _padded(resized, size, config.fill_color)
-    return normalised(resized, config)
+    return normalised(np.asarray(to_rgb(resized)), config)
 
 
 def prepared(image: Image.Image, config: PreprocessConfig) -> Image.Image:
@@ -123,21 +125,18 @@ def _resized_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int,
     return resized
 
 
-def normalised(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
-    """The pixels as float32 [H, W, 3], normalised, in torch's order of operations and hence with torch's rounding.
-
-    `image` is the caller's own copy and may be changed.
-    """
-    pixels = np.array(to_rgb(image), np.float32)
-    pixels /= 255
-    rows = pixels.reshape(len(pixels), -1)  # NumPy is slow where the last axis has three elements
-    rows -= np.tile(np.array(config.mean, np.float32), pixels.shape[1])
-    rows /= np.tile(np.array(config.std, np.float32), pixels.shape[1])
-    return pixels
+def normalised(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
+    """Pixels, uint8 [..., 3], as float32, normalised in torch's order of operations and hence with torch's rounding."""
+    values = np.array(pixels, np.float32)
+    values /= 255
+    rows = values.reshape(len(values), -1)  # NumPy is slow where the last axis has three elements
+    rows -= np.tile(np.array(config.mean, np.float32), rows.shape[1] // 3)
+    rows /= np.tile(np.array(config.std, np.float32), rows.shape[1] // 3)
+    return values
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in mode "RGB"; an image in that mode is returned itself."""
+    """The image in mode "RGB"; an image in that mode is returned itself. `image` is the caller's own and may be changed."""
     image.info.pop("transparency", None)  # does not change RGB, but Pillow warns of it on conversion
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -149,7 +148,7 @@ def preprocess_train(
     crop_scale: tuple[float, float] = (0.9, 1.0),
     extras: AugmentConfig | None = None,
 ) -> np.ndarray:
-    """Make of a random crop of a PIL image float32 [S, S, 3], normalised: what open_clip trains on.
+    """Make of a random crop of a PIL image uint8 [S, S, 3]: what open_clip trains on, once it is `normalised`.
 
     open_clip's `image_transform(..., is_train=True)`: torchvision's RandomResizedCrop over `crop_scale` of the area,
     bicubic whatever `config.interpolation` says, no flip. The crop depends on the state of `generator` and on the
@@ -167,7 +166,8 @@ def preprocess_train(
     with quiet_readers():  # Pillow warns of a decompression bomb when a crop is as large
         crop = image.crop((left, top, left + width, top + height))
     resized = crop.resize((config.image_size, config.image_size), Image.Resampling.BICUBIC)
-    return normalised(resized if extras is None else augment(to_rgb(resized), extras, generator), config)
+    resized = to_rgb(resized)
+    return np.asarray(resized if extras is None else augment(resized, extras, generator))
 
 
 def _random_crop(

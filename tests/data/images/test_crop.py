@@ -10,7 +10,7 @@ from PIL import Image
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig
 from biomedclip_jax.data.images._crop import foreground_box, in_square, otsu_cropped, otsu_threshold
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.images.preprocess import preprocess, preprocess_train
+from biomedclip_jax.data.images.preprocess import normalised, preprocess, preprocess_train
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.open_clip.write_config import write_config
 
@@ -75,7 +75,7 @@ def test_the_whole_chain() -> None:
     np.testing.assert_allclose(pixels, (200 / 255 - 0.5) / 0.5, atol=0.02)  # nothing of the border, nor of the padding
     uncut = preprocess(Image.fromarray(film), PreprocessConfig(resize_mode="squash", square_size=256))
     assert uncut.min() < -1
-    drawn = preprocess_train(Image.fromarray(film), CLEFT, np.random.default_rng(0), (1.0, 1.0))
+    drawn = normalised(preprocess_train(Image.fromarray(film), CLEFT, np.random.default_rng(0), (1.0, 1.0)), CLEFT)
     assert drawn.min() > 0.5  # training sees the cut image as well
 
 

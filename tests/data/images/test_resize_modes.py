@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.preprocess import cut_off, preprocess, preprocess_train
+from biomedclip_jax.data.images.preprocess import cut_off, normalised, preprocess, preprocess_train
 from biomedclip_jax.errors import UserError
 
 MODES = ("shortest", "squash", "longest", "pad")
@@ -44,7 +44,7 @@ def test_training_sees_what_evaluation_sees(mode: str, shape: tuple[int, int]) -
     """With whole crops: the marked ends of the image, and the padding, in the same shares; one crop is as large as one."""
     image = marked(*shape)
     seen = preprocess(image, config(mode))
-    drawn = preprocess_train(image, config(mode), np.random.default_rng(0), (1.0, 1.0))
+    drawn = normalised(preprocess_train(image, config(mode), np.random.default_rng(0), (1.0, 1.0)), config(mode))
     assert drawn.shape == seen.shape
     if mode != "shortest":
         for value in (50, 100, 200):
