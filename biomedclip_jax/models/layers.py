@@ -34,14 +34,14 @@ _Kind = TypeVar("_Kind", bound="Linear")
 def spread(x: Float[Array | np.ndarray, "*m"], shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "*n"]:
     """A parameter, or some of its rows, repeated along the leading axes of `shape`, in `dtype`.
 
-    Its gradient is the sum over what it was repeated for, and a sum of thousands of rows in bfloat16, as some GPUs make it,
-    is off by percents. So it is repeated as float32; that costs nothing, since the conversion is part of the sum.
+    Its gradient is the sum over what it was repeated for, and a sum of thousands of rows in bfloat16, as some GPUs make
+    it, is off by percents. So it is repeated as float32, and the conversion is a part of the sum.
     """
     return jnp.broadcast_to(jnp.asarray(x, jnp.float32), shape).astype(dtype)
 
 
 def precision(*operands: Array) -> lax.Precision | None:
-    """What is asked of a product. float32 means all of its digits, also on TPUs and on GPUs whose default is fewer (TF32)."""
+    """What is asked of a product: float32 means all of its digits, also on TPUs and GPUs, whose default is fewer."""
     return lax.Precision.HIGHEST if jnp.result_type(*operands) == jnp.float32 else None
 
 
@@ -51,7 +51,7 @@ def einsum(subscripts: str, a: Array, b: Array, **options: Any) -> Array:
 
 
 def product(x: Float[Array, "*n D"], kernel: Float[Array, "D F"]) -> Float[Array, "*n F"]:
-    """x · kernel."""
+    """The matrix product x · kernel of a dense layer."""
     # the derivative of a custom rule must vary over the same mesh axes as its argument; plain operations see to it
     # themselves
     over_x, over_kernel = (jax.typeof(a).manual_axis_type.varying for a in (x, kernel))
