@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -54,7 +55,8 @@ def build_step(task: Task, mesh: Mesh) -> Built:
 def build_forward(task: Task, mesh: Mesh) -> Built:
     """(params, images, tokens) -> unit embeddings, as in evaluation: no dropout, all patches, padded captions."""
     config = task.config
-    graph, shapes = abstract_model(config.model_in(task.stage), config.compute, adaptation=config.adaptation, inference=True)
+    compute = replace(config.compute, attention="plain")
+    graph, shapes = abstract_model(config.model_in(task.stage), compute, adaptation=config.adaptation, inference=True)
 
     def forward(params: dict[str, Any], images: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graph, params)
