@@ -32,8 +32,13 @@ class ComputeConfig:
     """Groups of different length that the captions of a training batch are sorted into, so that short ones are not padded
     to the longest. 1 pads all of them."""
 
+    images_in: Literal["device", "host"] = operational("device")
+    """Where the images of a batch wait for their microbatch: on the device, or in the host's pinned memory, from which each
+    part is fetched alone, twice a step. host is for batches of which the device has no room for two."""
+
     def __post_init__(self) -> None:
         check_choices(self, dtype=Literal["float32", "bfloat16"], frozen_dtype=Literal["float32", "bfloat16"], remat=Remat)
+        check_choices(self, images_in=Literal["device", "host"])
         check_positive(self, "unroll", "text_buckets")
 
 

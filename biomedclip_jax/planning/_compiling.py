@@ -72,9 +72,13 @@ def compile_step(lowered: Lowered, topology: Topology) -> Compiled:
 
 
 def _batch_bytes(lowered: Lowered) -> int:
-    """Of the whole batch that a step takes: while it runs, `train._loop` puts the next one, and no more, on the devices."""
+    """Of the whole batch that a step takes: while it runs, `train._loop` puts the next one, and no more, on the devices.
+
+    Images that wait on the host, which are words of four bytes, are not of it.
+    """
     _, batch = lowered.args_info[0]
-    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(batch))
+    here = (x for name, x in batch.items() if name != "images" or x.dtype == np.uint8)
+    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in here)
 
 
 def memory_needed(message: str) -> int | None:
