@@ -3,11 +3,12 @@
 import dataclasses
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from biomedclip_jax.config import (
+    AttentionForm,
     BertConfig,
     CLIPConfig,
     ClipTextConfig,
@@ -62,6 +63,9 @@ SIGMOID = Stage(batch_size=8, steps=1, loss=Sigmoid())
         (lambda: OptimizerConfig(ema=0.0), "ema"),
         (lambda: OptimizerConfig(ema=1.0), "ema"),
         (lambda: ComputeConfig(remat="some"), "remat"),  # type: ignore[arg-type]
+        (lambda: ComputeConfig(attention="flash"), "attention"),  # type: ignore[arg-type]
+        (lambda: ComputeConfig(attention="fused").on("cpu"), "attention"),
+        (lambda: ComputeConfig(attention="fused").on("tpu"), "attention"),
         (lambda: ComputeConfig(dtype="float16"), "dtype"),  # type: ignore[arg-type]
         (lambda: ComputeConfig(text_buckets=0), "text_buckets"),
         (lambda: ShardingConfig(fsdp=0), "fsdp"),
@@ -84,6 +88,15 @@ def test_a_wrong_value_is_one_line_that_names_the_field(make: Callable[[], Any],
     with pytest.raises(UserError, match=rf"\.{field} = .*expected") as error:
         make()
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_is_chosen_for_the_devices(dtype: Literal["float32", "bfloat16"]) -> None:
+    def on(platform: str, attention: AttentionForm) -> AttentionForm:
+        return ComputeConfig(dtype=dtype, attention=attention).on(platform).attention
+
+    assert on("gpu", "auto") == ("fused" if dtype == "bfloat16" else "plain")
+    assert on("cpu", "auto") == on("tpu", "auto") == on("gpu", "plain") == "plain" and on("gpu", "fused") == "fused"
 
 
 @pytest.mark.parametrize("text", [BertConfig(), ClipTextConfig(vocab_size=300)])
@@ -144,7 +157,7 @@ def test_what_may_change_when_a_run_goes_on() -> None:
         "sharding": ShardingConfig(fsdp=2, gather="step"),
         "stages": (dataclasses.replace(stage, microbatch=2),),
         "data": dataclasses.replace(data, workers=3),
-        "compute": dataclasses.replace(compute, remat="full", unroll=3, text_buckets=2),
+        "compute": dataclasses.replace(compute, remat="full", unroll=3, text_buckets=2, attention="plain"),
     }
     for name, value in free.items():
         assert decisive(dataclasses.replace(config, **{name: value})) == decisive(config), name

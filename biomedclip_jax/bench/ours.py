@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,8 +21,8 @@ from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
 from biomedclip_jax.support.xla_cpu import cpu_options
-from biomedclip_jax.train.microbatches import put_training_batch
 from biomedclip_jax.train.flops import flops_per_pair, peak_flops
+from biomedclip_jax.train.microbatches import put_training_batch
 from biomedclip_jax.train.optimizer import learning_rate
 from biomedclip_jax.train.profile import FOLDER
 from biomedclip_jax.train.state import new_state, optimizer_for, parameter_count, starting_params
@@ -55,7 +56,8 @@ def build_step(task: Task, mesh: Mesh) -> Built:
 def build_forward(task: Task, mesh: Mesh) -> Built:
     """(params, images, tokens) -> unit embeddings, as in evaluation: no dropout, all patches, padded captions."""
     config = task.config
-    graph, shapes = abstract_model(config.model_in(task.stage), config.compute, adaptation=config.adaptation, inference=True)
+    compute = replace(config.compute, attention="plain")
+    graph, shapes = abstract_model(config.model_in(task.stage), compute, adaptation=config.adaptation, inference=True)
 
     def forward(params: dict[str, Any], images: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
         model = nnx.merge(graph, params)

@@ -16,6 +16,7 @@ from biomedclip_jax.cli.finetune import add_finetune
 from biomedclip_jax.cli.models import add_models
 from biomedclip_jax.cli.train import add_bench, add_plan, add_train
 from biomedclip_jax.errors import Ended, UserError, as_given
+from biomedclip_jax.support.huge_pages import use_huge_pages
 
 # what adds verbs to the command, in the order of the help
 _VERBS = (
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.command_line = shlex.join(["biomedclip", *words])
     if arguments.overrides and arguments.verb not in ("train", "bench", "plan"):
         parser.error(f"unrecognized arguments: {' '.join(arguments.overrides)}")
+    if argv is None and arguments.verb in ("train", "finetune", "bench"):
+        use_huge_pages()
     code = _run(arguments)
     if arguments.verb == "train":
         from biomedclip_jax.train.multihost.hosts import leave

@@ -64,6 +64,7 @@ from biomedclip_jax.config.towers import (
     reads_padding,
 )
 from biomedclip_jax.config.training import (
+    AttentionForm,
     ComputeConfig,
     Gather,
     OptimizerConfig,
@@ -87,6 +88,7 @@ __all__ = [
     "AnswerLoss",
     "AnsweringConfig",
     "Answers",
+    "AttentionForm",
     "AugmentConfig",
     "BertConfig",
     "BertPool",

@@ -1,6 +1,6 @@
 """How a model is trained: computing, sharding, stages, optimizer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from biomedclip_jax.config.checks import check, check_choices, check_patterns, check_positive, operational
@@ -9,6 +9,7 @@ from biomedclip_jax.errors import UserError
 
 Remat = Literal["none", "dots", "full"]
 Gather = Literal["layer", "step"]
+AttentionForm = Literal["auto", "plain", "fused"]
 Schedule = Literal["cosine", "linear", "constant"]
 Rule = Literal["adamw", "adamax", "sgd"]
 
@@ -31,15 +32,26 @@ class ComputeConfig:
     text_buckets: int = operational(4)
     """Groups of different length that the captions of a training batch are sorted into, so that short ones are not padded
     to the longest. 1 pads all of them."""
-
+    attention: AttentionForm = operational("auto")
+    """How attention is computed: with all scores in memory (plain), or in one kernel that holds only a few of them at a
+    time, for CUDA GPUs (fused). auto: fused on GPUs in bfloat16, plain elsewhere; so is, with any of the three, what the
+    kernel has no form for: causal towers, trained prefixes, METER's layers, and heads that are no power of two wide."""
     images_in: Literal["device", "host"] = operational("device")
     """Where the images of a batch wait for their microbatch: on the device, or in the host's pinned memory, from which each
     part is fetched alone, twice a step. host is for batches of which the device has no room for two."""
 
     def __post_init__(self) -> None:
-        check_choices(self, dtype=Literal["float32", "bfloat16"], frozen_dtype=Literal["float32", "bfloat16"], remat=Remat)
+        check_choices(self, dtype=Literal["float32", "bfloat16"], frozen_dtype=Literal["float32", "bfloat16"])
+        check_choices(self, remat=Remat, attention=AttentionForm)
         check_choices(self, images_in=Literal["device", "host"])
         check_positive(self, "unroll", "text_buckets")
+
+    def on(self, platform: str) -> "ComputeConfig":
+        """These settings with `attention` chosen for devices of a platform, as JAX names it. UserError where it cannot be."""
+        gpu = platform == "gpu"
+        check(self.attention != "fused" or gpu, self, "attention", f"'auto' or 'plain' on a {platform}")
+        chosen: AttentionForm = "fused" if gpu and self.dtype == "bfloat16" else "plain"
+        return replace(self, attention=chosen) if self.attention == "auto" else self
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 In come configs (`biomedclip_jax.config`), pixels and token ids; out go unit embeddings. Parameters travel as plain
 nested dicts of arrays. Read `clip.py` first: it joins an image tower (`vit.py`) and a text tower (`bert.py`,
-`_clip_text.py`, `_gpt.py`, `_llama.py`), whose blocks are those of `transformer.py`, by two projections. `adapters.py`
-adds to the dense layers of `layers.py`, where dropout is, too, what LoRA and its relatives train.
+`_clip_text.py`, `_gpt.py`, `_llama.py`), whose blocks are those of `transformer.py`, by two projections. On GPUs their
+attention is `_fused_attention.py`. `adapters.py` adds to the dense layers of `layers.py`, where dropout is, too, what
+LoRA and its relatives train.
 
 Letters of shapes, everywhere in this package:
 

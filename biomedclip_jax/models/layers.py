@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 from jax.extend.random import threefry2x32_p
-from jaxtyping import Bool, Float, UInt32
+from jaxtyping import Bool, Float, UInt, UInt32
 
 from biomedclip_jax.config import ComputeConfig
 from biomedclip_jax.models._shapes import Hidden, Keys
@@ -76,24 +76,33 @@ def linear(
     return kind(d_in, d_out, use_bias=bias, dtype=dtype, kernel_init=init, dot_general=product, rngs=rngs)
 
 
-def _keeps(keys: Keys, site: int, rate: float, counters: UInt32[Array, "*n"], axis: int) -> Bool[Array, "B ..."]:
-    """Which draws are kept, each with probability 1 - rate: four for each counter, one after the other along `axis`.
+def _draws(keys: Keys, site: int, counters: UInt32[Array, "*n"]) -> tuple[Array, ...]:
+    """Four numbers of 16 bits for each counter, each uint32 [B, *n].
 
-    One threefry block of 64 bits gives four draws of 16 bits; a draw is a function of key, site, counter and lane alone.
+    They are one threefry block of 64 bits: a number is a function of key, site, counter and lane alone.
     """
 
-    def one(key: Array) -> Array:
+    def one(key: Array) -> tuple[Array, ...]:
         k1, k2 = jax.random.key_data(jax.random.fold_in(key, site))
         k1, k2, high = (jnp.broadcast_to(x, counters.shape) for x in (k1, k2, jnp.uint32(0)))
         a, b = threefry2x32_p.bind(k1, k2, high, counters)
-        return jnp.concatenate([a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16], axis) >= jnp.uint32(round(rate * (1 << 16)))
+        return a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16
 
     return jax.vmap(one)(keys)
 
 
+def _kept(draws: UInt32[Array, "*n"], rate: float) -> Bool[Array, "*n"]:
+    """True with probability 1 - rate."""
+    return draws >= jnp.uint32(round(rate * (1 << 16)))
+
+
+def kept_share(rate: float) -> float:
+    """The probability of `_kept`, which what is kept is divided by; above 0 also where the rate is 1."""
+    return max(1, (1 << 16) - round(rate * (1 << 16))) / (1 << 16)
+
+
 def _dropped(x: Float[Array, "*n"], keep: Bool[Array, "*n"], rate: float) -> Float[Array, "*n"]:
-    kept = max(1, (1 << 16) - round(rate * (1 << 16))) / (1 << 16)
-    return jnp.where(keep, x * jnp.asarray(1 / kept, x.dtype), 0)
+    return jnp.where(keep, x * jnp.asarray(1 / kept_share(rate), x.dtype), 0)
 
 
 def dropout(x: Hidden, rate: float, keys: Keys | None, site: int) -> Hidden:
@@ -106,7 +115,7 @@ def dropout(x: Hidden, rate: float, keys: Keys | None, site: int) -> Hidden:
     _, n, d = x.shape
     quarter = -(-d // 4)
     counters = jnp.arange(n * quarter, dtype=jnp.uint32).reshape(n, quarter)
-    keep = _keeps(keys, site, rate, counters, axis=1)[..., :d]
+    keep = _kept(jnp.concatenate(_draws(keys, site, counters), axis=2), rate)[..., :d]
     return _dropped(x, keep, rate)
 
 
@@ -120,5 +129,22 @@ def attention_dropout(
     quarter = -(-heads // 4)
     group, row, column = jnp.ogrid[:quarter, :n, :m]
     counters = ((group * longest + row) * longest + column).astype(jnp.uint32)
-    keep = _keeps(keys, 0, rate, counters, axis=0)[:, :heads]
+    keep = _kept(jnp.concatenate(_draws(keys, 0, counters), axis=1), rate)[:, :heads]
     return _dropped(weights, keep, rate)
+
+
+def attention_bits(keys: Keys, rate: float, heads: int, n: int, longest: int) -> UInt[Array, "B {n} {n}"]:
+    """Which weights `attention_dropout` keeps, of n queries and n keys: bit h of a number is that of head h.
+
+    uint16 up to 16 heads, uint32 up to 32.
+    """
+    quarter = -(-heads // 4)
+    row, column = (lax.broadcasted_iota(jnp.uint32, (n, n), axis) for axis in (0, 1))
+    bits = jnp.uint32(0)
+    for group in range(quarter):
+        counters = (group * longest + row) * longest + column
+        for lane, draws in enumerate(_draws(keys, 0, counters)):
+            head = lane * quarter + group
+            if head < heads:
+                bits |= _kept(draws, rate).astype(jnp.uint32) << head
+    return bits.astype(jnp.uint16 if heads <= 16 else jnp.uint32)

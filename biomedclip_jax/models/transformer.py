@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import Activation, ComputeConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Index, Keys, Mask
-from biomedclip_jax.models.layers import attention_dropout, dropout, linear
+from biomedclip_jax.models.layers import attention_bits, attention_dropout, dropout, kept_share, linear
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
 Streams = Any  # what blocks take and return: hidden states [B, N, D], or a tuple of such
@@ -98,6 +98,10 @@ class Attention(nnx.Module):
         self.dropout = shape.attention_dropout
         self.longest = shape.longest
         self.inverse_layer_scale = shape.inverse_layer_scale
+        width = shape.width // shape.heads
+        # blocks of a kernel have powers of two of numbers, its masks 32 bits
+        fits = width in (16, 32, 64, 128) and shape.heads <= 32 and not shape.inverse_layer_scale
+        self.fused = compute.attention == "fused" and fits
 
     def __call__(
         self, x: Hidden, mask: Mask | None, keys: Keys | None, index: Index | int, first: int | None = None
@@ -107,8 +111,11 @@ class Attention(nnx.Module):
         first: how many of the tokens look at all of them, from the first on; the others are not in the result. None: all.
         """
         b, n, d = x.shape
+        qkv = self.qkv(x, keys, index).reshape(b, n, 3, self.heads, d // self.heads)
+        if self.fused and first is None and self.prefix is None and (mask is None or mask.shape[1:3] == (1, 1)):
+            return self.out(self._fused(qkv, mask, keys), keys, index)
         # [3, B, H, N, K] in one transposition: on CPU the products then run on contiguous heads
-        q, k, v = self.qkv(x, keys, index).reshape(b, n, 3, self.heads, d // self.heads).transpose(2, 0, 3, 1, 4)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)
         if self.prefix is not None:
             k, v, mask = self.prefix(k, v, mask)
         q = q[:, :, :first]
@@ -122,6 +129,16 @@ class Attention(nnx.Module):
         weights = attention_dropout(weights, self.dropout, keys, self.longest + prefix_length(self)).astype(x.dtype)
         y = jnp.einsum("bhnm,bhmk->bhnk", weights, v)  # turned afterwards: as one einsum, CPU multiplies it transposed
         return self.out(y.transpose(0, 2, 1, 3).reshape(b, -1, d), keys, index)
+
+    def _fused(self, qkv: Float[Array, "B N 3 H K"], mask: Mask | None, keys: Keys | None) -> Hidden:
+        """The same in one kernel. mask: of keys, [B, 1, 1, N]."""
+        from biomedclip_jax.models._fused_attention import fused_attention  # Pallas takes half a second to import
+
+        seen = None if mask is None else jnp.broadcast_to(mask[:, 0, 0], qkv.shape[:2])
+        if keys is None or self.dropout == 0:
+            return fused_attention(qkv, seen, None)
+        keep = attention_bits(keys, self.dropout, self.heads, qkv.shape[1], self.longest)
+        return fused_attention(qkv, seen, keep, kept_share(self.dropout))
 
 
 def prefix_length(attention: Any) -> int:
@@ -192,6 +209,10 @@ def _keep_all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name not in ("all_gather", "custom_vjp_call", "convert_element_type")
 
 
+# what the backward pass of fused attention needs besides its input (`_fused_attention.py`)
+_KEPT_OF_ATTENTION = jax.checkpoint_policies.save_only_these_names("fused attention")
+
+
 def remat(body: Callable, compute: ComputeConfig, gathers: bool = False, depth: int = 2) -> Callable:
     """The body of a scan of `depth` turns, with what its backward pass is to recompute (`ComputeConfig.remat`).
 
@@ -199,9 +220,10 @@ def remat(body: Callable, compute: ComputeConfig, gathers: bool = False, depth: 
     """
     if compute.remat == "none" and not gathers:
         return body
+    dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
     policy = {
         "none": _keep_all_but_weights,
-        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        "dots": jax.checkpoint_policies.save_from_both_policies(dots, _KEPT_OF_ATTENTION),
         "full": None,
     }[compute.remat]
     # barriers where no loop parts the two passes, and XLA would merge them (for CPU see `train/_compiler_options.py`)

@@ -31,6 +31,7 @@ CLASSES = (DENSE, ATTENTION, KERNELS, SCORES, HEADS, RESIDUAL, MLP, STACKING, WE
 # them has another name.
 _FUNCTIONS = {
     "attention_dropout": SCORES,
+    "attention_bits": SCORES,
     "Attention.__call__": HEADS,
     "MLP.__call__": MLP,
     "LayerNorm.__call__": RESIDUAL,

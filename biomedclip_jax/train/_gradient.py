@@ -72,7 +72,7 @@ def loss_and_gradient(
         partial(gather_leaves, axes=axes[tower]["blocks"], first=1, dtype=config.compute.dtype) if tower in by_block else None
         for tower in _TOWERS
     ]
-    graph, _ = abstract_model(model, config.compute, *gathers, adaptation=config.adaptation)
+    graph, _ = abstract_model(model, config.compute.on(mesh.devices.flat[0].platform), *gathers, adaptation=config.adaptation)
     trained = tuple(trained_by(stage, flat_shapes))
     normalise = normaliser(config.preprocess)
     context = StepContext(config.seed, stage, graph, axes, by_block, trained, model.text.pad_id, normalise, buckets, prompts)

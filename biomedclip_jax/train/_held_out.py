@@ -1,7 +1,7 @@
 """The held-out pairs during a run: loss and recall of the weights as they are, on all devices together."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,8 @@ class HeldOut:
     def _prepare(self, number: int) -> _StageEncoder:
         config, stage = self._config, self._config.stages[number]
         processor = Processor(config.preprocess_in(stage), config.model.text, self._tokenizer, config.model.answering)
-        graph, _ = abstract_model(config.model_in(stage), config.compute, adaptation=config.adaptation)
+        compute = replace(config.compute, attention="plain")  # a kernel's input would be gathered by each device
+        graph, _ = abstract_model(config.model_in(stage), compute, adaptation=config.adaptation)
         layout = class_prompts(config, self._classes, processor.tokenizer) if stage.prompted else None
         whole = replicated(self._mesh)
 

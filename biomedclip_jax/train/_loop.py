@@ -24,12 +24,12 @@ from biomedclip_jax.train._checkpoint import About, Checkpoints, restored_state
 from biomedclip_jax.train._frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train._held_out import Inputs
 from biomedclip_jax.train._metrics import Clock, HeldOutLine, Progress, StepLine
-from biomedclip_jax.train.microbatches import put_training_batch
 from biomedclip_jax.train._prompt_stage import class_prompts, with_context
 from biomedclip_jax.train._questions import begun
 from biomedclip_jax.train._run_folder import with_these_data
 from biomedclip_jax.train._writers import metrics_of
 from biomedclip_jax.train.flops import flops_per_pair
+from biomedclip_jax.train.microbatches import put_training_batch
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
 from biomedclip_jax.train.optimizer import learning_rate, samples_before, stage_steps

@@ -12,6 +12,7 @@ import numpy as np
 from biomedclip_jax.config import (
     UNADAPTED,
     Adaptation,
+    AttentionForm,
     CLIPConfig,
     ComputeConfig,
     DataConfig,
@@ -57,6 +58,7 @@ class Way:
     model: CLIPConfig = tiny.MODEL
     adaptation: Adaptation = UNADAPTED
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: AttentionForm = "auto"
 
     @property
     def plain(self) -> "Way":
@@ -83,7 +85,7 @@ class Way:
             adaptation=self.adaptation,
             preprocess=PreprocessConfig(image_size=self.model.image.image_size),
             optimizer=OptimizerConfig(**optimizer),
-            compute=ComputeConfig(remat=self.remat, frozen_dtype=self.frozen_dtype),
+            compute=ComputeConfig(remat=self.remat, frozen_dtype=self.frozen_dtype, attention=self.attention),
             sharding=ShardingConfig(self.fsdp, self.gather),
         )
 
