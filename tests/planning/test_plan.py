@@ -27,7 +27,7 @@ from biomedclip_jax.config import (
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.planning import _topology as topology
 from biomedclip_jax.planning import plan as planning
-from biomedclip_jax.planning._compiling import _OPTIONS, Compiled, memory_needed
+from biomedclip_jax.planning._compiling import _OPTIONS, Compiled, compile_step, memory_needed
 from biomedclip_jax.planning._hlo import Instruction
 from biomedclip_jax.planning._products import Operations
 from biomedclip_jax.planning._program import Program
@@ -262,10 +262,10 @@ def test_images_that_wait_on_the_host_are_no_memory_of_the_device(name: str, pre
         step = lower_step(made, 0, describe_devices(topo), (), 10_000)
         memory = step.compile(compiler_options=_OPTIONS[topo.chip.platform]).memory_analysis()
         images = pairs // 4 * size * size * 3
-        needed[place] = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+        needed[place] = compile_step(step, topo).needed
         assert memory.host_argument_size_in_bytes == (images if place == "host" else 0)
         assert memory.host_temp_size_in_bytes == 0, "no copy in another form"
-    assert needed["host"] < needed["device"] - images * 0.9
+    assert needed["host"] < needed["device"] - 1.5 * images, "neither that of the step nor the one in flight"
 
 
 @tpu
