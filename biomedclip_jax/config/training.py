@@ -20,7 +20,7 @@ class ComputeConfig:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers that matrices are multiplied in; parameters, norms, softmax and the loss are float32 with either. bfloat16 is
-    the fast one on accelerators, float32 on CPU."""
+    the fast one on accelerators, float32 on CPU. float32 has all its digits everywhere: never TF32, nor passes in bfloat16."""
     remat: Remat = operational("none")
     """What the backward pass computes again in each block instead of keeping it: nothing, all but the results of matrix
     products (dots), or everything (full). Each needs less memory and more time than the one before."""
@@ -36,10 +36,14 @@ class ComputeConfig:
     """How attention is computed: with all scores in memory (plain), or in one kernel that holds only a few of them at a
     time, for CUDA GPUs (fused). auto: fused on GPUs in bfloat16, plain elsewhere; so is, with any of the three, what the
     kernel has no form for: causal towers, trained prefixes, METER's layers, and heads that are no power of two wide."""
+    images_in: Literal["device", "host"] = operational("device")
+    """Where the images of a batch wait for their microbatch: on the device, or in the host's pinned memory, from which each
+    part is fetched alone, twice a step. host is for batches of which the device has no room for two."""
 
     def __post_init__(self) -> None:
         check_choices(self, dtype=Literal["float32", "bfloat16"], frozen_dtype=Literal["float32", "bfloat16"])
         check_choices(self, remat=Remat, attention=AttentionForm)
+        check_choices(self, images_in=Literal["device", "host"])
         check_positive(self, "unroll", "text_buckets")
 
     def on(self, platform: str) -> "ComputeConfig":

@@ -32,6 +32,7 @@ class Estimate:
     padded_flops: model_flops if captions were padded. shares: class of instruction -> its share of a step on one device,
     the longest first. network: bound in seconds. sent: bytes that one device sends.
     bucketed: whether captions are sorted into buckets.
+    uncertain: what the count of instructions cannot know, in words.
     """
 
     model_flops: float
@@ -42,6 +43,7 @@ class Estimate:
     sent: float
     batch_size: int
     bucketed: bool = False
+    uncertain: tuple[str, ...] = ()
 
     @property
     def total(self) -> Share:
@@ -107,6 +109,7 @@ def estimate(
         sent=sum(c.times * c.sent for c in compiled.program.counted),
         batch_size=stage.batch_size,
         bucketed=bool(buckets),
+        uncertain=tuple(traffic.doubts),
     )
 
 

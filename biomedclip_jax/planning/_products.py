@@ -1,7 +1,7 @@
 """Operations of the matrix products of a compiled program, from the shapes of their operands and results.
 
 A product is written as `dot` on CPU, as `convolution` on a TPU and as a call of cuBLAS for a GPU; cuDNN's attention is
-two products forward and five backward.
+two products forward and five backward, that of this package (`models/_attention_kernels.py`) two and seven.
 """
 
 import math
@@ -36,10 +36,14 @@ def operations(instruction: Instruction, operands: Sequence[Instruction]) -> Ope
         count = _contracted(instruction, operands, re.search(r'"lhs_contracting_dimensions":\[([\d,"]*)\]', line))
     elif 'custom_call_target="__cudnn$fmha' in line:
         count = _cudnn_attention(instruction, operands)
+    elif kernel := re.search(r'__gpu\$xla.gpu.triton.*\b(attention|attention_gradient)\)*/pallas_call"', line):
+        b, n, heads, width = operands[0].shapes[0].axes  # those of queries, of keys and of values
+        count = 2.0 * (2 if kernel[1] == "attention" else 7) * b * n * n * (heads // 3) * width
     else:
         stated = re.search(r'"cost_estimate":\{[^}]*"flops":"?(\d+)', line)  # by who wrote a kernel for a TPU
         count = float(stated[1]) if stated else 0.0
-    full = operands and operands[0].shapes and operands[0].shapes[0].dtype == "f32" and re.search("HIGHEST|highest", line)
+    full = operands and operands[0].shapes and operands[0].shapes[0].dtype == "f32"
+    full = full and re.search("HIGHEST|highest|/pallas_call", line)  # no kernel of ours rounds float32
     return Operations(precise=count) if full else Operations(rounded=count)
 
 
@@ -70,14 +74,28 @@ def _convolution(instruction: Instruction, operands: Sequence[Instruction]) -> f
     image, kernel, output = operands[0].shapes[0], operands[1].shapes[0], instruction.shapes[0]
     count = 2.0 * _axis(output, of_output, "b") * _axis(output, of_output, "f") * _axis(kernel, of_kernel, "i")
     for number in (c for c in of_output if c.isdigit()):
-        place, spatial = int(number), sum(c.isdigit() for c in of_output)
-        setting = {name: _setting(instruction.line, name, spatial)[place] for name in _DEFAULTS}
-        low = int(setting["pad"].split("_")[0])
-        at = np.arange(_axis(output, of_output, number))[:, None] * int(setting["stride"])
-        at = at + np.arange(_axis(kernel, of_kernel, number)) * int(setting["rhs_dilate"]) - low
-        every, length = int(setting["lhs_dilate"]), _axis(image, of_input, number)
-        count *= np.count_nonzero((at >= 0) & (at <= (length - 1) * every) & (at % every == 0))
+        setting = {name: _setting(instruction.line, name, sum(c.isdigit() for c in of_output)) for name in _DEFAULTS}
+        axis = {name: int(values[int(number)].split("_")[0]) for name, values in setting.items()}
+        sizes = _axis(output, of_output, number), _axis(kernel, of_kernel, number), _axis(image, of_input, number)
+        count *= _pairs(sizes, axis["stride"], axis["rhs_dilate"], axis["lhs_dilate"], axis["pad"])
     return count
+
+
+def _pairs(sizes: tuple[int, int, int], stride: int, dilation: int, spacing: int, padding: int) -> int:
+    """How many pairs (output o, place k in the window) fall on a number of the input, along one axis.
+
+    sizes: of output, window and input. They fall on position o·stride + k·dilation - padding, where numbers are at 0,
+    spacing, 2·spacing ...: o solves a congruence, so that a batch of 100,000 takes no 100,000² steps.
+    """
+    outputs, window, length = sizes
+    offset = padding - np.arange(window, dtype=np.int64) * dilation  # o·stride - offset is the position
+    first = np.maximum(0, -(-offset // stride))
+    last = np.minimum(outputs - 1, ((length - 1) * spacing + offset) // stride)
+    common = math.gcd(stride, spacing)
+    every = spacing // common
+    start = offset // common * pow(stride // common, -1, every) % every
+    found = np.maximum((last - start) // every - (first - 1 - start) // every, 0)
+    return int(found[offset % common == 0].sum())
 
 
 _DEFAULTS = {"pad": "0_0", "stride": "1", "lhs_dilate": "1", "rhs_dilate": "1"}

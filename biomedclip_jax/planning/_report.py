@@ -11,7 +11,6 @@ from biomedclip_jax.planning._compiling import Compiled
 from biomedclip_jax.planning._estimate import ASSUMED_EFFICIENCY, Estimate
 from biomedclip_jax.planning._floor import Share
 from biomedclip_jax.planning._topology import GIB, Topology
-from biomedclip_jax.planning._traffic import Traffic
 from biomedclip_jax.planning.lower import assumed_prompts
 from biomedclip_jax.train.optimizer import stage_steps
 from biomedclip_jax.train.state import parameter_count, trained_groups
@@ -110,11 +109,10 @@ def print_stage(plan: StagePlan, topology: Topology, say: Callable[[str], None])
         return
     if plan.change:
         say(f"    with {plan.change}:")
-    assert compiled.program is not None
-    print_estimate(found, compiled.program.traffic, topology, row)
+    print_estimate(found, topology, row)
 
 
-def print_estimate(found: Estimate, traffic: Traffic, topology: Topology, row: Callable[[str, str], None]) -> None:
+def print_estimate(found: Estimate, topology: Topology, row: Callable[[str, str], None]) -> None:
     """The rows about time. row: prints a name and a text."""
     total = found.total
 
@@ -127,7 +125,7 @@ def print_estimate(found: Estimate, traffic: Traffic, topology: Topology, row: C
     branch = " (captions fit their buckets)" if found.bucketed else ""
     row("counted a step", f"{total.launches:,} instructions on a device{branch}")
     row("", f"move {gibibytes(total.bytes)} of its memory and multiply matrices with {total.flops / 1e12:.2f} TFLOP")
-    for text in doubts(traffic):
+    for text in found.uncertain:
         row("  uncertain", text)
     row(
         "least time a step", f"{_seconds(total.seconds)}, each at the data sheet's speed, nothing kept in a cache between them:"
@@ -159,20 +157,6 @@ def _limit(found: Estimate) -> str:
         "memory": f"memory: {total.memory_seconds / total.seconds:.0%} of that time waits for it, most in {waiting}",
         "network": "network: it takes longer than all the rest",
     }[found.limit]
-
-
-def doubts(traffic: Traffic) -> list[str]:
-    """What a count cannot know, in words."""
-    found = []
-    if traffic.unknown_loops:
-        found.append(f"{traffic.unknown_loops} loops do not tell how often they run; each counts once")
-    if traffic.unknown_calls:
-        found.append(f"{', '.join(traffic.unknown_calls)}: not known; operands and results count once, no operations")
-    if traffic.silent_kernels:
-        found.append(
-            f"{traffic.silent_kernels:,} kernels do not tell their operations; in attention, what the model needs counts"
-        )
-    return found
 
 
 def _table_row(name: str, share: Share, total: Share) -> str:
@@ -221,7 +205,6 @@ def to_record(config: TrainConfig, topology: Topology, pairs: int, plans: Sequen
                 "floor_seconds": found.total.seconds,
                 "hbm_bytes": found.total.bytes,
                 "product_flops": found.total.flops,
-                "uncertain": doubts(compiled.program.traffic) if compiled.program else [],
                 "bound_pairs_per_second": found.bound_pairs,
                 "expected_pairs_per_second": found.expected_pairs,
                 "steps": plan.steps(pairs),

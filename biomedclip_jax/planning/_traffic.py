@@ -73,6 +73,18 @@ class Traffic:
         calls = (e for e in self.executed if e.instruction.opcode == "custom-call" and e.operations == Operations())
         return sum(e.times for e in calls)
 
+    @property
+    def doubts(self) -> list[str]:
+        """What the count cannot know, in words."""
+        found = []
+        if self.unknown_loops:
+            found.append(f"{self.unknown_loops} loops do not tell how often they run; each counts once")
+        if self.unknown_calls:
+            found.append(f"{', '.join(self.unknown_calls)}: not known; operands and results count once, no operations")
+        if self.silent_kernels:
+            found.append(f"{self.silent_kernels:,} kernels do not tell their operations; in attention, the model's count")
+        return found
+
 
 def count_traffic(module: Module) -> Traffic:
     """What the entry computation executes, and what that moves and computes."""

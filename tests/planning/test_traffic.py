@@ -1,9 +1,10 @@
 """Bytes and operations of programs written by hand, whose traffic is known on paper."""
 
+import numpy as np
 import pytest
 
 from biomedclip_jax.planning._hlo import Module
-from biomedclip_jax.planning._products import Operations
+from biomedclip_jax.planning._products import Operations, _pairs
 from biomedclip_jax.planning._traffic import Traffic, count_traffic
 
 
@@ -230,6 +231,7 @@ def test_kernels_that_are_not_known_are_told() -> None:
     known, other = '  %k = f32[10]{0} custom-call(%x), custom_call_target="', '"'
     found = count(entry(known + "__gpu$xla.gpu.triton" + other, known.replace("%k", "%o") + "MyOwn" + other))
     assert found.bytes == 2 * 4040 and found.unknown_calls == ("MyOwn",) and found.silent_kernels == 2
+    assert found.doubts[0].startswith("MyOwn: not known") and found.doubts[1].startswith("2 kernels do not tell")
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("", "rounded"), (", operand_precision={highest,highest}", "precise")])
@@ -241,6 +243,18 @@ def test_operations_of_a_batched_dot(precision: str, kind: str) -> None:
     )
     (found,) = count(entry(*lines, parameters="f32[7,10,100]{2,1,0}")).executed
     assert found.operations == Operations(**{kind: 2 * 7 * 10 * 30 * 100})
+
+
+def test_pairs_of_a_window_are_those_of_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        outputs, window, length, stride, dilation, spacing = (int(n) for n in rng.integers(1, 9, 6))
+        padding = int(rng.integers(-3, 9))
+        at = np.arange(outputs)[:, None] * stride + np.arange(window) * dilation - padding
+        counted = np.count_nonzero((at >= 0) & (at <= (length - 1) * spacing) & (at % spacing == 0))
+        assert _pairs((outputs, window, length), stride, dilation, spacing, padding) == counted
+    many = 1 << 17
+    assert _pairs((many, many, many), many - 1, 1, many, 0) == many, "in no time"
 
 
 @pytest.mark.parametrize(
