@@ -255,7 +255,7 @@ def test_a_value_of_the_wrong_type(config: TrainConfig, arguments: str, expected
             "--data.crop-scale 1 0.5",
             "DataConfig.crop_scale = (1.0, 0.5): expected two shares of the area, 0 < low <= high <= 1",
         ),
-        ("--model.text.heads 5", "BertConfig.heads = 5: expected a divisor of width = 192"),
+        ("--model.text.heads 5", "BertConfig.heads = 5: expected a divisor of width = 128"),
     ],
 )
 def test_a_value_that_the_config_refuses(config: TrainConfig, arguments: str, message: str) -> None:
