@@ -20,7 +20,7 @@ class ComputeConfig:
 
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Numbers that matrices are multiplied in; parameters, norms, softmax and the loss are float32 with either. bfloat16 is
-    the fast one on accelerators, float32 on CPU."""
+    the fast one on accelerators, float32 on CPU. float32 has all its digits everywhere: never TF32, nor passes in bfloat16."""
     remat: Remat = operational("none")
     """What the backward pass computes again in each block instead of keeping it: nothing, all but the results of matrix
     products (dots), or everything (full). Each needs less memory and more time than the one before."""

@@ -78,8 +78,8 @@ def _backward(shape: Shape, saved: tuple[Inputs, list[Array]], d_out: Array) -> 
     inputs, made = saved
     qkv = inputs["qkv"]
     blocks = [block for _, block in _outputs(shape, qkv).values()]
-    refs = dict(zip(("out", "largest", "inverse"), zip(made, blocks, strict=True), strict=True))
-    refs |= _refs(shape, inputs) | {"d_out": (d_out, shape.of_head())}
+    again = dict(zip(("out", "largest", "inverse"), zip(made, blocks, strict=True), strict=True))
+    refs = _refs(shape, inputs) | again | {"d_out": (d_out, shape.of_head())}
     outputs = {"d_qkv": (_like(qkv, qkv.shape, qkv.dtype), shape.of_example(*qkv.shape[1:]))}
     (d_qkv,) = shape.call(backward_kernel, "attention_gradient", refs, outputs)
     nothing = {name: np.zeros(x.shape, jax.dtypes.float0) for name, x in inputs.items() if name != "qkv"}

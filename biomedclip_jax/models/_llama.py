@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from biomedclip_jax.config import ComputeConfig, LlamaConfig
 from biomedclip_jax.models._gpt import pooled, read_tokens, seen, text_lengths, with_end
 from biomedclip_jax.models._shapes import Features, Hidden, Index, Keys, Tokens, Words
-from biomedclip_jax.models.layers import linear
+from biomedclip_jax.models.layers import einsum, linear
 from biomedclip_jax.models.transformer import BlockLinear, Gather, prefix_length, run_blocks, stacked
 
 
@@ -62,10 +62,10 @@ class GroupedAttention(nnx.Module):
         query, key = (rotate(each, c.rope_theta, prefix_length(self)) for each in (query, key))
         if self.prefix is not None:  # its keys are not turned: transformers keeps past keys as they were used
             key, value, mask = self.prefix(key, value, mask)  # type: ignore[assignment]
-        scores = jnp.einsum("bgrnk,bgmk->bgrnm", query, key, preferred_element_type=jnp.float32) * k**-0.5
+        scores = einsum("bgrnk,bgmk->bgrnm", query, key, preferred_element_type=jnp.float32) * k**-0.5
         scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        y = jnp.einsum("bgrnm,bgmk->bgrnk", weights, value)
+        y = einsum("bgrnm,bgmk->bgrnk", weights, value)
         return self.out(y.transpose(0, 3, 1, 2, 4).reshape(b, n, d), keys, index)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from biomedclip_jax.config import AdaLoRAConfig, Adaptation, AdapterConfig, CLIPConfig, IA3Config, LoRAConfig, PrefixConfig
 from biomedclip_jax.config.adapters import PARTS, Layers, block_layers
 from biomedclip_jax.models._shapes import Index, Keys
-from biomedclip_jax.models.layers import dropout, product
+from biomedclip_jax.models.layers import dropout, product, spread
 from biomedclip_jax.models.transformer import BlockLinear
 
 LowRankConfig = LoRAConfig | AdaLoRAConfig
@@ -87,7 +87,7 @@ class _Around(BlockLinear):
     def __init__(self, layer: BlockLinear, rngs: nnx.Rngs):
         zeros = nnx.initializers.zeros_init()
         sizes, bias = (layer.in_features, layer.out_features), layer.bias is not None
-        super().__init__(*sizes, use_bias=bias, dtype=layer.dtype, kernel_init=zeros, dot_general=layer.dot_general, rngs=rngs)
+        super().__init__(*sizes, use_bias=bias, dtype=layer.dtype, kernel_init=zeros, rngs=rngs)
         self.kernel, self.bias = layer.kernel, layer.bias
 
 
@@ -134,7 +134,7 @@ class LowRankLinear(_Around):
             narrow = product(x, getattr(self, f"{prefix}lora_a")[...].astype(y.dtype))
             e = getattr(self, f"{prefix}lora_e", None)
             if e is not None:
-                narrow = narrow * _kept(e[...], ranks, index).astype(y.dtype)
+                narrow = narrow * spread(_kept(e[...], ranks, index), narrow.shape, y.dtype)
             added[part] = product(narrow, getattr(self, f"{prefix}lora_b")[...].astype(y.dtype))
         return y + _whole(added, jnp.zeros_like) * jnp.asarray(self.scale, y.dtype)
 
@@ -155,9 +155,9 @@ class ScaledLinear(_Around):
         factors = {part: getattr(self, f"{prefix}ia3")[...] for prefix, part in self.parts}
         factor = _whole(factors, jnp.ones_like)
         if self.before:
-            return super().__call__(x * factor.astype(x.dtype))
+            return super().__call__(x * spread(factor, x.shape, x.dtype))
         y = super().__call__(x)
-        return y * factor.astype(y.dtype)
+        return y * spread(factor, y.shape, y.dtype)
 
 
 class Prefix(nnx.Module):
@@ -174,8 +174,8 @@ class Prefix(nnx.Module):
         b, heads, _, k = keys.shape
 
         def extended(x: Array, prefix: Array) -> Array:
-            first = prefix.reshape(-1, heads, k).transpose(1, 0, 2).astype(x.dtype)
-            return jnp.concatenate([jnp.broadcast_to(first, (b, *first.shape)), x], axis=2)
+            first = prefix.reshape(-1, heads, k).transpose(1, 0, 2)
+            return jnp.concatenate([spread(first, (b, *first.shape), x.dtype), x], axis=2)
 
         if mask is not None:
             mask = jnp.pad(mask, ((0, 0),) * (mask.ndim - 1) + ((len(self.virtual_keys), 0),), constant_values=True)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 from jax.extend.random import threefry2x32_p
@@ -27,11 +28,30 @@ from biomedclip_jax.models._shapes import Hidden, Keys
 # Far above any block index, so that the dropout of a text tower's embeddings never shares a mask with a block's.
 EMBEDDING_SITE = 1 << 20
 
-_Kind = TypeVar("_Kind", bound=nnx.Linear)
+_Kind = TypeVar("_Kind", bound="Linear")
 
 
-def product(x: Float[Array, "*n D"], kernel: Float[Array, "D F"], *_: Any, **__: Any) -> Float[Array, "*n F"]:
-    """x · kernel; replaces `lax.dot_general` in `nnx.Linear`."""
+def spread(x: Float[Array | np.ndarray, "*m"], shape: tuple[int, ...], dtype: jnp.dtype) -> Float[Array, "*n"]:
+    """A parameter, or some of its rows, repeated along the leading axes of `shape`, in `dtype`.
+
+    Its gradient is the sum over what it was repeated for, and a sum of thousands of rows in bfloat16, as some GPUs make
+    it, is off by percents. So it is repeated as float32, and the conversion is a part of the sum.
+    """
+    return jnp.broadcast_to(jnp.asarray(x, jnp.float32), shape).astype(dtype)
+
+
+def precision(*operands: Array) -> lax.Precision | None:
+    """What is asked of a product: float32 means all of its digits, also on TPUs and GPUs, whose default is fewer."""
+    return lax.Precision.HIGHEST if jnp.result_type(*operands) == jnp.float32 else None
+
+
+def einsum(subscripts: str, a: Array, b: Array, **options: Any) -> Array:
+    """`jnp.einsum` of two arrays with the `precision` that belongs to them."""
+    return jnp.einsum(subscripts, a, b, precision=precision(a, b), **options)
+
+
+def product(x: Float[Array, "*n D"], kernel: Float[Array, "D F"]) -> Float[Array, "*n F"]:
+    """The matrix product x · kernel of a dense layer."""
     # the derivative of a custom rule must vary over the same mesh axes as its argument; plain operations see to it
     # themselves
     over_x, over_kernel = (jax.typeof(a).manual_axis_type.varying for a in (x, kernel))
@@ -41,39 +61,52 @@ def product(x: Float[Array, "*n D"], kernel: Float[Array, "D F"], *_: Any, **__:
     return _product(x, kernel)
 
 
+def _dot(a: Array, b: Array, of_a: tuple[int, ...], of_b: tuple[int, ...]) -> Array:
+    return lax.dot_general(a, b, ((of_a, of_b), ((), ())), precision=precision(a, b))
+
+
 @jax.custom_vjp
 def _product(x: Array, kernel: Array) -> Array:
-    return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+    return _dot(x, kernel, (x.ndim - 1,), (0,))
 
 
 def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     # spelled out again, so that a checkpoint policy sees a product here and not a custom rule
-    return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ()))), (x, kernel)
+    return _dot(x, kernel, (x.ndim - 1,), (0,)), (x, kernel)
 
 
 def _backward(saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = saved
     rows = tuple(range(x.ndim - 1))
-    into_x = lax.dot_general(gradient, kernel, (((x.ndim - 1,), (1,)), ((), ())))
+    into_x = _dot(gradient, kernel, (x.ndim - 1,), (1,))
     if x.shape[-1] <= gradient.shape[-1]:
-        return into_x, lax.dot_general(x, gradient, ((rows, rows), ((), ())))
-    return into_x, lax.dot_general(gradient, x, ((rows, rows), ((), ()))).T
+        return into_x, _dot(x, gradient, rows, rows)
+    return into_x, _dot(gradient, x, rows, rows).T
 
 
 _product.defvjp(_forward, _backward)
 
 
+class Linear(nnx.Linear):
+    """A dense layer, x·W + b, multiplied and added in its `dtype`; the gradient of b is summed in float32."""
+
+    def __call__(self, x: Float[Array | np.ndarray, "*n D"]) -> Float[Array, "*n F"]:  # pyright: ignore
+        dtype = jnp.dtype(self.dtype)
+        y = product(jnp.asarray(x, dtype), jnp.asarray(self.kernel[...], dtype))
+        return y if self.bias is None else y + spread(self.bias[...], y.shape, dtype)
+
+
 def linear(
-    d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs, *, bias: bool = True, kind: type[_Kind] = nnx.Linear
+    d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs, *, bias: bool = True, kind: type[_Kind] = Linear
 ) -> _Kind:
     """Dense layer, kernel [in, out] (the transpose of PyTorch's).
 
     Initial variance 1 / (3·in): that of PyTorch's default, 0.021² at width 768 (BERT and ViT-B use 0.02²). kind: a class
-    derived from `nnx.Linear`.
+    derived from `Linear`.
     """
     init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "truncated_normal")
     dtype = jnp.dtype(compute.dtype)
-    return kind(d_in, d_out, use_bias=bias, dtype=dtype, kernel_init=init, dot_general=product, rngs=rngs)
+    return kind(d_in, d_out, use_bias=bias, dtype=dtype, kernel_init=init, rngs=rngs)
 
 
 def _draws(keys: Keys, site: int, counters: UInt32[Array, "*n"]) -> tuple[Array, ...]:

@@ -16,7 +16,16 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import Activation, ComputeConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Index, Keys, Mask
-from biomedclip_jax.models.layers import attention_bits, attention_dropout, dropout, kept_share, linear
+from biomedclip_jax.models.layers import (
+    Linear,
+    attention_bits,
+    attention_dropout,
+    dropout,
+    einsum,
+    kept_share,
+    linear,
+    spread,
+)
 
 Gather = Callable[[dict[str, Any]], dict[str, Any]]
 Streams = Any  # what blocks take and return: hidden states [B, N, D], or a tuple of such
@@ -74,7 +83,7 @@ def layer_norm(width: int, eps: float, compute: ComputeConfig, rngs: nnx.Rngs) -
     return nnx.LayerNorm(width, epsilon=eps, dtype=jnp.dtype(compute.dtype), use_fast_variance=False, rngs=rngs)
 
 
-class BlockLinear(nnx.Linear):
+class BlockLinear(Linear):
     """A dense layer of a block, x·W + b.
 
     It is called with the example's keys and the block's index, too, for the layers that adapters put in its place
@@ -120,14 +129,14 @@ class Attention(nnx.Module):
             k, v, mask = self.prefix(k, v, mask)
         q = q[:, :, :first]
         q = q * jnp.asarray((d // self.heads) ** -0.5, q.dtype)  # a power of two for K = 64, and fewer numbers than the scores
-        scores = jnp.einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
+        scores = einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
         if self.inverse_layer_scale:
             scores = scores / (index + 1)
         if mask is not None:
             scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(scores, axis=-1)
         weights = attention_dropout(weights, self.dropout, keys, self.longest + prefix_length(self)).astype(x.dtype)
-        y = jnp.einsum("bhnm,bhmk->bhnk", weights, v)  # turned afterwards: as one einsum, CPU multiplies it transposed
+        y = einsum("bhnm,bhmk->bhnk", weights, v)  # turned afterwards: as one einsum, CPU multiplies it transposed
         return self.out(y.transpose(0, 2, 1, 3).reshape(b, -1, d), keys, index)
 
     def _fused(self, qkv: Float[Array, "B N 3 H K"], mask: Mask | None, keys: Keys | None) -> Hidden:
@@ -191,7 +200,7 @@ class Block(nnx.Module):
 
     def _branch(self, y: Array, keys: Array | None, site: int) -> Array:
         if self.layer_scale:
-            y = y * (self.scale1 if site == 1 else self.scale2)[...].astype(y.dtype)
+            y = y * spread((self.scale1 if site == 1 else self.scale2)[...], y.shape, y.dtype)
         return dropout(y, self.dropout, keys, site)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import ComputeConfig, ViTConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Images, Keys
-from biomedclip_jax.models.layers import linear, product
+from biomedclip_jax.models.layers import einsum, linear, product, spread
 from biomedclip_jax.models.transformer import (
     MLP,
     BlockShape,
@@ -70,13 +70,14 @@ class AttentionPool(nnx.Module):
     def __call__(self, x: Hidden) -> Features:
         b, n, d = x.shape
         fused: Any = self.qkv
-        kernel, bias = fused.kernel[...].astype(x.dtype), fused.bias[...].astype(x.dtype)
-        query = (product(self.query[...].astype(x.dtype)[None], kernel[:, :d]) + bias[:d]) * (d // self.heads) ** -0.5
-        query = query.reshape(self.heads, -1)
-        k, v = (product(x, kernel[:, d:]) + bias[d:]).reshape(b, n, 2, self.heads, -1).transpose(2, 0, 3, 1, 4)
-        scores = jnp.einsum("hk,bhnk->bhn", query, k, preferred_element_type=jnp.float32)
+        kernel, bias = fused.kernel[...].astype(x.dtype), fused.bias[...]
+        query, first = (spread(each, (1, d), x.dtype) for each in (self.query[...], bias[:d]))
+        query = ((product(query, kernel[:, :d]) + first) * (d // self.heads) ** -0.5).reshape(self.heads, -1)
+        fused = product(x, kernel[:, d:]) + spread(bias[d:], (b, n, 2 * d), x.dtype)
+        k, v = fused.reshape(b, n, 2, self.heads, -1).transpose(2, 0, 3, 1, 4)
+        scores = einsum("hk,bhnk->bhn", query, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        x = self.out(jnp.einsum("bhn,bhnk->bhk", weights, v).reshape(b, d))
+        x = self.out(einsum("bhn,bhnk->bhk", weights, v).reshape(b, d))
         return x + self.mlp(self.norm(x))
 
 
@@ -144,8 +145,8 @@ class ViT(nnx.Module):
         # PyTorch's convolution with stride P is this product, and dropped patches never enter it
         x = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=c.patch_size, q=c.patch_size).astype(dtype)
         prefix = c.prefix_positions
-        positions = self.position[...].astype(dtype)
-        added = jnp.broadcast_to(positions[prefix:], (x.shape[0], *positions[prefix:].shape))
+        positions = self.position[...]
+        added = spread(positions[prefix:], (len(x), x.shape[1], c.width), dtype)
         if patch_keep < 1:
             assert keys is not None, "patch_keep below 1 draws patches at random and needs keys"
             kept = kept_patches(x.shape[1], patch_keep)
@@ -163,9 +164,10 @@ class ViT(nnx.Module):
         if c.registers:
             tokens.append(self.registers[...])
         if tokens:
-            first = jnp.concatenate(tokens).astype(dtype)
-            first = first.at[:prefix].add(positions[:prefix])
-            x = jnp.concatenate([jnp.broadcast_to(first, (x.shape[0], *first.shape)), x], axis=1)
+            first = jnp.concatenate(tokens)
+            places = jnp.pad(positions[:prefix], ((0, len(first) - prefix), (0, 0)))
+            first, places = (spread(each, (len(x), *each.shape), dtype) for each in (first, places))
+            x = jnp.concatenate([first + places, x], axis=1)
         return self.norm_pre(x) if c.norm_pre else x
 
     def _pool(self, x: Hidden) -> Features:

@@ -58,6 +58,8 @@ def class_of(executed: Executed, lengths: Iterable[int]) -> str:
         return COLLECTIVES
     if executed.asynchronous:
         return PREFETCH
+    if instruction.opcode == "custom-call" and "/pallas_call" in instruction.line:
+        return KERNELS if "Attention.__call__" in instruction.functions else OTHER
     if executed.operations.rounded or executed.operations.precise:
         at_work = [i for i in inside if i.opcode in ("dot", "convolution", "custom-call")]
         return ATTENTION if any(_of_attention(i) for i in at_work) else DENSE

@@ -1,7 +1,7 @@
 """Operations of the matrix products of a compiled program, from the shapes of their operands and results.
 
 A product is written as `dot` on CPU, as `convolution` on a TPU and as a call of cuBLAS for a GPU; cuDNN's attention is
-two products forward and five backward.
+two products forward and five backward, that of this package (`models/_attention_kernels.py`) two and seven.
 """
 
 import math
@@ -36,10 +36,14 @@ def operations(instruction: Instruction, operands: Sequence[Instruction]) -> Ope
         count = _contracted(instruction, operands, re.search(r'"lhs_contracting_dimensions":\[([\d,"]*)\]', line))
     elif 'custom_call_target="__cudnn$fmha' in line:
         count = _cudnn_attention(instruction, operands)
+    elif kernel := re.search(r'__gpu\$xla.gpu.triton.*\b(attention|attention_gradient)\)*/pallas_call"', line):
+        b, n, heads, width = operands[0].shapes[0].axes  # those of queries, of keys and of values
+        count = 2.0 * (2 if kernel[1] == "attention" else 7) * b * n * n * (heads // 3) * width
     else:
         stated = re.search(r'"cost_estimate":\{[^}]*"flops":"?(\d+)', line)  # by who wrote a kernel for a TPU
         count = float(stated[1]) if stated else 0.0
-    full = operands and operands[0].shapes and operands[0].shapes[0].dtype == "f32" and re.search("HIGHEST|highest", line)
+    full = operands and operands[0].shapes and operands[0].shapes[0].dtype == "f32"
+    full = full and re.search("HIGHEST|highest|/pallas_call", line)  # no kernel of ours rounds float32
     return Operations(precise=count) if full else Operations(rounded=count)
 
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from biomedclip_jax.config import AttentionForm, ComputeConfig, DataConfig, PreprocessConfig, Stage, TrainConfig
 from biomedclip_jax.models._fused_attention import fused_attention
 from biomedclip_jax.planning._compiling import _OPTIONS
+from biomedclip_jax.planning._program import read_program
 from biomedclip_jax.planning._topology import parse_topology
 from biomedclip_jax.planning.devices import describe_devices
 from biomedclip_jax.planning.lower import lower_step
@@ -75,3 +76,7 @@ def test_each_size_compiles(name: str, tokens: int, heads: int, width: int, dtyp
     shapes = (of((2, tokens, 3, heads, width), dtype), of((2, tokens), "bool"), of((2, tokens, tokens), word))
     text = jax.jit(gradient).lower(*shapes).compile(compiler_options=_OPTIONS["cuda"]).as_text() or ""
     assert text.count(KERNEL) == 2
+    traffic = read_program(text).traffic
+    work = [e.operations for e in traffic.executed if KERNEL in e.instruction.line]
+    products = [(o.precise if dtype == "float32" else o.rounded) / (2 * 2 * heads * tokens**2 * width) for o in work]
+    assert products == [2, 7] and traffic.silent_kernels == 0

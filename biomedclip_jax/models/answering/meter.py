@@ -18,7 +18,7 @@ from biomedclip_jax.config import CLIPConfig, ComputeConfig, MeterConfig, OwnTow
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.models._shapes import Features, Hidden, Images, Index, Keys, Tokens
 from biomedclip_jax.models.answering.head import Counted, Labels, Scores, Terms
-from biomedclip_jax.models.layers import attention_dropout, dropout, product
+from biomedclip_jax.models.layers import Linear, attention_dropout, dropout, einsum, spread
 from biomedclip_jax.models.transformer import exact_gelu, layer_norm, run_blocks, stacked
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def _folded(keys: Keys | None, number: int) -> Keys | None:
     return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
-def _dense(d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs) -> nnx.Linear:
+def _dense(d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs) -> Linear:
     normal = nnx.initializers.normal(0.02)
-    return nnx.Linear(d_in, d_out, dtype=jnp.dtype(compute.dtype), kernel_init=normal, dot_general=product, rngs=rngs)
+    return Linear(d_in, d_out, dtype=jnp.dtype(compute.dtype), kernel_init=normal, rngs=rngs)
 
 
 class CrossAttention(nnx.Module):
@@ -60,11 +60,11 @@ class CrossAttention(nnx.Module):
 
         q, k, v = heads(self.query(x)), heads(self.key(other)), heads(self.value(other))
         q = q * jnp.asarray((d // self.heads) ** -0.5, q.dtype)
-        scores = jnp.einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
+        scores = einsum("bhnk,bhmk->bhnm", q, k, preferred_element_type=jnp.float32)
         if seen is not None:
             scores = jnp.where(seen[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
         weights = attention_dropout(jax.nn.softmax(scores, axis=-1), self.dropout, keys, self.longest).astype(x.dtype)
-        y = jnp.einsum("bhnm,bhmk->bhnk", weights, v)
+        y = einsum("bhnm,bhmk->bhnk", weights, v)
         return dropout(self.out(y.transpose(0, 2, 1, 3).reshape(b, n, d)), self.dropout, keys, 1)
 
 
@@ -159,8 +159,8 @@ class Meter(nnx.Module):
         keys: Keys | None = None,
     ) -> Scores:
         """As `scores`, of what the towers give: states of all tokens; seen: True where a question is no padding."""
-        kinds = self.token_type[...].astype(self.compute.dtype)
-        x: Any = self.text_projection(text) + kinds[0], self.image_projection(image) + kinds[1]
+        streams = zip((self.text_projection(text), self.image_projection(image)), self.token_type[...], strict=True)
+        x: Any = tuple(tokens + spread(kind, tokens.shape, tokens.dtype) for tokens, kind in streams)
         text, image = run_blocks(self.blocks, x, seen, _folded(keys, _METER_DRAW), self.compute)
         first = image[:, 0] if self.class_token else image[:, self.prefix :].mean(axis=1)
         pooled = jnp.tanh(self.text_pooler(text[:, 0])), jnp.tanh(self.image_pooler(first))

@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from biomedclip_jax.config import Activation, ComputeConfig
 from biomedclip_jax.config.checks import check, check_choices, check_positive
-from biomedclip_jax.models.layers import linear
+from biomedclip_jax.models.layers import einsum, linear
 from biomedclip_jax.models.transformer import MLP, BlockShape, layer_norm, remat, stacked
 
 _FAR = -100.0  # added to the scores of masked pairs; transformers has this number, not minus infinity
@@ -111,7 +111,7 @@ class WindowAttention(nnx.Module):
         pattern = "b (r i) (c j) (t h k) -> t (b r c) h (i j) k"
         q, k, v = rearrange(self.qkv(x), pattern, i=w, j=w, t=3, h=self.heads)
         q = q * jnp.asarray((d // self.heads) ** -0.5, q.dtype)
-        scores = jnp.einsum("whnk,whmk->whnm", q, k, preferred_element_type=jnp.float32)
+        scores = einsum("whnk,whmk->whnm", q, k, preferred_element_type=jnp.float32)
         bias = self.position[...][relative_positions(w)].transpose(2, 0, 1)  # [H, N, N]
         if mask is None:
             scores = scores + bias
@@ -119,7 +119,7 @@ class WindowAttention(nnx.Module):
             added = bias + mask[:, None]  # [windows, H, N, N]
             scores = (scores.reshape(b, -1, *scores.shape[1:]) + added).reshape(scores.shape)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        y = jnp.einsum("whnm,whmk->whnk", weights, v)
+        y = einsum("whnm,whmk->whnk", weights, v)
         return self.out(rearrange(y, "(b r c) h (i j) k -> b (r i) (c j) (h k)", b=b, r=rows, i=w))
 
 

@@ -18,7 +18,7 @@ from jax import Array, lax
 
 from biomedclip_jax.config import ComputeConfig
 from biomedclip_jax.config.checks import check, check_choices, check_heads, check_positive
-from biomedclip_jax.models.layers import linear, product
+from biomedclip_jax.models.layers import einsum, linear, precision, product
 from biomedclip_jax.models.transformer import remat, stacked
 
 ResNetStyle = Literal["clip", "torchvision"]
@@ -97,7 +97,8 @@ class Convolution(nnx.Module):
         else:
             axes = ("NHWC", "HWIO", "NHWC")
             around = [(side // 2, side // 2)] * 2
-            x = lax.conv_general_dilated(x, kernel, (self.stride, self.stride), around, dimension_numbers=axes)
+            stride = (self.stride, self.stride)
+            x = lax.conv_general_dilated(x, kernel, stride, around, dimension_numbers=axes, precision=precision(x, kernel))
         mean, var = lax.stop_gradient((self.mean[...], self.var[...]))
         scale = self.scale[...] * lax.rsqrt(var + 1e-5)
         return (x * scale + (self.bias[...] - mean * scale)).astype(self.dtype)
@@ -178,9 +179,9 @@ class AttentionPool(nnx.Module):
         x = jnp.concatenate([x.mean(axis=1, keepdims=True), x], axis=1) + self.position[...].astype(x.dtype)
         q = self.query(x[:, 0]).reshape(b, self.heads, -1) * (d // self.heads) ** -0.5
         k, v = (layer(x).reshape(b, -1, self.heads, d // self.heads) for layer in (self.key, self.value))
-        scores = jnp.einsum("bhk,bnhk->bhn", q, k, preferred_element_type=jnp.float32)
+        scores = einsum("bhk,bnhk->bhn", q, k, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        return jnp.einsum("bhn,bnhk->bhk", weights, v).reshape(b, d)
+        return einsum("bhn,bnhk->bhk", weights, v).reshape(b, d)
 
 
 class ResNet(nnx.Module):

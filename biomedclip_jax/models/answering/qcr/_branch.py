@@ -10,7 +10,7 @@ from biomedclip_jax.config import ComputeConfig, QCRConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Keys
 from biomedclip_jax.models.answering.head import Scores
 from biomedclip_jax.models.answering.qcr._layers import NormedLinear, dropped, normed, part_keys
-from biomedclip_jax.models.layers import dropout
+from biomedclip_jax.models.layers import dropout, einsum
 
 Seen = Float[Array, "B n"]  # what is seen of an image
 
@@ -33,7 +33,7 @@ class BilinearAttention(nnx.Module):
         v = dropped(v, self.dropout, keys, 1)
         q = jax.nn.relu(self.question(dropout(states, self.input_dropout, keys, 2)))
         directions = normed(self.kernel[...], self.scale[...]).astype(v.dtype)
-        logits = jnp.einsum("bgk,bnk->bgn", v[:, None] * directions, q).astype(jnp.float32)
+        logits = einsum("bgk,bnk->bgn", v[:, None] * directions, q).astype(jnp.float32)
         return jax.nn.softmax(logits + self.bias[...][:, None], axis=-1)
 
 
@@ -49,7 +49,7 @@ class Glimpse(nnx.Module):
     def __call__(self, image: Seen, states: Hidden, weights: Float[Array, "B N"], keys: Keys | None) -> Features:
         v = jax.nn.relu(self.image(dropped(image, self.input_dropout, keys, 0))).astype(jnp.float32)
         q = jax.nn.relu(self.question(dropout(states, self.input_dropout, keys, 1))).astype(jnp.float32)
-        joint = v * jnp.einsum("bn,bnh->bh", weights, q)
+        joint = v * einsum("bn,bnh->bh", weights, q)
         return self.out(dropped(joint, self.input_dropout, keys, 2)).astype(jnp.float32)
 
 

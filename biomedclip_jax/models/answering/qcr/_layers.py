@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from biomedclip_jax.config import ComputeConfig
 from biomedclip_jax.models._shapes import Features, Keys
-from biomedclip_jax.models.layers import dropout, product
+from biomedclip_jax.models.layers import Linear, dropout, precision, product, spread
 
 
 def part_keys(keys: Keys | None, part: int) -> Keys | None:
@@ -41,17 +41,20 @@ class NormedLinear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*n D"]) -> Float[Array, "*n F"]:
         kernel = normed(self.kernel[...], self.scale[...])
-        return product(x.astype(self.dtype), kernel.astype(self.dtype)) + self.bias[...].astype(self.dtype)
+        y = product(x.astype(self.dtype), kernel.astype(self.dtype))
+        return y + spread(self.bias[...], y.shape, self.dtype)
 
 
-def glorot_linear(d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs) -> nnx.Linear:
+def glorot_linear(d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs) -> Linear:
     """Dense layer that starts uniform with variance 2 / (in + out), as the question networks of the original do."""
     init = nnx.initializers.xavier_uniform()
-    return nnx.Linear(d_in, d_out, dtype=jnp.dtype(compute.dtype), kernel_init=init, dot_general=product, rngs=rngs)
+    return Linear(d_in, d_out, dtype=jnp.dtype(compute.dtype), kernel_init=init, rngs=rngs)
 
 
 def convolution(c_in: int, c_out: int, compute: ComputeConfig, rngs: nnx.Rngs, **options: Any) -> nnx.Conv:
     """3 x 3 convolution, kernel [3, 3, in, out]; a border of one pixel is added unless the options say otherwise."""
     init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     given: dict[str, Any] = {"padding": ((1, 1), (1, 1))} | options
-    return nnx.Conv(c_in, c_out, (3, 3), dtype=jnp.dtype(compute.dtype), kernel_init=init, rngs=rngs, **given)
+    dtype = jnp.dtype(compute.dtype)
+    exact = precision(jnp.zeros((), dtype))
+    return nnx.Conv(c_in, c_out, (3, 3), dtype=dtype, precision=exact, kernel_init=init, rngs=rngs, **given)
