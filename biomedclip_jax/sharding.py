@@ -50,9 +50,15 @@ def rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, BATCH)
 
 
-def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays, split over all devices, from this host's rows of a batch."""
-    return {name: jax.make_array_from_process_local_data(rows(mesh), array) for name, array in batch.items()}
+def rows_on_host(mesh: Mesh) -> NamedSharding:
+    """As `rows`, of a matrix [B, n] that waits in each device's part of the host's memory."""
+    return NamedSharding(mesh, P(AXES, None), memory_kind="pinned_host")
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh, on_host: tuple[str, ...] = ()) -> dict[str, jax.Array]:
+    """Global arrays, split over all devices, from this host's rows of a batch. on_host: those that wait in its memory."""
+    shardings = {name: rows_on_host(mesh) if name in on_host else rows(mesh) for name in batch}
+    return {name: jax.make_array_from_process_local_data(shardings[name], array) for name, array in batch.items()}
 
 
 # --- parameters -----------------------------------------------------------------------------------------------------

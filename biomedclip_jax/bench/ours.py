@@ -22,6 +22,7 @@ from biomedclip_jax.models import abstract_model
 from biomedclip_jax.sharding import BATCH, make_mesh, placed, put_batch, rows
 from biomedclip_jax.support.xla_cpu import cpu_options
 from biomedclip_jax.train.flops import flops_per_pair, peak_flops
+from biomedclip_jax.train.microbatches import put_training_batch
 from biomedclip_jax.train.optimizer import learning_rate
 from biomedclip_jax.train.profile import FOLDER
 from biomedclip_jax.train.state import new_state, optimizer_for, parameter_count, starting_params
@@ -49,7 +50,7 @@ def build_step(task: Task, mesh: Mesh) -> Built:
     rate = learning_rate(config.optimizer, config.stages, [1_000_000])
     step = make_step(config, 0, mesh, optimizer, rate, text_buckets(task, mesh.size))
     state = new_state(config, task.image_size, optimizer, mesh)
-    return step, (state, put_batch(make_batch(task, task.stage.batch_size), mesh))
+    return step, (state, put_training_batch(make_batch(task, task.stage.batch_size), mesh, config.compute))
 
 
 def build_forward(task: Task, mesh: Mesh) -> Built:

@@ -109,6 +109,8 @@ class TrainConfig:
         for stage in self.stages:
             patch = self.model.vit.patch_size
             check(self.image_size(stage) % patch == 0, stage, "image_size", f"a multiple of patch_size = {patch}")
+            whole_words = self.compute.images_in == "device" or self.image_size(stage) % 2 == 0
+            check(whole_words, self.compute, "images_in", "'device', because a stage has images with an odd side")
             self._check_labels(stage)
             self._check_answers(stage)
             biased = not isinstance(stage.loss, Sigmoid) or self.model.init_logit_bias is not None

@@ -36,10 +36,14 @@ class ComputeConfig:
     """How attention is computed: with all scores in memory (plain), or in one kernel that holds only a few of them at a
     time, for CUDA GPUs (fused). auto: fused on GPUs in bfloat16, plain elsewhere; so is, with any of the three, what the
     kernel has no form for: causal towers, trained prefixes, METER's layers, and heads that are no power of two wide."""
+    images_in: Literal["device", "host"] = operational("device")
+    """Where the images of a batch wait for their microbatch: on the device, or in the host's pinned memory, from which each
+    part is fetched alone, twice a step. host is for batches of which the device has no room for two."""
 
     def __post_init__(self) -> None:
         check_choices(self, dtype=Literal["float32", "bfloat16"], frozen_dtype=Literal["float32", "bfloat16"])
         check_choices(self, remat=Remat, attention=AttentionForm)
+        check_choices(self, images_in=Literal["device", "host"])
         check_positive(self, "unroll", "text_buckets")
 
     def on(self, platform: str) -> "ComputeConfig":

@@ -1,9 +1,12 @@
 """Devices that are described and not attached. The only file that knows libtpu and the CUDA plugin."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.planning._topology import Topology, cuda_target
@@ -58,6 +61,28 @@ def describe_devices(topology: Topology) -> list[Any]:
         except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
             raise UserError(f"--topology {topology.name}: the compiler does not know it: {first_line(error)}") from error
     return list(found.devices)
+
+
+@contextlib.contextmanager
+def host_memory_known(devices: Sequence[Any], sharding: Any) -> Iterator[None]:
+    """Within it, arguments with this sharding are lowered as lying in the host's memory, for described GPUs, too.
+
+    These name no memories, so JAX drops the kind "pinned_host" without a word, though XLA compiles it for them. What JAX
+    asks of a sharding while it lowers is therefore answered here. None, and devices that name memories: nothing changes.
+    """
+    if sharding is None or devices[0].addressable_memories():
+        yield
+        return
+    from jax._src.interpreters import mlir, pxla  # a later JAX may name these otherwise; then a test fails
+
+    def kind(asked: Any) -> str | None:
+        return None if asked is None else "pinned_host" if asked == sharding else "device"
+
+    with (
+        mock.patch.object(pxla, "are_all_shardings_default_mem_kind", lambda _: False),
+        mock.patch.object(mlir, "_get_mem_kind", kind),
+    ):
+        yield
 
 
 def _check_installed(topology: Topology) -> None:

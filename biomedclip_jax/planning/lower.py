@@ -10,8 +10,9 @@ import numpy as np
 from jax.stages import Lowered
 
 from biomedclip_jax.config import GPTConfig, LlamaConfig, QCRConfig, TrainConfig, reads_padding
+from biomedclip_jax.planning.devices import host_memory_known
 from biomedclip_jax.prompts.layout import Layout
-from biomedclip_jax.sharding import make_mesh, rows
+from biomedclip_jax.sharding import make_mesh, rows, rows_on_host
 from biomedclip_jax.train.optimizer import learning_rate, stage_steps
 from biomedclip_jax.train.state import abstract_state, optimizer_for
 from biomedclip_jax.train.step import make_step
@@ -81,10 +82,10 @@ def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets
     optimizer = optimizer_for(config)
     state = abstract_state(config, size, optimizer, mesh)
     rate = learning_rate(config.optimizer, config.stages, stage_steps(config.stages, pairs))
-    b, answering = stage.batch_size, config.model.answering
+    b, answering, on_host = stage.batch_size, config.model.answering, config.compute.images_in == "host"
     length = config.model.text.context_length if answering is None else answering.question_length
     shapes = {
-        "images": ((b, size, size, 3), jnp.uint8),
+        "images": ((b, size, size, 3), jnp.uint8) if not on_host else ((b, size * size * 3 // 4), jnp.uint32),
         "tokens": ((b, length), jnp.int32),
         "index": ((b,), jnp.uint32),
         "signal": ((b,), jnp.int32),
@@ -93,9 +94,11 @@ def lower_step(config: TrainConfig, number: int, devices: Sequence[Any], buckets
     if prompts is not None or answering is not None:
         classes = len(prompts.tokens) if prompts is not None else len(answering.answers) if answering is not None else 0
         shapes["labels"] = ((b, classes), jnp.bool_)
-    sharding = rows(mesh)
-    batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in shapes.items()}
-    return make_step(config, number, mesh, optimizer, rate, buckets, prompts).lower(state, batch)
+    shardings = {name: rows_on_host(mesh) if on_host and name == "images" else rows(mesh) for name in shapes}
+    batch = {name: jax.ShapeDtypeStruct(*shapes[name], sharding=shardings[name]) for name in shapes}
+    step = make_step(config, number, mesh, optimizer, rate, buckets, prompts)
+    with host_memory_known(devices, shardings["images"] if on_host else None):
+        return step.lower(state, batch)
 
 
 def with_stage(config: TrainConfig, number: int, **changes: Any) -> TrainConfig:

@@ -18,6 +18,7 @@ from biomedclip_jax.planning.lower import assumed_buckets, assumed_prompts, lowe
 
 PMC15M_PAIRS = 13_900_000  # training pairs of PMC-15M (NEJM AI 2024)
 _TRIES = 8
+_WORTH_WAITING = 0.02  # of a device's memory: the images of a batch, of which there are two
 
 
 def _say(line: str) -> None:
@@ -99,6 +100,11 @@ def _alternatives(config: TrainConfig, number: int, topology: Topology) -> Itera
         config = with_stage(config, number, microbatch=part)
         said = f"stages.{number}.microbatch = {part}"
         yield said, config
+    images = stage.batch_size // topology.devices * 3 * config.image_size(stage) ** 2
+    if config.compute.images_in == "device" and images > _WORTH_WAITING * topology.chip.memory:
+        config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, images_in="host"))
+        said, left = f"{said}, compute.images_in = host".removeprefix(", "), left - 1
+        yield said, config
     if config.compute.remat != "full":
         config = dataclasses.replace(config, compute=dataclasses.replace(config.compute, remat="full"))
         said, left = f"{said}, compute.remat = full".removeprefix(", "), left - 1
@@ -117,5 +123,5 @@ def _problem(result: StagePlan, topology: Topology) -> str:
     needs = f"stage {result.number} does not fit: it needs {gibibytes(result.compiled.needed)} a device"
     needs += f" and {topology.chip.name} has {gibibytes(topology.chip.memory)}"
     if result.change is None:
-        return f"{needs}; no smaller microbatch, remat or fsdp that was tried fits either"
+        return f"{needs}; no smaller microbatch, place of images, remat or fsdp that was tried fits either"
     return f"{needs}; it fits with {result.change}"

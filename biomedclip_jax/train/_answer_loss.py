@@ -10,7 +10,7 @@ from biomedclip_jax.config import AnswerLoss, QuestionTypes, Stage
 from biomedclip_jax.models import CLIP
 from biomedclip_jax.models.answering.qcr.model import QCR
 from biomedclip_jax.sharding import AXES
-from biomedclip_jax.train._microbatches import Batch, Normalise, encode_in_microbatches
+from biomedclip_jax.train.microbatches import Batch, Normalise, encode_in_microbatches
 
 
 def answer_share(

@@ -8,6 +8,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     # Barriers part what the backward pass computes again from the forward pass. XLA for CPU takes them out and then merges
     # equal computations, so that remat would save nothing where blocks are unrolled; code can be made of barriers, too.
     "cpu": {"xla_disable_hlo_passes": "cse_barrier_expander"},
+    # The gradient of the word embeddings is a scatter, which adds in any order: it is sorted first, so that a run can be
+    # repeated bit for bit. JAX calls this platform "gpu" whoever made it.
+    "gpu": {"xla_gpu_exclude_nondeterministic_ops": True},
     # libtpu 0.0.42 overflows its stack when it fuses the two products around attention dropout
     "tpu": {"xla_tpu_dot_dot_fusion": False},
 }

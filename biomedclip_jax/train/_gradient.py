@@ -30,7 +30,7 @@ from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
 from biomedclip_jax.sharding import BATCH, as_varying, device_count, gather_leaves, shard_axes, shard_specs, sum_over_devices
 from biomedclip_jax.train._answer_loss import answer_share
-from biomedclip_jax.train._microbatches import Batch, Normalise, encode_in_microbatches, normaliser
+from biomedclip_jax.train.microbatches import Batch, Normalise, encode_in_microbatches, normaliser
 from biomedclip_jax.train.optimizer import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
 

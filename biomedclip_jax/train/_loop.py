@@ -19,7 +19,7 @@ from biomedclip_jax.data.loader import Batch
 from biomedclip_jax.data.unread_texts import say_unread, unread_lines
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.files import write_text
-from biomedclip_jax.sharding import make_mesh, put_batch
+from biomedclip_jax.sharding import make_mesh
 from biomedclip_jax.train._checkpoint import About, Checkpoints, restored_state
 from biomedclip_jax.train._frozen import frozen_fingerprint, without_frozen
 from biomedclip_jax.train._held_out import Inputs
@@ -29,6 +29,7 @@ from biomedclip_jax.train._questions import begun
 from biomedclip_jax.train._run_folder import with_these_data
 from biomedclip_jax.train._writers import metrics_of
 from biomedclip_jax.train.flops import flops_per_pair
+from biomedclip_jax.train.microbatches import put_training_batch
 from biomedclip_jax.train.multihost.hosts import all_agree, is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener, Watchdog
 from biomedclip_jax.train.optimizer import learning_rate, samples_before, stage_steps
@@ -191,8 +192,7 @@ class Run:
         buckets = self._buckets(stage)
         prompts = self.prompts if stage.prompted else None
         update = make_step(config, number, self.mesh, self.optimizer, self.rate, buckets, prompts)
-        shape = prompts and prompts.tokens.shape
-        flops = flops_per_pair(config.model_in(stage), stage, buckets, shape, config.adaptation)
+        flops = flops_per_pair(config.model_in(stage), stage, buckets, prompts and prompts.tokens.shape, config.adaptation)
         clock = Clock(flops * stage.batch_size, stage.batch_size)
         loader = self.loader.at(config.preprocess_in(stage), labels=stage.prompted or stage.answers)
         position = self._samples(self.step)
@@ -212,7 +212,7 @@ class Run:
             # The call returns as soon as the devices have their work. The state that goes in is used up (donated), so the
             # run's state and step change together.
             self.watchdog.step_begun(step)
-            self.state, metrics = work.update(self.state, put_batch(arrays, self.mesh))
+            self.state, metrics = work.update(self.state, put_training_batch(arrays, self.mesh, config.compute))
             self.step = step
             # Only now are the metrics of the step before read: the devices have this one to work on while the host waits.
             request = self._read(work, waiting) if waiting is not None else _NOTHING

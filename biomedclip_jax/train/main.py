@@ -27,6 +27,7 @@ from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.pretrained import from_pretrained
 from biomedclip_jax.prompts.learned import load_prompts
 from biomedclip_jax.sharding import make_mesh
+from biomedclip_jax.support.storage import is_address
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
 from biomedclip_jax.train._final_evaluation import PROMPTS, Results, evaluate, proposals
 from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held_out_pairs
@@ -81,7 +82,7 @@ def train(config: TrainConfig, workdir: Path | str, max_steps: int | None = None
     """
     # from the first moment: a signal while the data is read is heeded at the first step
     with _told_to_others(), StopListener() as stop, opened_run_folder(workdir) as folder:
-        enable_compilation_cache()
+        enable_compilation_cache(None if is_address(workdir) else folder.resolve().parent / ".compiled")
         config = with_answers(config, folder)
         check_owner(config, folder)
         if (folder / RESULTS).is_file():

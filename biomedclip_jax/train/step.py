@@ -68,7 +68,7 @@ def make_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(shardings, rows(mesh)),
+        in_shardings=(shardings, rows(mesh) if config.compute.images_in == "device" else None),  # None: as they are
         out_shardings=(shardings, replicated(mesh)),
         compiler_options=step_options(mesh),
     )

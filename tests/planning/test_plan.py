@@ -27,7 +27,7 @@ from biomedclip_jax.config import (
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.planning import _topology as topology
 from biomedclip_jax.planning import plan as planning
-from biomedclip_jax.planning._compiling import Compiled, memory_needed
+from biomedclip_jax.planning._compiling import _OPTIONS, Compiled, compile_step, memory_needed
 from biomedclip_jax.planning._hlo import Instruction
 from biomedclip_jax.planning._products import Operations
 from biomedclip_jax.planning._program import Program
@@ -129,6 +129,16 @@ def test_the_next_batch_needs_room_too(compiler) -> None:
     assert ["peak", "a", "device", "15.50", "GiB"] in found and ["next", "batch,", "in", "flight", "0.50", "GiB"] in found
 
 
+def test_then_images_wait_on_the_host(compiler) -> None:
+    """Where two batches of them are a part of the memory that counts: here 5.9 GiB each."""
+    tried = compiler(lambda config: 16 if config.compute.images_in == "device" else 10)
+    large = dataclasses.replace(MODEL, image=dataclasses.replace(MODEL.image, image_size=512))
+    stage = config(Stage(32_768, steps=1), model=large, preprocess=PreprocessConfig(image_size=512))
+    with pytest.raises(UserError, match=r"it fits with stages\.0\.microbatch = 2048, compute\.images_in = host$"):
+        planning.plan(stage, "v5e:2x2", say=lambda line: None)
+    assert [(part(c), c.compute.images_in) for c in tried[-2:]] == [(2048, "device"), (2048, "host")]
+
+
 def test_then_remat_then_sharding(compiler) -> None:
     tried = compiler(lambda config: 40 / config.sharding.fsdp)
     with pytest.raises(UserError, match=r"microbatch = 4, compute\.remat = full, sharding\.fsdp = 4$"):
@@ -144,7 +154,9 @@ def test_then_remat_then_sharding(compiler) -> None:
 
 def test_what_never_fits_is_said_after_few_tries(compiler) -> None:
     tried = compiler(lambda config: 1e6)
-    with pytest.raises(UserError, match=r"stage 0 does not fit.*no smaller microbatch, remat or fsdp that was tried fits"):
+    with pytest.raises(
+        UserError, match=r"stage 0 does not fit.*no smaller microbatch, place of images, remat or fsdp that was tried fits"
+    ):
         planning.plan(config(Stage(1 << 16, steps=1)), "h100:1x8", say=lambda line: None)
     assert len(tried) <= 9
 
@@ -233,6 +245,29 @@ def test_a_real_step_is_compiled(name: str, fast_compiler: None) -> None:
     assert 4 * numbers <= reduced <= 4 * numbers + embeddings + 1024, "the gradient, once"
     assert {"all-gather", "all-reduce"} <= {c.kind for c in counted}
     assert all(sorted(c.groups.flat) == list(range(4)) for c in counted)
+
+
+@pytest.mark.parametrize("name", [pytest.param("v5e:2x2", marks=tpu), pytest.param("a100:2x2", marks=cuda)])
+def test_images_that_wait_on_the_host_are_no_memory_of_the_device(name: str, prepared: None) -> None:
+    """Only one microbatch of them at a time, and perhaps the one after it."""
+    size, pairs = 64, 4 * 64 * 16
+    model = dataclasses.replace(MODEL, image=dataclasses.replace(MODEL.image, image_size=size, patch_size=16))
+    needed = {}
+    for place in ("device", "host"):
+        made = config(
+            Stage(pairs, steps=1, microbatch=pairs // 64),
+            model=model,
+            preprocess=PreprocessConfig(image_size=size),
+            compute=ComputeConfig(dtype="bfloat16", images_in=place),
+        )
+        topo = parse_topology(name)
+        step = lower_step(made, 0, describe_devices(topo), (), 10_000)
+        memory = step.compile(compiler_options=_OPTIONS[topo.chip.platform]).memory_analysis()
+        images = pairs // 4 * size * size * 3
+        needed[place] = compile_step(step, topo).needed
+        assert memory.host_argument_size_in_bytes == (images if place == "host" else 0)
+        assert memory.host_temp_size_in_bytes == 0, "no copy in another form"
+    assert needed["host"] < needed["device"] - 1.5 * images, "neither that of the step nor the one in flight"
 
 
 @tpu

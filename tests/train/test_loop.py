@@ -577,3 +577,14 @@ def test_a_missing_shard_is_named_before_anything_is_computed(data: Path, tmp_pa
     with pytest.raises(UserError, match=r"00\.tar on host .*: this shard is missing.*\(and 1 more of 2 shards\)"):
         loop.train(run, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_images_wait_on_the_host_learns_the_same(data: Path, tmp_path: Path) -> None:
+    """Over stages with and without accumulation; and it goes on where a run whose images were on the devices stopped."""
+    waiting = config(data, compute=ComputeConfig(images_in="host"))
+    loop.train(config(data), tmp_path / "device")
+    loop.train(config(data), tmp_path / "host", max_steps=1)
+    loop.train(waiting, tmp_path / "host")
+    found = [[line["loss"] for line in read_lines(tmp_path / place / "metrics.jsonl")] for place in ("device", "host")]
+    assert len(found[0]) == 8
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)

@@ -1,6 +1,6 @@
 """Decoded images -> pixels for the image tower: resized, cropped, normalised; for training at random, else in one way.
 
-Training's stay uint8, which is a quarter of the bytes: they are normalised on the device (`train/_microbatches.py`).
+Training's stay uint8, which is a quarter of the bytes: they are normalised on the device (`train/microbatches.py`).
 
 As open_clip makes them (open_clip/transform.py), with torchvision's transforms on PIL images, in the same order. In
 training a random crop, and mild changes besides it: flip, colour jitter, gray; random numbers come from the
