@@ -13,10 +13,13 @@ from biomedclip_jax.config import (
     OptimizerConfig,
     PreprocessConfig,
     RunConfig,
+    Softmax,
     Stage,
     TrainConfig,
     ViTConfig,
 )
+
+_LOSS = Softmax(equal_captions="positives")  # four in ten pairs share their caption with another
 
 config = TrainConfig(
     name="quickstart",
@@ -34,10 +37,10 @@ config = TrainConfig(
             vocab_size=512,
             context_length=32,
             positions=32,
-            width=192,
+            width=128,
             depth=2,
-            heads=3,
-            mlp_width=768,
+            heads=2,
+            mlp_width=512,
             dropout=0.0,
             attention_dropout=0.0,
         ),
@@ -45,9 +48,9 @@ config = TrainConfig(
     ),
     preprocess=PreprocessConfig(image_size=64),
     stages=(
-        Stage(steps=170, batch_size=128, patch_keep=0.5),
-        Stage(steps=40, batch_size=256, microbatch=128, patch_keep=0.5),
-        Stage(steps=50, batch_size=128, patch_keep=1.0),
+        Stage(steps=170, batch_size=128, patch_keep=0.5, loss=_LOSS),
+        Stage(steps=40, batch_size=256, microbatch=128, patch_keep=0.5, loss=_LOSS),
+        Stage(steps=50, batch_size=128, patch_keep=1.0, loss=_LOSS),
     ),
     optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, warmup_steps=20, clip_norm=1.0),
     compute=ComputeConfig(unroll=4, text_buckets=1),  # short captions, and compiling for each length takes longer than it saves

@@ -5,6 +5,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -262,7 +263,7 @@ def test_images_that_wait_on_the_host_are_no_memory_of_the_device(name: str, pre
         )
         topo = parse_topology(name)
         step = lower_step(made, 0, describe_devices(topo), (), 10_000)
-        memory = step.compile(compiler_options=_OPTIONS[topo.chip.platform]).memory_analysis()
+        memory: Any = step.compile(compiler_options=_OPTIONS[topo.chip.platform]).memory_analysis()
         images = pairs // 4 * size * size * 3
         needed[place] = compile_step(step, topo).needed
         assert memory.host_argument_size_in_bytes == (images if place == "host" else 0)

@@ -1,5 +1,7 @@
 """Images reach the devices as uint8; nothing that is computed from them differs by a bit from what float32 ones gave."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +100,7 @@ def of_both(way: Way) -> list[Result]:
 
 
 def computed(way: Way, batch: dict[str, jax.Array]) -> Result:
-    run = jax.jit(loss_and_gradient(way.config(), way.stage(), way.mesh()))
+    run: Any = jax.jit(loss_and_gradient(way.config(), way.stage(), way.mesh()))
     compiled = run.lower(kept(way, parameters(way.model)), batch).compile(QUICKLY)
     placed = jax.device_put(kept(way, parameters(way.model)), compiled.input_shardings[0][0])
     loss, gradients = compiled(placed, batch)
