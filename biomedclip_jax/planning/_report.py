@@ -44,7 +44,7 @@ class StagePlan:
 
 def gibibytes(size: float) -> str:
     """`1.53 GiB`, or `37.0 MiB` below a tenth of it."""
-    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / (1 << 20):.3g} MiB"
+    return f"{size / GIB:,.2f} GiB" if size >= GIB / 10 else f"{size / (1 << 20):.3g} MiB"
 
 
 def _seconds(time: float) -> str:
@@ -124,13 +124,13 @@ def print_estimate(found: Estimate, topology: Topology, row: Callable[[str, str]
     row("  with recomputation", f"{found.hardware_flops / 1e9:.0f} G at most")
     branch = " (captions fit their buckets)" if found.bucketed else ""
     row("counted a step", f"{total.launches:,} instructions on a device{branch}")
-    row("", f"move {gibibytes(total.bytes)} of its memory and multiply matrices with {total.flops / 1e12:.2f} TFLOP")
+    row("", f"move {gibibytes(total.bytes)} of its memory and multiply matrices with {total.flops / 1e12:,.2f} TFLOP")
     for text in found.uncertain:
         row("  uncertain", text)
     row(
         "least time a step", f"{_seconds(total.seconds)}, each at the data sheet's speed, nothing kept in a cache between them:"
     )
-    row("", f"{'ms':>9}{'of all':>8}{'GiB':>9}{'TFLOP':>8}  kind of instruction")
+    row("", f"{'ms':>11}{'of all':>8}{'GiB':>11}{'TFLOP':>11}  kind of instruction")
     rest = Share()
     for name, share in found.shares.items():
         if share.seconds < _SHOWN * total.seconds:
@@ -161,8 +161,8 @@ def _limit(found: Estimate) -> str:
 
 def _table_row(name: str, share: Share, total: Share) -> str:
     part = share.seconds / total.seconds
-    flops = f"{share.flops / 1e12:.2f}" if share.flops else ""
-    return f"{1e3 * share.seconds:9.1f}{part:8.0%}{share.bytes / GIB:9.1f}{flops:>8}  {name}"
+    flops = f"{share.flops / 1e12:,.2f}" if share.flops else ""
+    return f"{1e3 * share.seconds:11,.1f}{part:8.0%}{share.bytes / GIB:11,.1f}{flops:>11}  {name}"
 
 
 def print_plan(plans: Sequence[StagePlan], pairs: int, say: Callable[[str], None]) -> None:

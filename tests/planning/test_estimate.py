@@ -15,6 +15,7 @@ from biomedclip_jax.planning._floor import Share, shares, with_operations
 from biomedclip_jax.planning._hlo import Instruction
 from biomedclip_jax.planning._products import Operations
 from biomedclip_jax.planning._program import Program
+from biomedclip_jax.planning._report import _table_row
 from biomedclip_jax.planning._topology import Chip, Topology, parse_topology
 from biomedclip_jax.planning._traffic import Executed, Traffic
 from biomedclip_jax.train.flops import Work, flops_per_pair
@@ -106,3 +107,8 @@ def test_lengths_are_those_that_are_computed() -> None:
     assert sequence_lengths(config, 0, (), None) == {patches, tiny.MODEL.text.context_length}
     assert sequence_lengths(config, 0, (Bucket(8, 5, 1), Bucket(8, 7, 1)), None) == {patches, 5, 7}
     assert sequence_lengths(config, 0, (), (14, 6)) == {patches, 6}
+
+
+def test_the_columns_of_a_huge_step_stay_apart() -> None:
+    share = Share(launches=1, bytes=int(133_098.7 * 2**30), flops=65_761.45e12, seconds=74.3268, memory_seconds=1.0)
+    assert _table_row("products", share, share).split() == ["74,326.8", "100%", "133,098.7", "65,761.45", "products"]
