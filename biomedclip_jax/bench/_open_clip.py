@@ -23,7 +23,7 @@ from biomedclip_jax.bench._alternate import Facts, Work, resident_peak, serve
 from biomedclip_jax.bench._machine import version_of
 from biomedclip_jax.bench.task import Task, make_batch
 from biomedclip_jax.config import UNADAPTED, BertConfig, Softmax
-from biomedclip_jax.data.images.preprocess import normalised
+from biomedclip_jax.data.images.normalise import normalised
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.interop.formats.huggingface.mapping import bert_config_json
 from biomedclip_jax.interop.formats.open_clip.write_config import ADAPTERS_REFUSED, write_config

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from biomedclip_jax.bench._alternate import Counted, Facts, Work, resident_peak, serve
 from biomedclip_jax.bench.task import Task, caption_lengths, make_batch
 from biomedclip_jax.config import PairLoss, reads_padding
-from biomedclip_jax.data.images.preprocess import normalised
+from biomedclip_jax.data.images.normalise import normalised
 from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.losses import local_loss
 from biomedclip_jax.models import abstract_model

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from biomedclip_jax.config import AnsweringConfig, QCRConfig, QuestionTypes, TrainConfig
 from biomedclip_jax.data.demo.sources import make_demo_of
-from biomedclip_jax.data.images.preprocess import normalised as normalised_pixels
+from biomedclip_jax.data.images.normalise import normalised as normalised_pixels
 from biomedclip_jax.data.loader import TrainLoader
 from biomedclip_jax.data.pairs import Pairs
 from biomedclip_jax.data.processor import question_tokenizer

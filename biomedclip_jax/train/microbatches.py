@@ -10,7 +10,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 
 from biomedclip_jax.config import ComputeConfig, PreprocessConfig
-from biomedclip_jax.data.images.preprocess import normalised
+from biomedclip_jax.data.images.normalise import normalised
 from biomedclip_jax.sharding import put_batch
 
 # images uint8 [B, S, S, 3]; tokens int32 [B, N]; index uint32 [B], the position in the run; perhaps labels bool [B, C]
@@ -68,7 +68,7 @@ def normaliser(config: PreprocessConfig) -> Normalise:
     """What makes images uint8 [..., 3] into normalised ones, float32; float images are taken to be normalised already.
     Images that wait on the host (`as_words`) are fetched first.
 
-    On CPU and GPU the result is that of `data.images.preprocess.normalised` to the last bit: it is looked up in a table.
+    On CPU and GPU the result is that of `data.images.normalise.normalised` to the last bit: it is looked up in a table.
     Compiled arithmetic has other bits, as XLA divides by a constant by multiplying, and fuses products with sums. But a
     TPU reads a table number by number, so there it is arithmetic: at most 5e-7 off, and the same after rounding to
     bfloat16, all but one value of a channel whose mean and deviation are 0.5.

@@ -12,7 +12,7 @@ from helpers.tiny_bench import CONFIG
 from biomedclip_jax.bench import _open_clip as theirs
 from biomedclip_jax.bench.task import Task, exact_biomedclip, make_batch, task_config
 from biomedclip_jax.config import Stage
-from biomedclip_jax.data.images.preprocess import normalised
+from biomedclip_jax.data.images.normalise import normalised
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.train.state import parameter_count
 

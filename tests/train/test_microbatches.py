@@ -12,7 +12,7 @@ from train.test_step_answers import METER, QCR, TOWERS, Answers
 
 from biomedclip_jax.config import ComputeConfig, PreprocessConfig
 from biomedclip_jax.config.pixels import OPENAI_MEAN, OPENAI_STD
-from biomedclip_jax.data.images.preprocess import normalised
+from biomedclip_jax.data.images.normalise import normalised
 from biomedclip_jax.sharding import put_batch
 from biomedclip_jax.train._gradient import loss_and_gradient
 from biomedclip_jax.train.microbatches import normaliser, put_training_batch

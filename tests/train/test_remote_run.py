@@ -31,7 +31,7 @@ from biomedclip_jax.support import remote_run
 from biomedclip_jax.train import _loop
 
 remote_run._EVERY = 0.1
-put, upload = _loop.put_batch, remote_run._Copy._upload_checkpoint
+put, upload = _loop.put_training_batch, remote_run._Copy._upload_checkpoint
 
 def slowly(*arguments):
     time.sleep(1)
@@ -41,7 +41,7 @@ def then_killed(copy, step):
     upload(copy, step)
     os.kill(os.getpid(), signal.SIGKILL)
 
-_loop.put_batch, remote_run._Copy._upload_checkpoint = slowly, then_killed
+_loop.put_training_batch, remote_run._Copy._upload_checkpoint = slowly, then_killed
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from biomedclip_jax.config import AugmentConfig, PreprocessConfig
 from biomedclip_jax.data.images._crop import in_square, otsu_cropped
 from biomedclip_jax.data.images.load import quiet_readers
+from biomedclip_jax.data.images.normalise import normalised
 from biomedclip_jax.errors import UserError
 
 _RESAMPLING = {
@@ -123,16 +124,6 @@ def _resized_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int,
     if resized[0] * resized[1] > _MAX_RESIZED_PIXELS:
         raise UserError(f"an image of {width} x {height} pixels is too elongated for resize_mode 'shortest': crop it")
     return resized
-
-
-def normalised(pixels: np.ndarray, config: PreprocessConfig) -> np.ndarray:
-    """Pixels, uint8 [..., 3], as float32, normalised in torch's order of operations and hence with torch's rounding."""
-    values = np.array(pixels, np.float32)
-    values /= 255
-    rows = values.reshape(len(values), -1)  # NumPy is slow where the last axis has three elements
-    rows -= np.tile(np.array(config.mean, np.float32), rows.shape[1] // 3)
-    rows /= np.tile(np.array(config.std, np.float32), rows.shape[1] // 3)
-    return values
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

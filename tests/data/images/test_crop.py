@@ -10,7 +10,8 @@ from PIL import Image
 from biomedclip_jax.config import CLIPConfig, PreprocessConfig
 from biomedclip_jax.data.images._crop import foreground_box, in_square, otsu_cropped, otsu_threshold
 from biomedclip_jax.data.images.load import load_image
-from biomedclip_jax.data.images.preprocess import normalised, preprocess, preprocess_train
+from biomedclip_jax.data.images.normalise import normalised
+from biomedclip_jax.data.images.preprocess import preprocess, preprocess_train
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop.formats.open_clip.write_config import write_config
 

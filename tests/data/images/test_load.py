@@ -11,7 +11,8 @@ from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig
 from biomedclip_jax.data.images.load import IMAGE_SUFFIXES, image_size, load_image
-from biomedclip_jax.data.images.preprocess import normalised, preprocess, preprocess_train
+from biomedclip_jax.data.images.normalise import normalised
+from biomedclip_jax.data.images.preprocess import preprocess, preprocess_train
 from biomedclip_jax.data.images.search import find_images
 from biomedclip_jax.errors import UserError
 

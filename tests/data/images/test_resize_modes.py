@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from biomedclip_jax.config import PreprocessConfig
-from biomedclip_jax.data.images.preprocess import cut_off, normalised, preprocess, preprocess_train
+from biomedclip_jax.data.images.normalise import normalised
+from biomedclip_jax.data.images.preprocess import cut_off, preprocess, preprocess_train
 from biomedclip_jax.errors import UserError
 
 MODES = ("shortest", "squash", "longest", "pad")
