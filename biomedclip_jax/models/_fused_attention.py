@@ -11,9 +11,9 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Bool, Float, UInt
 
 from biomedclip_jax.models._attention_kernels import Shape, backward_kernel, forward_kernel
+from biomedclip_jax.models.layers import KEPT_OF_ATTENTION
 
 Inputs = dict[str, Array]  # qkv [B, N, 3·H, K] and, where they are given, seen and keep
-KEPT = "fused attention"  # the name that a checkpoint policy knows what the backward pass needs by
 
 
 def fused_attention(
@@ -30,9 +30,9 @@ def fused_attention(
     b, n, _, heads, width = qkv.shape
     shape = Shape(b, n, heads, width, qkv.dtype, kept)
     # with the name, the sum with the bias is kept and not the product, so that the sum is a part of the matrix product
-    inputs = {"qkv": checkpoint_name(qkv.reshape(b, n, 3 * heads, width), KEPT)}
+    inputs = {"qkv": checkpoint_name(qkv.reshape(b, n, 3 * heads, width), KEPT_OF_ATTENTION)}
     inputs |= {} if seen is None else {"seen": seen.astype(jnp.int8)}
-    inputs |= {} if keep is None else {"keep": checkpoint_name(keep, KEPT)}
+    inputs |= {} if keep is None else {"keep": checkpoint_name(keep, KEPT_OF_ATTENTION)}
     out: Any = _attention(shape, _all_varying(inputs))
     return out.reshape(b, n, heads * width)
 
@@ -70,7 +70,7 @@ def _attention(shape: Shape, inputs: Inputs) -> Array:
 
 def _forward(shape: Shape, inputs: Inputs) -> tuple[Array, tuple[Inputs, list[Array]]]:
     made = shape.call(forward_kernel, "attention", _refs(shape, inputs), _outputs(shape, inputs["qkv"]))
-    made = [checkpoint_name(x, KEPT) for x in made]
+    made = [checkpoint_name(x, KEPT_OF_ATTENTION) for x in made]
     return made[0], (inputs, made)
 
 

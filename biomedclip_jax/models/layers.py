@@ -28,6 +28,9 @@ from biomedclip_jax.models._shapes import Hidden, Keys
 # Far above any block index, so that the dropout of a text tower's embeddings never shares a mask with a block's.
 EMBEDDING_SITE = 1 << 20
 
+# The name by which a checkpoint policy knows what the backward pass of `_fused_attention.py` needs besides its input.
+KEPT_OF_ATTENTION = "fused attention"
+
 _Kind = TypeVar("_Kind", bound="Linear")
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from biomedclip_jax.config import Activation, ComputeConfig
 from biomedclip_jax.models._shapes import Features, Hidden, Index, Keys, Mask
 from biomedclip_jax.models.layers import (
+    KEPT_OF_ATTENTION,
     Linear,
     attention_bits,
     attention_dropout,
@@ -218,10 +219,6 @@ def _keep_all_but_weights(primitive: Any, *_: Any, **__: Any) -> bool:
     return primitive.name not in ("all_gather", "custom_vjp_call", "convert_element_type")
 
 
-# what the backward pass of fused attention needs besides its input (`_fused_attention.py`)
-_KEPT_OF_ATTENTION = jax.checkpoint_policies.save_only_these_names("fused attention")
-
-
 def remat(body: Callable, compute: ComputeConfig, gathers: bool = False, depth: int = 2) -> Callable:
     """The body of a scan of `depth` turns, with what its backward pass is to recompute (`ComputeConfig.remat`).
 
@@ -230,9 +227,10 @@ def remat(body: Callable, compute: ComputeConfig, gathers: bool = False, depth: 
     if compute.remat == "none" and not gathers:
         return body
     dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    kept = jax.checkpoint_policies.save_only_these_names(KEPT_OF_ATTENTION)
     policy = {
         "none": _keep_all_but_weights,
-        "dots": jax.checkpoint_policies.save_from_both_policies(dots, _KEPT_OF_ATTENTION),
+        "dots": jax.checkpoint_policies.save_from_both_policies(dots, kept),
         "full": None,
     }[compute.remat]
     # barriers where no loop parts the two passes, and XLA would merge them (for CPU see `train/_compiler_options.py`)
