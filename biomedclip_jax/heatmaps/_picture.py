@@ -16,7 +16,7 @@ _LETTERS = 34  # of a title, in a line
 
 
 def draw(found: "Heatmap", side: int) -> Image.Image:
-    """The picture, RGB. side: pixels of the long side of one map."""
+    """The picture of all maps in rows of one method each, RGB. side: pixels of the long side of one map."""
     from matplotlib.figure import Figure
 
     from biomedclip_jax.heatmaps.maps import METHODS

@@ -27,14 +27,16 @@ _LAST_BLOCKS = 2  # of 1, 2 and all four, on composed images: docs/measurements.
 
 @dataclass(frozen=True)
 class Heatmap:
-    """Maps of one image. Texts are `phrases` (what was asked), then `findings`, then `nonsense`, in this order everywhere.
+    """The maps of one image by phrases, and what they are compared with.
+
+    Texts are `phrases` (what was asked), then `findings`, then `nonsense`, in this order everywhere.
 
     image: as it was decoded, RGB. box: the part of it that the model sees and the maps cover, in its pixels.
     maps: for each method float32 [texts, g, g], row 0 at the top; only comparable within a method.
     cosines: of the image and each text, float32 [texts].
-    word_dependence: for each method and phrase, how much its map differs from those of findings and nonsense: from 0 (it is
-    the map of any words) to 1. It is 1 minus the mean of Spearman's rank correlations of the patches, those below 0 as 0.
-    rewording: the same number between a phrase and the same phrase in other words ("a photo of ..."), for comparison.
+    word_dependence: for each method and phrase, how much its map differs from those of findings and nonsense: from 0
+    (it is the map of any words) to 1. 1 minus the mean of Spearman's rank correlations of the patches, below 0 as 0.
+    rewording: the same number between a phrase and the same phrase in other words ("a photo of ..."), to compare.
     """
 
     image: Image.Image
@@ -111,9 +113,9 @@ def heatmap(
 ) -> Heatmap:
     """Which regions of an image answer a phrase, or each of several; beside the maps of another finding and of nonsense.
 
-    image: as in `Pretrained.encode_images`, one of them. against: other findings to compare with; by default a common one.
-    methods: "attention" (gradient-weighted, of a ViT's last two blocks; Chefer et al., arXiv 2103.15679) and "similarity" of
-    projected patches with the text (`Pretrained.image_tokens`); None: all that the tower has.
+    image: as in `Pretrained.encode_images`, one of them. against: other findings to compare with; by default a common
+    one. methods: "attention" (gradient-weighted, of a ViT's last two blocks; Chefer et al., arXiv 2103.15679) and
+    "similarity" of projected patches with the text (`Pretrained.image_tokens`); None: all that the tower has.
     UserError for an image that cannot be read, texts that are none, and a method that the tower has not.
     """
     phrases = _texts([phrase] if isinstance(phrase, str) else phrase, "phrase")
