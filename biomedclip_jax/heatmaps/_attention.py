@@ -1,8 +1,8 @@
 """Gradient-weighted attention: which patches the image embedding looks at, and is made more like a text by.
 
-Chefer, Gur and Wolf, "Generic Attention-model Explainability" (ICCV 2021, arXiv 2103.15679), as their notebook for CLIP
-has it: of each block the attention weights times their gradient, without what is negative, mean over heads; blocks
-are chained as R <- R + C·R. The score is the cosine of image and text.
+Chefer, Gur and Wolf, "Generic Attention-model Explainability" (ICCV 2021, arXiv 2103.15679), as their notebook for
+CLIP has it: of each block the attention weights times their gradient, without what is negative, mean over heads;
+blocks are chained as R <- R + C·R. The score is the cosine of image and text.
 
 Fused attention has no weights to look at, and the programs of inference work out one token of the last block. So the
 last blocks are written out here in the plain form; a test holds them to the tower's own features.
