@@ -15,6 +15,7 @@ from biomedclip_jax.cli.evaluate import add_evaluate
 from biomedclip_jax.cli.finetune import add_finetune
 from biomedclip_jax.cli.index import add_index
 from biomedclip_jax.cli.models import add_models
+from biomedclip_jax.cli.search import add_search
 from biomedclip_jax.cli.train import add_bench, add_plan, add_train
 from biomedclip_jax.errors import Ended, UserError, as_given
 from biomedclip_jax.support.huge_pages import use_huge_pages
@@ -26,6 +27,7 @@ _VERBS = (
     (("classify", "embed", "convert"), add_models),
     (("answer",), add_answer),
     (("index",), add_index),
+    (("search",), add_search),
     (("evaluate",), add_evaluate),
     (("data",), add_data),
     (("plan",), add_plan),

@@ -46,9 +46,10 @@ def make_hit(score: float, position: int, cells: Mapping[str, str], group: str |
     return Hit(float(score), position, columns=columns, group=group, images=images, **own)
 
 
-def hits_record(query: str, kind: str, searched: int, hits: Sequence[Hit]) -> dict[str, Any]:
-    """One query with its hits for JSON. kind: text, image or like. searched: images that the filters left."""
-    return {"query": _written(query), "kind": kind, "searched": searched, "hits": [h.record(i) for i, h in enumerate(hits, 1)]}
+def hits_record(query: str, kind: str, hits: Sequence[Hit], error: str = "") -> dict[str, Any]:
+    """One query with its hits for JSON. kind: text, image or like. error: why it could not be searched for."""
+    told = [hit.record(rank) for rank, hit in enumerate(hits, 1)]
+    return {"query": _written(query), "kind": kind, "error": _written(error) or None, "hits": told}
 
 
 def _written(text: str) -> str:
