@@ -180,6 +180,8 @@ def _decode(file: IO[bytes], name: str | Path, head: bytes) -> Image.Image:
             return _whole(image, name)
     except UnidentifiedImageError:
         if not is_tiff(head) and not head.startswith(b"\xff\xd8"):
+            if str(name).lower().endswith((".nii", ".nii.gz")) or head[344:348] in (b"n+1\0", b"n+2\0"):
+                raise UserError(f"{name}: a volume, not one image; --every 1 takes all slices, --every 5 each fifth") from None
             known = " ".join(IMAGE_SUFFIXES)
             raise UserError(f"{name}: not an image, or damaged at its beginning; expected one of {known}") from None
     except UserError:
@@ -225,7 +227,10 @@ def _damaged(name: str | Path, error: Exception) -> UserError:
     """Pillow's readers raise nearly everything on damaged files: OSError, SyntaxError, struct.error, KeyError ..."""
     reason = one_line(error) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
-        return UserError(f"{name}: {reason} Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it")
+        return UserError(
+            f"{name}: {reason} Make it smaller, take it apart (a slide: --every 1), or raise PIL.Image.MAX_IMAGE_PIXELS if you "
+            "trust it"
+        )
     return UserError(f"{name}: a damaged or incomplete image ({reason}): download or export it again")
 
 
