@@ -14,11 +14,12 @@ def add_serve(verbs: Any) -> None:
         verbs,
         "serve",
         _serve,
-        "Answer requests over HTTP: /classify, /embed, and a page for a browser.",
+        "Answer requests over HTTP: /classify, /embed, /search, /heatmap, and a page for a browser.",
         "biomedclip serve runs/quickstart\n"
         "  curl -F images=@photo.jpg -F 'labels=chest X-ray' -F 'labels=brain MRI' http://127.0.0.1:8000/classify",
     )
     serve.add_argument("model", help="a model folder, a run folder, or hf-hub:org/name")
+    serve.add_argument("--index", type=Path, metavar="INDEX", help="to search in: a folder that `biomedclip index` has made")
     serve.add_argument(
         "--host", default="127.0.0.1", help="where to listen; one that others can reach needs a token (default: %(default)s)"
     )
@@ -68,4 +69,4 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     from biomedclip_jax.serve.main import serve
 
-    serve(arguments.model, settings, adapter=arguments.adapter, dtype=arguments.dtype)
+    serve(arguments.model, settings, adapter=arguments.adapter, dtype=arguments.dtype, index=arguments.index)

@@ -1,4 +1,4 @@
-"""The addresses: `/classify`, `/embed`, `/health`, `/metrics`, the schema at `/openapi.json`, and the page."""
+"""The addresses: what a model does, `/health`, `/metrics`, and the schema of all of it at `/openapi.json`."""
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,12 +11,23 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.formparsers import MultiPartParser
 
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.serve._answers import Classified, ClassifyForm, Embedded, EmbedForm, Health, Problem
+from biomedclip_jax.serve._answers import (
+    Classified,
+    ClassifyForm,
+    Embedded,
+    EmbedForm,
+    Found,
+    Health,
+    HeatmapForm,
+    Maps,
+    Problem,
+    SearchForm,
+)
 from biomedclip_jax.serve._guard import COOKIE, HEALTH, LOGIN, PAGE, Guard
 from biomedclip_jax.serve._metrics import CONTENT_TYPE, Metrics
 from biomedclip_jax.serve._seats import Busy, Seats, TooSlow
 from biomedclip_jax.serve._uploads import Upload
-from biomedclip_jax.serve._work import Work
+from biomedclip_jax.serve._work import NoIndex, Work
 from biomedclip_jax.serve.settings import Settings
 
 _WHEN = {
@@ -49,9 +60,10 @@ class Server:
         self.settings, self.metrics, self.work = settings, metrics, work
         limits = settings.limits
         self.seats = Seats(limits.requests, limits.answer_seconds)
+        self.map_seats = Seats(limits.maps, limits.answer_seconds, threads=1)  # slow ones, which nobody else waits for
         self.app = FastAPI(
             title="biomedclip serve",
-            description="Classify and embed biomedical images and texts. Not for clinical use.",
+            description="Classify, embed, search and look at biomedical images. Not for clinical use.",
             version="1",
             docs_url=None,  # these pages would be fetched from elsewhere
             redoc_url=None,
@@ -81,6 +93,26 @@ class Server:
             """Unit embeddings of images and texts."""
             images = await self._uploads(request, form.images)
             return await self.seats.answer(self.work.embed, images, form.texts)
+
+        no_index = {404: {"model": Problem, "description": "This server has no index"}}
+
+        @self.app.post("/search", **(post | {"responses": _PROBLEMS | no_index}))
+        async def search(request: Request, form: Annotated[SearchForm, _MULTIPART]) -> Found:
+            """The images of the index that are nearest to a text or to an image."""
+            images = await self._uploads(request, [] if form.image is None else [form.image])
+            image = images[0] if images else None
+            return await self.seats.answer(self.work.search, form.text, image, form.filters, form.top)
+
+        picture: Any = {200: {"model": Maps, "content": {"image/png": {}}, "description": "Numbers, or a picture"}}
+
+        @self.app.post("/heatmap", response_model=None, responses=_PROBLEMS | picture)
+        async def heatmap(request: Request, form: Annotated[HeatmapForm, _MULTIPART]) -> Any:
+            """Which regions of an image answer a phrase, beside other phrases."""
+            image = (await self._uploads(request, [form.image]))[0]
+            if form.format == "json":
+                return await self.map_seats.answer(self.work.maps, image, form.phrase, form.against)
+            content = await self.map_seats.answer(self.work.maps_png, image, form.phrase, form.against)
+            return Response(content, media_type="image/png")
 
     def _paths(self) -> list[str]:
         return [*self.app.openapi()["paths"], "/openapi.json"]
@@ -139,6 +171,7 @@ class Server:
 
         later = {"retry-after": "1"}
         self.app.add_exception_handler(UserError, problem(422))
+        self.app.add_exception_handler(NoIndex, problem(404))
         self.app.add_exception_handler(Busy, problem(429, **later))
         self.app.add_exception_handler(TooSlow, problem(503, **later))
         self.app.add_exception_handler(StarletteHTTPException, of_http)

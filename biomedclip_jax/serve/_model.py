@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -64,6 +65,11 @@ class ServedModel(Pretrained):
             programs[key] = compiled(key, lambda clip, rows: clip.encode_text(rows), (width,), jnp.int32)
         self._widths = _widths(context)
         self.batches = Batches(programs, seen)
+
+    @cached_property
+    def graph(self) -> nnx.GraphDef[CLIP]:  # type: ignore[override]
+        """As of `Pretrained`; made once, as each map asks for it."""
+        return super().graph
 
     def encode_images(
         self,

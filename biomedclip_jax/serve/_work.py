@@ -1,23 +1,35 @@
 """What the addresses and the page do: plain functions of a model, called on threads."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.heatmaps import Heatmap, heatmap
 from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.prompts.findings import finding_sentences
 from biomedclip_jax.prompts.templates import label_sentences
-from biomedclip_jax.serve._answers import Classified, ClassifiedImage, Embedded, EmbeddedImage, EmbeddedText
+from biomedclip_jax.search import Hit, Index
+from biomedclip_jax.search.hits import hits_record
+from biomedclip_jax.serve._answers import Classified, ClassifiedImage, Embedded, EmbeddedImage, EmbeddedText, Found, Maps
 from biomedclip_jax.serve._uploads import Upload
 from biomedclip_jax.serve.settings import Limits
 
 
+class NoIndex(Exception):
+    """A search, and nothing to search in; the message is for the client."""
+
+
 @dataclass(frozen=True)
 class Work:
-    """A model and what one request may ask of it. Each method raises UserError, one line, for what cannot be answered."""
+    """A model and what one request may ask of it. Each method raises UserError, one line, for what cannot be answered.
+
+    index: to search in, made with this model; None: no search.
+    """
 
     clip: Pretrained
     limits: Limits
+    index: Index | None = None
 
     def upload(self, content: bytes, name: str | None) -> Upload:
         """A file of a client, not decoded yet."""
@@ -74,6 +86,46 @@ class Work:
             texts=[EmbeddedText(text=text, embedding=row) for text, row in zip(texts, of_texts, strict=True)],
             warnings=self.clip.unread_texts(texts) if texts else [],
         )
+
+    def hits(
+        self, text: str | None, image: Upload | None, filters: Sequence[str] = (), top: int = 10
+    ) -> tuple[Index, int, list[Hit]]:
+        """The index, how many images of it the filters leave, and those nearest to a text or to an image, best first."""
+        if self.index is None:
+            raise NoIndex("this server has no index; start it with --index INDEX, a folder that `biomedclip index` makes")
+        if (text is None) == (image is None):
+            raise UserError("expected a text or an image, one of the two")
+        filters = self._checked_texts("filters", filters)
+        words = self._words("text", text) if image is None else []
+        vectors = self.clip.encode_texts(words) if image is None else self.clip.encode_images([image])
+        return self.index, self.index.matching(filters), self.index.search(vectors, top, filters)[0]
+
+    def search(self, text: str | None, image: Upload | None, filters: Sequence[str] = (), top: int = 10) -> Found:
+        """What `hits` finds, for JSON."""
+        _, searched, hits = self.hits(text, image, filters, top)
+        warnings = [] if text is None else self.clip.unread_texts([text])
+        query, kind = (text or "", "text") if image is None else (image.name, "image")
+        return Found.model_validate(hits_record(query, kind, searched, hits) | {"warnings": warnings})
+
+    def heatmap(self, image: Upload, phrase: str, against: str | None = None) -> Heatmap:
+        """Which regions of an image answer a phrase."""
+        others = self._words("against", against) if against is not None else ()
+        return heatmap(self.clip, image, self._words("phrase", phrase), against=others)
+
+    def maps(self, image: Upload, phrase: str, against: str | None = None) -> Maps:
+        """What `heatmap` finds, for JSON."""
+        return Maps.model_validate(self.heatmap(image, phrase, against).numbers() | {"image": image.name})
+
+    def maps_png(self, image: Upload, phrase: str, against: str | None = None) -> bytes:
+        """What `heatmap` finds, as the picture of all maps, a PNG file."""
+        file = io.BytesIO()
+        self.heatmap(image, phrase, against).picture().save(file, "PNG")
+        return file.getvalue()
+
+    def _words(self, name: str, text: str | None) -> list[str]:
+        if text is None or not text.strip():
+            raise UserError(f"{name}: expected words, such as 'pleural effusion'")
+        return self._checked_texts(name, [text])
 
     def _check_images(self, images: Sequence[Upload]) -> None:
         if not images:
