@@ -195,9 +195,8 @@ def _embed_texts(load: "Callable[[], Pretrained]", arguments: argparse.Namespace
 
 
 def _embed_into_folder(load: "Callable[[], Pretrained]", arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.embeddings_folder import Archive, FileList, open_archive
+    from biomedclip_jax.data.embeddings_folder import Archive, FileList, model_mark, open_archive
     from biomedclip_jax.data.images.search import say_left_out, stream_images
-    from biomedclip_jax.data.pairs import fingerprint
 
     out, (part, parts) = arguments.out, _which_part(arguments)
     left_out: Counter[str] = Counter()
@@ -207,8 +206,7 @@ def _embed_into_folder(load: "Callable[[], Pretrained]", arguments: argparse.Nam
         if left_out:
             print(say_left_out(left_out), file=sys.stderr)
         clip = load()
-        made_by = [clip.fingerprint, str(clip.config), str(clip.processor.config), arguments.dtype]
-        model = fingerprint(made_by if options is None else [*made_by, str(options)])
+        model = model_mark(clip.fingerprint, clip.config, clip.processor.config, arguments.dtype, options)
         archive = Archive(model, clip.config.embed_width, files.count, files.listed, arguments.shard_size)
         open_archive(out, archive)
         _make_shards(clip, files, archive, (part, parts), arguments)

@@ -10,7 +10,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from PIL import Image
 from biomedclip_jax.data.images.load import LazyImage, load_image
 from biomedclip_jax.data.images.views.find import View
 from biomedclip_jax.data.images.views.options import ViewOptions
+from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.terminal import say_some
 
@@ -290,11 +291,39 @@ def shards_there(folder: Path, archive: Archive) -> int:
     return there
 
 
+def model_mark(weights: str, config: object, preprocess: object, dtype: str, options: ViewOptions | None = None) -> str:
+    """What an archive says of its model. weights: their fingerprint. options: how files are taken apart, if they are."""
+    return fingerprint([weights, str(config), str(preprocess), dtype, *([] if options is None else [str(options)])])
+
+
+def read_archive(folder: Path) -> tuple[Archive, Iterator[Any]]:
+    """What an archive is of, and its shards one by one, as Arrow tables. UserError as of `load_folder`."""
+    archive = _complete(folder)
+    return archive, (_read_shard(folder, archive, shard) for shard in range(archive.shards))
+
+
 def load_folder(folder: Path) -> tuple[np.ndarray, list[str]]:
     """The embeddings float32 [n, E] and the n names of all files that were readable images.
 
     UserError for a folder that is no such one, and for one that is not complete.
     """
+    archive, shards = read_archive(folder)
+    embeddings = np.empty((archive.files, archive.width), np.float32)
+    names: list[str] = []
+    for table in shards:
+        kept = np.array(table["reject"].is_null())
+        rows = shard_vectors(table, archive.width)
+        embeddings[len(names) : len(names) + kept.sum()] = rows[kept]
+        names += table["name"].filter(table["reject"].is_null()).to_pylist()
+    return embeddings[: len(names)], names
+
+
+def shard_vectors(table: Any, width: int) -> np.ndarray:
+    """The embeddings of a shard, float32 [n, E]."""
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in table["embedding"].chunks]).reshape(-1, width)
+
+
+def _complete(folder: Path) -> Archive:
     archive = _read_manifest(folder)
     if archive is None:
         raise UserError(f"{folder}: no {MANIFEST} in it; expected a folder that `biomedclip embed --out` has written")
@@ -302,21 +331,17 @@ def load_folder(folder: Path) -> tuple[np.ndarray, list[str]]:
         raise UserError(
             f"{folder}: {there:,} of {archive.shards:,} shards are there; run the `embed` that writes it again, it goes on"
         )
+    return archive
+
+
+def _read_shard(folder: Path, archive: Archive, shard: int) -> Any:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
     except ImportError:
         raise UserError(f"{folder}: reading Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'") from None
-    embeddings = np.empty((archive.files, archive.width), np.float32)
-    names: list[str] = []
-    for shard in range(archive.shards):
-        file = folder / archive.shard_file(shard)
-        try:
-            table = read_table(file, columns=["name", "embedding", "reject"]).combine_chunks()
-        except (ArrowException, OSError) as error:
-            raise UserError(f"{file}: not readable as Parquet ({error}); remove it, and run `embed` again") from error
-        kept = np.array(table["reject"].is_null())
-        rows = np.concatenate([chunk.flatten().to_numpy() for chunk in table["embedding"].chunks])
-        embeddings[len(names) : len(names) + kept.sum()] = rows.reshape(-1, archive.width)[kept]
-        names += table["name"].filter(table["reject"].is_null()).to_pylist()
-    return embeddings[: len(names)], names
+    file = folder / archive.shard_file(shard)
+    try:
+        return read_table(file, columns=["name", "sha256", "embedding", "reject"]).combine_chunks()
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{file}: not readable as Parquet ({error}); remove it, and run `embed` again") from error
