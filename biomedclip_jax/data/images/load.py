@@ -94,10 +94,15 @@ def image_size(source: str | Path | bytes, name: str = "image") -> tuple[int, in
     """Width and height of what `load_image` makes of a path or the bytes of a file, read from its head where that is
     enough. Raises `UserError` as `load_image` does.
     """
+    return size_in_head(source) or load_image(source, name).size
+
+
+def size_in_head(source: str | Path | bytes) -> tuple[int, int] | None:
+    """Width and height that the head of a file tells Pillow; None where it does not, as of DICOM and of some deep files."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with quiet_readers(), suppress(Exception), Image.open(file, formats=_FORMATS) as image:
         return image.size
-    return load_image(source, name).size
+    return None
 
 
 @contextmanager
