@@ -225,12 +225,13 @@ def _record(
     """What --format json prints; docs/search.md describes it."""
     from biomedclip_jax.search.hits import hits_record
 
-    told = [hits_record(query.text, query.kind, hits, query.error) for query, hits in zip(queries, found, strict=True)]
+    told = [
+        hits_record(query.text, query.kind, matching, hits, query.error) for query, hits in zip(queries, found, strict=True)
+    ]
     return {
         "index": str(index.folder),
         "model": {"name": index.model.name, "fingerprint": index.model.fingerprint},
         "images": len(index),
-        "matching": matching,
         "filters": list(arguments.filter),
         "group": arguments.group,
         "pool": arguments.pool if arguments.group is not None else None,

@@ -1,8 +1,8 @@
 """An approximate index beside the vectors, for archives in which comparing all of them takes too long.
 
-FAISS's inverted lists (IVF) with vectors of a byte a number (SQ8): a quarter of the room, built in one pass. The nearest
-lists are looked into, and what is found is compared again with its own vectors, so that scores and their order are those
-of the exact search. docs/measurements.md says what is missed, and what other kinds miss.
+FAISS's inverted lists (IVF) with vectors of a byte a number (SQ8): a quarter of the room, built in one pass. The
+nearest lists are looked into, and what is found is compared again with its own vectors, so that scores and their order
+are those of the exact search. docs/measurements.md says what is missed, and what other kinds miss.
 """
 
 import math

@@ -56,7 +56,7 @@ def test_words_and_images_in_one_call(desk: Path, capsys: Captured, monkeypatch:
     assert best["rank"] == 1 and best["score"] == pytest.approx(1, abs=1e-5)
     assert best["id"] == "3.png" and best["caption"] == 'picture 3, of "x"' and best["license"] == "CC BY"
     assert best["article"] is None and best["columns"] == {"patient": "P1"}
-    assert said["images"] == said["matching"] == 6 and said["exact"] is True
+    assert said["images"] == said["queries"][0]["searched"] == 6 and said["exact"] is True
     assert found(capsys, "index", "3.png", "--text")["queries"][0]["kind"] == "text"
     (desk / "queries.txt").write_text("chest ray\n\n3.png\n", encoding="utf-8")
     assert found(capsys, "index", "--queries", "queries.txt", "--top", 2)["queries"] == said["queries"]
@@ -115,7 +115,7 @@ def test_a_query_that_cannot_be_read_costs_no_other(desk: Path, capsys: Captured
     (tmp_path / "broken.png").write_bytes(b"no picture")
     said = found(capsys, desk / "index", tmp_path / "broken.png", "chest", "--top", 1)
     assert [len(each["hits"]) for each in said["queries"]] == [0, 1]
-    assert "not an image" in said["queries"][0]["error"] and said["queries"][1]["error"] is None
+    assert "not an image" in said["queries"][0]["error"] and "error" not in said["queries"][1]
     assert run("search", desk / "index", tmp_path / "broken.png") == 2
 
 
