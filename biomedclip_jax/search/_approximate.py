@@ -17,7 +17,7 @@ from biomedclip_jax.support.parallel import core_count
 
 FILE = "approximate.faiss"
 FEWEST = 10_000  # images; fewer are compared in a millisecond
-_PROBED = 64  # lists
+_PROBED = 64, 32  # lists that are looked into: so many, or one of so many if that is more
 _AGAIN = 100  # vectors that are compared again, at least
 _SAMPLE = 40  # vectors a list, of which the lists are made
 _AT_ONCE = 65_536
@@ -35,7 +35,7 @@ def build(state: Path, vectors: np.ndarray) -> dict[str, Any]:
     for start in range(0, count, _AT_ONCE):
         index.add(np.ascontiguousarray(vectors[start : start + _AT_ONCE]))
     faiss.write_index(index, str(state / FILE))
-    return {"kind": f"IVF{lists},SQ8", "probed": _PROBED}
+    return {"kind": f"IVF{lists},SQ8", "probed": max(_PROBED[0], lists // _PROBED[1])}
 
 
 class Approximate:

@@ -293,7 +293,7 @@ class _Work:
 
     def _cells(self, entry: Entry, content: str) -> dict[str, str]:
         """What the index keeps of an entry: the fields of every hit, and all other columns under their own names."""
-        told = {name.strip(): text for name, text in entry.record.cells.items() if text}
+        told = {name.strip(): text for name, text in entry.record.cells.items()}
         meant = {"caption": (self._wanted.caption_column,)} | _MEANT
         known = {name: next((told[each] for each in names if told.get(each)), "") for name, names in meant.items()}
         taken = {"id", *(name for name in FIELDS if name in known and name in meant[name])}
