@@ -15,7 +15,6 @@ from jaxtyping import Float
 from biomedclip_jax.answering import best_answers, checked_questions, scored
 from biomedclip_jax.config import CLIPConfig, ComputeConfig
 from biomedclip_jax.data.processor import ImageSource, Processor, as_list
-from biomedclip_jax.data.text import used_length
 from biomedclip_jax.data.unread_texts import unread_lines
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.interop import fingerprint
@@ -28,11 +27,10 @@ from biomedclip_jax.prompts.findings import FindingPrompts, finding_sentences, l
 from biomedclip_jax.prompts.learned import LearnedPrompts
 from biomedclip_jax.prompts.templates import check_labels, check_told_apart, label_sentences
 from biomedclip_jax.sharding import make_mesh, replicated, rows
-from biomedclip_jax.support.parallel import Running, read_ahead
+from biomedclip_jax.support.parallel import Running
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
 from biomedclip_jax.support.xla_cpu import Program
 
-_TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
 _WORK = 3_000_000_000  # parameters times inputs (15 of BiomedCLIP): for less, a program that is kept between runs is faster
 
 
@@ -53,21 +51,22 @@ class Pretrained:
         self._graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation)
         graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation, inference=True)
 
-        def encode_image(params: dict[str, Any], images: jax.Array) -> jax.Array:
-            return nnx.merge(graph, params).encode_image(images)
+        def program(method: str) -> Program:
+            def run(params: dict[str, Any], batch: jax.Array) -> jax.Array:
+                return getattr(nnx.merge(graph, params), method)(batch)
 
-        def image_features(params: dict[str, Any], images: jax.Array) -> jax.Array:
-            return nnx.merge(graph, params).image_features(images)
-
-        def encode_text(params: dict[str, Any], tokens: jax.Array) -> jax.Array:
-            return nnx.merge(graph, params).encode_text(tokens)
+            run.__name__ = method
+            return Program(run)
 
         def answer_scores(params: dict[str, Any], images: jax.Array, tokens: jax.Array) -> jax.Array:
             clip = nnx.merge(self._graph, params)
             return clip.answering.scores(clip, images, tokens)
 
         # parameters cross `jit` as an argument: closed over they would be baked into the program
-        self._encode_image, self._image_features, self._encode_text = map(Program, (encode_image, image_features, encode_text))
+        self._encode_image, self._image_features, self._encode_text = map(
+            program, ("encode_image", "image_features", "encode_text")
+        )
+        self._image_tokens, self._image_token_embeddings = map(program, ("image_tokens", "image_token_embeddings"))
         self._few = _WORK // sum(leaf.size for leaf in jax.tree.leaves(loaded.params))
         self._answer_scores = jax.jit(answer_scores)
 
@@ -112,37 +111,53 @@ class Pretrained:
         normalize: False gives the embeddings before they are made unit length.
         Raises UserError that names the first file that cannot be read, unless `on_error` is given.
         """
+        program = self._encode_image if normalize else self._image_features
+        return self._of_images(program, (self.config.embed_width,), images, batch_size, progress, on_error)
+
+    def image_tokens(
+        self,
+        images: Sequence[ImageSource],
+        batch_size: int = 32,
+        *,
+        projected: bool = False,
+        on_error: Callable[[int, UserError], object] | None = None,
+    ) -> Float[np.ndarray, "n P D"]:
+        """The states of the image tower's patches, float32 [n, P, D], row by row from the upper left; a square grid.
+
+        BiomedCLIP: [n, 196, 768], 600 KB an image. They are what open_clip (`output_tokens`) and timm (`forward_features`
+        without its prefix) give: after the last norm, which transformers' CLIP applies to the pooled token alone. Of a
+        ResNet or Swin: the positions of the last stage.
+        projected: unit embeddings [n, P, E] in the joint space, to be compared with texts, of what each patch gives to the
+        image's features: with a class token the value path of the last block (`models.vit.ViT.patch_features`).
+        on_error: as in `encode_images`.
+        """
+        program = self._image_token_embeddings if projected else self._image_tokens
+        one = jax.ShapeDtypeStruct((1, *[self.config.image.image_size] * 2, 3), jnp.float32)
+        shape = jax.eval_shape(program.of(False), self.params, one).shape[1:]
+        return self._of_images(program, shape, images, batch_size, on_error=on_error)
+
+    def _of_images(
+        self,
+        program: Program,
+        shape: tuple[int, ...],
+        images: Sequence[ImageSource],
+        batch_size: int,
+        progress: Callable[[int], object] | None = None,
+        on_error: Callable[[int, UserError], object] | None = None,
+    ) -> np.ndarray:
+        """What the program makes of images, a row of that shape for each."""
         _check_batch_size(batch_size)
         images = as_list(images, "images")
-        encode_batch = (self._encode_image if normalize else self._image_features).of(len(images) > self._few)
+        run = program.of(len(images) > self._few)
         at_once = batch_size * self._devices
-        embeddings = np.empty((len(images), self.config.embed_width), np.float32)
-        running = Running(embeddings)
-        batch: list[np.ndarray] = []
-        taken = 0
-
-        def encode() -> None:
-            nonlocal taken
-            pixels = self._put(np.stack(batch), at_once if len(images) > at_once else len(batch))
-            running.add(encode_batch(self.params, pixels), np.arange(taken, taken + len(batch)))
-            taken += len(batch)
-            batch.clear()
-
-        for position, pixels in enumerate(read_ahead(self.processor.image, images, ahead=2 * at_once)):
-            if isinstance(pixels, UserError):
-                if on_error is None:
-                    raise pixels
-                on_error(position, pixels)
-            else:
-                batch.append(pixels)
-            if len(batch) == at_once:
-                encode()
-            if progress is not None:
-                progress(1)
-        if batch:
-            encode()
+        found = np.empty((len(images), *shape), np.float32)
+        running, taken = Running(found), 0
+        for pixels in self.processor.batches(images, at_once, progress, on_error):
+            batch = self._put(pixels, at_once if len(images) > at_once else len(pixels))
+            running.add(run(self.params, batch), np.arange(taken, taken + len(pixels)))
+            taken += len(pixels)
         running.finish()
-        return embeddings[:taken]
+        return found[:taken]
 
     def encode_texts(
         self, texts: Sequence[str], batch_size: int = 64, progress: Callable[[int], object] | None = None
@@ -162,18 +177,11 @@ class Pretrained:
         encode_batch = self._encode_text.of(len(texts) > self._few)
         embeddings = np.empty((len(texts), self.config.embed_width), np.float32)
         running = Running(embeddings)
-        pad = self.config.text.pad_id
-        for first in range(0, len(texts), _TEXTS):
-            tokens = self.processor.tokens(texts[first : first + _TEXTS])
-            order = np.argsort((tokens != pad).sum(axis=1), kind="stable")
-            for start in range(0, len(tokens), at_once):
-                chosen = order[start : start + at_once]
-                batch = tokens[chosen]
-                width = max(16, 1 << (used_length(batch, pad) - 1).bit_length())
-                batch = self._put(batch[:, :width], at_once if len(texts) > at_once else len(batch))
-                running.add(encode_batch(self.params, batch), first + chosen)
-                if progress is not None:
-                    progress(len(chosen))
+        for chosen, tokens in self.processor.text_batches(texts, at_once):
+            batch = self._put(tokens, at_once if len(texts) > at_once else len(tokens))
+            running.add(encode_batch(self.params, batch), chosen)
+            if progress is not None:
+                progress(len(chosen))
         running.finish()
         return embeddings
 

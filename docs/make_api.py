@@ -12,6 +12,7 @@ PACKAGE = "biomedclip_jax"
 # a module; of a package that only hands names on, those names
 MODULES = (
     "pretrained",
+    "heatmaps",
     "prompts.learned",
     "prompts.templates",
     "config",

@@ -33,8 +33,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "prompts", "evaluation", "pretrained"},
 }
 MAY_IMPORT["train"] |= {"equal_captions"}
+MAY_IMPORT["search"] = _FOUNDATION | {"config", "data", "pretrained", "evaluation"}
+MAY_IMPORT["heatmaps"] = _FOUNDATION | {"config", "models", "data", "pretrained"}
 MAY_IMPORT["bench"] = _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "train", "pretrained"}
 MAY_IMPORT["planning"] = _FOUNDATION | {"config", "models", "sharding", "prompts", "train"}
+MAY_IMPORT["serve"] = _FOUNDATION | {"config", "models", "data", "interop", "prompts", "pretrained", "search", "heatmaps"}
 MAY_IMPORT["finetune"] = MAY_IMPORT["train"] | {"train", "planning"}
 MAY_IMPORT["cli"] = MAY_IMPORT.keys() - {"cli"}
 MAY_IMPORT["__init__"] = {"errors", "data", "models", "prompts", "pretrained"}  # what users import, on request

@@ -237,7 +237,7 @@ def test_every_device(case: Case) -> None:
 
 def test_texts_are_tokenised_a_part_at_a_time(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = case.clip.encode_texts(TEXTS)
-    monkeypatch.setattr("biomedclip_jax.pretrained._TEXTS", 3)
+    monkeypatch.setattr("biomedclip_jax.data.processor._TEXTS", 3)
     assert np.abs(case.clip.encode_texts(TEXTS, 2) - whole).max() <= 1e-6
 
 

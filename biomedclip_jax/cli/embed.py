@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biomedclip_jax.cli._views import add_view_options, found_images, stream_views, view_options
 from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
@@ -37,7 +38,9 @@ def add_embed(verbs: Any, model_help: str, adapter_help: str) -> None:
     )
     embed.add_argument("model", help=model_help)
     what = embed.add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", nargs="+", metavar="FILE_OR_DIR", help="image files, or folders of them")
+    what.add_argument(
+        "--images", nargs="+", metavar="FILE_OR_DIR", help="image files, or folders of them; with --every also NIfTI and slides"
+    )
     what.add_argument(
         "--texts", type=Path, metavar="FILE", help="a UTF-8 text file, one sentence a line; --out is an .npz then"
     )
@@ -71,6 +74,7 @@ def add_embed(verbs: Any, model_help: str, adapter_help: str) -> None:
         help="of DIR: make only the I-th of N parts, as one of N processes, 1/N to N/N; all together make the same files as "
         "one (default: all; under srun and in job arrays of Slurm the part of the task)",
     )
+    add_view_options(embed, ["mean"])
 
 
 def _part(text: str) -> Part:
@@ -117,6 +121,10 @@ def _embed(arguments: argparse.Namespace) -> None:
         raise UserError(f"--out {out}: expected a name that ends in .npz, or a folder")
     if not to_file and arguments.texts is not None:
         raise UserError(f"--out {out}: embeddings of texts go into one file; expected a name that ends in .npz")
+    if arguments.texts is not None and view_options(arguments) is not None:
+        raise UserError("--every: is for images, and --texts has none; leave it out")
+    if not to_file and arguments.aggregate is not None:
+        raise UserError(f"--aggregate: goes into one file; expected an --out that ends in .npz, not {out}")
     if to_file and arguments.part is not None:
         raise UserError(f"--part: parts are of a folder, and --out {out} is one file; give --out a folder")
     if not to_file and importlib.util.find_spec("pyarrow") is None:
@@ -138,10 +146,9 @@ def _embed(arguments: argparse.Namespace) -> None:
 def _embed_images(load: "Callable[[], Pretrained]", arguments: argparse.Namespace) -> None:
     """Files that cannot be read are listed on stderr and left out; UserError if none can, or with --strict."""
     from biomedclip_jax.data.embeddings_file import write_embeddings
-    from biomedclip_jax.data.images.search import find_all_images
     from biomedclip_jax.support.terminal import progress_bar
 
-    paths = find_all_images(list(arguments.images))
+    paths = found_images(arguments)
     clip = load()
     bad: dict[int, UserError] = {}
     with progress_bar(len(paths), "image") as bar:
@@ -152,7 +159,13 @@ def _embed_images(load: "Callable[[], Pretrained]", arguments: argparse.Namespac
         raise UserError(f"none of the {len(paths)} images can be read; nothing is written")
     if bad and arguments.strict:
         raise UserError(f"{len(bad)} of {len(paths)} images cannot be read; nothing is written")
-    write_embeddings(arguments.out, embeddings, [str(path) for i, path in enumerate(paths) if i not in bad])
+    good: list[Any] = [path for i, path in enumerate(paths) if i not in bad]
+    names = [str(image) for image in good]
+    if arguments.aggregate is not None:
+        from biomedclip_jax.data.images.views.aggregate import mean_of_groups
+
+        embeddings, names = mean_of_groups(embeddings, [view.group for view in good])
+    write_embeddings(arguments.out, embeddings, names)
 
 
 def _embed_texts(load: "Callable[[], Pretrained]", arguments: argparse.Namespace) -> None:
@@ -182,17 +195,18 @@ def _embed_texts(load: "Callable[[], Pretrained]", arguments: argparse.Namespace
 
 
 def _embed_into_folder(load: "Callable[[], Pretrained]", arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.embeddings_folder import Archive, FileList, open_archive
+    from biomedclip_jax.data.embeddings_folder import Archive, FileList, model_mark, open_archive
     from biomedclip_jax.data.images.search import say_left_out, stream_images
-    from biomedclip_jax.data.pairs import fingerprint
 
     out, (part, parts) = arguments.out, _which_part(arguments)
     left_out: Counter[str] = Counter()
-    with FileList(stream_images(arguments.images, left_out), arguments.shard_size) as files:
+    options = view_options(arguments)
+    images = stream_images(arguments.images, left_out) if options is None else stream_views(arguments, options, left_out)
+    with FileList(images, arguments.shard_size, options) as files:
         if left_out:
             print(say_left_out(left_out), file=sys.stderr)
         clip = load()
-        model = fingerprint([clip.fingerprint, str(clip.config), str(clip.processor.config), arguments.dtype])
+        model = model_mark(clip.fingerprint, clip.config, clip.processor.config, arguments.dtype, options)
         archive = Archive(model, clip.config.embed_width, files.count, files.listed, arguments.shard_size)
         open_archive(out, archive)
         _make_shards(clip, files, archive, (part, parts), arguments)

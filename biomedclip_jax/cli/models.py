@@ -3,13 +3,18 @@
 import argparse
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from biomedclip_jax.cli._views import add_view_options, found_images
 from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.cli.embed import add_embed
 from biomedclip_jax.config import DEFAULT_TEMPLATE
 from biomedclip_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _MODEL_HELP = "a model folder, a run folder, or hf-hub:org/name"
 _ADAPTER_HELP = (
@@ -30,7 +35,12 @@ def add_models(verbs: Any) -> None:
         ".safetensors",
     )
     classify.add_argument("model", help=_MODEL_HELP)
-    classify.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders: JPEG, PNG, TIFF, WebP, GIF, DICOM")
+    classify.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files or folders: JPEG, PNG, TIFF, WebP, GIF, DICOM; with --every also NIfTI and slides",
+    )
     classify.add_argument(
         "--labels", nargs="*", metavar="LABEL", help="two or more names to choose between (default with --prompts: its classes)"
     )
@@ -62,6 +72,8 @@ def add_models(verbs: Any) -> None:
         "--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16 is faster on accelerators"
     )
 
+    add_view_options(classify, ["mean", "max"])
+
     add_embed(verbs, _MODEL_HELP, _ADAPTER_HELP)
 
     convert = verb(
@@ -85,7 +97,6 @@ def add_models(verbs: Any) -> None:
 
 def _classify(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.cli.output import check_out, ranked, warn_of_answering, write_classified, write_table
-    from biomedclip_jax.data.images.search import find_all_images
     from biomedclip_jax.data.unread_texts import say_unread
     from biomedclip_jax.pretrained import from_pretrained
     from biomedclip_jax.prompts.findings import finding_sentences
@@ -114,7 +125,7 @@ def _classify(arguments: argparse.Namespace) -> None:
         check_labels(labels)
     if arguments.out is not None:
         check_out(arguments.out)
-    images = find_all_images(arguments.images)
+    images = found_images(arguments)
     clip = from_pretrained(arguments.model, adapter=arguments.adapter, dtype=arguments.dtype, every_device=True)
     warn_of_answering(arguments.model, clip)
     learned = None if file is None else load_prompts(file, clip)
@@ -130,18 +141,36 @@ def _classify(arguments: argparse.Namespace) -> None:
         print(f"skipped: {error}", file=sys.stderr)
     if learned is None:
         say_unread("labels", clip.unread_texts(sentences))
-    images = [path for position, path in enumerate(images) if position not in bad]
+    images = [image for position, image in enumerate(images) if position not in bad]
     shown = learned.classes if learned is not None and labels is None else labels
     assert shown is not None
-    found = ranked(shown, classifier(embeddings), arguments.top)
+    rows, probabilities = _rows_of(images, embeddings, classifier, arguments.aggregate)
+    found = ranked(shown, probabilities, arguments.top)
     if arguments.multi_label and arguments.out is None and arguments.format == "table":
         print("each label against its absence: probabilities of one image do not sum to 1", file=sys.stderr)
     if arguments.out is None:
-        write_table(sys.stdout, images, found, arguments.format)
+        write_table(sys.stdout, rows, found, arguments.format)
     else:
-        write_classified(arguments.out, images, found)
+        write_classified(arguments.out, rows, found)
         left_out = f", {len(bad)} left out" if bad else ""
-        print(f"{arguments.out}: {len(images)} images{left_out}")
+        what = "files and series" if arguments.aggregate else "images"
+        print(f"{arguments.out}: {len(rows)} {what}{left_out}")
+
+
+def _rows_of(
+    images: Any, embeddings: "np.ndarray", classifier: "Callable[[np.ndarray], np.ndarray]", aggregate: str | None
+) -> "tuple[list[str], np.ndarray]":
+    """The names and probabilities of images, or with `aggregate` of the files and series that they are of."""
+    if aggregate is None:
+        return [str(image) for image in images], classifier(embeddings)
+    from biomedclip_jax.data.images.views.aggregate import highest_of_groups, mean_of_groups
+
+    groups = [image.group for image in images]
+    if aggregate == "max":
+        probabilities, names = highest_of_groups(classifier(embeddings), groups)
+        return names, probabilities
+    means, names = mean_of_groups(embeddings, groups)
+    return names, classifier(means)
 
 
 def _labels(arguments: argparse.Namespace) -> list[str] | None:

@@ -27,19 +27,19 @@ def ranked(labels: Sequence[str], probabilities: np.ndarray, top: int | None = N
     return [[(labels[int(j)], float(row[j])) for j in own] for row, own in zip(probabilities, best, strict=True)]
 
 
-def write_table(out: TextIO, images: Sequence[Path], found: Ranked, format: str) -> None:
+def write_table(out: TextIO, images: Sequence[str], found: Ranked, format: str) -> None:
     """Write what `classify` found.
 
     format: "table", "csv" (image, label, probability) or "json" (a list, one object an image).
     """
     if format == "json":
-        rows = [{"image": str(path), "probabilities": dict(own)} for path, own in zip(images, found, strict=True)]
+        rows = [{"image": name, "probabilities": dict(own)} for name, own in zip(images, found, strict=True)]
         json.dump(rows, out, indent=2)
         out.write("\n")
     elif format == "csv":
         _write_csv(out, images, found)
     else:
-        write_bars(out, list(map(str, images)), found)
+        write_bars(out, images, found)
 
 
 def write_bars(out: TextIO, titles: Sequence[str], found: Ranked) -> None:
@@ -71,12 +71,10 @@ def check_out(path: Path) -> None:
         raise UserError(f"--out {path}: writing Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'")
 
 
-def write_classified(path: Path, images: Sequence[Path], found: Ranked) -> None:
+def write_classified(path: Path, images: Sequence[str], found: Ranked) -> None:
     """Write what `classify` found into a file, whole or not at all: a row for each image and label."""
     rows = [
-        {"image": str(image), "label": label, "probability": p}
-        for image, own in zip(images, found, strict=True)
-        for label, p in own
+        {"image": image, "label": label, "probability": p} for image, own in zip(images, found, strict=True) for label, p in own
     ]
 
     def write(partial: Path) -> None:
@@ -96,8 +94,8 @@ def write_classified(path: Path, images: Sequence[Path], found: Ranked) -> None:
     write_file(path, write)
 
 
-def _write_csv(out: TextIO, images: Sequence[Path], found: Ranked) -> None:
+def _write_csv(out: TextIO, images: Sequence[str], found: Ranked) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["image", "label", "probability"])
-    for path, own in zip(images, found, strict=True):
-        writer.writerows([str(path), label, f"{p:.6f}"] for label, p in own)
+    for image, own in zip(images, found, strict=True):
+        writer.writerows([image, label, f"{p:.6f}"] for label, p in own)

@@ -119,6 +119,13 @@ class PicturePairs:
         """The names of the classes of another column in order, where the schema says them; else none."""
         return class_names(self._files[0].schema).get(column, ())
 
+    @property
+    def text_columns(self) -> list[str]:
+        """The columns that hold no pictures and no objects."""
+        from pyarrow import types
+
+        return [field.name for field in self._files[0].schema if not (is_picture(field.type) or types.is_struct(field.type))]
+
     def cells(self, column: str) -> list[Any]:
         """What another column says of each pair; numbers of classes become their names. NoColumn if it is not there."""
         found: list[Any] = []

@@ -28,7 +28,7 @@ def is_picture_table(found: Found, wanted: Wanted) -> bool:
     return found.path.suffix.lower() == ".parquet" and holds_pictures(found.path, wanted.image)
 
 
-def picture_pairs(found: Found, files: Sequence[Path], wanted: Wanted) -> Pairs:
+def picture_pairs(found: Found, files: Sequence[Path], wanted: Wanted) -> PicturePairs:
     """The rows of files as pairs, of a split if one is written."""
     return open_pictures(found.source, files, PictureColumns(wanted.image, wanted.caption, wanted.label), found.split)
 

@@ -33,7 +33,7 @@ class BuildPairs:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_source", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in ("_source", "_features", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.Lock())
@@ -45,7 +45,7 @@ class BuildPairs:
 
         builder = _builder(self._folder)
         features = builder.info.features
-        images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+        images = [name for name, feature in features.items() if _is_image(feature)]
         decoders = {name: tfds.decode.SkipDecoding() for name in images}
         source = builder.as_data_source(self._split, decoders=decoders)
         named = self._label is not None and _is_class(features[self._label])
@@ -80,6 +80,21 @@ class BuildPairs:
         references = _texts(record[REFERENCES]) if REFERENCES in record and self._caption != REFERENCES else ()
         return Texts(captions=captions, references=references, label=label)
 
+    def fields(self, index: int) -> dict[str, Any]:
+        """All that a record says besides its images; numbers of classes as their names."""
+        texts = self._features
+        return {name: texts[name](value) for name, value in self._record(index).items() if name in texts}
+
+    @cached_property
+    def _features(self) -> dict[str, Callable[[Any], Any]]:
+        """For each feature that is no image what makes of its value one that can be read."""
+        features = _builder(self._folder).info.features.items()
+        return {
+            name: feature.int2str if _is_class(feature) else lambda value: value
+            for name, feature in features
+            if not _is_image(feature)
+        }
+
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The names of the label's classes in their order, where it is a `ClassLabel`."""
@@ -107,6 +122,11 @@ class BuildPairs:
         lengths = _builder(self._folder).info.splits[self._split.partition("[")[0]].shard_lengths
         shards = [f"{file.name} {file.stat().st_size} {length}" for file, length in zip(self.files, lengths, strict=True)]
         return (sampled_identity(self, digest(shard.encode() for shard in [*shards, self._split])),)
+
+
+def build_splits(folder: Path) -> list[str]:
+    """The names of the splits of a build that have records. UserError for one that cannot be read."""
+    return [name for name, split in _builder(folder).info.splits.items() if split.num_examples]
 
 
 def is_build(folder: Path) -> bool:
@@ -156,9 +176,8 @@ def _opened(
         )
     _check_shards(builder.info.splits[split.partition("[")[0]])
     features = builder.info.features
-    import tensorflow_datasets as tfds
 
-    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    images = [name for name, feature in features.items() if _is_image(feature)]
     texts = [name for name, feature in features.items() if _is_text(feature)]
     image = _chosen(source, image, images, "an image", list(features))
     if caption is not None:
@@ -233,6 +252,12 @@ def _is_class(feature: Any) -> bool:
     import tensorflow_datasets as tfds
 
     return isinstance(feature, tfds.features.ClassLabel)
+
+
+def _is_image(feature: Any) -> bool:
+    import tensorflow_datasets as tfds
+
+    return isinstance(feature, tfds.features.Image)
 
 
 def _is_text(feature: Any) -> bool:

@@ -107,6 +107,16 @@ class TarPairs:
         references = fields.get(REFERENCES)
         return Texts(captions=captions, references=texts_of(references if isinstance(references, list) else []), label=label)
 
+    def fields(self, index: int) -> dict[str, Any]:
+        """All that a sample says: the fields of its .json, its .txt as `caption`, its .cls as `label`."""
+        said = {
+            name: self._decoded(index, part) for name, part in (("caption", TEXT), ("label", CLASS)) if self._has(index, part)
+        }
+        return self._fields(index) | said
+
+    def _has(self, index: int, part: int) -> bool:
+        return bool(self._parts[index, part, 1] > 0)
+
     def name(self, index: int) -> str:
         """The name that messages give to an image."""
         return self._tar(index).name(int(self._parts[index, IMAGE, 0]))

@@ -10,8 +10,9 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +20,9 @@ import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.images.load import LazyImage, load_image
+from biomedclip_jax.data.images.views.find import View
+from biomedclip_jax.data.images.views.options import ViewOptions
+from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.terminal import say_some
 
@@ -64,10 +68,14 @@ class Archive:
 
 
 class FileList:
-    """Names of any number of files, kept in a temporary file; read a part at a time."""
+    """Names of any number of files, or of images in files, kept in a temporary file; read a part at a time."""
 
-    def __init__(self, paths: Iterable[Path], part_size: int):
-        """part_size: how many names are read at once. UserError for a path that is not there any more."""
+    def __init__(self, paths: Iterable[Path | View], part_size: int, options: ViewOptions | None = None):
+        """part_size: how many names are read at once. options: of the views, if `paths` are such.
+
+        UserError for a path that is not there any more.
+        """
+        self._options = options
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, `__exit__` closes it
         self._starts = [0]
         self.count = 0
@@ -84,17 +92,20 @@ class FileList:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _list(self, paths: Iterable[Path], part_size: int) -> None:
+    def _list(self, paths: Iterable[Path | View], part_size: int) -> None:
         listed = hashlib.sha256()
         position = 0
-        for path in paths:
+        for image in paths:
+            path, place = (image.path, image.place) if isinstance(image, View) else (image, "")
             try:
                 size = os.stat(path).st_size
             except OSError as error:
                 raise UserError(f"{path}: went while the files were listed ({error.strerror}); run it again") from error
             name = os.fsencode(path) + b"\0"
             listed.update(b"%b%d\0" % (name, size))
-            position += self._file.write(name)
+            if place:
+                listed.update(place.encode() + b"\0")
+            position += self._file.write(name if self._options is None else name + place.encode() + b"\0")
             self.count += 1
             if self.count % part_size == 0:
                 self._starts.append(position)
@@ -102,11 +113,36 @@ class FileList:
             self._starts.append(position)
         self.listed = listed.hexdigest()[:32]
 
-    def part(self, number: int) -> list[Path]:
-        """The paths of a part, numbered from 0."""
+    def part(self, number: int) -> list[Path] | list[View]:
+        """The paths, or views, of a part, numbered from 0."""
         self._file.seek(self._starts[number])
         data = self._file.read(self._starts[number + 1] - self._starts[number])
-        return [Path(os.fsdecode(name)) for name in data.split(b"\0")[:-1]]
+        names = data.split(b"\0")[:-1]
+        if self._options is None:
+            return [Path(os.fsdecode(name)) for name in names]
+        pairs = zip(names[::2], names[1::2], strict=True)
+        return [View(Path(os.fsdecode(path)), place.decode(), os.fsdecode(path), self._options) for path, place in pairs]
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: Path) -> str:
+    """Of a file with many images, which is asked for with each of them."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class HashedView(LazyImage):
+    """One of the images in a file, whose content is hashed when it is loaded. sha256: "" before."""
+
+    def __init__(self, view: View):
+        self.path = view
+        self.sha256 = ""
+
+    def load(self) -> Image.Image:
+        """Read and decode the image. UserError, which names it, if that fails."""
+        image = self.path.load()
+        self.sha256 = _sha256(self.path.path)
+        return image
 
 
 class HashedFile(LazyImage):
@@ -177,7 +213,7 @@ def _read_manifest(folder: Path) -> Archive | None:
         raise UserError(f"{file}: not what `biomedclip embed` writes ({error}); remove its folder") from error
 
 
-def write_shard(folder: Path, archive: Archive, shard: int, paths: Sequence[Path], embed: Embed) -> int:
+def write_shard(folder: Path, archive: Archive, shard: int, paths: Sequence[Path | View], embed: Embed) -> int:
     """Make a shard from its files, or leave one that is there and whole; returns how many of its rows are rejects."""
     from pyarrow import parquet
 
@@ -186,7 +222,7 @@ def write_shard(folder: Path, archive: Archive, shard: int, paths: Sequence[Path
         if (rejects := _rejects_of(target, archive.rows_of(shard))) is not None:
             return rejects
         say_some(f"{target}: not a whole shard; it is made again")
-    images = [HashedFile(path) for path in paths]
+    images = [HashedView(path) if isinstance(path, View) else HashedFile(path) for path in paths]
     reasons: dict[int, str] = {}
     good = embed(images, lambda position, error: reasons.__setitem__(position, str(error)))
     rows = np.full((len(paths), archive.width), np.nan, np.float32)
@@ -211,7 +247,9 @@ def _remove_left(folder: Path, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _table(paths: Sequence[Path], images: Sequence[HashedFile], rows: np.ndarray, reasons: dict[int, str]) -> Any:
+def _table(
+    paths: Sequence[Path | View], images: Sequence[HashedFile | HashedView], rows: np.ndarray, reasons: dict[int, str]
+) -> Any:
     import pyarrow
 
     width = rows.shape[1]
@@ -224,7 +262,7 @@ def _table(paths: Sequence[Path], images: Sequence[HashedFile], rows: np.ndarray
     return pyarrow.table(columns)
 
 
-def _name(path: Path) -> str:
+def _name(path: Path | View) -> str:
     """The name of a file as UTF-8, which Parquet wants of texts."""
     name = str(path)
     plain = os.fsencode(name).decode("utf-8", "backslashreplace")
@@ -253,11 +291,39 @@ def shards_there(folder: Path, archive: Archive) -> int:
     return there
 
 
+def model_mark(weights: str, config: object, preprocess: object, dtype: str, options: ViewOptions | None = None) -> str:
+    """What an archive says of its model. weights: their fingerprint. options: how files are taken apart, if they are."""
+    return fingerprint([weights, str(config), str(preprocess), dtype, *([] if options is None else [str(options)])])
+
+
+def read_archive(folder: Path) -> tuple[Archive, Iterator[Any]]:
+    """What an archive is of, and its shards one by one, as Arrow tables. UserError as of `load_folder`."""
+    archive = _complete(folder)
+    return archive, (_read_shard(folder, archive, shard) for shard in range(archive.shards))
+
+
 def load_folder(folder: Path) -> tuple[np.ndarray, list[str]]:
     """The embeddings float32 [n, E] and the n names of all files that were readable images.
 
     UserError for a folder that is no such one, and for one that is not complete.
     """
+    archive, shards = read_archive(folder)
+    embeddings = np.empty((archive.files, archive.width), np.float32)
+    names: list[str] = []
+    for table in shards:
+        kept = np.array(table["reject"].is_null())
+        rows = shard_vectors(table, archive.width)
+        embeddings[len(names) : len(names) + kept.sum()] = rows[kept]
+        names += table["name"].filter(table["reject"].is_null()).to_pylist()
+    return embeddings[: len(names)], names
+
+
+def shard_vectors(table: Any, width: int) -> np.ndarray:
+    """The embeddings of a shard, float32 [n, E]."""
+    return np.concatenate([chunk.flatten().to_numpy() for chunk in table["embedding"].chunks]).reshape(-1, width)
+
+
+def _complete(folder: Path) -> Archive:
     archive = _read_manifest(folder)
     if archive is None:
         raise UserError(f"{folder}: no {MANIFEST} in it; expected a folder that `biomedclip embed --out` has written")
@@ -265,21 +331,17 @@ def load_folder(folder: Path) -> tuple[np.ndarray, list[str]]:
         raise UserError(
             f"{folder}: {there:,} of {archive.shards:,} shards are there; run the `embed` that writes it again, it goes on"
         )
+    return archive
+
+
+def _read_shard(folder: Path, archive: Archive, shard: int) -> Any:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import read_table
     except ImportError:
         raise UserError(f"{folder}: reading Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'") from None
-    embeddings = np.empty((archive.files, archive.width), np.float32)
-    names: list[str] = []
-    for shard in range(archive.shards):
-        file = folder / archive.shard_file(shard)
-        try:
-            table = read_table(file, columns=["name", "embedding", "reject"]).combine_chunks()
-        except (ArrowException, OSError) as error:
-            raise UserError(f"{file}: not readable as Parquet ({error}); remove it, and run `embed` again") from error
-        kept = np.array(table["reject"].is_null())
-        rows = np.concatenate([chunk.flatten().to_numpy() for chunk in table["embedding"].chunks])
-        embeddings[len(names) : len(names) + kept.sum()] = rows.reshape(-1, archive.width)[kept]
-        names += table["name"].filter(table["reject"].is_null()).to_pylist()
-    return embeddings[: len(names)], names
+    file = folder / archive.shard_file(shard)
+    try:
+        return read_table(file, columns=["name", "sha256", "embedding", "reject"]).combine_chunks()
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{file}: not readable as Parquet ({error}); remove it, and run `embed` again") from error

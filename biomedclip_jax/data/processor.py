@@ -1,6 +1,6 @@
 """From files and sentences to arrays, the way a given model wants them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -13,8 +13,11 @@ from biomedclip_jax.config import AnsweringConfig, PreprocessConfig, QCRConfig, 
 from biomedclip_jax.data.images.load import ImageSource, load_image
 from biomedclip_jax.data.images.preprocess import preprocess
 from biomedclip_jax.data.questions.words import QuestionWords
-from biomedclip_jax.data.text import Tokenizer, TokenMaker
+from biomedclip_jax.data.text import Tokenizer, TokenMaker, used_length
 from biomedclip_jax.errors import UserError
+from biomedclip_jax.support.parallel import read_ahead
+
+_TEXTS = 16_384  # tokenised at a time: the tokens of all could take more memory than their embeddings
 
 
 class Processor:
@@ -62,6 +65,34 @@ class Processor:
         with ThreadPoolExecutor() as pool:
             return list(pool.map(attempt, sources))
 
+    def batches(
+        self,
+        sources: Sequence[ImageSource],
+        at_once: int,
+        progress: Callable[[int], object] | None = None,
+        on_error: Callable[[int, UserError], object] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The pixels of images, `at_once` together, float32 [k, S, S, 3]; decoded on threads while the caller works.
+
+        progress: called with a number of images that are done. on_error: called with position and error of an image that
+        cannot be read, which is left out then; without it the first one's UserError is raised.
+        """
+        batch: list[np.ndarray] = []
+        for position, pixels in enumerate(read_ahead(self.image, sources, ahead=2 * at_once)):
+            if isinstance(pixels, UserError):
+                if on_error is None:
+                    raise pixels
+                on_error(position, pixels)
+            else:
+                batch.append(pixels)
+            if len(batch) == at_once:
+                yield np.stack(batch)
+                batch.clear()
+            if progress is not None:
+                progress(1)
+        if batch:
+            yield np.stack(batch)
+
     def questions(self, texts: Sequence[str]) -> np.ndarray:
         """The token ids of questions as int32 [n, question_length]."""
         return self.question_tokenizer(texts)
@@ -69,6 +100,20 @@ class Processor:
     def tokens(self, texts: Sequence[str]) -> np.ndarray:
         """The token ids of texts as int32 [n, context_length]."""
         return self.tokenizer(texts)
+
+    def text_batches(self, texts: Sequence[str], at_once: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Texts by their length, `at_once` together: (positions of these texts, their token ids as int32 [k, N]).
+
+        N is the length of the longest of them, rounded up to 16, 32, 64, ... tokens.
+        """
+        pad = self._text.pad_id
+        for first in range(0, len(texts), _TEXTS):
+            tokens = self.tokens(texts[first : first + _TEXTS])
+            order = np.argsort((tokens != pad).sum(axis=1), kind="stable")
+            for start in range(0, len(tokens), at_once):
+                chosen = order[start : start + at_once]
+                width = max(16, 1 << (used_length(tokens[chosen], pad) - 1).bit_length())
+                yield first + chosen, tokens[chosen, :width]
 
 
 def question_tokenizer(folder: Path, text: TextConfig, answering: AnsweringConfig) -> TokenMaker:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from einops import rearrange
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
@@ -132,6 +133,15 @@ class CLIP(nnx.Module):
     def image_features(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Embeddings:
         """As `encode_image`, before it is made unit length: what linear probes learn from."""
         return self.image_head(self.image(images, keys, patch_keep)).astype(jnp.float32)
+
+    def image_tokens(self, images: Images) -> Float[Array, "B P D"]:
+        """The states of the image tower's patches, float32, row by row from the upper left (`patch_states`)."""
+        return self.image.patch_states(images).astype(jnp.float32)
+
+    def image_token_embeddings(self, images: Images) -> Float[Array, "B P E"]:
+        """Of each patch the unit embedding of what it gives to the features (`patch_features`), in the space of the texts."""
+        x = self.image.patch_features(images)
+        return unit_length(self.image_head(rearrange(x, "b p d -> (b p) d")).reshape(*x.shape[:2], -1))
 
     def encode_text(self, tokens: Tokens, keys: Keys | None = None) -> Embeddings:
         """Unit embeddings of token ids, padded with the tower's pad id."""

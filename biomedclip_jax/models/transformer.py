@@ -204,12 +204,13 @@ class Block(nnx.Module):
     ) -> Float[Array, "B _ D"]:
         """first: how many tokens to work out, from the first on; None: all."""
         if self.pre_norm:
-            x = x[:, :first] + self._branch(self.attention(self.norm1(x), mask, keys, index, first), keys, 1)
-            return x + self._branch(self.mlp(self.norm2(x), keys, index), keys, 2)
-        x = self.norm1(x[:, :first] + self._branch(self.attention(x, mask, keys, index, first), keys, 1))
-        return self.norm2(x + self._branch(self.mlp(x, keys, index), keys, 2))
+            x = x[:, :first] + self.branch(self.attention(self.norm1(x), mask, keys, index, first), keys, 1)
+            return x + self.branch(self.mlp(self.norm2(x), keys, index), keys, 2)
+        x = self.norm1(x[:, :first] + self.branch(self.attention(x, mask, keys, index, first), keys, 1))
+        return self.norm2(x + self.branch(self.mlp(x, keys, index), keys, 2))
 
-    def _branch(self, y: Array, keys: Array | None, site: int) -> Array:
+    def branch(self, y: Array, keys: Array | None, site: int) -> Array:
+        """What attention (site 1) or MLP (site 2) gave, as it is added: by its LayerScale, after dropout."""
         if self.layer_scale:
             y = y * spread((self.scale1 if site == 1 else self.scale2)[...], y.shape, y.dtype)
         return dropout(y, self.dropout, keys, site)

@@ -68,6 +68,10 @@ class AttentionPool(nnx.Module):
         self.heads = shape.heads
 
     def __call__(self, x: Hidden) -> Features:
+        return self.looking(x)[0]
+
+    def looking(self, x: Hidden, added: Float[Array, "B H N"] | None = None) -> tuple[Features, Float[Array, "B H N"]]:
+        """The vector and the attention weights it is made with; `added` to them, for who takes gradients by it."""
         b, n, d = x.shape
         fused: Any = self.qkv
         kernel, bias = fused.kernel[...].astype(x.dtype), fused.bias[...]
@@ -76,9 +80,10 @@ class AttentionPool(nnx.Module):
         fused = product(x, kernel[:, d:]) + spread(bias[d:], (b, n, 2 * d), x.dtype)
         k, v = fused.reshape(b, n, 2, self.heads, -1).transpose(2, 0, 3, 1, 4)
         scores = einsum("hk,bhnk->bhn", query, k, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        x = self.out(einsum("bhn,bhnk->bhk", weights, v).reshape(b, d))
-        return x + self.mlp(self.norm(x))
+        weights = jax.nn.softmax(scores, axis=-1)
+        used = weights if added is None else weights + added
+        x = self.out(einsum("bhn,bhnk->bhk", used.astype(x.dtype), v).reshape(b, d))
+        return x + self.mlp(self.norm(x)), weights
 
 
 class ViT(nnx.Module):
@@ -114,10 +119,10 @@ class ViT(nnx.Module):
 
     def __call__(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Features:
         """Features of float32 images, normalised; keys: one an example, for patch_keep < 1 and an adapter's dropout."""
-        x = self._embed(images, keys, patch_keep)
+        x = self.embed(images, keys, patch_keep)
         if self.inference and keys is None and self.config.pool == "cls":
             return self.norm(first_token(self.blocks, x, None))
-        return self._pool(self._run(x, keys, self.blocks))
+        return self.pooled(self.run(x, keys, self.blocks))
 
     def token_states(self, images: Images, keys: Keys | None = None, drop_last_block: bool = False) -> Float[Array, "B m D"]:
         """States of all tokens after the last norm: class token, registers, patches. Whatever `pool` is, each token goes
@@ -129,14 +134,47 @@ class ViT(nnx.Module):
         if drop_last_block:
             graph, state = nnx.split(blocks)
             blocks = nnx.merge(graph, jax.tree.map(lambda leaf: leaf[:-1], state))
-        return self.norm(self._run(self._embed(images, keys, 1.0), keys, blocks))
+        return self.norm(self.run(self.embed(images, keys, 1.0), keys, blocks))
 
-    def _run(self, x: Hidden, keys: Keys | None, blocks: Any) -> Hidden:
+    def patch_states(self, images: Images) -> Float[Array, "B P D"]:
+        """The states of the patches, row by row from the upper left, as open_clip and timm give them beside the pooled
+        features: after the last norm, but before one that comes after pooling (norm_after_pool).
+        """
+        c = self.config
+        x = self.run(self.embed(images), None, self.blocks)[:, c.prefix_tokens :]
+        return x if c.norm_after_pool else self.norm(x)
+
+    def patch_features(self, images: Images) -> Float[Array, "B P D"]:
+        """What each patch gives to the features, so that it can be projected and compared with texts as they are.
+
+        With a class token: what the last block's attention passes on of a patch that looks at itself alone, its value, then
+        the last norm. That is MaskCLIP (arXiv 2112.01071) without the block's residual and MLP, in which ClearCLIP (arXiv
+        2407.12442) finds the noise; so did we (docs/measurements.md). With attention pooling: pooled alone. Else: itself.
+        """
+        c = self.config
+        blocks, last = self.blocks, None
+        if c.pool == "cls":
+            graph, state = nnx.split(blocks)
+            blocks, last = (
+                nnx.merge(graph, jax.tree.map(lambda leaf, part=part: leaf[part], state)) for part in (slice(-1), -1)
+            )
+        x = self.run(self.embed(images), None, blocks)[:, c.prefix_tokens :]
+        if c.pool == "mean_prenorm":
+            return x
+        if last is not None:
+            value = last.attention(rearrange(last.norm1(x), "b p d -> (b p) 1 d"), None, None, c.depth - 1)
+            return self.norm(last.branch(value, None, 1).reshape(x.shape))
+        x = self.norm(x)
+        return self.pool(rearrange(x, "b p d -> (b p) 1 d")).reshape(x.shape) if c.pool == "map" else x
+
+    def run(self, x: Hidden, keys: Keys | None, blocks: Any) -> Hidden:
+        """x through stacked blocks, all of them or some."""
         if keys is not None:  # for an adapter's dropout; a caption's masks are drawn from the keys themselves
             keys = jax.vmap(lambda key: jax.random.fold_in(key, _ADAPTER_DRAW))(keys)
         return run_blocks(blocks, x, None, keys, self.compute, self.gather)
 
-    def _embed(self, images: Images, keys: Keys | None, patch_keep: float) -> Hidden:
+    def embed(self, images: Images, keys: Keys | None = None, patch_keep: float = 1.0) -> Hidden:
+        """The tokens that go into the first block: class token, registers, patches, with their positions."""
         c = self.config
         dtype = jnp.dtype(self.compute.dtype)
         if c.image_size % c.patch_size:  # the convolution leaves out what is no whole patch
@@ -170,7 +208,8 @@ class ViT(nnx.Module):
             x = jnp.concatenate([first + places, x], axis=1)
         return self.norm_pre(x) if c.norm_pre else x
 
-    def _pool(self, x: Hidden) -> Features:
+    def pooled(self, x: Hidden) -> Features:
+        """The features of the states of all tokens after the last block."""
         c = self.config
         if c.pool == "mean_prenorm":
             return x.mean(axis=1)

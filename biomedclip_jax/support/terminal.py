@@ -30,9 +30,10 @@ def say_some(line: str) -> None:
     print("what else is odd about single files is not said" if last else line, file=sys.stderr)
 
 
-def progress_bar(total: int, unit: str, done: int = 0, *, show: bool = True) -> "tqdm":
-    """A progress bar on stderr, `done` of `total` at first; it shows nothing where stderr is no terminal, or without
-    `show`.
+def progress_bar(total: int | None, unit: str, done: int = 0, *, show: bool = True) -> "tqdm":
+    """A progress bar on stderr, `done` of `total` (None: nobody knows) at first.
+
+    It shows nothing where stderr is no terminal, or without `show`.
     """
     from tqdm import tqdm  # here, because `bench` imports what shows progress and must run without it
 

@@ -1,4 +1,4 @@
-"""What XLA is told when it compiles a training step, by platform."""
+"""The platform of the devices that a training step is compiled for, and what XLA is told there."""
 
 from typing import Any
 
@@ -25,3 +25,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 def step_options(mesh: Mesh) -> dict[str, Any] | None:
     """`compiler_options` of `jax.jit` for a training step on these devices."""
     return _OPTIONS.get(mesh.devices.flat[0].platform)
+
+
+def platform(mesh: Mesh) -> str:
+    """The platform of these devices as JAX names it, but "rocm" for AMD's GPUs, which JAX calls "gpu" as it does NVIDIA's."""
+    device = mesh.devices.flat[0]
+    version = getattr(getattr(device, "client", None), "platform_version", "")  # described devices may have no client
+    return "rocm" if device.platform == "gpu" and "rocm" in version.lower() else device.platform

@@ -5,6 +5,7 @@ tifffile and imagecodecs do the reading; they are imported when the first such f
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -82,6 +83,12 @@ def load_deep(file: IO[bytes], name: object, head: bytes) -> Image.Image:
     return _image(samples, name)
 
 
+def load_page(path: Path, number: int) -> Image.Image:
+    """A page of a TIFF file, counted from 0, as `load_deep` makes the first one."""
+    with path.open("rb") as file:
+        return _image(_tiff(file, f"{path}, page {number + 1}", number), f"{path}, page {number + 1}")
+
+
 def _image(samples: _Samples, name: object) -> Image.Image:
     values, dtype = samples.values, samples.values.dtype
     if samples.cmyk:  # amounts of ink, whose full scale is the dtype's
@@ -115,13 +122,13 @@ def _gray_or_colour(values: np.ndarray) -> np.ndarray:
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 
 
-def _tiff(file: IO[bytes], name: object) -> _Samples:
-    """The first page of a TIFF file."""
+def _tiff(file: IO[bytes], name: object, number: int = 0) -> _Samples:
+    """A page of a TIFF file."""
     import tifffile
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # odd tags are common; what matters is an error
     with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
+        page: Any = tiff.pages.first if number == 0 else tiff.pages[number]
         _require_all_there(page, file)
         values = page.asarray(maxworkers=1)
         tags = page.tags

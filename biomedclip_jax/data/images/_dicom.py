@@ -3,6 +3,8 @@
 Needs pydicom, which is imported when the first DICOM file is read.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -31,23 +33,59 @@ def load_dicom(path: str | Path, content: IO[bytes] | None = None) -> Image.Imag
     Raises `UserError` for a missing or damaged file, one without pixels, and one whose compression nothing installed
     can decode.
     """
-    try:
-        import pydicom
-    except ImportError:
-        raise UserError(f"{path}: reading DICOM needs pydicom: pip install 'biomedclip_jax[dicom]'") from None
-    with quiet_readers():
+    file = DicomFile(path, content)
+    pixels = file.frame(0)
+    if file.frames > 1 and count_shades(pixels) == 1:
+        for index in dict.fromkeys((file.frames // 2, 3 * file.frames // 4, file.frames // 4, file.frames - 1)):
+            other = file.frame(index)
+            if count_shades(other) > 1:
+                say_some(f"{path}: the first of its {file.frames} frames has one shade: frame {index + 1} is used")
+                pixels = other
+                break
+    shades = count_shades(pixels)
+    if shades == 1 or (shades < FEW_SHADES and file.deep):
+        say_few_shades(path, shades)
+    return Image.fromarray(pixels)
+
+
+class DicomFile:
+    """A DICOM file with pixels, of which one frame at a time is decoded. Not for several threads at once."""
+
+    def __init__(self, path: str | Path, content: IO[bytes] | None = None, window: tuple[float, float] | None = None):
+        """content: read instead of the file at `path`. window: centre and width, in place of the file's own.
+
+        Raises `UserError` as `load_dicom` does, and for a window where the file has colours.
+        """
         try:
-            dataset = pydicom.dcmread(content or path, force=True)
-            _require_pixels(dataset, path)
-            pixels = _shown(dataset, path)
+            import pydicom
+        except ImportError:
+            raise UserError(f"{path}: reading DICOM needs pydicom: pip install 'biomedclip_jax[dicom]'") from None
+        self._path, self._window = path, window
+        with quiet_readers(), self._damage_said():
+            self._dataset = pydicom.dcmread(content or path, force=True)
+            _require_pixels(self._dataset, path)
+            _dicom_jpeg.correct_colour_space(self._dataset)
+            self._unused_bits = _count_all_bits(self._dataset)
+            self.frames = int(self._dataset.get("NumberOfFrames") or 1)
+            self.deep = self._dataset.get("BitsAllocated", 32) > 8
+            self.modality = str(self._dataset.get("Modality") or "")
+
+    def frame(self, index: int) -> np.ndarray:
+        """uint8 [H,W] or [H,W,3] of a frame, counted from 0. UserError where it is damaged."""
+        with quiet_readers(), self._damage_said():
+            return _frame(self._dataset, index, self._path, self._unused_bits, self._window)
+
+    @contextmanager
+    def _damage_said(self) -> Iterator[None]:
+        try:
+            yield
         except UserError:
             raise
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise UserError(f"{self._path}: cannot be read: {error.strerror or error}") from error
         except Exception as error:  # what a damaged or odd element raises in pydicom is anybody's guess
             reason = one_line(error)
-            raise UserError(f"{path}: cannot be decoded as DICOM, export it again or as PNG: {reason}") from error
-    return Image.fromarray(pixels)
+            raise UserError(f"{self._path}: cannot be decoded as DICOM, export it again or as PNG: {reason}") from error
 
 
 def _require_pixels(dataset: "Dataset", path: str | Path) -> None:
@@ -75,25 +113,6 @@ def _require_pixels(dataset: "Dataset", path: str | Path) -> None:
         raise UserError(f"{path}: no decoder is installed for {name}: pip install 'biomedclip_jax[dicom]'")
 
 
-def _shown(dataset: "Dataset", path: str | Path) -> np.ndarray:
-    """uint8 [H,W] or [H,W,3] of the frame that stands for the file."""
-    _dicom_jpeg.correct_colour_space(dataset)
-    unused_bits = _count_all_bits(dataset)
-    frames = int(dataset.get("NumberOfFrames") or 1)
-    pixels = _frame(dataset, 0, path, unused_bits)
-    if frames > 1 and count_shades(pixels) == 1:
-        for index in dict.fromkeys((frames // 2, 3 * frames // 4, frames // 4, frames - 1)):
-            other = _frame(dataset, index, path, unused_bits)
-            if count_shades(other) > 1:
-                say_some(f"{path}: the first of its {frames} frames has one shade: frame {index + 1} is used")
-                pixels = other
-                break
-    shades = count_shades(pixels)
-    if shades == 1 or (shades < FEW_SHADES and dataset.get("BitsAllocated", 32) > 8):
-        say_few_shades(path, shades)
-    return pixels
-
-
 def _count_all_bits(dataset: "Dataset") -> int:
     """How many unused bits are below the stored ones, as in files of old devices; they count as stored from here on.
 
@@ -108,7 +127,9 @@ def _count_all_bits(dataset: "Dataset") -> int:
     return high + 1 - bits
 
 
-def _frame(dataset: "Dataset", index: int, path: str | Path, unused_bits: int) -> np.ndarray:
+def _frame(
+    dataset: "Dataset", index: int, path: str | Path, unused_bits: int, window: tuple[float, float] | None
+) -> np.ndarray:
     """uint8 [H,W] or [H,W,3]."""
     from pydicom.pixels.processing import apply_color_lut
     from pydicom.pixels.utils import pixel_array
@@ -118,6 +139,8 @@ def _frame(dataset: "Dataset", index: int, path: str | Path, unused_bits: int) -
     if unused_bits and int(stored.max()) >> (dataset.BitsStored - unused_bits):  # else HighBit is wrong
         stored = stored >> unused_bits
     kind = dataset.PhotometricInterpretation
+    if window is not None and (kind == "PALETTE COLOR" or stored.ndim == 3):
+        raise UserError(f"{path}: --window is for gray values, and this image has colours; leave it out, or this file")
     if kind == "PALETTE COLOR":
         colours = apply_color_lut(stored, dataset)[..., :3]
         # 16-bit tables that hold 8-bit values are against the standard and common.
@@ -129,4 +152,4 @@ def _frame(dataset: "Dataset", index: int, path: str | Path, unused_bits: int) -
         if shift and stored.max() >> shift < 64:  # fewer bits than declared
             return to_8_bits(stored, path)
         return (stored >> shift).astype(np.uint8)
-    return gray(stored, dataset, index, path)
+    return gray(stored, dataset, index, path, window)

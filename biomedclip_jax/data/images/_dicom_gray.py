@@ -42,7 +42,9 @@ class _Table:
         return (self.looked_up(values).astype(np.float64) - black) / ((white - black) or 1)
 
 
-def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: str | Path) -> np.ndarray:
+def gray(
+    stored: np.ndarray, dataset: "Dataset", frame: int, path: str | Path, window: tuple[float, float] | None = None
+) -> np.ndarray:
     """Stored values [H,W] of any integer or float dtype, as uint8 [H,W].
 
     Rescale slope and intercept or modality table; then the VOI table, else the first window that shows anything, else
@@ -50,6 +52,7 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: str | Path) -
     have more is left out, and that is said. INVERSE as PresentationLUTShape inverts and IDENTITY does not, whatever
     the photometric interpretation, as in DCMTK and dcm4che; without that element MONOCHROME1 does. Padding and pixels that
     are no numbers are black. Overlays are not drawn.
+    window: centre and width in the units that slope and intercept lead to, in place of the file's own, whatever it shows.
     """
     padding = _padding(stored, dataset)
     if stored.dtype.kind == "f":
@@ -64,7 +67,10 @@ def gray(stored: np.ndarray, dataset: "Dataset", frame: int, path: str | Path) -
         rescale = _of_frame(dataset, "PixelValueTransformationSequence", frame)
         slope, intercept = _number(rescale, "RescaleSlope") or 1.0, _number(rescale, "RescaleIntercept") or 0.0
     values = stored * slope + intercept
-    shades = _through_window(values, padding, dataset, frame, path)
+    if window is not None:
+        shades = _windowed(values, *window, "LINEAR_EXACT")
+    else:
+        shades = _through_window(values, padding, dataset, frame, path)
     if shades is None:
         if padding.any():
             visible = stored[~padding]

@@ -94,10 +94,15 @@ def image_size(source: str | Path | bytes, name: str = "image") -> tuple[int, in
     """Width and height of what `load_image` makes of a path or the bytes of a file, read from its head where that is
     enough. Raises `UserError` as `load_image` does.
     """
+    return size_in_head(source) or load_image(source, name).size
+
+
+def size_in_head(source: str | Path | bytes) -> tuple[int, int] | None:
+    """Width and height that the head of a file tells Pillow; None where it does not, as of DICOM and of some deep files."""
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with quiet_readers(), suppress(Exception), Image.open(file, formats=_FORMATS) as image:
         return image.size
-    return load_image(source, name).size
+    return None
 
 
 @contextmanager
@@ -175,6 +180,8 @@ def _decode(file: IO[bytes], name: str | Path, head: bytes) -> Image.Image:
             return _whole(image, name)
     except UnidentifiedImageError:
         if not is_tiff(head) and not head.startswith(b"\xff\xd8"):
+            if str(name).lower().endswith((".nii", ".nii.gz")) or head[344:348] in (b"n+1\0", b"n+2\0"):
+                raise UserError(f"{name}: a volume, not one image; --every 1 takes all slices, --every 5 each fifth") from None
             known = " ".join(IMAGE_SUFFIXES)
             raise UserError(f"{name}: not an image, or damaged at its beginning; expected one of {known}") from None
     except UserError:
@@ -220,7 +227,10 @@ def _damaged(name: str | Path, error: Exception) -> UserError:
     """Pillow's readers raise nearly everything on damaged files: OSError, SyntaxError, struct.error, KeyError ..."""
     reason = one_line(error) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
-        return UserError(f"{name}: {reason} Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it")
+        return UserError(
+            f"{name}: {reason} Make it smaller, take it apart (a slide: --every 1), or raise PIL.Image.MAX_IMAGE_PIXELS if you "
+            "trust it"
+        )
     return UserError(f"{name}: a damaged or incomplete image ({reason}): download or export it again")
 
 

@@ -37,7 +37,7 @@ def preprocess(image: Image.Image, config: PreprocessConfig) -> np.ndarray:
     """
     size = config.image_size
     image = prepared(image, config)
-    resized = image.resize(_resized_size(image.size, config), _RESAMPLING[config.interpolation])
+    resized = image.resize(resized_size(image.size, config), _RESAMPLING[config.interpolation])
     width, height = resized.size
     if config.resize_mode == "shortest":
         left, top = round((width - size) / 2), round((height - size) / 2)
@@ -78,7 +78,7 @@ def cut_off(size: tuple[int, int], config: PreprocessConfig) -> float:
     """The share of an image of (width, height) pixels, 0 to 1, that `preprocess` cuts off: only "shortest" does."""
     if config.resize_mode != "shortest" or config.square_size is not None:
         return 0.0
-    width, height = _resized_size(size, config)
+    width, height = resized_size(size, config)
     return 1 - min(width, config.image_size) * min(height, config.image_size) / (width * height)
 
 
@@ -111,7 +111,7 @@ def _padded(image: Image.Image, side: int, color: int) -> Image.Image:
     return ImageOps.expand(image, (left, top, side - width - left, side - height - top), fill)
 
 
-def _resized_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:
+def resized_size(size: tuple[int, int], config: PreprocessConfig) -> tuple[int, int]:
     """(width, height) after resizing. int() and round() are where torchvision and open_clip have them."""
     width, height = size
     target = config.resize_size or config.image_size

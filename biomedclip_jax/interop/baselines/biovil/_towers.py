@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jax import Array
 
@@ -66,13 +67,28 @@ class BioViLImage(nnx.Module):
 
     def __call__(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
         """images float32 [B, S, S, 3]. A ResNet has no patches to drop: `keys` is there for symmetry."""
-        x = self.resnet(images, keys, patch_keep)
-        if self.config.temporal:
-            x = self.reduce(x)
-            no_earlier = jnp.broadcast_to(self.no_earlier[...].astype(x.dtype), x.shape)
-            x = jnp.concatenate([x, no_earlier], axis=-1)
+        assert patch_keep == 1, "a ResNet has no patches to drop"
         # the last layer is linear: the mean before it is the mean after it, for a fraction of the products
-        return self.fc2(jax.nn.relu(self.fc1(x)).mean(axis=(1, 2)))
+        return self.fc2(self._hidden(self._positions(images)).mean(axis=(1, 2)))
+
+    def patch_states(self, images: Array) -> Array:
+        """The positions that are projected, [B, P, D], row by row from the upper left: hi-ml's `patch_embeddings`."""
+        return rearrange(self._positions(images), "b h w d -> b (h w) d")
+
+    def patch_features(self, images: Array) -> Array:
+        """The projected positions, [B, P, E]: hi-ml's `projected_patch_embeddings`."""
+        return self.fc2(rearrange(self._hidden(self._positions(images)), "b h w d -> b (h w) d"))
+
+    def _positions(self, images: Array) -> Array:
+        x = self.resnet(images)
+        if not self.config.temporal:
+            return x
+        x = self.reduce(x)
+        no_earlier = jnp.broadcast_to(self.no_earlier[...].astype(x.dtype), x.shape)
+        return jnp.concatenate([x, no_earlier], axis=-1)
+
+    def _hidden(self, x: Array) -> Array:
+        return jax.nn.relu(self.fc1(x))
 
 
 @dataclass(frozen=True)

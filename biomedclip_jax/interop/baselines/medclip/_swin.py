@@ -200,6 +200,10 @@ class Swin(nnx.Module):
     def __call__(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
         """images float32 [B, S, S, 3], normalised. All windows must be full: no patch can be dropped, `keys` is unused."""
         assert patch_keep == 1, "a Swin transformer cannot drop patches"
+        return self.patch_states(images).mean(axis=1)
+
+    def patch_states(self, images: Array) -> Array:
+        """The positions of the last stage after the last LayerNorm as [B, P, D], row by row from the upper left."""
         c = self.config
         images = images.astype(self.compute.dtype)
         x = rearrange(images, "b (h p) (w q) c -> b h w (p q c)", p=c.patch_size, q=c.patch_size)
@@ -208,4 +212,8 @@ class Swin(nnx.Module):
             x = getattr(self, f"stage{i}")(x)
             if i + 1 < len(c.depths):
                 x = getattr(self, f"merge{i}")(x)
-        return self.norm(x).mean(axis=(1, 2))
+        return rearrange(self.norm(x), "b h w d -> b (h w) d")
+
+    def patch_features(self, images: Array) -> Array:
+        """As `patch_states`, since features are their mean."""
+        return self.patch_states(images)

@@ -209,6 +209,24 @@ class ResNet(nnx.Module):
     def __call__(self, images: Array, keys: Array | None = None, patch_keep: float = 1.0) -> Array:
         """images float32 [B, S, S, 3], normalised. A ResNet has no patches to drop: `keys` is there for symmetry."""
         assert patch_keep == 1, "a ResNet has no patches to drop"
+        x = self._positions(images)
+        if self.config.pool == "none":
+            return x
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        return self.attention_pool(x) if self.config.pool == "attention" else x.mean(axis=1)
+
+    def patch_states(self, images: Array) -> Array:
+        """The positions of the last stage as [B, P, D], row by row from the upper left."""
+        x = self._positions(images)
+        return x.reshape(x.shape[0], -1, x.shape[-1])
+
+    def patch_features(self, images: Array) -> Array:
+        """What each position gives to the pooled features, [B, P, D]: its value in attention pooling, as in MaskCLIP."""
+        x = self.patch_states(images)
+        return self.attention_pool.value(x) if self.config.pool == "attention" else x
+
+    def _positions(self, images: Array) -> Array:
+        """[B, S/32, S/32, D]"""
         x = images.astype(self.compute.dtype)
         if self.config.style == "clip":
             for stem in (self.stem1, self.stem2, self.stem3):
@@ -218,7 +236,4 @@ class ResNet(nnx.Module):
             x = _largest_of_3(jax.nn.relu(self.stem(x)))
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             x = stage(x)
-        if self.config.pool == "none":
-            return x
-        x = x.reshape(x.shape[0], -1, x.shape[-1])
-        return self.attention_pool(x) if self.config.pool == "attention" else x.mean(axis=1)
+        return x

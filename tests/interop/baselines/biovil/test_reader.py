@@ -66,7 +66,8 @@ class Reference:
         self.resnet.eval()
         self.projector.eval()
 
-    def image_features(self, pixels: Any) -> np.ndarray:
+    def positions(self, pixels: Any) -> tuple[Any, Any]:
+        """hi-ml's `patch_embeddings` and `projected_patch_embeddings`, [n, D, h, w]."""
         import torch
 
         net, x = self.resnet, pixels
@@ -75,8 +76,13 @@ class Reference:
             x = self.reduce(net.layer4(net.layer3(net.layer2(net.layer1(x)))))
             if self.no_earlier is not None:
                 x = torch.cat([x, self.no_earlier.expand(len(x), -1, *x.shape[2:])], dim=1)
-            out = self.projector(x).mean(dim=(2, 3))
-            return torch.nn.functional.normalize(out, dim=-1).numpy()
+            return x, self.projector(x)
+
+    def image_features(self, pixels: Any) -> np.ndarray:
+        import torch
+
+        with torch.no_grad():
+            return torch.nn.functional.normalize(self.positions(pixels)[1].mean(dim=(2, 3)), dim=-1).numpy()
 
     def text_features(self, tokens: Any) -> np.ndarray:
         import torch
@@ -158,6 +164,10 @@ def compare(clip: Any, reference: Reference, crop: int) -> tuple[float, float]:
     ours = clip.encode_images(images)
     assert np.ptp(ours, axis=0).max() > 0.02  # different images have different embeddings
     image = np.abs(ours - reference.image_features(pixels_of(images, crop))).max()
+    states, projected = (x.flatten(2).transpose(1, 2) for x in reference.positions(pixels_of(images, crop)))
+    assert np.abs(clip.image_tokens(images) - states.numpy()).max() <= 1e-5 * float(states.abs().max())
+    projected = torch.nn.functional.normalize(projected, dim=-1).numpy()
+    assert np.abs(clip.image_tokens(images, projected=True) - projected).max() <= 1e-5
     tokens = clip.processor.tokens(TEXTS)
     assert tokens.shape[1] == 512
     used = int((tokens != 0).sum(axis=1).max())

@@ -70,9 +70,12 @@ def test_tower(config: SwinConfig, tmp_path: Any) -> None:
     images = rng.normal(size=(3, config.image_size, config.image_size, 3)).astype(np.float32)
     ours = jax.jit(lambda params, images: nnx.merge(graph, params)(images))(params["image"], images)
     with torch.no_grad():
-        expected = reference(torch.from_numpy(images).permute(0, 3, 1, 2)).pooler_output.numpy()
+        found = reference(torch.from_numpy(images).permute(0, 3, 1, 2))
+        expected, states = found.pooler_output.numpy(), found.last_hidden_state.numpy()
     assert np.abs(expected).max() > 0.5
     assert np.abs(ours - expected).max() <= 1e-5 * np.abs(expected).max()
+    tokens = jax.jit(lambda params, images: nnx.merge(graph, params).patch_states(images))(params["image"], images)
+    assert tokens.shape == states.shape and np.abs(tokens - states).max() <= 1e-5 * np.abs(states).max()
 
 
 def test_relative_positions_name_the_way_from_one_place_to_the_other() -> None:

@@ -124,7 +124,16 @@ def gradients_on_disk(model: Any, folder: Path) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("config", [SMALL, PLAIN], ids=["registers", "plain"])
 def test_features_and_gradients(tmp_path: Path, config: ViTConfig, pool: Any) -> None:
     theirs = written(tmp_path, config, 70)
-    print(assert_parity(tmp_path, theirs, dataclasses.replace(config, pool=pool)))
+    config = dataclasses.replace(config, pool=pool)
+    print(assert_parity(tmp_path, theirs, config))
+    import torch
+
+    images = pictures(70)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).last_hidden_state[:, 1 + config.registers :].numpy()
+    graph, _ = nnx.split(nnx.eval_shape(lambda: ViT(config, ComputeConfig(), nnx.Rngs(0))))
+    found = nnx.merge(graph, image_tower(str(tmp_path), config)).patch_states(images)
+    assert found.shape == expected.shape and np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 @pytest.mark.slow

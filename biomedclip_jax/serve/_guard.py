@@ -1,0 +1,254 @@
+"""Stands before the application: who may come in, how large a request may be, and how long a client may take to send it.
+
+A request goes on only when all of it is here, so that a slow client takes up no more than its connection.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from json import dumps
+from typing import Any
+from urllib.parse import urlsplit
+
+from python_multipart.multipart import parse_options_header
+
+from biomedclip_jax.serve._metrics import Metrics
+from biomedclip_jax.serve.settings import Settings, is_loopback
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+COOKIE = "biomedclip"
+LOGIN = "/login"
+HEALTH = ("/health", "/health/live", "/health/ready")
+PAGE = "/page"
+_OPEN = (*HEALTH, LOGIN)  # without a token
+_LOOKS = ("GET", "HEAD", "OPTIONS")
+_DISCARDED = 8  # times the largest body are read and thrown away, so that a client reads why, not "connection reset"
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"SAMEORIGIN"),
+    (b"referrer-policy", b"same-origin"),
+    # nothing on the page is fetched from, or sent to, anybody else
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; form-action 'self'",
+    ),
+]
+
+
+class Refused(Exception):
+    """A request that goes no further."""
+
+    def __init__(self, status: int, detail: str, headers: Iterable[tuple[bytes, bytes]] = ()):
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, list(headers)
+
+
+_FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+_LATER = [(b"retry-after", b"1")]
+
+
+class Guard:
+    """An ASGI application around another one. paths: that are counted by their own names; others are "page" or "other"."""
+
+    def __init__(self, application: Application, settings: Settings, metrics: Metrics, paths: Iterable[str]):
+        self._application = application
+        self._settings = settings
+        self._limits = settings.limits
+        self._metrics = metrics
+        self._paths = {*paths, *HEALTH, LOGIN}
+        self._bytes = 0
+        self._inside = 0
+        self._streams: set[asyncio.Task[Any]] = set()
+        self.stopping = False
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan":
+            await self._application(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, send)
+        else:  # no websocket is served
+            await send({"type": "websocket.close", "code": 1008})
+
+    def stop(self) -> None:
+        """Say from now on that the server stops, and end what would never end: the page's wait for news."""
+        self.stopping = True
+        for task in self._streams:
+            task.cancel()
+
+    async def _request(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        began, status = time.monotonic(), 0
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+            await send(message)
+
+        self._metrics.inside.inc()
+        taken = 0
+        try:
+            try:
+                self._check(scope)
+                body = await self._body(scope, receive)
+                taken = len(body)
+                _check_whole(scope, body)
+                await self._pass_on(scope, _replayed(body, receive), sent)
+            except Refused as refused:
+                await _answer(sent, refused)
+        finally:
+            self._count_bytes(-taken)
+            self._metrics.inside.dec()
+            self._metrics.answered(self._shown(scope["path"]), status, time.monotonic() - began)
+
+    async def _pass_on(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith(PAGE) or "heartbeat" not in scope["path"]:
+            await self._application(scope, receive, send)
+            return
+        task = asyncio.ensure_future(self._application(scope, receive, send))  # type: ignore[arg-type]
+        self._streams.add(task)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not self.stopping:
+                task.cancel()
+                raise
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._streams.discard(task)
+
+    def _check(self, scope: MutableMapping[str, Any]) -> None:
+        """Who asks. Refused without a token, from a page of somebody else, and by a name that is not this machine's."""
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        origin = headers.get(b"origin")
+        if origin is not None and scope["method"] not in _LOOKS and urlsplit(origin).netloc != host:
+            raise Refused(403, f"a page of {origin[:100]} asks, and this server answers its own page and programs only")
+        self._check_token(scope, headers, host)
+        kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
+        if scope["method"] == "POST" and scope["path"] in self._paths and kind not in _FORMS:
+            raise Refused(415, f"Content-Type {kind[:100]!r}: expected a form, multipart/form-data (as of `curl -F`)")
+
+    def _check_token(self, scope: MutableMapping[str, Any], headers: dict[bytes, str], host: str) -> None:
+        if self._settings.token is None:
+            name = urlsplit(f"//{host}").hostname if host else "localhost"
+            if not is_loopback(name or ""):
+                raise Refused(
+                    403, "this server has no token and answers to localhost and 127.0.0.1 only; start it with a token"
+                )
+            return
+        if scope["path"] in _OPEN or self._shown_token(headers):
+            return
+        if scope["method"] == "GET" and "text/html" in headers.get(b"accept", ""):
+            raise Refused(303, "a token is needed", [(b"location", LOGIN.encode())])
+        raise Refused(
+            401,
+            "a token is needed: the header 'Authorization: Bearer TOKEN', with the server's token",
+            [(b"www-authenticate", b"Bearer")],
+        )
+
+    def _shown_token(self, headers: dict[bytes, str]) -> bool:
+        kind, _, token = headers.get(b"authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return self._settings.admits(token.strip())
+        try:
+            cookies = SimpleCookie(headers.get(b"cookie", ""))
+        except CookieError:
+            return False
+        return COOKIE in cookies and self._settings.admits_cookie(cookies[COOKIE].value)
+
+    async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
+        """All of the body, which counts as inside from here on. Refused when it is too large, or comes too slowly."""
+        limits = self._limits
+        try:
+            length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
+        except ValueError:
+            raise Refused(400, "Content-Length: expected a number") from None
+        waits = any(name == b"expect" for name, _ in scope["headers"])  # whoever asks first has sent nothing yet
+        too_large = Refused(
+            413, f"a request of more than {limits.body_bytes:,} bytes; send fewer or smaller files", [(b"connection", b"close")]
+        )
+        full = Refused(429, "too many requests are inside; try again in a second", _LATER)
+        chunks: list[bytes] = []
+        size, refused = 0, None
+        if length > limits.body_bytes:
+            refused = too_large
+            if waits:
+                raise refused
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Refused(400, "the client left")
+                    chunk, more = message.get("body", b""), message.get("more_body", False)
+                    size += len(chunk)
+                    if refused is None and size > limits.body_bytes:
+                        refused = too_large
+                    elif refused is None and self._bytes + len(chunk) > limits.bodies_bytes:
+                        refused = full
+                    if refused is None:
+                        self._count_bytes(len(chunk))
+                        chunks.append(chunk)
+                    elif chunks:
+                        self._count_bytes(-sum(map(len, chunks)))
+                        chunks.clear()
+                    if refused is not None and size > _DISCARDED * limits.body_bytes:
+                        break
+        except BaseException as error:
+            self._count_bytes(-sum(map(len, chunks)))
+            if isinstance(error, TimeoutError):
+                raise Refused(
+                    408, f"the request did not come within {limits.body_seconds:g} s", [(b"connection", b"close")]
+                ) from None
+            raise
+        if refused is not None:
+            raise refused
+        return b"".join(chunks)
+
+    def _count_bytes(self, count: int) -> None:
+        self._bytes += count
+        self._metrics.body_bytes.set(self._bytes)
+
+    def _shown(self, path: str) -> str:
+        if path in self._paths:
+            return path
+        return "page" if path.startswith(PAGE) else "other"
+
+
+def _check_whole(scope: MutableMapping[str, Any], body: bytes) -> None:
+    """Refused for a form in parts whose end is missing: the last part would be passed over."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    name, options = parse_options_header(kind)
+    boundary = options.get(b"boundary")
+    if name == b"multipart/form-data" and boundary and b"--%s--" % boundary not in body[-len(boundary) - 200 :]:
+        raise Refused(400, "the form has no end; is a part of it missing?")
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """The body in one piece; after that whatever comes, such as the client's leave."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _answer(send: Send, refused: Refused) -> None:
+    body = dumps({"detail": refused.detail}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *refused.headers]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
