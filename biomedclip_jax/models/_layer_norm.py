@@ -1,7 +1,7 @@
 """LayerNorm whose backward pass reads its input and the gradient, and keeps nothing but a mean and a scale a token.
 
-JAX's own gradient of it goes back through mean and variance one after the other, and XLA for GPUs writes float32 arrays
-of the size of the input between them: the gradient is one formula here. What it saves is in docs/measurements.md.
+JAX's own gradient of it goes back through mean and variance one after the other, and XLA for GPUs writes float32
+arrays of the size of the input between them: the gradient is one formula here. docs/measurements.md has what it saves.
 """
 
 import functools
