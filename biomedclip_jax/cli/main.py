@@ -13,6 +13,7 @@ from biomedclip_jax.cli.answer import add_answer
 from biomedclip_jax.cli.data import add_data
 from biomedclip_jax.cli.evaluate import add_evaluate
 from biomedclip_jax.cli.finetune import add_finetune
+from biomedclip_jax.cli.heatmap import add_heatmap
 from biomedclip_jax.cli.index import add_index
 from biomedclip_jax.cli.models import add_models
 from biomedclip_jax.cli.serve import add_serve
@@ -25,6 +26,7 @@ _VERBS = (
     (("train",), add_train),
     (("finetune",), add_finetune),
     (("classify", "embed", "convert"), add_models),
+    (("heatmap",), add_heatmap),
     (("answer",), add_answer),
     (("index",), add_index),
     (("serve",), add_serve),
