@@ -34,7 +34,7 @@ class ComputeConfig:
     to the longest. 1 pads all of them."""
     attention: AttentionForm = operational("auto")
     """How attention is computed: with all scores in memory (plain), or in one kernel that holds only a few of them at a
-    time, for CUDA GPUs (fused). auto: fused on GPUs in bfloat16, plain elsewhere; so is, with any of the three, what the
+    time, for CUDA GPUs (fused). auto: fused on these in bfloat16, plain elsewhere; so is, with any of the three, what the
     kernel has no form for: causal towers, trained prefixes, METER's layers, and heads that are no power of two wide."""
     images_in: Literal["device", "host"] = operational("device")
     """Where the images of a batch wait for their microbatch: on the device, or in the host's pinned memory, from which each
@@ -47,7 +47,10 @@ class ComputeConfig:
         check_positive(self, "unroll", "text_buckets")
 
     def on(self, platform: str) -> "ComputeConfig":
-        """These settings with `attention` chosen for devices of a platform, as JAX names it. UserError where it cannot be."""
+        """These settings with `attention` chosen for devices of a platform: "cpu", "tpu", "rocm", or "gpu", those of CUDA.
+
+        UserError where it cannot be as it is asked for.
+        """
         gpu = platform == "gpu"
         check(self.attention != "fused" or gpu, self, "attention", f"'auto' or 'plain' on a {platform}")
         chosen: AttentionForm = "fused" if gpu and self.dtype == "bfloat16" else "plain"

@@ -30,6 +30,7 @@ from biomedclip_jax.models import CLIP, abstract_model
 from biomedclip_jax.prompts.layout import Layout, prompt_embeddings
 from biomedclip_jax.sharding import BATCH, as_varying, device_count, gather_leaves, shard_axes, shard_specs, sum_over_devices
 from biomedclip_jax.train._answer_loss import answer_share
+from biomedclip_jax.train._compiler_options import platform
 from biomedclip_jax.train.microbatches import Batch, Normalise, encode_in_microbatches, normaliser
 from biomedclip_jax.train.optimizer import Flat, trained_by
 from biomedclip_jax.train.text_buckets import Buckets, sort_captions
@@ -72,7 +73,7 @@ def loss_and_gradient(
         partial(gather_leaves, axes=axes[tower]["blocks"], first=1, dtype=config.compute.dtype) if tower in by_block else None
         for tower in _TOWERS
     ]
-    graph, _ = abstract_model(model, config.compute.on(mesh.devices.flat[0].platform), *gathers, adaptation=config.adaptation)
+    graph, _ = abstract_model(model, config.compute.on(platform(mesh)), *gathers, adaptation=config.adaptation)
     trained = tuple(trained_by(stage, flat_shapes))
     normalise = normaliser(config.preprocess)
     context = StepContext(config.seed, stage, graph, axes, by_block, trained, model.text.pad_id, normalise, buckets, prompts)

@@ -45,5 +45,6 @@ def temporaries(remat: Remat, unroll: int) -> int:
 def test_unrolled_blocks_keep_no_more_than_rolled_ones(remat: Remat, unroll: int) -> None:
     """In turns of 4 there is one whole turn, which XLA unrolls, and two blocks are left over."""
     rolled = temporaries(remat, 1)
-    assert temporaries("none", unroll) > 1.5 * rolled, "what is kept without remat would show"
-    assert temporaries(remat, unroll) < 1.2 * rolled
+    everything = temporaries("none", unroll) - rolled
+    assert everything > 0.5 * rolled, "what is kept without remat would show"
+    assert temporaries(remat, unroll) - rolled < everything / 8
