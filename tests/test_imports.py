@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["train"] |= {"equal_captions"}
 MAY_IMPORT["search"] = _FOUNDATION | {"config", "data", "pretrained", "evaluation"}
+MAY_IMPORT["deploy"] = _FOUNDATION | {"config", "models", "data", "interop"}
 MAY_IMPORT["heatmaps"] = _FOUNDATION | {"config", "models", "data", "pretrained"}
 MAY_IMPORT["bench"] = _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "train", "pretrained"}
 MAY_IMPORT["bench"] |= {"search"}
