@@ -25,6 +25,8 @@ COOKIE = "biomedclip"
 LOGIN = "/login"
 HEALTH = ("/health", "/health/live", "/health/ready")
 PAGE = "/page"
+# of what Gradio would answer, what the page asks for: the rest runs ffmpeg, calls other servers, changes components
+_PAGE_POSTS = tuple(f"{PAGE}/gradio_api/{name}" for name in ("upload", "queue/join", "cancel", "reset"))
 _OPEN = (*HEALTH, LOGIN)  # without a token
 _LOOKS = ("GET", "HEAD", "OPTIONS")
 _DISCARDED = 8  # times the largest body are read and thrown away, so that a client reads why, not "connection reset"
@@ -89,7 +91,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                given = [pair for pair in message.get("headers", ()) if not pair[0].lower().startswith(b"access-control-")]
+                message["headers"] = [*given, *_HEADERS]
             await send(message)
 
         self._metrics.inside.inc()
@@ -132,6 +135,8 @@ class Guard:
         if origin is not None and scope["method"] not in _LOOKS and urlsplit(origin).netloc != host:
             raise Refused(403, f"a page of {origin[:100]} asks, and this server answers its own page and programs only")
         self._check_token(scope, headers, host)
+        if scope["path"].startswith(PAGE) and not _asked_by_page(scope):
+            raise Refused(404, "Not Found")
         kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and scope["path"] in self._paths and kind not in _FORMS:
             raise Refused(415, f"Content-Type {kind[:100]!r}: expected a form, multipart/form-data (as of `curl -F`)")
@@ -222,6 +227,12 @@ class Guard:
         if path in self._paths:
             return path
         return "page" if path.startswith(PAGE) else "other"
+
+
+def _asked_by_page(scope: MutableMapping[str, Any]) -> bool:
+    if scope["method"] in _LOOKS:
+        return "proxy=" not in scope["path"] and "://" not in scope["path"]
+    return scope["path"] in _PAGE_POSTS
 
 
 def _check_whole(scope: MutableMapping[str, Any], body: bytes) -> None:
