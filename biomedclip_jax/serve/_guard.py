@@ -218,7 +218,7 @@ class Guard:
         except BaseException as error:
             self._count_bytes(-sum(map(len, chunks)))
             if isinstance(error, TimeoutError):
-                raise Refused(
+                raise refused or Refused(
                     408, f"the request did not come within {limits.body_seconds:g} s", [(b"connection", b"close")]
                 ) from None
             raise
