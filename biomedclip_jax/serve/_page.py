@@ -88,8 +88,6 @@ def import_gradio(folder: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import gradio
-
-        gradio.utils.colab_check = lambda: False  # it would look for other people's machines
     return gradio
 
 

@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom.data
 import pytest
-from helpers.served import client, image_file, served, write_model
+from helpers.served import client, image_file, listening, served, write_model
 from PIL import Image
 
 from biomedclip_jax.errors import UserError
@@ -25,7 +24,6 @@ from biomedclip_jax.serve._metrics import Metrics
 from biomedclip_jax.serve._model import ServedModel
 from biomedclip_jax.serve._page import Kept
 from biomedclip_jax.serve._private_folder import private_folder
-from biomedclip_jax.serve._server import Listening, bound
 from biomedclip_jax.serve._uploads import Upload
 from biomedclip_jax.serve._work import Work
 from biomedclip_jax.serve.settings import Limits, Settings
@@ -72,17 +70,8 @@ def made(work: Work, folder: Path) -> Server:
 
 @pytest.fixture(scope="module")
 def address(made: Server) -> Iterator[str]:
-    with bound(made.settings) as own:
-        ready = threading.Event()
-        listening = Listening(made.guard, LIMITS, ready.set)
-        thread = threading.Thread(target=listening.run, args=([own],))
-        thread.start()
-        assert ready.wait(60)
-        yield f"http://127.0.0.1:{own.getsockname()[1]}"
-        made.guard.stop()
-        listening.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive(), "an open page does not keep a server that was told to stop"
+    with listening(made) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
