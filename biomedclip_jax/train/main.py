@@ -33,6 +33,7 @@ from biomedclip_jax.train._final_evaluation import PROMPTS, Results, evaluate, p
 from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held_out_pairs
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
+from biomedclip_jax.train._model_card import write_model_card
 from biomedclip_jax.train._prompt_stage import learned_prompts
 from biomedclip_jax.train._questions import (
     answer_labels,
@@ -157,15 +158,25 @@ def _finished(config: TrainConfig, workdir: Path) -> Results:
             prompts = workdir / PROMPTS
             learned = load_prompts(prompts, from_pretrained(workdir / "model")) if prompts.is_file() else None
             found = evaluate(config, workdir, pairs, of_table(lines, -1), learned)
-            _write_results(workdir, found, pairs, results.exported_step, results.seconds)
+            size = from_pretrained(workdir / "model").processor.config.image_size
+            _write_results(config, workdir, found, pairs, results.exported_step, results.seconds, size)
         claim(config, workdir)
         hosts.barrier("the results", _EVALUATION_SECONDS)
     return read_results(workdir)
 
 
-def _write_results(workdir: Path, found: Results, pairs: Pairs | None, step: int | None, seconds: float | None) -> None:
+def _write_results(
+    config: TrainConfig,
+    workdir: Path,
+    found: Results,
+    pairs: Pairs | None,
+    step: int | None,
+    seconds: float | None,
+    image_size: int,
+) -> None:
     mark = None if pairs is None else pairs_mark(pairs)
     found = dataclasses.replace(found, exported_step=step, held_out_data=mark, seconds=seconds)
+    write_model_card(config, workdir, image_size, found.record())  # before the file that says that the run is finished
     write_text(workdir / RESULTS, json.dumps(found.record(), indent=2) + "\n")
 
 
@@ -298,5 +309,6 @@ def _export(run: Run, data: _Data, step: int, start: float) -> None:
         lines = of_table(run.metrics.lines, run.checkpoints.table)
         results = evaluate(config, workdir, data.held_out, lines, learned)
         seconds = run.seconds_before + time.perf_counter() - start
-        _write_results(workdir, results, data.held_out, step, round(seconds, 1))
+        size = trained.preprocess.image_size
+        _write_results(config, workdir, results, data.held_out, step, round(seconds, 1), size)
     hosts.barrier("the results", _EVALUATION_SECONDS)
