@@ -124,6 +124,20 @@ def test_a_picture_goes_through_all_four_tabs(page: Any, address: str, folder: P
     assert pictures_in(folder) == []
 
 
+def test_of_a_page_that_was_closed_nothing_is_kept(page: Any, made: Server, tmp_path: Path) -> None:
+    holder = next(route.app for route in made.app.routes if getattr(route, "path", "") == "/page").state_holder
+    (tmp_path / "mine.png").write_bytes(image_file(1))
+    page.set_input_files("#file input[type=file]", str(tmp_path / "mine.png"))
+    page.wait_for_selector("#shown img")
+    sessions = set(holder.session_data)
+    assert sessions
+    page.close()
+    deadline = time.monotonic() + 60
+    while holder.session_data and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not holder.session_data
+
+
 def test_dicom_is_shown_and_what_is_no_image_is_named(page: Any, tmp_path: Path, folder: Path) -> None:
     page.set_input_files("#file input[type=file]", pydicom.data.get_testdata_file("MR_small.dcm"))
     page.wait_for_selector("#shown img[alt='MR_small.dcm']")
