@@ -1,7 +1,7 @@
 """The model card of a run, on top of its model folder's README.md: what the run's own files say, and what they do not.
 
-Every number comes from config.json, rejects.jsonl or results.json. Paths of this machine stay out of it: of data only the
-last part of its name is said.
+Every number comes from config.json, rejects.jsonl or results.json. Paths of this machine stay out of it: of data only
+the last part of its name is said.
 """
 
 import math
