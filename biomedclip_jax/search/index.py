@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.images.load import load_image
+from biomedclip_jax.data.images.views.find import View
+from biomedclip_jax.data.images.views.options import ViewOptions
 from biomedclip_jax.data.records import Records, open_records
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
@@ -23,7 +25,7 @@ from biomedclip_jax.search._folder import (
     open_vectors,
     read_manifest,
 )
-from biomedclip_jax.search._identity import SOURCE, check_same_model
+from biomedclip_jax.search._identity import SOURCE, VIEW, check_same_model
 from biomedclip_jax.search.exact import nearest, nearest_groups
 from biomedclip_jax.search.filters import Filter, parse_filters
 from biomedclip_jax.search.hits import Hit, make_hit
@@ -160,6 +162,9 @@ class Index:
 
     def image(self, hit: Hit) -> Image.Image:
         """The picture of a hit, read from where it was indexed. UserError where it cannot be read any more."""
+        if VIEW in self._columns.names and (view := self._columns.text(VIEW, hit.position)):
+            which, _, options = view.partition(" ")
+            return View(Path(hit.image), which, hit.image, ViewOptions.from_text(options)).load()
         source, _, place = self._columns.text(SOURCE, hit.position).rpartition(" ")
         if not place:
             content = _read(Path(hit.image))

@@ -36,7 +36,7 @@ from biomedclip_jax.search._folder import (
     remove_other_states,
     write_manifest,
 )
-from biomedclip_jax.search._identity import SOURCE, check_same_model, identify
+from biomedclip_jax.search._identity import SOURCE, VIEW, check_same_model, identify
 from biomedclip_jax.search._sources import Entry, HashedImage, Source
 from biomedclip_jax.search._vectors import KnownVectors
 from biomedclip_jax.search.hits import FIELDS
@@ -299,7 +299,8 @@ class _Work:
         taken = {"id", *(name for name in FIELDS if name in known and name in meant[name])}
         others = {(f"{name} (column)" if name in FIELDS else name): text for name, text in told.items() if name not in taken}
         fields = {"id": entry.record.id, "image": _image_of(entry), **known}
-        return fields | others | {SEEN: entry.mark, CONTENT: content, SOURCE: entry.place}
+        where = {SEEN: entry.mark, CONTENT: content, SOURCE: entry.place}
+        return fields | others | where | ({VIEW: entry.view} if entry.view else {})
 
     def _id(self, name: str) -> str:
         self._ids[name] += 1

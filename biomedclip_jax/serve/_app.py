@@ -127,8 +127,8 @@ class Server:
             content = await self.map_seats.answer(self.work.maps_png, image, form.phrase, form.against)
             return Response(content, media_type="image/png")
 
-    def _paths(self) -> list[str]:
-        return [*self.app.openapi()["paths"], "/openapi.json"]
+    def _paths(self) -> dict[str, list[str]]:
+        return {path: list(methods) for path, methods in self.app.openapi()["paths"].items()} | {"/openapi.json": ["get"]}
 
     async def _uploads(self, request: Request, files: Sequence[UploadFile]) -> list[Upload]:
         if request.query_params:

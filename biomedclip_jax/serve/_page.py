@@ -29,6 +29,7 @@ from biomedclip_jax.serve._work import NoIndex, Work
 _SHOWN = 384  # pixels of the long side of a picture
 _KEPT_SECONDS = 3600
 _AT_ONCE, _WAITING = 2, 32
+_SESSIONS = 50  # of each Gradio keeps what was last shown
 _HEAD = (
     "# biomedclip\nFor research, **not for clinical use**. An image that you open is kept in this server's memory for an hour "
     "at most; its file is removed as soon as it is read."
@@ -88,8 +89,6 @@ def import_gradio(folder: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import gradio
-
-        gradio.utils.colab_check = lambda: False  # it would look for other people's machines
     return gradio
 
 
@@ -97,7 +96,7 @@ def add_page(app: Any, work: Work, folder: Path) -> None:
     """Put the page into a FastAPI application, at `PAGE`. folder: for the files of uploads, while they come in."""
     gradio = import_gradio(folder)
     blocks = _blocks(gradio, work, Kept(work.limits.bodies_bytes))
-    blocks.state_session_capacity = 200
+    blocks.state_session_capacity = _SESSIONS
     blocks.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE, api_open=False)
     blocks._queue.compute_analytics_summary = lambda records: {"functions": {}}  # nobody may ask for it
     gradio.mount_gradio_app(
@@ -158,7 +157,7 @@ def _blocks(gradio: Any, work: Work, kept: Kept) -> Any:
     own: dict[str, Any] = {"api_visibility": "private"}
     with gradio.Blocks(title="biomedclip", analytics_enabled=False, delete_cache=(60, 60)) as blocks:
         gradio.Markdown(_HEAD)
-        key = gradio.State(None)
+        key = gradio.State(None, delete_callback=kept.drop)
         with gradio.Row():
             file = gradio.File(label="Image: JPEG, PNG, TIFF, WebP, GIF, BMP or DICOM", elem_id="file")
             shown = gradio.HTML(elem_id="shown")
@@ -187,6 +186,15 @@ def _blocks(gradio: Any, work: Work, kept: Kept) -> Any:
             button = gradio.Button("Embed", variant="primary")
             numbers = gradio.Textbox(label="Unit embedding", lines=6, buttons=["copy"], elem_id="embedding")
             button.click(told(embed), key, numbers, **own)
+
+        def left(request: Any) -> None:
+            """Of a page that was closed Gradio would keep what was shown, with the images, until others need the place."""
+            blocks.state_holder.delete_state(request.session_hash)
+            blocks.state_holder.session_data.pop(request.session_hash, None)
+            blocks.state_holder.time_last_used.pop(request.session_hash, None)
+
+        left.__annotations__["request"] = gradio.Request  # by which Gradio knows what to give
+        blocks.unload(left)
     return blocks
 
 

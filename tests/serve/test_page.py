@@ -3,7 +3,6 @@
 import gc
 import os
 import shutil
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pydicom.data
 import pytest
-from helpers.served import client, image_file, served, write_model
+from helpers.served import client, image_file, listening, served, write_model
 from PIL import Image
 
 from biomedclip_jax.errors import UserError
@@ -25,7 +24,6 @@ from biomedclip_jax.serve._metrics import Metrics
 from biomedclip_jax.serve._model import ServedModel
 from biomedclip_jax.serve._page import Kept
 from biomedclip_jax.serve._private_folder import private_folder
-from biomedclip_jax.serve._server import Listening, bound
 from biomedclip_jax.serve._uploads import Upload
 from biomedclip_jax.serve._work import Work
 from biomedclip_jax.serve.settings import Limits, Settings
@@ -72,17 +70,8 @@ def made(work: Work, folder: Path) -> Server:
 
 @pytest.fixture(scope="module")
 def address(made: Server) -> Iterator[str]:
-    with bound(made.settings) as own:
-        ready = threading.Event()
-        listening = Listening(made.guard, LIMITS, ready.set)
-        thread = threading.Thread(target=listening.run, args=([own],))
-        thread.start()
-        assert ready.wait(60)
-        yield f"http://127.0.0.1:{own.getsockname()[1]}"
-        made.guard.stop()
-        listening.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive(), "an open page does not keep a server that was told to stop"
+    with listening(made) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
@@ -133,6 +122,20 @@ def test_a_picture_goes_through_all_four_tabs(page: Any, address: str, folder: P
     assert len(np.unique(np.asarray(Image.open(tmp_path / "screen.png")))) > 50, "something is drawn"
     assert [url for url in page.asked if not url.startswith((address, "data:", "blob:"))] == []
     assert pictures_in(folder) == []
+
+
+def test_of_a_page_that_was_closed_nothing_is_kept(page: Any, made: Server, tmp_path: Path) -> None:
+    holder = next(route.app for route in made.app.routes if getattr(route, "path", "") == "/page").state_holder
+    (tmp_path / "mine.png").write_bytes(image_file(1))
+    page.set_input_files("#file input[type=file]", str(tmp_path / "mine.png"))
+    page.wait_for_selector("#shown img")
+    sessions = set(holder.session_data)
+    assert sessions
+    page.close()
+    deadline = time.monotonic() + 60
+    while holder.session_data and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not holder.session_data
 
 
 def test_dicom_is_shown_and_what_is_no_image_is_named(page: Any, tmp_path: Path, folder: Path) -> None:
