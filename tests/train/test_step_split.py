@@ -18,6 +18,7 @@ from biomedclip_jax.config import ComputeConfig, TrainConfig
 from biomedclip_jax.sharding import put_batch, shard_axes
 from biomedclip_jax.train._checkpoint import About, Checkpoints
 from biomedclip_jax.train._gradient import loss_and_gradient
+from biomedclip_jax.train.optimizer import Flat
 from biomedclip_jax.train.state import TrainState, abstract_state, initial_state, optimizer_for
 from biomedclip_jax.train.step import make_step
 
@@ -55,7 +56,8 @@ def after(state: TrainState, first: int, steps: int, way: Way) -> TrainState:
 
 def test_several_updates_are_those_of_a_whole_copy_on_each_device() -> None:
     ours, expected = after(start(SPLIT), 0, 4, SPLIT), after(start(WHOLE), 0, 4, WHOLE)
-    before, found = flatten_dict(parameters(), sep="/"), flatten_dict(ours.params, sep="/")
+    before: Flat = flatten_dict(parameters(), sep="/")
+    found: Flat = flatten_dict(ours.params, sep="/")
     for path, leaf in flatten_dict(expected.params, sep="/").items():
         moved = np.abs(leaf - before[path]).max()
         assert moved > 1e-4, path
@@ -65,8 +67,9 @@ def test_several_updates_are_those_of_a_whole_copy_on_each_device() -> None:
 
 
 def test_a_device_keeps_its_part_of_matrices_of_their_moments_and_average() -> None:
-    axes = flatten_dict(shard_axes(parameters(), SPLIT.mesh()), sep="/")
-    split = sum(x.nbytes for path, x in flatten_dict(parameters(), sep="/").items() if axes[path] >= 0)
+    axes: Flat = flatten_dict(shard_axes(parameters(), SPLIT.mesh()), sep="/")
+    leaves: Flat = flatten_dict(parameters(), sep="/")
+    split = sum(x.nbytes for path, x in leaves.items() if axes[path] >= 0)
     assert split > 0.9 * sum(x.nbytes for x in jax.tree.leaves(parameters()))
     whole, parts = (compiled(way).memory_analysis().argument_size_in_bytes for way in (WHOLE, SPLIT))
     assert whole - parts == 4 * split * 7 // 8
