@@ -22,6 +22,7 @@ MODULES = (
     "data.pairs",
     "train.main",
     "evaluation.run",
+    "search",
     "errors",
 )
 

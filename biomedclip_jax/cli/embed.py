@@ -16,7 +16,8 @@ from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from biomedclip_jax.data.embeddings_folder import Archive, FileList
+    from biomedclip_jax.data.embeddings_folder import Archive
+    from biomedclip_jax.data.file_list import FileList
     from biomedclip_jax.data.images.load import LazyImage
     from biomedclip_jax.pretrained import Pretrained
 
@@ -195,7 +196,8 @@ def _embed_texts(load: "Callable[[], Pretrained]", arguments: argparse.Namespace
 
 
 def _embed_into_folder(load: "Callable[[], Pretrained]", arguments: argparse.Namespace) -> None:
-    from biomedclip_jax.data.embeddings_folder import Archive, FileList, model_mark, open_archive
+    from biomedclip_jax.data.embeddings_folder import Archive, model_mark, open_archive
+    from biomedclip_jax.data.file_list import FileList
     from biomedclip_jax.data.images.search import say_left_out, stream_images
 
     out, (part, parts) = arguments.out, _which_part(arguments)
@@ -206,8 +208,9 @@ def _embed_into_folder(load: "Callable[[], Pretrained]", arguments: argparse.Nam
         if left_out:
             print(say_left_out(left_out), file=sys.stderr)
         clip = load()
-        model = model_mark(clip.fingerprint, clip.config, clip.processor.config, arguments.dtype, options)
-        archive = Archive(model, clip.config.embed_width, files.count, files.listed, arguments.shard_size)
+        model = model_mark(clip.fingerprint, clip.config, clip.processor.config, arguments.dtype)
+        views = "" if options is None else options.to_text()
+        archive = Archive(model, clip.config.embed_width, files.count, files.listed, arguments.shard_size, views)
         open_archive(out, archive)
         _make_shards(clip, files, archive, (part, parts), arguments)
 

@@ -42,6 +42,11 @@ def add_index(verbs: Any) -> None:
     index.add_argument("--adapter", metavar="DIR", help="what fine-tuned MODEL, merged into it")
     index.add_argument("--image-column", default="image", metavar="NAME", help="of tables and builds (default: %(default)s)")
     index.add_argument("--caption-column", default="caption", metavar="NAME", help="if there is one (default: %(default)s)")
+    index.add_argument(
+        "--approximate",
+        action=argparse.BooleanOptionalAction,
+        help="also make an approximate index, for more than a million images (default: as before; a new one has none)",
+    )
     index.add_argument("--batch-size", type=count, default=32, metavar="N", help="images at once, a device (default: 32)")
     index.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16 is faster on accelerators")
     index.add_argument("--strict", action="store_true", help="exit code 2 if an image cannot be read; all others are indexed")
@@ -66,6 +71,7 @@ def _index(arguments: argparse.Namespace) -> None:
         arguments.image_column,
         arguments.caption_column,
         arguments.batch_size,
+        arguments.approximate,
     )
     changes = update_index(arguments.out, wanted, load)
     print(describe(arguments.out, changes))

@@ -16,6 +16,7 @@ from biomedclip_jax.cli.finetune import add_finetune
 from biomedclip_jax.cli.heatmap import add_heatmap
 from biomedclip_jax.cli.index import add_index
 from biomedclip_jax.cli.models import add_models
+from biomedclip_jax.cli.search import add_search
 from biomedclip_jax.cli.serve import add_serve
 from biomedclip_jax.cli.train import add_bench, add_plan, add_train
 from biomedclip_jax.errors import Ended, UserError, as_given
@@ -29,6 +30,7 @@ _VERBS = (
     (("heatmap",), add_heatmap),
     (("answer",), add_answer),
     (("index",), add_index),
+    (("search",), add_search),
     (("serve",), add_serve),
     (("evaluate",), add_evaluate),
     (("data",), add_data),

@@ -86,11 +86,17 @@ def add_models(verbs: Any) -> None:
     convert.add_argument("destination", type=local_path, help="the folder to write; must not be there yet, or be empty")
     convert.add_argument(
         "--format",
-        choices=["open_clip", "open_clip-bin", "huggingface", "cleft", "peft"],
+        choices=["open_clip", "open_clip-bin", "huggingface", "cleft", "peft", "onnx", "stablehlo"],
         default="open_clip",
         help="open_clip: safetensors; open_clip-bin: PyTorch's pickle; huggingface: CLIPModel, or both towers for AutoModel; "
-        "cleft: a checkpoint for XYPB/CLEFT; peft: of SOURCE, a run or its adapter/, the adapters alone "
+        "cleft: a checkpoint for XYPB/CLEFT; peft: of SOURCE, a run or its adapter/, the adapters alone; onnx: "
+        "a file for each tower, checked with onnxruntime; stablehlo: programs for jax.export on CPU, CUDA and TPU "
         "(default: %(default)s)",
+    )
+    convert.add_argument(
+        "--quantize",
+        choices=["int8"],
+        help="with --format onnx: weights of matrix products as 8-bit numbers, a quarter of the size",
     )
     convert.add_argument("--adapter", metavar="DIR", help=_ADAPTER_HELP.replace("MODEL", "SOURCE"))
 
@@ -191,8 +197,13 @@ def _convert(arguments: argparse.Namespace) -> None:
     from biomedclip_jax.interop.write import write_model
     from biomedclip_jax.pretrained import load
 
+    if arguments.quantize is not None and arguments.format != "onnx":
+        raise UserError(f"--quantize {arguments.quantize}: only --format onnx can be quantised, not {arguments.format}")
     if arguments.format == "peft":
         _convert_to_peft(arguments)
+        return
+    if arguments.format in ("onnx", "stablehlo"):
+        _take_away(arguments)
         return
     model = load(arguments.source, arguments.adapter)
     written = write_model(model, arguments.destination, arguments.format)
@@ -202,6 +213,26 @@ def _convert(arguments: argparse.Namespace) -> None:
     for name, reason in sorted(report.ignored.items()):
         print(f"           {name}: {reason}")
     print(f"written  {len(written):5d} tensors to {arguments.destination} ({arguments.format})")
+
+
+def _take_away(arguments: argparse.Namespace) -> None:
+    from biomedclip_jax.deploy.onnx_folder import write_onnx
+    from biomedclip_jax.deploy.stablehlo_folder import write_stablehlo
+    from biomedclip_jax.pretrained import load
+
+    model, destination = load(arguments.source, arguments.adapter), arguments.destination
+    if arguments.format == "onnx":
+        cosines = write_onnx(model, destination, int8=arguments.quantize == "int8")
+    else:
+        cosines = write_stablehlo(model, destination)
+    if model.config.answering is not None:
+        print(f"{arguments.source}: what answers questions is left out; only the two towers are written", file=sys.stderr)
+    for file, cosine in cosines.items():
+        size = sum(path.stat().st_size for path in (destination / file, destination / f"{file}.data") if path.exists())
+        print(
+            f"written  {destination / file}: {size / 1e6:,.1f} MB, cosine with the model's own embeddings {cosine:.6f} or more"
+        )
+    print(f"{destination}/README.md has code that uses them")
 
 
 def _convert_to_peft(arguments: argparse.Namespace) -> None:

@@ -9,19 +9,17 @@ import hashlib
 import json
 import os
 import socket
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.images.load import LazyImage, load_image
 from biomedclip_jax.data.images.views.find import View
-from biomedclip_jax.data.images.views.options import ViewOptions
 from biomedclip_jax.data.pairs import fingerprint
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.terminal import say_some
@@ -34,6 +32,7 @@ _SAY = {  # what two commands for one folder may differ in
     "files": "another list of files",
     "listed": "another list of files, or of files of other sizes",
     "shard_size": "another --shard-size",
+    "views": "files taken apart otherwise (--every, --plane, --window, --tile, --mpp)",
 }
 
 Embed = Callable[[Sequence[LazyImage], Callable[[int, UserError], object]], np.ndarray]
@@ -44,7 +43,8 @@ class Archive:
     """What a folder of embeddings is of, and how it is divided; all that is in it was made with these.
 
     model: a hash of weights, preprocessing and precision. width: of an embedding. files: how many. listed: a hash of their
-    names and sizes in order. shard_size: rows of each shard but the last.
+    names and sizes in order. shard_size: rows of each shard but the last. views: how files were taken apart
+    (`ViewOptions.to_text`), "" where each file is one image.
     """
 
     model: str
@@ -52,6 +52,7 @@ class Archive:
     files: int
     listed: str
     shard_size: int
+    views: str = ""
 
     @property
     def shards(self) -> int:
@@ -65,63 +66,6 @@ class Archive:
     def rows_of(self, shard: int) -> int:
         """How many rows a shard has."""
         return min(self.shard_size, self.files - shard * self.shard_size)
-
-
-class FileList:
-    """Names of any number of files, or of images in files, kept in a temporary file; read a part at a time."""
-
-    def __init__(self, paths: Iterable[Path | View], part_size: int, options: ViewOptions | None = None):
-        """part_size: how many names are read at once. options: of the views, if `paths` are such.
-
-        UserError for a path that is not there any more.
-        """
-        self._options = options
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, `__exit__` closes it
-        self._starts = [0]
-        self.count = 0
-        self.listed = ""
-        try:
-            self._list(paths, part_size)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> "FileList":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def _list(self, paths: Iterable[Path | View], part_size: int) -> None:
-        listed = hashlib.sha256()
-        position = 0
-        for image in paths:
-            path, place = (image.path, image.place) if isinstance(image, View) else (image, "")
-            try:
-                size = os.stat(path).st_size
-            except OSError as error:
-                raise UserError(f"{path}: went while the files were listed ({error.strerror}); run it again") from error
-            name = os.fsencode(path) + b"\0"
-            listed.update(b"%b%d\0" % (name, size))
-            if place:
-                listed.update(place.encode() + b"\0")
-            position += self._file.write(name if self._options is None else name + place.encode() + b"\0")
-            self.count += 1
-            if self.count % part_size == 0:
-                self._starts.append(position)
-        if self._starts[-1] != position:
-            self._starts.append(position)
-        self.listed = listed.hexdigest()[:32]
-
-    def part(self, number: int) -> list[Path] | list[View]:
-        """The paths, or views, of a part, numbered from 0."""
-        self._file.seek(self._starts[number])
-        data = self._file.read(self._starts[number + 1] - self._starts[number])
-        names = data.split(b"\0")[:-1]
-        if self._options is None:
-            return [Path(os.fsdecode(name)) for name in names]
-        pairs = zip(names[::2], names[1::2], strict=True)
-        return [View(Path(os.fsdecode(path)), place.decode(), os.fsdecode(path), self._options) for path, place in pairs]
 
 
 @lru_cache(maxsize=16)
@@ -215,6 +159,7 @@ def _read_manifest(folder: Path) -> Archive | None:
 
 def write_shard(folder: Path, archive: Archive, shard: int, paths: Sequence[Path | View], embed: Embed) -> int:
     """Make a shard from its files, or leave one that is there and whole; returns how many of its rows are rejects."""
+    import pyarrow
     from pyarrow import parquet
 
     target = folder / archive.shard_file(shard)
@@ -228,6 +173,9 @@ def write_shard(folder: Path, archive: Archive, shard: int, paths: Sequence[Path
     rows = np.full((len(paths), archive.width), np.nan, np.float32)
     rows[[position for position in range(len(paths)) if position not in reasons]] = good
     table = _table(paths, images, rows, reasons)
+    if archive.views:
+        places = [path.place if isinstance(path, View) else "" for path in paths]
+        table = table.append_column("place", pyarrow.array(places, pyarrow.string()))
     # several processes may make one shard: they make the same, each beside it
     aside = folder / f".{target.name}.{socket.gethostname()}.{os.getpid()}"
     try:
@@ -291,9 +239,9 @@ def shards_there(folder: Path, archive: Archive) -> int:
     return there
 
 
-def model_mark(weights: str, config: object, preprocess: object, dtype: str, options: ViewOptions | None = None) -> str:
-    """What an archive says of its model. weights: their fingerprint. options: how files are taken apart, if they are."""
-    return fingerprint([weights, str(config), str(preprocess), dtype, *([] if options is None else [str(options)])])
+def model_mark(weights: str, config: object, preprocess: object, dtype: str) -> str:
+    """What an archive says of its model. weights: their fingerprint."""
+    return fingerprint([weights, str(config), str(preprocess), dtype])
 
 
 def read_archive(folder: Path) -> tuple[Archive, Iterator[Any]]:
@@ -342,6 +290,7 @@ def _read_shard(folder: Path, archive: Archive, shard: int) -> Any:
         raise UserError(f"{folder}: reading Parquet needs pyarrow: pip install 'biomedclip_jax[tfds]'") from None
     file = folder / archive.shard_file(shard)
     try:
-        return read_table(file, columns=["name", "sha256", "embedding", "reject"]).combine_chunks()
+        columns = ["name", "sha256", "embedding", "reject", *(["place"] if archive.views else [])]
+        return read_table(file, columns=columns).combine_chunks()
     except (ArrowException, OSError) as error:
         raise UserError(f"{file}: not readable as Parquet ({error}); remove it, and run `embed` again") from error

@@ -156,6 +156,17 @@ class Tokenizer:
             row[: len(encoding.ids)] = encoding.ids
         return ids if self._sep is None else np.where(ids == self._sep, np.int32(0), ids)
 
+    def save(self, file: Path, length: int | None) -> None:
+        """Write a tokenizer.json that cuts and pads as this does, for the tokenizers package alone; texts are not cleaned.
+
+        length: what texts are padded to; None: the longest of a batch. UserError where ids are changed afterwards (CLIPA).
+        """
+        if self._sep is not None:
+            raise UserError("strip_sep_token: no tokenizer.json can say that, so that this model's cannot be written alone")
+        copy = self._tokenizer.from_str(self._tokenizer.to_str())
+        copy.enable_padding(pad_id=self.pad_id, pad_token=copy.id_to_token(self.pad_id) or "", length=length)
+        copy.save(str(file))
+
     @property
     def ends_alone(self) -> bool:
         """Whether a text has an end token and no start token, as SigLIP's have, or its end token is taken away (CLIPA)."""

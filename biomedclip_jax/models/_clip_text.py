@@ -63,7 +63,7 @@ class ClipText(nnx.Module):
         """States after the last block, before the norm, of all tokens; of `context_length`, where padding is read."""
         c, n = self.config, tokens.shape[1]
         if c.reads_padding and n < c.context_length:  # padding that was cut off to save work, or is not there yet
-            rows, missing = len(tokens), c.context_length - n
+            rows, missing = tokens.shape[0], c.context_length - n
             words = jnp.concatenate([words, jnp.broadcast_to(self.word[c.pad_id], (rows, missing, c.width))], axis=1)
             n = c.context_length
         x = jnp.asarray(words + self.position[:n]).astype(self.compute.dtype)

@@ -184,7 +184,7 @@ class ViT(nnx.Module):
         x = rearrange(images, "b (h p) (w q) c -> b (h w) (p q c)", p=c.patch_size, q=c.patch_size).astype(dtype)
         prefix = c.prefix_positions
         positions = self.position[...]
-        added = spread(positions[prefix:], (len(x), x.shape[1], c.width), dtype)
+        added = spread(positions[prefix:], (*x.shape[:2], c.width), dtype)
         if patch_keep < 1:
             assert keys is not None, "patch_keep below 1 draws patches at random and needs keys"
             kept = kept_patches(x.shape[1], patch_keep)
@@ -204,7 +204,7 @@ class ViT(nnx.Module):
         if tokens:
             first = jnp.concatenate(tokens)
             places = jnp.pad(positions[:prefix], ((0, len(first) - prefix), (0, 0)))
-            first, places = (spread(each, (len(x), *each.shape), dtype) for each in (first, places))
+            first, places = (spread(each, (x.shape[0], *each.shape), dtype) for each in (first, places))
             x = jnp.concatenate([first + places, x], axis=1)
         return self.norm_pre(x) if c.norm_pre else x
 

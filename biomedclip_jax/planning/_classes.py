@@ -35,6 +35,7 @@ _FUNCTIONS = {
     "Attention.__call__": HEADS,
     "MLP.__call__": MLP,
     "LayerNorm.__call__": RESIDUAL,
+    "_layer_norm_gradient": RESIDUAL,
     "dropout": RESIDUAL,
     "Block.__call__": RESIDUAL,
     "promote_dtype": WEIGHTS,

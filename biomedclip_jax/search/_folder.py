@@ -43,7 +43,8 @@ class Manifest:
     """What an index holds.
 
     count: images. rejects: images that cannot be read. columns: their names in order. sources: what it was made of.
-    image_column, caption_column: as they were given. files: of the state, with their sizes in bytes.
+    image_column, caption_column: as they were given. files: of the state, with their sizes in bytes. approximate: settings
+    of an approximate search; None without.
     """
 
     state: str
@@ -55,6 +56,7 @@ class Manifest:
     caption_column: str
     columns: tuple[str, ...]
     files: dict[str, int]
+    approximate: dict[str, Any] | None = None
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -8,6 +8,7 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.pretrained import Pretrained
 from biomedclip_jax.search._folder import IndexedModel
 
+VIEW = " view"  # the column that says, where a file holds many images, which one it is and how the file is taken apart
 SOURCE = " source"  # the column that says where an image is that has no file of its own: SOURCE PART.NUMBER
 
 

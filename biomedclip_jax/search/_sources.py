@@ -23,7 +23,8 @@ DATA_FORMS = f"{FORMS}, or what `biomedclip embed` has written (a folder or .npz
 @dataclass(frozen=True)
 class Entry:
     """A record on its way into an index. place: where its image is, if that is no file of its own. mark: of a file, what
-    changes when it does. content, vector: of what was embedded elsewhere.
+    changes when it does. content, vector: of what was embedded elsewhere. view: of an image among those of a file, its
+    place and how the file is taken apart.
     """
 
     record: Record
@@ -32,6 +33,7 @@ class Entry:
     content: str = ""
     vector: np.ndarray | None = None
     records: Records | None = None
+    view: str = ""
 
 
 class HashedImage(LazyImage):
@@ -105,10 +107,13 @@ class Source:
         for table in shards:
             vectors = shard_vectors(table, archive.width)
             cells = (table[name].to_pylist() for name in ("name", "sha256", "reject"))
-            for name, content, reject, vector in zip(*cells, vectors, strict=True):
+            places = table["place"].to_pylist() if archive.views else [""] * len(vectors)
+            for name, content, reject, place, vector in zip(*cells, places, vectors, strict=True):
                 row += 1
                 if reject is not None:
                     self.rejects.append(Reject(str(row), name, reject))
+                elif archive.views:
+                    yield self._view(row - 1, name, content, place, archive.views, vector)
                 else:
                     yield self._entry(row - 1, name, content, vector)
 
@@ -123,6 +128,13 @@ class Source:
                 self.rejects.append(Reject(str(row + 1), name, "its embedding is not finite"))
             else:
                 yield self._entry(row, name, hashlib.sha256(vector.tobytes()).hexdigest(), vector)
+
+    def _view(self, row: int, name: str, content: str, place: str, options: str, vector: np.ndarray) -> Entry:
+        file = Path(name.removesuffix(f"#{place}")) if place else Path(name)
+        view = f"{place} {options}"
+        own = hashlib.sha256(f"{content} {view}".encode()).hexdigest()  # the file's is that of all its images
+        record = Record(row, name, name, {"folder": str(file.parent)}, file)
+        return Entry(record, content=own, vector=vector, view=view)
 
     def _entry(self, row: int, name: str, content: str, vector: np.ndarray) -> Entry:
         folder = os.path.dirname(name)

@@ -46,9 +46,13 @@ def make_hit(score: float, position: int, cells: Mapping[str, str], group: str |
     return Hit(float(score), position, columns=columns, group=group, images=images, **own)
 
 
-def hits_record(query: str, kind: str, searched: int, hits: Sequence[Hit]) -> dict[str, Any]:
-    """One query with its hits for JSON. kind: text, image or like. searched: images that the filters left."""
-    return {"query": _written(query), "kind": kind, "searched": searched, "hits": [h.record(i) for i, h in enumerate(hits, 1)]}
+def hits_record(query: str, kind: str, searched: int, hits: Sequence[Hit], error: str = "") -> dict[str, Any]:
+    """One query with its hits for JSON. kind: text, image or like. searched: images that the filters left. error: why it
+    could not be searched for.
+    """
+    told = [hit.record(rank) for rank, hit in enumerate(hits, 1)]
+    found = {"query": _written(query), "kind": kind, "searched": searched, "hits": told}
+    return found | {"error": _written(error)} if error else found
 
 
 def _written(text: str) -> str:

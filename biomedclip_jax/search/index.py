@@ -9,10 +9,12 @@ import numpy as np
 from PIL import Image
 
 from biomedclip_jax.data.images.load import load_image
+from biomedclip_jax.data.images.views.find import View
+from biomedclip_jax.data.images.views.options import ViewOptions
 from biomedclip_jax.data.records import Records, open_records
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.pretrained import Pretrained, from_pretrained
-from biomedclip_jax.search._exact import nearest, nearest_groups
+from biomedclip_jax.search._approximate import Approximate
 from biomedclip_jax.search._folder import (
     CONTENT,
     SEEN,
@@ -23,7 +25,8 @@ from biomedclip_jax.search._folder import (
     open_vectors,
     read_manifest,
 )
-from biomedclip_jax.search._identity import SOURCE, check_same_model
+from biomedclip_jax.search._identity import SOURCE, VIEW, check_same_model
+from biomedclip_jax.search.exact import nearest, nearest_groups
 from biomedclip_jax.search.filters import Filter, parse_filters
 from biomedclip_jax.search.hits import Hit, make_hit
 
@@ -76,16 +79,21 @@ class Index:
         top: int = 10,
         filters: Sequence[str | Filter] = (),
         leave_out: Sequence[int] = (),
+        exact: bool = False,
     ) -> list[list[Hit]]:
         """The images nearest to each query, best first; of equal scores the first in the index.
 
         vectors: float32 [Q, E] or [E], of any length but 0. filters: "license=CC BY", "year>=2015" ...; all must hold.
         leave_out: positions of images that are no hits. Every query has `top` hits, or all that the filters leave.
+        exact: compare all images also where an approximate index is there, which is used without filters alone.
         Raises UserError for a filter on a column that is not there, and for vectors of another width.
         """
         queries = self._checked(vectors, top)
-        rows = self._rows(filters, leave_out)
-        found = nearest(self._vectors, queries, top, rows)
+        if not self.is_exact(filters, leave_out, exact=exact):
+            rows = self._approximate.candidates(queries, top)
+            found = [nearest(self._vectors, query[None], top, own)[0] for query, own in zip(queries, rows, strict=True)]
+        else:
+            found = nearest(self._vectors, queries, top, self._rows(filters, leave_out))
         return [[self._hit(score, position) for position, score in zip(*own, strict=True)] for own in found]
 
     def search_groups(
@@ -119,6 +127,14 @@ class Index:
             found.append(make_hit(float(own[0]), best, self._cells(best), group, len(positions)))
         return found
 
+    def is_exact(self, filters: Sequence[str | Filter] = (), leave_out: Sequence[int] = (), *, exact: bool = False) -> bool:
+        """Whether such a search compares all images, and cannot miss one."""
+        return exact or bool(filters) or bool(len(leave_out)) or self._manifest.approximate is None
+
+    def parsed(self, filters: Sequence[str | Filter]) -> list[Filter]:
+        """The filters that texts mean. UserError for what is none."""
+        return parse_filters(filters, self.columns)
+
     def matching(self, filters: Sequence[str | Filter] = ()) -> int:
         """How many images the filters leave."""
         rows = self._rows(filters, ())
@@ -146,6 +162,9 @@ class Index:
 
     def image(self, hit: Hit) -> Image.Image:
         """The picture of a hit, read from where it was indexed. UserError where it cannot be read any more."""
+        if VIEW in self._columns.names and (view := self._columns.text(VIEW, hit.position)):
+            which, _, options = view.partition(" ")
+            return View(Path(hit.image), which, hit.image, ViewOptions.from_text(options)).load()
         source, _, place = self._columns.text(SOURCE, hit.position).rpartition(" ")
         if not place:
             content = _read(Path(hit.image))
@@ -158,6 +177,11 @@ class Index:
         if known and hashlib.sha256(content).hexdigest() != self._columns.text(CONTENT, hit.position):
             raise UserError(f"{hit.image}: has changed since it was indexed; index again")
         return load_image(content, hit.image)
+
+    @cached_property
+    def _approximate(self) -> Approximate:
+        assert self._manifest.approximate is not None
+        return Approximate(self.folder / self._manifest.state, self._manifest.approximate)
 
     @cached_property
     def contents(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -20,6 +20,7 @@ from biomedclip_jax.data.pairs import Reject, first_reject
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.files import write_text
 from biomedclip_jax.pretrained import Pretrained
+from biomedclip_jax.search._approximate import FEWEST, build
 from biomedclip_jax.search._columns import ColumnsWriter
 from biomedclip_jax.search._folder import (
     CONTENT,
@@ -35,13 +36,13 @@ from biomedclip_jax.search._folder import (
     remove_other_states,
     write_manifest,
 )
-from biomedclip_jax.search._identity import SOURCE, check_same_model, identify
+from biomedclip_jax.search._identity import SOURCE, VIEW, check_same_model, identify
 from biomedclip_jax.search._sources import Entry, HashedImage, Source
 from biomedclip_jax.search._vectors import KnownVectors
 from biomedclip_jax.search.hits import FIELDS
 from biomedclip_jax.support.owner import owned_folder
 from biomedclip_jax.support.parallel import read_ahead
-from biomedclip_jax.support.terminal import progress_bar
+from biomedclip_jax.support.terminal import progress_bar, say_some
 
 _CHUNK = 512  # images that are embedded before their vectors are written
 _SAY_EVERY = 10.0  # seconds
@@ -60,6 +61,7 @@ class Wanted:
     image_column: str = "image"
     caption_column: str = "caption"
     batch_size: int = 32
+    approximate: bool | None = None  # None: as before, exact in a new index
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,9 @@ def update_index(folder: Path, wanted: Wanted, load: Callable[[], Pretrained]) -
         state = next_state(folder, before)
         try:
             manifest, changes = _write_state(state, clip, model, known, wanted)
+            asked = before is not None and before.approximate is not None if wanted.approximate is None else wanted.approximate
+            if asked:
+                manifest = _with_approximate(state, manifest)
         except Exception:
             shutil.rmtree(state, ignore_errors=True)
             raise
@@ -135,6 +140,16 @@ def _write_state(
         file_sizes(state),
     )
     return manifest, changes
+
+
+def _with_approximate(state: Path, manifest: Manifest) -> Manifest:
+    """The state with an approximate index, unless it is too small for one."""
+    if manifest.count < FEWEST:
+        say_some(f"{state.parent}: {manifest.count:,} images are compared in a moment; no approximate index below {FEWEST:,}")
+        return manifest
+    vectors = np.memmap(state / VECTORS, "<f4", "r", shape=(manifest.count, manifest.model.width))
+    settings = build(state, vectors)
+    return replace(manifest, approximate=settings, files=file_sizes(state))
 
 
 def _check_folder(folder: Path) -> None:
@@ -278,13 +293,14 @@ class _Work:
 
     def _cells(self, entry: Entry, content: str) -> dict[str, str]:
         """What the index keeps of an entry: the fields of every hit, and all other columns under their own names."""
-        told = {name.strip(): text for name, text in entry.record.cells.items() if text}
+        told = {name.strip(): text for name, text in entry.record.cells.items()}
         meant = {"caption": (self._wanted.caption_column,)} | _MEANT
         known = {name: next((told[each] for each in names if told.get(each)), "") for name, names in meant.items()}
         taken = {"id", *(name for name in FIELDS if name in known and name in meant[name])}
         others = {(f"{name} (column)" if name in FIELDS else name): text for name, text in told.items() if name not in taken}
         fields = {"id": entry.record.id, "image": _image_of(entry), **known}
-        return fields | others | {SEEN: entry.mark, CONTENT: content, SOURCE: entry.place}
+        where = {SEEN: entry.mark, CONTENT: content, SOURCE: entry.place}
+        return fields | others | where | ({VIEW: entry.view} if entry.view else {})
 
     def _id(self, name: str) -> str:
         self._ids[name] += 1

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
@@ -54,9 +55,12 @@ input{width:100%;padding:.5rem;margin:.5rem 0}</style>
 
 
 class Server:
-    """An ASGI application, `guard`, and what it is made of. page: called with the application, to mount the page."""
+    """An ASGI application, `guard`, and what it is made of.
 
-    def __init__(self, work: Work, settings: Settings, metrics: Metrics):
+    folder: for the files of the page, which is there where a folder is given.
+    """
+
+    def __init__(self, work: Work, settings: Settings, metrics: Metrics, folder: Path | None = None):
         self.settings, self.metrics, self.work = settings, metrics, work
         limits = settings.limits
         self.seats = Seats(limits.requests, limits.answer_seconds)
@@ -77,7 +81,16 @@ class Server:
         self._add_health()
         self._add_models()
         self.guard = Guard(self.app, settings, metrics, self._paths())
+        if folder is not None:
+            from biomedclip_jax.serve._page import add_page
+
+            add_page(self.app, work, folder)
         metrics.watch("requests_working", "Requests that work or wait for it", lambda: self.seats.taken)
+
+    def close(self) -> None:
+        """Wait for requests whose patience ended before their threads did."""
+        self.seats.close()
+        self.map_seats.close()
 
     def _add_models(self) -> None:
         post: Any = {"responses": _PROBLEMS, "response_model_exclude_none": True}
@@ -114,8 +127,8 @@ class Server:
             content = await self.map_seats.answer(self.work.maps_png, image, form.phrase, form.against)
             return Response(content, media_type="image/png")
 
-    def _paths(self) -> list[str]:
-        return [*self.app.openapi()["paths"], "/openapi.json"]
+    def _paths(self) -> dict[str, list[str]]:
+        return {path: list(methods) for path, methods in self.app.openapi()["paths"].items()} | {"/openapi.json": ["get"]}
 
     async def _uploads(self, request: Request, files: Sequence[UploadFile]) -> list[Upload]:
         if request.query_params:

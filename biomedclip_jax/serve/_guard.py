@@ -5,7 +5,7 @@ A request goes on only when all of it is here, so that a slow client takes up no
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from json import dumps
 from typing import Any
@@ -25,6 +25,8 @@ COOKIE = "biomedclip"
 LOGIN = "/login"
 HEALTH = ("/health", "/health/live", "/health/ready")
 PAGE = "/page"
+# of what Gradio would answer, what the page asks for: the rest runs ffmpeg, calls other servers, changes components
+_PAGE_POSTS = tuple(f"{PAGE}/gradio_api/{name}" for name in ("upload", "queue/join", "cancel", "reset"))
 _OPEN = (*HEALTH, LOGIN)  # without a token
 _LOOKS = ("GET", "HEAD", "OPTIONS")
 _DISCARDED = 8  # times the largest body are read and thrown away, so that a client reads why, not "connection reset"
@@ -54,14 +56,18 @@ _LATER = [(b"retry-after", b"1")]
 
 
 class Guard:
-    """An ASGI application around another one. paths: that are counted by their own names; others are "page" or "other"."""
+    """An ASGI application around another one.
 
-    def __init__(self, application: Application, settings: Settings, metrics: Metrics, paths: Iterable[str]):
+    paths: the addresses with their methods, which are counted by their own names; others are "page" or "other".
+    """
+
+    def __init__(self, application: Application, settings: Settings, metrics: Metrics, paths: Mapping[str, Iterable[str]]):
         self._application = application
         self._settings = settings
         self._limits = settings.limits
         self._metrics = metrics
-        self._paths = {*paths, *HEALTH, LOGIN}
+        self._paths = {*paths, LOGIN}
+        self._forms = {path for path, methods in paths.items() if "post" in methods}
         self._bytes = 0
         self._inside = 0
         self._streams: set[asyncio.Task[Any]] = set()
@@ -83,13 +89,16 @@ class Guard:
             task.cancel()
 
     async def _request(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        began, status = time.monotonic(), 0
+        began, status, whole = time.monotonic(), 0, False
 
         async def sent(message: Message) -> None:
-            nonlocal status
+            nonlocal status, whole
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_HEADERS]
+                given = [pair for pair in message.get("headers", ()) if not pair[0].lower().startswith(b"access-control-")]
+                message["headers"] = [*given, *_HEADERS]
+            else:
+                whole = not message.get("more_body", False)
             await send(message)
 
         self._metrics.inside.inc()
@@ -103,6 +112,8 @@ class Guard:
                 await self._pass_on(scope, _replayed(body, receive), sent)
             except Refused as refused:
                 await _answer(sent, refused)
+            if status and not whole:  # a stream that was ended
+                await sent({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._count_bytes(-taken)
             self._metrics.inside.dec()
@@ -120,7 +131,6 @@ class Guard:
             if not self.stopping:
                 task.cancel()
                 raise
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._streams.discard(task)
 
@@ -132,8 +142,10 @@ class Guard:
         if origin is not None and scope["method"] not in _LOOKS and urlsplit(origin).netloc != host:
             raise Refused(403, f"a page of {origin[:100]} asks, and this server answers its own page and programs only")
         self._check_token(scope, headers, host)
+        if scope["path"].startswith(PAGE) and not _asked_by_page(scope):
+            raise Refused(404, "Not Found")
         kind = headers.get(b"content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and scope["path"] in self._paths and kind not in _FORMS:
+        if scope["method"] == "POST" and scope["path"] in self._forms and kind not in _FORMS:
             raise Refused(415, f"Content-Type {kind[:100]!r}: expected a form, multipart/form-data (as of `curl -F`)")
 
     def _check_token(self, scope: MutableMapping[str, Any], headers: dict[bytes, str], host: str) -> None:
@@ -206,7 +218,7 @@ class Guard:
         except BaseException as error:
             self._count_bytes(-sum(map(len, chunks)))
             if isinstance(error, TimeoutError):
-                raise Refused(
+                raise refused or Refused(
                     408, f"the request did not come within {limits.body_seconds:g} s", [(b"connection", b"close")]
                 ) from None
             raise
@@ -222,6 +234,12 @@ class Guard:
         if path in self._paths:
             return path
         return "page" if path.startswith(PAGE) else "other"
+
+
+def _asked_by_page(scope: MutableMapping[str, Any]) -> bool:
+    if scope["method"] in _LOOKS:
+        return "proxy=" not in scope["path"] and "://" not in scope["path"]
+    return scope["path"] in _PAGE_POSTS
 
 
 def _check_whole(scope: MutableMapping[str, Any], body: bytes) -> None:

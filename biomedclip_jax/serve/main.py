@@ -1,5 +1,6 @@
 """From a model's name to a server that answers, and back: what is opened in which order, and closed at the end."""
 
+import importlib.util
 import io
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from biomedclip_jax.search import open_index
 from biomedclip_jax.serve._app import Server, keep_uploads_in_memory
 from biomedclip_jax.serve._metrics import Metrics
 from biomedclip_jax.serve._model import ServedModel
+from biomedclip_jax.serve._private_folder import private_folder
 from biomedclip_jax.serve._server import Listening, bound
 from biomedclip_jax.serve._work import Work
 from biomedclip_jax.serve.settings import Settings
@@ -29,34 +31,37 @@ def serve(
     anybody is answered, for an address that is taken, and for a model or an index that cannot be read.
     """
     opened = None if index is None else open_index(index)
-    with bound(settings) as socket:
-        address = socket.getsockname()[:2]
-        settings = replace(settings, port=address[1])
-        metrics = Metrics()
+    has_page = importlib.util.find_spec("gradio") is not None
+    with bound(settings) as socket, private_folder() as folder:
+        settings = replace(settings, port=socket.getsockname()[1])
+        limits, metrics = settings.limits, Metrics()
         enable_compilation_cache()
         _say(f"reading {source}")
         loaded = load(source, adapter)
+        _say("compiling")
         clip = ServedModel(loaded, ComputeConfig(dtype=dtype), settings.batch_size, metrics.ran)  # type: ignore[arg-type]
         del loaded
-        metrics.watch("rows_waiting", "Images and texts that no batch has taken yet", lambda: clip.batches.waiting)
-        clip.encode_texts(["a first text reads the tokenizer"])
-        _say(f"model {clip.fingerprint}")  # read once, which takes seconds
-        limits = settings.limits
-        Image.MAX_IMAGE_PIXELS = limits.pixels // 2  # from twice of it on, Pillow refuses what the heads did not tell
-        keep_uploads_in_memory(limits.body_bytes)
         if opened is not None:
             opened.check_model(clip, source)
+        metrics.watch("rows_waiting", "Images and texts that no batch has taken yet", lambda: clip.batches.waiting)
+        Image.MAX_IMAGE_PIXELS = limits.pixels // 2  # from twice of it on, Pillow refuses what the heads did not tell
+        keep_uploads_in_memory(limits.body_bytes)
         work = Work(clip, limits, opened)
-        _say("compiling the heat map")
-        work.heatmap(work.upload(_small_picture(), "first.png"), "a first phrase").picture()
-        server = Server(work, settings, metrics)
+        _warm_up(work)
+        server = Server(work, settings, metrics, folder if has_page else None)
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
-        ready = f"ready at http://{shown}:{settings.port}, {'with' if settings.token else 'without'} a token"
+        page = "" if has_page else "; no page without gradio (pip install 'biomedclip_jax[serve]')"
+        ready = f"ready at http://{shown}:{settings.port}, {'with' if settings.token else 'without'} a token{page}"
         Listening(server.guard, limits, lambda: _say(ready)).run([socket])
-        server.seats.close()
-        server.map_seats.close()
+        server.close()
         clip.batches.close()
         _say("stopped")
+
+
+def _warm_up(work: Work) -> None:
+    """Do once what would keep a first client waiting: read the tokenizer, compile the heat map, hash the weights."""
+    _say(f"model {work.clip.fingerprint}")
+    work.heatmap(work.upload(_small_picture(), "first.png"), "a first phrase").picture()
 
 
 def _small_picture() -> bytes:

@@ -10,7 +10,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"xla_disable_hlo_passes": "cse_barrier_expander"},
     # The gradient of the word embeddings is a scatter, which adds in any order: it is sorted first, so that a run can be
     # repeated bit for bit. JAX calls this platform "gpu" whoever made it.
-    "gpu": {"xla_gpu_exclude_nondeterministic_ops": True},
+    # XLA leaves out zeros for what a scan stacks, all of which it has proved to be written over; and numbers that are bfloat16
+    # here are that in memory, too, where it would keep some of them as float32.
+    "gpu": {
+        "xla_gpu_exclude_nondeterministic_ops": True,
+        "xla_gpu_enable_dus_accumulator_zero_init_elimination": True,
+        "xla_allow_excess_precision": False,
+    },
     # libtpu 0.0.42 overflows its stack when it fuses the two products around attention dropout
     "tpu": {"xla_tpu_dot_dot_fusion": False},
 }

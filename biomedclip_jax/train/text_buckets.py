@@ -73,9 +73,13 @@ def plan_buckets(
 
 
 def _bucket(rows: int, length: int, longest: int, here: int, parts: int) -> Bucket:
-    """As few parts as keep each at no more tokens than a part of the padded batch has."""
+    """As few parts as keep each at no more tokens than a part of the padded batch has.
+
+    In a stage with microbatches they are two at least: parts are encoded in a loop, and again in the backward pass. What is
+    kept of several buckets of one part, or computed again for all of them at once, would be many parts in memory together.
+    """
     most = here // parts * longest
-    divisors = (n for n in range(1, parts + 1) if parts % n == 0 and rows % n == 0)
+    divisors = (n for n in range(min(parts, 2), parts + 1) if parts % n == 0 and rows % n == 0)
     return Bucket(rows, length, next((n for n in divisors if rows // n * length <= most), parts))
 
 

@@ -17,7 +17,7 @@ from pyarrow.parquet import read_table
 import biomedclip_jax as bc
 from biomedclip_jax.cli import main
 from biomedclip_jax.cli.embed import slurm_part
-from biomedclip_jax.data.embeddings_folder import FileList
+from biomedclip_jax.data.file_list import FileList
 from biomedclip_jax.data.images.search import find_images, stream_images
 from biomedclip_jax.errors import UserError
 

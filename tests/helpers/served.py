@@ -1,6 +1,9 @@
 """A tiny model behind a server, asked in this process."""
 
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from biomedclip_jax.pretrained import load
 from biomedclip_jax.serve._app import Server
 from biomedclip_jax.serve._metrics import Metrics
 from biomedclip_jax.serve._model import ServedModel
+from biomedclip_jax.serve._server import Listening, bound
 from biomedclip_jax.serve._work import Work
 from biomedclip_jax.serve.settings import Settings
 from helpers.reference import open_clip_model
@@ -47,3 +51,21 @@ def image_file(seed: int, kind: str = "PNG", size: tuple[int, int] = (40, 50)) -
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, kind)
     return file.getvalue()
+
+
+@contextmanager
+def listening(made: Server) -> Iterator[int]:
+    """A server that really listens, at the port that is given; told to stop after the block, and stopped."""
+    with bound(made.settings) as own:
+        ready = threading.Event()
+        listening = Listening(made.guard, made.settings.limits, ready.set)
+        thread = threading.Thread(target=listening.run, args=([own],))
+        thread.start()
+        try:
+            assert ready.wait(60)
+            yield own.getsockname()[1]
+        finally:
+            made.guard.stop()
+            listening.should_exit = True
+            thread.join(30)
+    assert not thread.is_alive()

@@ -1,6 +1,7 @@
 """What a client gets: answers as of the model itself, and one line for everything that has no answer."""
 
 import asyncio
+import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,11 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from helpers.served import client, image_file, served, server, write_model
+from PIL import Image
 from starlette.testclient import TestClient
 
+from biomedclip_jax.heatmaps import heatmap
+from biomedclip_jax.search import open_index
+from biomedclip_jax.search.update import Wanted, update_index
+from biomedclip_jax.serve._app import Server
 from biomedclip_jax.serve._metrics import Metrics
 from biomedclip_jax.serve._model import ServedModel
 from biomedclip_jax.serve._seats import Busy, Seats, TooSlow
+from biomedclip_jax.serve._work import Work
 from biomedclip_jax.serve.settings import Limits, Settings
 
 TOKEN = "0123456789abcdef"
@@ -241,3 +248,79 @@ def test_the_schema_says_what_there_is(open_client: TestClient) -> None:
     assert {"200", "400", "401", "403", "408", "413", "415", "422", "429", "503"} == post["responses"].keys()
     for path in ("/docs", "/redoc"):  # would be fetched from elsewhere
         assert open_client.get(path).status_code == 404
+
+
+@pytest.fixture(scope="module")
+def searched(clip: ServedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A server with an index of five images, of which two have the licence CC BY."""
+    folder = tmp_path_factory.mktemp("images")
+    lines = ["image,caption,license"]
+    for n in range(5):
+        (folder / f"{n}.png").write_bytes(image_file(n))
+        lines.append(f"{n}.png,picture {n},{'CC BY' if n > 2 else 'CC0'}")
+    (folder / "table.csv").write_text("\n".join(lines))
+    update_index(folder / "index", Wanted("a model", (str(folder / "table.csv"),)), lambda: clip)
+    settings = Settings(limits=LIMITS)
+    with client(Server(Work(clip, LIMITS, open_index(folder / "index")), settings, Metrics())) as made:
+        yield made
+
+
+def test_search_finds_an_image_by_itself_and_by_words(searched: TestClient, clip: ServedModel) -> None:
+    found = searched.post("/search", files={"image": ("mine.png", image_file(3))}, data={"top": "2"}).json()
+    assert (found["query"], found["kind"], found["searched"]) == ("mine.png", "image", 5)
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2]
+    best = found["hits"][0]
+    assert best["score"] == pytest.approx(1, abs=1e-5) and best["caption"] == "picture 3" and best["license"] == "CC BY"
+    found = searched.post("/search", data={"text": "chest ray", "filters": ["license=CC BY"]}).json()
+    scores = clip.encode_images([image_file(3), image_file(4)]) @ clip.encode_texts(["chest ray"])[0]
+    assert found["searched"] == 2
+    assert [hit["score"] for hit in found["hits"]] == pytest.approx(sorted(scores.tolist(), reverse=True), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "said"),
+    [
+        ({"data": {"top": "3"}}, 422, "a text or an image"),
+        ({"data": {"text": "a"}, "files": {"image": IMAGE}}, 422, "one of the two"),
+        ({"data": {"text": "  "}}, 422, "text: expected words"),
+        ({"data": {"text": "a", "filters": "licence=CC BY"}}, 422, "did you mean 'license'?"),
+        ({"data": {"text": "a", "top": "1000"}}, 422, "top: "),
+        ({"files": {"image": b"rubbish"}}, 422, "not an image"),
+    ],
+)
+def test_a_search_that_cannot_be_made_is_told_why(searched: TestClient, asked: dict, status: int, said: str) -> None:
+    answer = searched.post("/search", **({"data": {}} | asked))
+    assert answer.status_code == status and said in answer.json()["detail"], answer.text
+
+
+def test_a_server_without_an_index_says_what_to_do(open_client: TestClient) -> None:
+    answer = open_client.post("/search", data={"text": "a"})
+    assert answer.status_code == 404 and "start it with --index INDEX" in answer.json()["detail"]
+
+
+def test_a_heat_map_is_numbers_or_a_picture(open_client: TestClient, clip: ServedModel) -> None:
+    asked = {"files": {"image": ("mine.png", IMAGE)}, "data": {"phrase": "chest ray", "against": "the brain"}}
+    found = open_client.post("/heatmap", **asked).json()
+    expected = heatmap(clip, IMAGE, "chest ray", against=["the brain"])
+    assert (found["image"], found["phrases"], found["findings"]) == ("mine.png", ["chest ray"], ["the brain"])
+    for method, maps in expected.maps.items():
+        np.testing.assert_allclose(found["methods"][method]["maps"]["chest ray"], maps[0], atol=1e-5)
+    asked["data"]["format"] = "png"
+    answer = open_client.post("/heatmap", **asked)
+    assert answer.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(answer.content)).width > 800
+
+
+@pytest.mark.parametrize(
+    ("content", "data", "said"),
+    [
+        (IMAGE, {"phrase": " "}, "phrase: expected words"),
+        (IMAGE, {"phrase": "a", "against": "a"}, "is a phrase itself"),
+        (IMAGE, {"phrase": "a", "format": "gif"}, "format: "),
+        (IMAGE, {}, "phrase: missing"),
+        (b"rubbish", {"phrase": "a"}, "not an image"),
+    ],
+)
+def test_a_heat_map_that_cannot_be_drawn_is_told_why(open_client: TestClient, content: bytes, data: dict, said: str) -> None:
+    answer = open_client.post("/heatmap", files={"image": content}, data=data)
+    assert answer.status_code == 422 and said in answer.json()["detail"], answer.text

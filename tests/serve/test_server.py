@@ -6,20 +6,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from helpers.processes import ROOT
-from helpers.served import client, image_file, served, server, write_model
+from helpers.served import client, image_file, listening, served, server, write_model
 
 from biomedclip_jax.serve._app import keep_uploads_in_memory
 from biomedclip_jax.serve._metrics import Metrics
 from biomedclip_jax.serve._model import ServedModel
-from biomedclip_jax.serve._server import Listening, bound
 from biomedclip_jax.serve.settings import Limits, Settings
 
 LIMITS = Limits(body_bytes=3_000_000, bodies_bytes=9_000_000, head_seconds=0.5, body_seconds=0.5, connections=4)
@@ -36,26 +33,9 @@ def clip(folder: Path) -> ServedModel:
     return served(folder, Metrics())
 
 
-@contextmanager
-def listening(clip: ServedModel) -> Iterator[tuple[int, Listening]]:
-    settings = Settings(port=0, limits=LIMITS)
-    with bound(settings) as own:
-        ready = threading.Event()
-        made = Listening(server(clip, settings).guard, LIMITS, ready.set)
-        thread = threading.Thread(target=made.run, args=([own],))
-        thread.start()
-        assert ready.wait(30)
-        try:
-            yield own.getsockname()[1], made
-        finally:
-            made.should_exit = True
-            thread.join(30)
-    assert not thread.is_alive()
-
-
 @pytest.fixture(scope="module")
 def port(clip: ServedModel) -> Iterator[int]:
-    with listening(clip) as (found, _):
+    with listening(server(clip, Settings(port=0, limits=LIMITS))) as found:
         yield found
 
 

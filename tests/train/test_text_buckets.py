@@ -53,7 +53,8 @@ def test_the_groups_share_out_the_rows_of_a_device(batch_size: int, microbatch: 
         # a part holds no more tokens than one of the padded batch, and one part fewer would
         most = here // parts * LONGEST
         assert bucket.rows // bucket.microbatches * bucket.length <= most
-        fewer = [n for n in range(1, bucket.microbatches) if parts % n == 0 and bucket.rows % n == 0]
+        assert bucket.microbatches > 1 or parts == 1, "in a loop, so that nothing is kept of one while others are computed"
+        fewer = [n for n in range(min(parts, 2), bucket.microbatches) if parts % n == 0 and bucket.rows % n == 0]
         assert all(bucket.rows // n * bucket.length > most for n in fewer)
     if here >= 64 and parts == 1:
         assert all(bucket.rows % 8 == 0 for bucket in buckets), "whole tiles"

@@ -1,6 +1,7 @@
 """Which of the many images in a file are wanted, and how gray values of a volume are shown."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 Plane = Literal["axial", "coronal", "sagittal"]
@@ -31,6 +32,17 @@ class ViewOptions:
     window: str | tuple[float, float] | None = None
     tile: int = 224
     mpp: float | None = 0.5
+
+    def to_text(self) -> str:
+        """The options as a line of JSON, from which `from_text` makes them again."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> "ViewOptions":
+        """The options that `to_text` has written."""
+        found = json.loads(text)
+        window = found.pop("window")
+        return cls(**found, window=window if window is None or isinstance(window, str) else (window[0], window[1]))
 
     @property
     def centre_and_width(self) -> tuple[float, float] | None:

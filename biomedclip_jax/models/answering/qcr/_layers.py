@@ -51,10 +51,23 @@ def glorot_linear(d_in: int, d_out: int, compute: ComputeConfig, rngs: nnx.Rngs)
     return Linear(d_in, d_out, dtype=jnp.dtype(compute.dtype), kernel_init=init, rngs=rngs)
 
 
-def convolution(c_in: int, c_out: int, compute: ComputeConfig, rngs: nnx.Rngs, **options: Any) -> nnx.Conv:
+class Convolution(nnx.Conv):
+    """A convolution in its `dtype`; the gradient of its bias, a sum over all pixels, is summed in float32."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.use_bias = False  # it is added here
+
+    def __call__(self, x: Float[Array, "B h w C"]) -> Float[Array, "B m n F"]:  # pyright: ignore
+        y, bias = super().__call__(x), self.bias
+        assert bias is not None
+        return y + spread(bias[...], y.shape, y.dtype)
+
+
+def convolution(c_in: int, c_out: int, compute: ComputeConfig, rngs: nnx.Rngs, **options: Any) -> Convolution:
     """3 x 3 convolution, kernel [3, 3, in, out]; a border of one pixel is added unless the options say otherwise."""
     init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
     given: dict[str, Any] = {"padding": ((1, 1), (1, 1))} | options
     dtype = jnp.dtype(compute.dtype)
     exact = precision(jnp.zeros((), dtype))
-    return nnx.Conv(c_in, c_out, (3, 3), dtype=dtype, precision=exact, kernel_init=init, rngs=rngs, **given)
+    return Convolution(c_in, c_out, (3, 3), dtype=dtype, precision=exact, kernel_init=init, rngs=rngs, **given)
