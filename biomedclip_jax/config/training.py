@@ -65,11 +65,13 @@ class ShardingConfig:
     """
 
     fsdp: int = 1
-    """Neighbouring devices that share one copy of parameters and moments; it must divide the number of devices. 1 keeps a
-    whole copy on each, which is the fastest as long as it fits."""
+    """Neighbouring devices that share one copy of parameters, moments and moving average; it must divide the number of
+    devices. 1 keeps a whole copy on each. All devices, with gather = step, is ZeRO: the least memory, and where each device
+    has few pairs also the least time, as each updates its own part alone."""
     gather: Gather = "layer"
     """When shared weights are gathered: for one block at a time, and again in the backward pass (layer), or all of them once
-    a step (step), which is faster and needs memory for a whole copy."""
+    a step (step), which is faster and needs memory for a whole copy. Either way matrices of blocks travel in compute.dtype
+    and their gradients in float32."""
 
     def __post_init__(self) -> None:
         check_positive(self, "fsdp")

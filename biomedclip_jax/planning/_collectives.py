@@ -61,7 +61,7 @@ def find_collectives(module: Module) -> tuple[tuple[Collective, ...], int]:
     """The collectives that the entry computation reaches, and the loops around them that do not tell how often they run.
 
     A TPU program repeats one asynchronous collective in each fusion that it overlaps with; these share a `chain_id`
-    and count once. `-start` and `-done` are one.
+    and count once. `-start` and `-done` are one. Its reduce-scatter is a fusion, named so, of an all-reduce and a slice.
     """
     reader = _Reader(module)
     found = reader.collectives(module.entry, 1, False)
@@ -105,7 +105,9 @@ class _Reader:
                     found += branch if number == largest else [(chain, replace(c, counted=False)) for chain, c in branch]
             elif not opcode.endswith(("-done", "-update")):
                 for part in instruction.called("calls", "to_apply"):
-                    found += self.collectives(part, times, loop)
+                    inside = self.collectives(part, times, loop)
+                    scatters = part.startswith("all-reduce-scatter")
+                    found += [(chain, replace(c, kind="reduce-scatter")) if scatters else (chain, c) for chain, c in inside]
         return found
 
 

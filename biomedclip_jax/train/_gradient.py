@@ -44,6 +44,7 @@ class StepContext:
     """All that the traced functions of a stage's gradient know besides arrays."""
 
     seed: int
+    dtype: str  # of matrix products
     stage: Stage
     graph: nnx.GraphDef[CLIP]
     axes: dict[str, Any]  # of each parameter: the axis along which it is split over devices, or -1
@@ -75,11 +76,10 @@ def loss_and_gradient(
     ]
     graph, _ = abstract_model(model, config.compute.on(platform(mesh)), *gathers, adaptation=config.adaptation)
     trained = tuple(trained_by(stage, flat_shapes))
-    normalise = normaliser(config.preprocess)
-    context = StepContext(config.seed, stage, graph, axes, by_block, trained, model.text.pad_id, normalise, buckets, prompts)
+    rest = model.text.pad_id, normaliser(config.preprocess), buckets, prompts
+    context = StepContext(config.seed, config.compute.dtype, stage, graph, axes, by_block, trained, *rest)
     specs = shard_specs(shapes, axes)
-    flat_specs = flatten_dict(specs, sep="/")
-    out = P(), {path: flat_specs[path] for path in trained}
+    out = P(), {path: spec for path, spec in flatten_dict(specs, sep="/").items() if path in trained}
     return jax.shard_map(partial(_on_device, context), mesh=mesh, in_specs=(specs, BATCH), out_specs=out)
 
 
@@ -183,17 +183,18 @@ def example_keys(seed: int, index: Array) -> Array:
 
 
 def _model(c: StepContext, weights: Flat) -> Callable[[], CLIP]:
-    """What makes the model. It is called inside the trace of each microbatch: an NNX module must not cross a trace."""
-    whole = _whole(c, unflatten_dict(weights, sep="/"))
-    return lambda: nnx.merge(c.graph, whole)
+    """What makes the model: split leaves are put together, but for blocks that are gathered one by one where they are used.
 
+    It is called inside the trace of each microbatch: an NNX module must not cross a trace.
+    """
+    axes = flatten_dict(c.axes, sep="/")
 
-def _whole(c: StepContext, params: dict[str, Any]) -> dict[str, Any]:
-    """Split leaves put together, except in towers whose blocks are gathered one by one where they are used."""
-    later = {tower: params[tower]["blocks"] for tower in c.gathered_by_block}
+    def whole(path: str, x: Array) -> Array:
+        block = path.startswith(tuple(f"{tower}/blocks/" for tower in _TOWERS))
+        if block and path.startswith(c.gathered_by_block):
+            return x
+        # they travel in the numbers that they are multiplied in; being float32 again, their gradients are added up so
+        return gather_leaves(x, axes[path], dtype=c.dtype if block else "float32").astype(x.dtype)
 
-    def without_these(tree: dict[str, Any]) -> dict[str, Any]:
-        return {name: {k: v for k, v in x.items() if k != "blocks"} if name in later else x for name, x in tree.items()}
-
-    full = gather_leaves(without_these(params), without_these(c.axes))
-    return full | {tower: full[tower] | {"blocks": blocks} for tower, blocks in later.items()}
+    params = unflatten_dict({path: whole(path, x) for path, x in weights.items()}, sep="/")
+    return lambda: nnx.merge(c.graph, params)

@@ -145,6 +145,31 @@ def test_a_gather_that_tpu_fusions_repeat_counts_once_and_tuples_add_up() -> Non
     assert program.collectives[1].groups.tolist() == [list(range(8))]
 
 
+SCATTER = """HloModule jit_f, num_partitions=8
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+%CALLED (input: f32[64,32]) -> f32[16,32] {
+  %input = f32[64,32]{1,0:T(8,128)} parameter(0)
+  %all-reduce.1 = f32[64,32]{1,0:T(8,128)} all-reduce(%input), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  %row = u32[] constant(0)
+  ROOT %slice = f32[16,32]{1,0:T(8,128)} dynamic-slice(%all-reduce.1, %row, %row), dynamic_slice_sizes={16,32}
+}
+ENTRY %main (x: f32[64,32]) -> f32[16,32] {
+  %x = f32[64,32]{1,0:T(8,128)} parameter(0)
+  ROOT %fusion = f32[16,32]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%CALLED
+}
+"""
+
+
+@pytest.mark.parametrize(("name", "kind"), [("all-reduce-scatter.2", "reduce-scatter"), ("fused_computation", "all-reduce")])
+def test_a_tpus_reduce_scatter_is_not_taken_for_an_all_reduce(name: str, kind: str) -> None:
+    (found,) = read_program(SCATTER.replace("CALLED", name)).collectives
+    assert (found.kind, found.bytes, found.groups.tolist()) == (kind, 8192, [[0, 1, 2, 3], [4, 5, 6, 7]])
+
+
 @pytest.mark.parametrize(
     ("written", "groups"),
     [
