@@ -122,7 +122,7 @@ def _in_torch(task: Task, tower: Any, device: torch.device) -> Encode:
 def _in_onnxruntime(task: Task, tower: torch.nn.Module, place: Path) -> Encode:
     if importlib.util.find_spec("onnxruntime") is None or importlib.util.find_spec("onnxscript") is None:
         raise ImportError("onnxruntime and onnxscript are not installed")
-    import onnxruntime  # type: ignore[import-not-found]
+    import onnxruntime
 
     file = place / "tower.onnx"
     example = torch.zeros(2, 3, task.image_size, task.image_size)
@@ -132,7 +132,7 @@ def _in_onnxruntime(task: Task, tower: torch.nn.Module, place: Path) -> Encode:
         name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in onnxruntime.get_available_providers()
     ]
     session = onnxruntime.InferenceSession(file, providers=providers)
-    return lambda images: session.run(None, {"images": images.numpy()})[0]
+    return lambda images: np.asarray(session.run(None, {"images": images.numpy()})[0])
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ case "$*" in *--wait-for-job-completion=*) exit "$(next codes)" ;; esac
 
 
 def scripts() -> list[Path]:
-    return sorted(path for path in LAUNCH.iterdir() if not path.name.startswith("Dockerfile"))
+    return sorted(path for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))
 
 
 def test_shellcheck() -> None:
