@@ -43,7 +43,8 @@ def test_the_kernel_made_for_cuda_is_not_chosen_elsewhere() -> None:
 
 @pytest.mark.parametrize("version", ["cuda 12090", "rocm 60400"])
 def test_gpus_are_told_to_add_in_a_fixed_order(version: str) -> None:
-    assert step_options(mesh_of(gpu(version))) == {"xla_gpu_exclude_nondeterministic_ops": True}
+    options = step_options(mesh_of(gpu(version)))
+    assert options is not None and options["xla_gpu_exclude_nondeterministic_ops"] is True
 
 
 def test_a_step_is_compiled_with_the_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,11 @@ def test_work_is_what_the_compiled_gradient_does(trainable: tuple[str, ...]) -> 
     quickly: Any = {"xla_backend_optimization_level": 0}
     counted: Any = gradient.lower(abstract_model(SMALL, adaptation=WITH_LORA)[1], batch).compile(quickly).cost_analysis()
     done = counted["flops"] / 8
-    assert 1 <= done / flops_per_pair(SMALL, stage, adaptation=WITH_LORA) < 1.1
+    counted_besides = 0.0
+    if "*lora*" in trainable:  # by convention all blocks have a gradient of their input; the first needs none of what is below
+        shapes = flatten_dict(abstract_model(SMALL, adaptation=WITH_LORA)[1], sep="/")
+        counted_besides = 2 * 32 * shapes["text/blocks/attention/qkv/kernel"].size / SMALL.text.depth
+    assert 1 <= done / (flops_per_pair(SMALL, stage, adaptation=WITH_LORA) - counted_besides) < 1.1
 
 
 def test_work_of_frozen_towers_by_hand() -> None:
