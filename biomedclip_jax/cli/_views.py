@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,19 +96,13 @@ def view_options(arguments: argparse.Namespace) -> ViewOptions | None:
 def found_images(arguments: argparse.Namespace) -> "list[Path] | list[View]":
     """The images of the verb's files and folders, apart with --every; what is left out in folders is said on stderr."""
     from biomedclip_jax.data.images.search import find_all_images, say_left_out
+    from biomedclip_jax.data.images.views.find import find_views
 
     options = view_options(arguments)
     if options is None:
         return find_all_images(list(arguments.images))
     left_out: Counter[str] = Counter()
-    views = [*stream_views(arguments, options, left_out)]
+    views = [*find_views(arguments.images, options, left_out)]
     if left_out:
         print(say_left_out(left_out), file=sys.stderr)
     return views
-
-
-def stream_views(arguments: argparse.Namespace, options: ViewOptions, left_out: Counter[str]) -> "Iterator[View]":
-    """The images in the verb's files and folders, one by one."""
-    from biomedclip_jax.data.images.views.find import find_views
-
-    return find_views(arguments.images, options, left_out)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biomedclip_jax.cli._views import add_view_options, found_images, stream_views, view_options
+from biomedclip_jax.cli._views import add_view_options, found_images, view_options
 from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
@@ -199,11 +199,12 @@ def _embed_into_folder(load: "Callable[[], Pretrained]", arguments: argparse.Nam
     from biomedclip_jax.data.embeddings_folder import Archive, model_mark, open_archive
     from biomedclip_jax.data.file_list import FileList
     from biomedclip_jax.data.images.search import say_left_out, stream_images
+    from biomedclip_jax.data.images.views.find import find_views
 
     out, (part, parts) = arguments.out, _which_part(arguments)
     left_out: Counter[str] = Counter()
     options = view_options(arguments)
-    images = stream_images(arguments.images, left_out) if options is None else stream_views(arguments, options, left_out)
+    images = stream_images(arguments.images, left_out) if options is None else find_views(arguments.images, options, left_out)
     with FileList(images, arguments.shard_size, options) as files:
         if left_out:
             print(say_left_out(left_out), file=sys.stderr)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.few_shot_task import CLASSES, make_candidate
+from helpers.few_shot_task import CLASSES
 from helpers.tiny_adapter import make_adapter
 from PIL import Image
 
@@ -15,13 +15,6 @@ from biomedclip_jax.cli import main
 from biomedclip_jax.evaluation.prompt_learning import ContextConfig, LearnedPrompts
 
 Captured = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "base"
-    make_candidate(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

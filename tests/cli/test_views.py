@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.few_shot_task import make_candidate
 from PIL import Image
 
 import biomedclip_jax as bc
@@ -14,13 +13,6 @@ from biomedclip_jax.cli import main
 nibabel = pytest.importorskip("nibabel")
 
 LABELS = ["chest X-ray", "brain MRI", "pie chart"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "base"
-    make_candidate(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

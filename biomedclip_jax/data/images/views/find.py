@@ -12,7 +12,7 @@ from PIL import Image
 from biomedclip_jax.data.images.load import LazyImage
 from biomedclip_jax.data.images.search import by_ending, find_images, images_in, say_left_out
 from biomedclip_jax.data.images.views._frames import DicomFrames, Pages
-from biomedclip_jax.data.images.views._kinds import NIFTI_SUFFIXES, SLIDE_SUFFIXES, kind_of
+from biomedclip_jax.data.images.views._kinds import NIFTI_SUFFIXES, SLIDE_SUFFIXES, Kind, kind_of
 from biomedclip_jax.data.images.views._series import find_stacks
 from biomedclip_jax.data.images.views._slide import Slide
 from biomedclip_jax.data.images.views._volume import Volume
@@ -83,26 +83,30 @@ def find_views(sources: Iterable[str | Path], options: ViewOptions, left_out: Co
             yield from _of_folder(source, options, left_out)
         else:
             (found,) = find_images(source)
-            yield from _of_file(found, options)
+            yield from _of_file(found, kind_of(found), options)
 
 
 def _of_folder(folder: Path, options: ViewOptions, left_out: Counter[str] | None) -> Iterator[View]:
+    files: list[Path] = []
     others: list[Path] = []
-    files = [*images_in(folder, others.append)]
-    more = [path for path in others if path.name.lower().endswith((*NIFTI_SUFFIXES, *SLIDE_SUFFIXES))]
-    files = sorted({*files, *more})
+
+    def leave_out(path: Path) -> None:
+        many = path.name.lower().endswith((*NIFTI_SUFFIXES, *SLIDE_SUFFIXES))
+        (files if many else others).append(path)
+
+    files += images_in(folder, leave_out)
     if left_out is not None:
-        left_out.update(by_ending(path for path in others if path not in set(more)))
+        left_out.update(by_ending(others))
     if not files:
         there = f"; {say_left_out(by_ending(others))}" if others else ""
         raise UserError(f"{folder}: no image, volume or slide in this folder or below it{there}")
-    stack_of = {
-        path: stack for stack in find_stacks(path for path in files if kind_of(path) == "dicom") for path in stack.slices
-    }
+    kinds: dict[Path, Kind | None] = {path: kind_of(path) for path in sorted(files)}
+    stacks = find_stacks(path for path, kind in kinds.items() if kind == "dicom")
+    stack_of = {path: stack for stack in stacks for path in stack.slices}
     given: set[Path] = set()  # with the first slice of a stack all of it is given
-    for path in files:
+    for path, kind in kinds.items():
         if path not in stack_of:
-            yield from _of_file(path, options)
+            yield from _of_file(path, kind, options)
         elif path not in given:
             slices = stack_of[path].slices
             given.update(slices)
@@ -110,8 +114,8 @@ def _of_folder(folder: Path, options: ViewOptions, left_out: Counter[str] | None
                 yield View(slices[number], "", f"{folder}#series={stack_of[path].name}", options)
 
 
-def _of_file(path: Path, options: ViewOptions) -> Iterator[View]:
-    if kind_of(path) is None:
+def _of_file(path: Path, kind: Kind | None, options: ViewOptions) -> Iterator[View]:
+    if kind is None:
         yield View(path, "", str(path), options)
         return
     try:
