@@ -4,6 +4,7 @@ Gradio draws it. Nothing on it comes from elsewhere, and nothing of an image sta
 memory and its file removed at once, and pictures are shown as part of the page.
 """
 
+import asyncio
 import base64
 import html
 import io
@@ -93,7 +94,18 @@ def import_gradio(folder: Path) -> Any:
 
 
 def add_page(app: Any, work: Work, folder: Path) -> None:
-    """Put the page into a FastAPI application, at `PAGE`. folder: for the files of uploads, while they come in."""
+    """Put the page into a FastAPI application, at `PAGE`. folder: for the files of uploads, while they come in.
+
+    Not to be called where an event loop runs: it runs one of its own.
+    """
+
+    async def add() -> None:
+        _add_page(app, work, folder)
+
+    asyncio.run(add())  # outside of a loop Gradio makes one for each of its locks and closes none of them
+
+
+def _add_page(app: Any, work: Work, folder: Path) -> None:
     gradio = import_gradio(folder)
     blocks = _blocks(gradio, work, Kept(work.limits.bodies_bytes))
     blocks.state_session_capacity = _SESSIONS

@@ -34,7 +34,7 @@ LIMITS = Limits(pixels=5_000)
 
 @contextmanager
 def others_loops() -> Iterator[None]:
-    """Event loops that Gradio and Playwright make inside the block and do not close go without a word."""
+    """Event loops that Playwright makes inside the block and does not close go without a word."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
@@ -64,8 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(work: Work, folder: Path) -> Server:
-    with others_loops():
-        return Server(work, Settings(port=0, limits=LIMITS), Metrics(), folder)
+    server = Server(work, Settings(port=0, limits=LIMITS), Metrics(), folder)
+    gc.collect()  # event loops that were made for it and left open would be heard of here
+    return server
 
 
 @pytest.fixture(scope="module")
