@@ -1,7 +1,7 @@
 """The model card of a fine-tuning: what went in, what was chosen by what, and what came out.
 
-Every number is one of results.json or a count of the rows. Paths of this machine stay out of it: of data and models only
-the last part of their names is said.
+Every number is one of results.json or a count of the rows. Paths of this machine stay out of it: of data and models
+only the last part of their names is said.
 """
 
 import dataclasses

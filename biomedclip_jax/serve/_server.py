@@ -62,9 +62,9 @@ class _Transport:
 def protocol(limits: Limits) -> type[H11Protocol]:
     """uvicorn's HTTP with limits on what it waits for without one: a request's head, and a reader of the answer.
 
-    A connection that is closed before all of a request was read is closed for writing only, and what still comes is thrown
-    away, for `body_seconds` at most: closed at once, the kernel would tell the client "connection reset", and a client that
-    sends all of its request before it reads would never see the answer.
+    A connection that is closed before all of a request was read is closed for writing only, and what still comes is
+    thrown away, for `body_seconds` at most: closed at once, the kernel would tell the client "connection reset", and a
+    client that sends all of its request before it reads would never see the answer.
     """
 
     class Patient(H11Protocol):
