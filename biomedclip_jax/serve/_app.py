@@ -82,7 +82,7 @@ class Server:
         self._add_errors()
         self._add_health()
         self._add_models()
-        self.guard = Guard(self.app, settings, metrics, self._paths())
+        self.guard = Guard(self.app, settings, metrics, self._paths(), folder)
         if folder is not None:
             from biomedclip_jax.serve._page import add_page
 

@@ -6,7 +6,8 @@ A request goes on only when all of it is here, so that a slow client takes up no
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from json import dumps
+from json import dumps, loads
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,6 +27,7 @@ HEALTH = ("/health", "/health/live", "/health/ready")
 PAGE = "/page"
 # of what Gradio would answer, what the page asks for: the rest runs ffmpeg, calls other servers, changes components
 _PAGE_POSTS = tuple(f"{PAGE}/gradio_api/{name}" for name in ("upload", "queue/join", "cancel", "reset"))
+_JOIN = f"{PAGE}/gradio_api/queue/join"
 _OPEN = (*HEALTH, LOGIN)  # without a token
 _LOOKS = ("GET", "HEAD", "OPTIONS")
 _HEADERS = [
@@ -57,9 +59,17 @@ class Guard:
     """An ASGI application around another one.
 
     paths: the addresses with their methods, which are counted by their own names; others are "page" or "other".
+    uploads: the folder of the files that the page may speak of.
     """
 
-    def __init__(self, application: Application, settings: Settings, metrics: Metrics, paths: Mapping[str, Iterable[str]]):
+    def __init__(
+        self,
+        application: Application,
+        settings: Settings,
+        metrics: Metrics,
+        paths: Mapping[str, Iterable[str]],
+        uploads: Path | None = None,
+    ):
         self._application = application
         self._settings = settings
         self._limits = settings.limits
@@ -69,6 +79,7 @@ class Guard:
         self._bytes = 0
         self._inside = 0
         self._streams: set[asyncio.Task[Any]] = set()
+        self._uploads = uploads
         self.stopping = False
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -105,7 +116,9 @@ class Guard:
             try:
                 self._check(scope)
                 body = await self._body(scope, receive)
-                _check_whole(scope, body)
+                _check_form(scope, body)
+                if scope["path"] == _JOIN:
+                    _check_files(body, self._uploads)
                 await self._pass_on(scope, _replayed(body, receive), sent)
             except Refused as refused:
                 await _answer(sent, refused, close=body is None and _has_body(scope))
@@ -227,13 +240,41 @@ def _asked_by_page(scope: MutableMapping[str, Any]) -> bool:
     return scope["path"] in _PAGE_POSTS
 
 
-def _check_whole(scope: MutableMapping[str, Any], body: bytes) -> None:
-    """Refused for a form in parts whose end is missing: the last part would be passed over."""
+def _check_form(scope: MutableMapping[str, Any], body: bytes) -> None:
+    """Refused for a form in parts whose end is missing: the last part would be passed over; and for another encoding.
+
+    Starlette takes any encoding that Python has, of which some (punycode) take seconds for a few kilobytes.
+    """
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     name, options = parse_options_header(kind)
+    charset = options.get(b"charset", b"utf-8").lower()
+    if charset not in (b"utf-8", b"utf8"):
+        raise Refused(415, f"charset {charset[:100].decode('latin-1')!r}: expected utf-8")
     boundary = options.get(b"boundary")
     if name == b"multipart/form-data" and boundary and b"--%s--" % boundary not in body[-len(boundary) - 200 :]:
         raise Refused(400, "the form has no end; is a part of it missing?")
+
+
+def _check_files(body: bytes, uploads: Path | None) -> None:
+    """Refused for a file that is no upload of the page.
+
+    Gradio, mounted into an application, reads any path of this machine, and fetches any address, that it is told.
+    """
+
+    def seen(pairs: list[tuple[str, Any]]) -> None:
+        for name, value in pairs:
+            if name == "path" and not (isinstance(value, str) and uploads is not None and _lies_in(value, uploads)):
+                raise Refused(403, "expected a file that was uploaded here")
+
+    try:
+        loads(body, object_pairs_hook=seen)
+    except (ValueError, RecursionError):
+        raise Refused(400, "expected JSON") from None
+
+
+def _lies_in(name: str, folder: Path) -> bool:
+    """Whether a path is one of a folder's folders' files: Gradio makes a folder for each upload."""
+    return folder.resolve() in Path(name).resolve().parents[1:]
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

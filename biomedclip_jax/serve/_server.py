@@ -63,14 +63,15 @@ def protocol(limits: Limits) -> type[H11Protocol]:
     """uvicorn's HTTP with limits on what it waits for without one: a request's head, and a reader of the answer.
 
     A connection that is closed before all of a request was read is closed for writing only, and what still comes is
-    thrown away, for `body_seconds` at most: closed at once, the kernel would tell the client "connection reset", and a
-    client that sends all of its request before it reads would never see the answer.
+    thrown away, until the time for the body is over, or for a few seconds more. Closed at once, the kernel would tell
+    the client "connection reset", and a client that sends all of its request before it reads would see no answer.
     """
 
     class Patient(H11Protocol):
         _head: asyncio.TimerHandle | None = None
         _reader: asyncio.TimerHandle | None = None
         _end: asyncio.TimerHandle | None = None
+        _body_until = 0.0
         _lingers_until = 0.0
         _full = False
 
@@ -88,7 +89,10 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             if self.transport.is_closing():
                 self._linger()
                 return
+            had_no_head = self.conn.their_state is h11.IDLE
             super().data_received(data)
+            if had_no_head:
+                self._body_until = self.loop.time() + limits.body_seconds
             if self.conn.their_state is h11.IDLE:
                 self._wait_for_head()
             elif self._head is not None:
@@ -127,7 +131,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             transport.closes = True
             transport.write_eof()
             self.flow.resume_reading()
-            self._lingers_until = self.loop.time() + limits.body_seconds
+            self._lingers_until = max(self._body_until, self.loop.time() + _LINGER)
             self._linger()
 
         def _linger(self) -> None:

@@ -116,6 +116,12 @@ MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
         ("/embed", {"content": b"rubbish --x--", "headers": MULTIPART}, 400, "Invalid multipart"),
         ("/embed", {"content": b"--x\r\nContent-Disposition: form-data; name=", "headers": MULTIPART}, 400, "no end"),
         ("/embed", {"content": b"", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
+        (
+            "/embed",
+            {"content": b"--x--", "headers": {"content-type": f"{MULTIPART['content-type']}; charset=PunyCode"}},
+            415,
+            "utf-8",
+        ),
         ("/embed", {"json": {"texts": ["a"]}}, 415, "expected a form"),
         ("/embed", {"data": {}}, 415, "expected a form"),
         ("/embed", {"content": b"", "headers": {"content-type": "application/x-www-form-urlencoded"}}, 422, "neither"),
