@@ -175,9 +175,7 @@ def _blocks(gradio: Any, work: Work, kept: Kept) -> Any:
             shown = gradio.HTML(elem_id="shown")
         file.change(told(open_image), [file, key], [key, shown], **own)
         with gradio.Tab("Classify"):
-            labels = gradio.Textbox(
-                "chest X-ray\nbrain MRI\nabdominal CT", label="Labels, one a line", lines=4, elem_id="labels"
-            )
+            labels = gradio.Textbox(_LABELS, label="Labels, one a line", lines=4, elem_id="labels")
             multi = gradio.Checkbox(label="Each label for itself, against its absence")
             button = gradio.Button("Classify", variant="primary")
             button.click(
