@@ -42,8 +42,8 @@ class Record:
     """An image and what is known of it.
 
     number: of the record in its source, from 0. id: what it is called there. file: where the image is a file of its own.
-    name: what messages call the image. cells: column -> text, "" where there is none. view: which of the images in the file,
-    where files are taken apart.
+    name: what messages call the image. cells: column -> text, "" where there is none. view: which of the images in the
+    file, where files are taken apart.
     """
 
     number: int

@@ -70,8 +70,8 @@ def nearest_groups(
 
     groups: int64, the number of the group of each of `rows`. pool: "best" takes the highest score of any of its rows with
     any query, "mean" the mean of all.
-    Returns for each of the best groups its positions, their scores and, as an array of one, its own; the best first, and of
-    equal ones that whose nearest row comes first.
+    Returns for each of the best groups its positions, their scores and, as an array of one, its own; the best first, and
+    of equal ones that whose nearest row comes first.
     """
     if not len(rows):
         return []

@@ -95,7 +95,7 @@ def manifest_of(text: str, where: object) -> Manifest:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """A manifest as JSON."""
+    """A manifest as a text of JSON, from which `manifest_of` makes it again."""
     return json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1) + "\n"
 
 

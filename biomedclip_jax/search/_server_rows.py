@@ -1,7 +1,7 @@
 """The rows of the next state of an index on a server, and the vectors that are there already.
 
-Points of the next state are written as they come, and no search sees them before `finish` says that it counts: after a kill
-they are known vectors.
+Points of the next state are written as they come, and no search sees them before `finish` says that it counts: after a
+kill they are known vectors.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -34,15 +34,15 @@ class Files(Protocol):
         ...
 
     def read_json(self, name: str, /) -> Any:
-        """What is in it. FileNotFoundError where it is not there."""
+        """What is in a file of JSON. FileNotFoundError where it is not there."""
         ...
 
     def write_json(self, name: str, value: Any, /) -> None:
-        """Let it hold something else."""
+        """Let a file hold something else, as JSON."""
         ...
 
     def remove(self, name: str, /) -> None:
-        """Remove it."""
+        """Remove a file that is there."""
         ...
 
 
