@@ -1,8 +1,8 @@
 """A collection on a Qdrant server that holds an index: the connection, what the index says of itself, who writes it.
 
-A row is a point: its number is the row's position, its payload what is known of the image (`payload_key` names a column
-there), `first` the state that brought it and `gone`, if it is there, the first state without it. One more point says, as
-`index.json` does in a folder, which state counts: whoever is killed before it is written leaves the old state.
+A row is a point: its number is the row's position, its payload what is known of the image (`payload_key` names a
+column there), `first` the state that brought it and `gone`, if it is there, the first state without it. One more point
+says, as `index.json` does in a folder, which state counts: whoever is killed before that leaves the old state.
 """
 
 import hashlib
