@@ -21,7 +21,7 @@ import threading
 import time
 import zlib
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,7 +33,7 @@ UNFINISHED = (
     b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n"
     b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x"
 )
-Sent = tuple[str, str, bytes, dict[str, str]]  # method, path, body, headers
+Sent = tuple[str, str, bytes | Iterator[bytes], dict[str, str]]  # method, path, body, headers
 
 
 def form(fields: list[tuple[str, str]], files: list[tuple[str, bytes]]) -> tuple[bytes, dict[str, str]]:
@@ -161,6 +161,7 @@ class Load:
             "never ends its body": lambda: self._raw(UNFINISHED, 60),
             "no HTTP": lambda: self._raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n" * 8, 40),
             "100 MB": lambda: str(self.ask(huge)[0]),
+            "100 MB in chunks": lambda: str(self.ask((*huge[:2], iter([bytes(1_000_000)] * 100), huge[3]))[0]),
         }
 
     def _raw(self, content: bytes, patience: float) -> str:
@@ -307,6 +308,7 @@ def main() -> int:
             "never ends its body": ("408",),
             "no HTTP": ("400", "closed"),
             "100 MB": ("413",),
+            "100 MB in chunks": ("413",),
         }
         while time.monotonic() < end:
             for kind, ask in load.slow.items():

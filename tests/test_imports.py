@@ -37,7 +37,6 @@ MAY_IMPORT["search"] = _FOUNDATION | {"config", "data", "pretrained", "evaluatio
 MAY_IMPORT["deploy"] = _FOUNDATION | {"config", "models", "data", "interop"}
 MAY_IMPORT["heatmaps"] = _FOUNDATION | {"config", "models", "data", "pretrained"}
 MAY_IMPORT["bench"] = _FOUNDATION | {"config", "sharding", "models", "losses", "data", "interop", "train", "pretrained"}
-MAY_IMPORT["bench"] |= {"search"}
 MAY_IMPORT["planning"] = _FOUNDATION | {"config", "models", "sharding", "prompts", "train"}
 MAY_IMPORT["serve"] = _FOUNDATION | {"config", "models", "data", "interop", "prompts", "pretrained", "search", "heatmaps"}
 MAY_IMPORT["finetune"] = MAY_IMPORT["train"] | {"train", "planning"}

@@ -1,7 +1,7 @@
 """What several verbs share: how a verb is added, and the types of numbers on the command line."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,25 @@ SOURCE_HELP = (
     "or .nxml/.xml with images beside them or a folder of such"
 )
 IDS_HELP = "only these articles: PMC123 (its best version), PMC123.2, or files of such ids, one a line"
+
+
+class VerbParser(argparse.ArgumentParser):
+    """The parser of a verb. Where it takes a list of things, options may stand before them, behind them and between."""
+
+    _inside = False
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        """See `argparse`, whose own finds a list empty, or at its end, where the first option stands."""
+        lists = any(not action.option_strings and action.nargs in ("*", "+") for action in self._actions)
+        if self._inside or not lists or not {"-h", "--help"}.isdisjoint(args or ()):
+            return super().parse_known_args(args, namespace)
+        self._inside, usage = True, self.usage
+        if usage is None:  # what argparse would set for a while, but for its signs of formats
+            self.usage = self.format_usage().removeprefix("usage: ").replace("%", "%%")
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside, self.usage = False, usage
 
 
 def add_verb(

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from biomedclip_jax.cli._views import add_view_options, view_options
 from biomedclip_jax.cli.arguments import add_verb, count, local_path
 
 if TYPE_CHECKING:
@@ -38,7 +39,13 @@ def add_index(verbs: Any) -> None:
         help="a folder of images; a table (.csv, .tsv, .jsonl, .parquet) with a column of image paths; tars ('shards/*.tar'); "
         "a build (FOLDER or FOLDER:train); Parquet with pictures; a folder or .npz of `biomedclip embed` with this model",
     )
-    index.add_argument("--out", type=local_path, required=True, metavar="INDEX", help="the folder of the index")
+    index.add_argument(
+        "--out",
+        type=_out,
+        required=True,
+        metavar="INDEX",
+        help="the folder of the index; or http://HOST:6333/COLLECTION, on a Qdrant server (its key in QDRANT_API_KEY)",
+    )
     index.add_argument("--adapter", metavar="DIR", help="what fine-tuned MODEL, merged into it")
     index.add_argument("--image-column", default="image", metavar="NAME", help="of tables and builds (default: %(default)s)")
     index.add_argument("--caption-column", default="caption", metavar="NAME", help="if there is one (default: %(default)s)")
@@ -50,6 +57,12 @@ def add_index(verbs: Any) -> None:
     index.add_argument("--batch-size", type=count, default=32, metavar="N", help="images at once, a device (default: 32)")
     index.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="bfloat16 is faster on accelerators")
     index.add_argument("--strict", action="store_true", help="exit code 2 if an image cannot be read; all others are indexed")
+    add_view_options(index)
+
+
+def _out(text: str) -> Path | str:
+    """An argparse type."""
+    return text if text.startswith(("http://", "https://")) else local_path(text)
 
 
 def _index(arguments: argparse.Namespace) -> None:
@@ -72,19 +85,22 @@ def _index(arguments: argparse.Namespace) -> None:
         arguments.caption_column,
         arguments.batch_size,
         arguments.approximate,
+        view_options(arguments),
     )
     changes = update_index(arguments.out, wanted, load)
     print(describe(arguments.out, changes))
     if changes.rejects and arguments.strict:
-        raise UserError(f"{len(changes.rejects):,} images cannot be read; {arguments.out}/rejects.jsonl says why")
+        raise UserError(f"{len(changes.rejects):,} images cannot be read, and are left out")
 
 
-def describe(out: Path, changes: "Changes") -> str:
-    """What was done in one line on stdout; what could not be, on stderr."""
-    for each in changes.rejects[:_SHOWN]:
+def describe(out: Path | str, changes: "Changes") -> str:
+    """What was done in one line on stdout; what could not be, on stderr: all of it where there is no file of it."""
+    in_file = isinstance(out, Path)
+    for each in changes.rejects[: _SHOWN if in_file else None]:
         print(f"left out: {each.image}: {each.reason}", file=sys.stderr)
     if changes.rejects:
-        print(f"{len(changes.rejects):,} images left out, all of them in {out}/rejects.jsonl", file=sys.stderr)
+        where = f", all of them in {out}/rejects.jsonl" if in_file else ""
+        print(f"{len(changes.rejects):,} images left out{where}", file=sys.stderr)
     if changes.repeated:
         print(f"{changes.repeated:,} rows left out that say of an image what another row says", file=sys.stderr)
     if changes.renamed:

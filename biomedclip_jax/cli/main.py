@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from biomedclip_jax.cli.answer import add_answer
+from biomedclip_jax.cli.arguments import VerbParser
 from biomedclip_jax.cli.data import add_data
 from biomedclip_jax.cli.evaluate import add_evaluate
 from biomedclip_jax.cli.finetune import add_finetune
@@ -44,7 +45,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="biomedclip", description="Train, adapt, evaluate and use biomedical image-text models in JAX."
     )
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=VerbParser)
     chosen = [add for names, add in _VERBS if words and words[0] in names]
     for add in chosen or [add for _, add in _VERBS]:
         add(verbs)

@@ -37,12 +37,13 @@ def add_search(verbs: Any) -> None:
         "All images that the filters leave are compared, unless the index was made with --approximate and there is no filter. "
         "For research, not for clinical use."
     )
-    search.add_argument("index", metavar="INDEX", help="a folder that `biomedclip index` made")
+    search.add_argument("index", metavar="INDEX", help="what `biomedclip index` made: a folder, or http://HOST:6333/COLLECTION")
     search.add_argument(
         "queries",
         nargs="*",
         metavar="QUERY",
-        help="words in quotes, or an image file; must stand directly behind INDEX. What is the name of a file is an image",
+        help="words in quotes, or an image file, anywhere but behind an option that takes several things. What is the name "
+        "of a file is an image",
     )
     search.add_argument("--queries", dest="file", type=Path, metavar="FILE", help="a UTF-8 text file with a query a line")
     search.add_argument("--text", action="store_true", help="all queries are words, also those that are names of files")

@@ -75,35 +75,25 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class HashedView(LazyImage):
-    """One of the images in a file, whose content is hashed when it is loaded. sha256: "" before."""
+class HashedImage(LazyImage):
+    """An image whose file is hashed when it is loaded. sha256: "" before, and of a file that cannot be read."""
 
-    def __init__(self, view: View):
-        self.path = view
+    def __init__(self, image: Path | View):
+        self._image = image
         self.sha256 = ""
 
     def load(self) -> Image.Image:
-        """Read and decode the image. UserError, which names it, if that fails."""
-        image = self.path.load()
-        self.sha256 = _sha256(self.path.path)
-        return image
-
-
-class HashedFile(LazyImage):
-    """An image file whose content is hashed when it is loaded. sha256: "" before, and of a file that cannot be read."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.sha256 = ""
-
-    def load(self) -> Image.Image:
-        """Read, hash and decode the file. UserError, which names it, if that fails."""
+        """Read, hash and decode it. UserError, which names it, if that fails."""
+        if isinstance(self._image, View):
+            image = self._image.load()
+            self.sha256 = _sha256(self._image.path)
+            return image
         try:
-            content = self.path.read_bytes()
+            content = self._image.read_bytes()
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+            raise UserError(f"{self._image}: cannot be read: {error.strerror or error}") from error
         self.sha256 = hashlib.sha256(content).hexdigest()
-        return load_image(content, str(self.path))
+        return load_image(content, str(self._image))
 
 
 def open_archive(folder: Path, archive: Archive) -> None:
@@ -167,7 +157,7 @@ def write_shard(folder: Path, archive: Archive, shard: int, paths: Sequence[Path
         if (rejects := _rejects_of(target, archive.rows_of(shard))) is not None:
             return rejects
         say_some(f"{target}: not a whole shard; it is made again")
-    images = [HashedView(path) if isinstance(path, View) else HashedFile(path) for path in paths]
+    images = [HashedImage(path) for path in paths]
     reasons: dict[int, str] = {}
     good = embed(images, lambda position, error: reasons.__setitem__(position, str(error)))
     rows = np.full((len(paths), archive.width), np.nan, np.float32)
@@ -195,9 +185,7 @@ def _remove_left(folder: Path, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def _table(
-    paths: Sequence[Path | View], images: Sequence[HashedFile | HashedView], rows: np.ndarray, reasons: dict[int, str]
-) -> Any:
+def _table(paths: Sequence[Path | View], images: Sequence[HashedImage], rows: np.ndarray, reasons: dict[int, str]) -> Any:
     import pyarrow
 
     width = rows.shape[1]

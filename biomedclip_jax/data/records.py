@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,10 @@ from biomedclip_jax.data._source_kinds import Found, Wanted, find_folder
 from biomedclip_jax.data._table_rows import image_file, is_table, not_there, table_rows, text_of, texts_of
 from biomedclip_jax.data._tfds_read import BuildPairs, build_splits, is_build, open_build, open_tfds
 from biomedclip_jax.data._webdataset import TarPairs, find_shards, open_shards
+from biomedclip_jax.data.images.headers import dicom_ids
 from biomedclip_jax.data.images.search import find_images, say_left_out, stream_images
+from biomedclip_jax.data.images.views.find import View, find_views
+from biomedclip_jax.data.images.views.options import ViewOptions
 from biomedclip_jax.data.names import names_of, split_of
 from biomedclip_jax.data.pairs import Pairs, Reject
 from biomedclip_jax.data.tables import REFERENCES, SPLIT_COLUMN
@@ -38,7 +42,8 @@ class Record:
     """An image and what is known of it.
 
     number: of the record in its source, from 0. id: what it is called there. file: where the image is a file of its own.
-    name: what messages call the image. cells: column -> text, "" where there is none.
+    name: what messages call the image. cells: column -> text, "" where there is none. view: which of the images in the
+    file, where files are taken apart.
     """
 
     number: int
@@ -46,6 +51,7 @@ class Record:
     name: str
     cells: Mapping[str, str]
     file: Path | None = None
+    view: View | None = None
 
 
 class Records:
@@ -73,16 +79,23 @@ class Records:
             raise UserError(f"{image}: cannot be read: {error.strerror or error}") from error
 
 
-def open_records(source: str, image_column: str = "image") -> list[Records]:
+def open_records(source: str, image_column: str = "image", views: ViewOptions | None = None) -> list[Records]:
     """The records of a source, in parts, such as the splits of a build; `FORMS` says what a source may be.
 
-    image_column: of tables; of builds the feature. UserError, one line, for what is missing or no source.
+    image_column: of tables; of builds the feature. views: how files in folders are taken apart; None: each is one image.
+    UserError, one line, for what is missing or no source, and for views of what is no folder of files.
     """
-    for find in (_pictures, _table, _tars, _tfds, _folder):
+    for find in (_pictures, _table, _tars, _tfds, _builds):
         if (found := find(source, image_column)) is not None:
+            if views is not None:
+                raise UserError(f"{source}: --every takes the files of folders apart, and this is a table, tars or a build")
             return found
+    if (folder := find_folder(source)) is not None:
+        if folder.split is not None:
+            raise UserError(f"{source}: a folder of images has no splits; name the folder of the split")
+        return [_images(folder.path, views)]
     if Path(source).is_file():
-        return [_images(Path(source))]
+        return [_images(Path(source), views)]
     raise UserError(f"{source}: no such file or folder, or no source of images; expected {FORMS}")
 
 
@@ -100,28 +113,26 @@ def cell(value: object) -> str:
 # --- folders of images ----------------------------------------------------------------------------------------------
 
 
-def _folder(source: str, image: str) -> list[Records] | None:
-    found = find_folder(source)
-    if found is None:
-        return None
-    if not is_build(found.path):
-        if found.split is not None:
-            raise UserError(f"{source}: a folder of images has no splits; name the folder of the split")
-        return [_images(found.path)]
-    splits = [found.split] if found.split is not None else build_splits(found.path)
-    return [_build(open_build(found.path, split, image, None, None), split) for split in splits]
-
-
-def _images(root: Path) -> Records:
-    """Image files, called by their names from the folder on; the column `folder` says where in it they are."""
+def _images(root: Path, views: ViewOptions | None) -> Records:
+    """Image files, called by their names from the folder on; the column `folder` says where in it they are, `view` which
+    of the images in the file one is, and `patient`, `study` and `series` what DICOM files say.
+    """
     base = root if root.is_dir() else root.parent
 
     def read(rejects: list[Reject]) -> Iterator[Record]:
         left_out: Counter[str] = Counter()
-        for number, path in enumerate(stream_images([root], left_out)):
+        ids = lru_cache(maxsize=1)(dicom_ids)
+        for number, image in enumerate(
+            stream_images([root], left_out) if views is None else find_views([root], views, left_out)
+        ):
+            view = image if isinstance(image, View) else None
+            path = image.path if isinstance(image, View) else image
             inside = path.relative_to(base)
             folder = "" if inside.parent == Path() else inside.parent.as_posix()
-            yield Record(number, inside.as_posix(), str(path), {"folder": folder}, path)
+            cells, name = {"folder": folder, **ids(path)}, inside.as_posix()
+            if view is not None and view.place:
+                cells, name = cells | {"view": view.place}, f"{name}#{view.place}"
+            yield Record(number, name, str(image), cells, path, view)
         if left_out:
             say_some(f"{root}: {say_left_out(left_out)}")
 
@@ -202,6 +213,14 @@ def _tars(source: str, _: str) -> list[Records] | None:
     if not source.lower().endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         return None
     return [_fields_of(open_shards(find_shards(source), None))]
+
+
+def _builds(source: str, image: str) -> list[Records] | None:
+    found = find_folder(source)
+    if found is None or not is_build(found.path):
+        return None
+    splits = [found.split] if found.split is not None else build_splits(found.path)
+    return [_build(open_build(found.path, split, image, None, None), split) for split in splits]
 
 
 def _build(pairs: BuildPairs, split: str | None) -> Records:

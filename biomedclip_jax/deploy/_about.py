@@ -1,6 +1,7 @@
 """What lies beside the files of a tower: model.json, the tokenizer, and a README.md with code that runs."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ give `embedding`, float32 [batch, {width}], of unit length. Batch and length are
 
 `image.stablehlo` takes the weights and pixels, float32 [batch, {size}, {size}, 3], `text.stablehlo` the weights and tokens,
 int32 [batch, {length}]; both give embeddings, float32 [batch, {width}], of unit length. The batch is dynamic{dynamic}. They
-were made by jax {jax} for {platforms}; a later jax reads them for six months at least, an earlier one if it is no more
-than three weeks older (jax's own promise, "Exporting and serialization" in its documentation); nothing else is needed.
+were made by jax {jax} and jaxlib {jaxlib} for {platforms}. jax promises that they run with a jaxlib that was built up to six
+months after this one, or up to three weeks before it
+(https://docs.jax.dev/en/latest/export/export.html#compatibility-guarantees). Nothing else is needed.
 """,
 }
 
@@ -88,6 +90,7 @@ def _readme(model: Model, form: str) -> str:
         length=config.text.context_length if whole_context(config.text) else "length",
         dynamic="" if whole_context(config.text) else f", and so is length, up to {config.text.context_length}",
         jax=jax.__version__,
+        jaxlib=version("jaxlib"),
         platforms=", ".join(PLATFORMS),
     )
     scale = ['scale = np.exp(about["logit_scale"])', 'scores = scale * image @ text.T + (about["logit_bias"] or 0)']

@@ -25,6 +25,7 @@ from biomedclip_jax.finetune._besides import Keep, check_place, kept, replay
 from biomedclip_jax.finetune._judge import Judge, judged_data
 from biomedclip_jax.finetune._memory import fitting_microbatch
 from biomedclip_jax.finetune._mixture import Tried, chosen, mixed, tried_mixtures
+from biomedclip_jax.finetune._model_card import model_card
 from biomedclip_jax.finetune._parts import HELD_OUT, TRAIN, VALIDATION, Parts, divided, write_rows
 from biomedclip_jax.finetune._plan import METHOD_RATES, Sizes, check_fits, planned, sizes
 from biomedclip_jax.finetune._rates import TriedRate, best_rate, swept_steps, tried_rate
@@ -37,6 +38,7 @@ from biomedclip_jax.interop.write import export_format, write_model
 from biomedclip_jax.pretrained import load
 from biomedclip_jax.support.owner import LOCK, owned_folder
 from biomedclip_jax.train.main import train
+from biomedclip_jax.train.model_card import put_on_top
 
 Exported = Literal["best", "last", "start"]
 
@@ -119,6 +121,8 @@ def _finetune(request: Request, out: Path) -> dict[str, Any]:
     }
     lines = [*table(comparison), *_verdict(comparison, exported, about, out, tried), *_next(out, parts)]
     results["lines"] = lines
+    # before the file that says that it is finished
+    put_on_top(model_card(request, config, parts, replayed, results), out / "model")
     write_text(out / RESULTS, json.dumps(results, indent=2) + "\n")
     print("\n".join(lines))
     return results

@@ -44,7 +44,7 @@ class Manifest:
 
     count: images. rejects: images that cannot be read. columns: their names in order. sources: what it was made of.
     image_column, caption_column: as they were given. files: of the state, with their sizes in bytes. approximate: settings
-    of an approximate search; None without.
+    of an approximate search; None without. views: how files were taken apart (`ViewOptions.to_text`); "": not at all.
     """
 
     state: str
@@ -57,27 +57,51 @@ class Manifest:
     columns: tuple[str, ...]
     files: dict[str, int]
     approximate: dict[str, Any] | None = None
+    views: str = ""
+
+    @property
+    def number(self) -> int:
+        """Of the state, from 1."""
+        return int(self.state.rpartition("-")[2])
+
+
+def state_name(number: int) -> str:
+    """What the state with a number is called."""
+    return f"rows-{number:06d}"
 
 
 def read_manifest(folder: Path) -> Manifest | None:
     """What an index says of itself; None where there is none. UserError for what is no such file."""
     file = folder / MANIFEST
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return manifest_of(file.read_text(encoding="utf-8"), file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: not what `biomedclip index` writes ({error}); remove {folder}, and index again") from error
+
+
+def manifest_of(text: str, where: object) -> Manifest:
+    """What a text of `manifest_text` says; where: what messages call it. ValueError for another text."""
+    try:
+        found: dict[str, Any] = json.loads(text)
         if found.pop("format") != _FORMAT:
-            raise UserError(f"{file}: of another version of biomedclip_jax; make the index again")
+            raise UserError(f"{where}: of another version of biomedclip_jax; make the index again")
         found["model"] = IndexedModel(**found["model"])
         found |= {name: tuple(found[name]) for name in ("sources", "columns")}
         return Manifest(**found)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: not what `biomedclip index` writes ({error}); remove {folder}, and index again") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """A manifest as a text of JSON, from which `manifest_of` makes it again."""
+    return json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1) + "\n"
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Make a state the one that counts, whole or not at all."""
-    write_text(folder / MANIFEST, json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=1) + "\n")
+    write_text(folder / MANIFEST, manifest_text(manifest))
 
 
 def file_sizes(state: Path) -> dict[str, int]:
@@ -92,9 +116,9 @@ def file_sizes(state: Path) -> dict[str, int]:
 
 def next_state(folder: Path, manifest: Manifest | None) -> Path:
     """A new, empty folder for the state after this one; what processes that were killed have left is removed."""
-    number = int(manifest.state.rpartition("-")[2]) + 1 if manifest is not None else 1
+    number = manifest.number + 1 if manifest is not None else 1
     remove_other_states(folder, manifest)
-    state = folder / f"rows-{number:06d}"
+    state = folder / state_name(number)
     state.mkdir(parents=True)
     return state
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from biomedclip_jax.data.embeddings_file import load_embeddings
 from biomedclip_jax.data.embeddings_folder import MANIFEST, read_archive, shard_vectors
 from biomedclip_jax.data.images.load import LazyImage, load_image
+from biomedclip_jax.data.images.views.options import ViewOptions
 from biomedclip_jax.data.pairs import Reject
 from biomedclip_jax.data.records import FORMS, Record, Records, open_records
 from biomedclip_jax.errors import UserError
@@ -43,41 +46,53 @@ class HashedImage(LazyImage):
         self._entry = entry
         self.content = ""
 
-    def read(self) -> bytes:
-        """Read the encoded image, and note its hash. UserError, which names it, if it cannot be read."""
+    def hashed(self) -> str:
+        """Read what the image is in, and return `content`. UserError, which names it, if it cannot be read."""
+        if self._entry.record.view is None:
+            self._read()
+        else:
+            assert self._entry.record.file is not None
+            self.content = view_content(file_hash(self._entry.record.file), self._entry.view)
+        return self.content
+
+    def load(self) -> Image.Image:
+        """Read, hash and decode it."""
+        if (view := self._entry.record.view) is not None:
+            image = view.load()
+            self.hashed()  # of a file that has not changed since it is known
+            return image
+        return load_image(self._read(), self._entry.record.name)
+
+    def _read(self) -> bytes:
         record, records = self._entry.record, self._entry.records
         if record.file is None:
             assert records is not None
             found = records.content(record.number)
         else:
-            try:
-                found = record.file.read_bytes()
-            except (OSError, ValueError) as error:
-                raise UserError(f"{record.file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+            found = _bytes_of(record.file)
         self.content = hashlib.sha256(found).hexdigest()
         return found
-
-    def load(self) -> Image.Image:
-        """Read, hash and decode it."""
-        return load_image(self.read(), self._entry.record.name)
 
 
 class Source:
     """The entries of one of the sources of an index. count: how many, None where that shows only at the end."""
 
-    def __init__(self, name: str, image_column: str, model: str, width: int):
-        """name: as the user gave it. model: `embeddings_folder.model_mark` of the model. UserError for what is no source,
-        and for vectors of another model.
+    def __init__(self, name: str, image_column: str, model: str, width: int, views: ViewOptions | None = None):
+        """name: as the user gave it. model: `embeddings_folder.model_mark` of the model. views: how files are taken apart.
+        UserError for what is no source, for vectors of another model, and for views of what are no files.
         """
         self.name, self._model, self._width = name, model, width
+        self._views = "" if views is None else views.to_text()
         self._records: list[Records] = []
         self._embedded = name.lower().endswith(".npz") or (Path(name) / MANIFEST).is_file()
         self.rejects: list[Reject] = []
+        if self._embedded and views is not None:
+            raise UserError(f"{name}: --every takes files apart, and these are embeddings; leave it out, or index them alone")
         if self._embedded:
             self.count: int | None = None
             self._check_archive()
         else:
-            self._records = open_records(name, image_column)
+            self._records = open_records(name, image_column, views)
             counts = [part.count for part in self._records]
             self.count = None if None in counts else sum(filter(None, counts))
 
@@ -87,7 +102,8 @@ class Source:
         for number, part in enumerate(self._records):
             for record in part:
                 if record.file is not None:
-                    yield Entry(record, mark=_mark(record.file), records=part)
+                    view = f"{record.view.place} {self._views}" if record.view is not None else ""
+                    yield Entry(record, mark=file_mark(record.file, view), records=part, view=view)
                 else:
                     yield Entry(record, f"{self.name} {number}.{record.number}", records=part)
             self.rejects += part.rejects
@@ -132,19 +148,55 @@ class Source:
     def _view(self, row: int, name: str, content: str, place: str, options: str, vector: np.ndarray) -> Entry:
         file = Path(name.removesuffix(f"#{place}")) if place else Path(name)
         view = f"{place} {options}"
-        own = hashlib.sha256(f"{content} {view}".encode()).hexdigest()  # the file's is that of all its images
         record = Record(row, name, name, {"folder": str(file.parent)}, file)
-        return Entry(record, content=own, vector=vector, view=view)
+        return Entry(record, content=view_content(content, view), vector=vector, view=view)
 
     def _entry(self, row: int, name: str, content: str, vector: np.ndarray) -> Entry:
         folder = os.path.dirname(name)
         return Entry(Record(row, name, name, {"folder": folder}, Path(name)), content=content, vector=vector)
 
 
-def _mark(file: Path) -> str:
-    """What changes when a file does: its size, its number and its times, of which no program can set the last; "" of none."""
+def file_mark(file: Path, view: str = "") -> str:
+    """What changes when a file does: its size, its number and its times, of which no program can set the last; "" of none.
+
+    view: which of the images in the file is meant, and how it is taken apart.
+    """
     try:
         state = os.stat(file)
     except OSError:
         return ""
-    return f"{state.st_size} {state.st_ino} {state.st_mtime_ns} {state.st_ctime_ns}"
+    return f"{state.st_size} {state.st_ino} {state.st_mtime_ns} {state.st_ctime_ns} {view}".rstrip()
+
+
+def view_content(content: str, view: str) -> str:
+    """The hash of one of the images in a file, whose own is that of all of them."""
+    return hashlib.sha256(f"{content} {view}".encode()).hexdigest()
+
+
+def file_hash(file: Path) -> str:
+    """The SHA-256 of a file, read once for all of its images as long as it does not change."""
+    with _hashing:
+        return _hash_of(file, file_mark(file))
+
+
+_hashing = threading.Lock()
+
+
+@lru_cache(maxsize=16)
+def _hash_of(file: Path, _: str) -> str:
+    try:
+        with file.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except (OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}")

@@ -24,7 +24,7 @@ class KnownVectors:
         self._record = np.dtype([("content", "S64"), ("vector", "<f4", (model.width,))])
         name = hashlib.sha256(f"{model.fingerprint} {model.preprocessing} {model.dtype}".encode()).hexdigest()[:16]
         self._journal = folder / _JOURNAL.format(name)
-        self._marks: dict[str, tuple[str, str]] = {}  # of a file: what was seen of it, and its content
+        self._marks: dict[tuple[str, str], str] = {}  # a file, and what was seen of it -> its content
         self._rows: dict[str, int] = {}
         self._old = np.empty((0, model.width), np.float32)
         if before is not None:
@@ -39,7 +39,7 @@ class KnownVectors:
         for row, (image, mark, content) in enumerate(zip(*codes, strict=True)):
             self._rows.setdefault(contents[content], row)
             if mark:
-                self._marks[images[image]] = seen[mark], contents[content]
+                self._marks[images[image], seen[mark]] = contents[content]
 
     def _read_journal(self) -> dict[str, int]:
         if self._journal.exists():  # a record that was cut short would shift those behind it
@@ -58,8 +58,7 @@ class KnownVectors:
 
     def content_of(self, image: str, mark: str) -> str | None:
         """The content of a file that has not changed since it was indexed; None where that is not known."""
-        seen, content = self._marks.get(image, ("", ""))
-        return content if mark and seen == mark else None
+        return self._marks.get((image, mark)) if mark else None
 
     def __contains__(self, content: str) -> bool:
         return content in self._rows or content in self._made

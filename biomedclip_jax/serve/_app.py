@@ -1,6 +1,7 @@
 """The addresses: what a model does, `/health`, `/metrics`, and the schema of all of it at `/openapi.json`."""
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,6 +47,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": description} for status, description in _WHEN.items()
 }
 _MULTIPART = Form(media_type="multipart/form-data")
+_LISTS = ("images", "labels", "texts", "filters")  # fields that may be there several times
 _FIELDS = {"missing": "missing; expected it in the form", "extra_forbidden": "no such field"}
 _LOGIN_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>biomedclip</title>
 <style>body{font-family:system-ui,sans-serif;max-width:24rem;margin:15vh auto}
@@ -80,11 +82,11 @@ class Server:
         self._add_errors()
         self._add_health()
         self._add_models()
-        self.guard = Guard(self.app, settings, metrics, self._paths())
+        self.guard = Guard(self.app, settings, metrics, self._paths(), folder)
         if folder is not None:
             from biomedclip_jax.serve._page import add_page
 
-            add_page(self.app, work, folder)
+            add_page(self.app, work, folder, self.map_seats)
         metrics.watch("requests_working", "Requests that work or wait for it", lambda: self.seats.taken)
 
     def close(self) -> None:
@@ -131,8 +133,12 @@ class Server:
         return {path: list(methods) for path, methods in self.app.openapi()["paths"].items()} | {"/openapi.json": ["get"]}
 
     async def _uploads(self, request: Request, files: Sequence[UploadFile]) -> list[Upload]:
+        """The files; refused with what FastAPI passes over, a field in the address and one of several values of a field."""
         if request.query_params:
             raise HTTPException(422, f"?{next(iter(request.query_params))}: expected fields of a form, and nothing after a ?")
+        given = Counter(name for name, _ in (await request.form()).multi_items())
+        if several := [name for name, count in given.items() if count > 1 and name not in _LISTS]:
+            raise HTTPException(422, f"{several[0][:100]}: given {given[several[0]]} times; expected once")
         return [self.work.upload(await file.read(), file.filename) for file in files]
 
     def _add_health(self) -> None:

@@ -6,8 +6,8 @@ A request goes on only when all of it is here, so that a slow client takes up no
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from http.cookies import CookieError, SimpleCookie
-from json import dumps
+from json import dumps, loads
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,9 +27,9 @@ HEALTH = ("/health", "/health/live", "/health/ready")
 PAGE = "/page"
 # of what Gradio would answer, what the page asks for: the rest runs ffmpeg, calls other servers, changes components
 _PAGE_POSTS = tuple(f"{PAGE}/gradio_api/{name}" for name in ("upload", "queue/join", "cancel", "reset"))
+_JOIN = f"{PAGE}/gradio_api/queue/join"
 _OPEN = (*HEALTH, LOGIN)  # without a token
 _LOOKS = ("GET", "HEAD", "OPTIONS")
-_DISCARDED = 8  # times the largest body are read and thrown away, so that a client reads why, not "connection reset"
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"SAMEORIGIN"),
@@ -59,9 +59,17 @@ class Guard:
     """An ASGI application around another one.
 
     paths: the addresses with their methods, which are counted by their own names; others are "page" or "other".
+    uploads: the folder of the files that the page may speak of.
     """
 
-    def __init__(self, application: Application, settings: Settings, metrics: Metrics, paths: Mapping[str, Iterable[str]]):
+    def __init__(
+        self,
+        application: Application,
+        settings: Settings,
+        metrics: Metrics,
+        paths: Mapping[str, Iterable[str]],
+        uploads: Path | None = None,
+    ):
         self._application = application
         self._settings = settings
         self._limits = settings.limits
@@ -71,6 +79,7 @@ class Guard:
         self._bytes = 0
         self._inside = 0
         self._streams: set[asyncio.Task[Any]] = set()
+        self._uploads = uploads
         self.stopping = False
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -102,20 +111,21 @@ class Guard:
             await send(message)
 
         self._metrics.inside.inc()
-        taken = 0
+        body: bytes | None = None
         try:
             try:
                 self._check(scope)
                 body = await self._body(scope, receive)
-                taken = len(body)
-                _check_whole(scope, body)
+                _check_form(scope, body)
+                if scope["path"] == _JOIN:
+                    _check_files(body, self._uploads)
                 await self._pass_on(scope, _replayed(body, receive), sent)
             except Refused as refused:
-                await _answer(sent, refused)
+                await _answer(sent, refused, close=body is None and _has_body(scope))
             if status and not whole:  # a stream that was ended
                 await sent({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            self._count_bytes(-taken)
+            self._count_bytes(-len(body or b""))
             self._metrics.inside.dec()
             self._metrics.answered(self._shown(scope["path"]), status, time.monotonic() - began)
 
@@ -139,7 +149,8 @@ class Guard:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         origin = headers.get(b"origin")
-        if origin is not None and scope["method"] not in _LOOKS and urlsplit(origin).netloc != host:
+        own_page = host != "" and (origin or "").partition("://")[2] == host
+        if origin is not None and scope["method"] not in _LOOKS and not own_page:
             raise Refused(403, f"a page of {origin[:100]} asks, and this server answers its own page and programs only")
         self._check_token(scope, headers, host)
         if scope["path"].startswith(PAGE) and not _asked_by_page(scope):
@@ -150,8 +161,7 @@ class Guard:
 
     def _check_token(self, scope: MutableMapping[str, Any], headers: dict[bytes, str], host: str) -> None:
         if self._settings.token is None:
-            name = urlsplit(f"//{host}").hostname if host else "localhost"
-            if not is_loopback(name or ""):
+            if host and not is_loopback(_name_of(host)):
                 raise Refused(
                     403, "this server has no token and answers to localhost and 127.0.0.1 only; start it with a token"
                 )
@@ -170,60 +180,40 @@ class Guard:
         kind, _, token = headers.get(b"authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return self._settings.admits(token.strip())
-        try:
-            cookies = SimpleCookie(headers.get(b"cookie", ""))
-        except CookieError:
-            return False
-        return COOKIE in cookies and self._settings.admits_cookie(cookies[COOKIE].value)
+        pairs = (pair.strip().partition("=") for pair in headers.get(b"cookie", "").split(";"))
+        return any(name == COOKIE and self._settings.admits_cookie(value) for name, _, value in pairs)
 
     async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
         """All of the body, which counts as inside from here on. Refused when it is too large, or comes too slowly."""
         limits = self._limits
+        too_large = Refused(413, f"a request of more than {limits.body_bytes:,} bytes; send fewer or smaller files")
         try:
             length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
         except ValueError:
             raise Refused(400, "Content-Length: expected a number") from None
-        waits = any(name == b"expect" for name, _ in scope["headers"])  # whoever asks first has sent nothing yet
-        too_large = Refused(
-            413, f"a request of more than {limits.body_bytes:,} bytes; send fewer or smaller files", [(b"connection", b"close")]
-        )
-        full = Refused(429, "too many requests are inside; try again in a second", _LATER)
-        chunks: list[bytes] = []
-        size, refused = 0, None
         if length > limits.body_bytes:
-            refused = too_large
-            if waits:
-                raise refused
+            raise too_large
+        chunks: list[bytes] = []
+        size, more = 0, True
         try:
             async with asyncio.timeout(limits.body_seconds):
-                more = True
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(400, "the client left")
                     chunk, more = message.get("body", b""), message.get("more_body", False)
+                    if size + len(chunk) > limits.body_bytes:
+                        raise too_large
+                    if self._bytes + len(chunk) > limits.bodies_bytes:
+                        raise Refused(429, "too many requests are inside; try again in a second", _LATER)
                     size += len(chunk)
-                    if refused is None and size > limits.body_bytes:
-                        refused = too_large
-                    elif refused is None and self._bytes + len(chunk) > limits.bodies_bytes:
-                        refused = full
-                    if refused is None:
-                        self._count_bytes(len(chunk))
-                        chunks.append(chunk)
-                    elif chunks:
-                        self._count_bytes(-sum(map(len, chunks)))
-                        chunks.clear()
-                    if refused is not None and size > _DISCARDED * limits.body_bytes:
-                        break
+                    self._count_bytes(len(chunk))
+                    chunks.append(chunk)
         except BaseException as error:
-            self._count_bytes(-sum(map(len, chunks)))
+            self._count_bytes(-size)
             if isinstance(error, TimeoutError):
-                raise refused or Refused(
-                    408, f"the request did not come within {limits.body_seconds:g} s", [(b"connection", b"close")]
-                ) from None
+                raise Refused(408, f"the request did not come within {limits.body_seconds:g} s") from None
             raise
-        if refused is not None:
-            raise refused
         return b"".join(chunks)
 
     def _count_bytes(self, count: int) -> None:
@@ -236,19 +226,55 @@ class Guard:
         return "page" if path.startswith(PAGE) else "other"
 
 
+def _name_of(host: str) -> str:
+    """The name or address in a Host header, "" for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # a bracket that is not closed
+        return ""
+
+
 def _asked_by_page(scope: MutableMapping[str, Any]) -> bool:
     if scope["method"] in _LOOKS:
         return "proxy=" not in scope["path"] and "://" not in scope["path"]
     return scope["path"] in _PAGE_POSTS
 
 
-def _check_whole(scope: MutableMapping[str, Any], body: bytes) -> None:
-    """Refused for a form in parts whose end is missing: the last part would be passed over."""
+def _check_form(scope: MutableMapping[str, Any], body: bytes) -> None:
+    """Refused for a form in parts whose end is missing: the last part would be passed over; and for another encoding.
+
+    Starlette takes any encoding that Python has, of which some (punycode) take seconds for a few kilobytes.
+    """
     kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
     name, options = parse_options_header(kind)
+    charset = options.get(b"charset", b"utf-8").lower()
+    if charset not in (b"utf-8", b"utf8"):
+        raise Refused(415, f"charset {charset[:100].decode('latin-1')!r}: expected utf-8")
     boundary = options.get(b"boundary")
     if name == b"multipart/form-data" and boundary and b"--%s--" % boundary not in body[-len(boundary) - 200 :]:
         raise Refused(400, "the form has no end; is a part of it missing?")
+
+
+def _check_files(body: bytes, uploads: Path | None) -> None:
+    """Refused for a file that is no upload of the page.
+
+    Gradio, mounted into an application, reads any path of this machine, and fetches any address, that it is told.
+    """
+
+    def seen(pairs: list[tuple[str, Any]]) -> None:
+        for name, value in pairs:
+            if name == "path" and not (isinstance(value, str) and uploads is not None and _lies_in(value, uploads)):
+                raise Refused(403, "expected a file that was uploaded here")
+
+    try:
+        loads(body, object_pairs_hook=seen)
+    except (ValueError, RecursionError):
+        raise Refused(400, "expected JSON") from None
+
+
+def _lies_in(name: str, folder: Path) -> bool:
+    """Whether a path is one of a folder's folders' files: Gradio makes a folder for each upload."""
+    return folder.resolve() in Path(name).resolve().parents[1:]
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -265,8 +291,15 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _answer(send: Send, refused: Refused) -> None:
+def _has_body(scope: MutableMapping[str, Any]) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") and value != b"0" for name, value in scope["headers"])
+
+
+async def _answer(send: Send, refused: Refused, close: bool) -> None:
+    """close: say that the connection ends with this, as the rest of the request will not be read."""
     body = dumps({"detail": refused.detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *refused.headers]
+    if close:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

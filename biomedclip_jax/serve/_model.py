@@ -26,18 +26,15 @@ _TEXTS = (4, 32)  # sizes of a batch of texts: labels come by the handful, and p
 _SHORTEST = 16  # tokens, as in `Pretrained.encode_texts`
 _KEPT = 4_096  # texts whose embeddings are kept: most requests have the labels of others
 
-Progress = Callable[[str], object]
-
 
 class ServedModel(Pretrained):
     """A `Pretrained` for many threads at once: what they encode meanwhile runs as one batch, of a size compiled before.
 
     batch_size: images at once, at most; smaller batches have half of it, a quarter, ... 1.
     seen: as of `Batches`; its keys are "image" and "text 16", "text 32" ... by tokens.
-    said: called with a line before each program is compiled.
     """
 
-    def __init__(self, loaded: Model, compute: ComputeConfig, batch_size: int, seen: Seen, said: Progress = lambda line: None):
+    def __init__(self, loaded: Model, compute: ComputeConfig, batch_size: int, seen: Seen):
         super().__init__(loaded, compute)
         graph, _ = abstract_model(loaded.config, compute, adaptation=loaded.adaptation, inference=True)
         side, context = loaded.preprocess.image_size, loaded.config.text.context_length
@@ -52,7 +49,6 @@ class ServedModel(Pretrained):
             jitted = jax.jit(run, compiler_options=cpu_options(jax.default_backend()))
             programs = {}
             for size in sizes:
-                said(f"{key}, {size} at once")
                 programs[size] = jitted.lower(self.params, jax.ShapeDtypeStruct((size, *shape), dtype)).compile()
                 programs[size](self.params, jnp.zeros((size, *shape), dtype)).block_until_ready()  # the first call is slow
             return Program(lambda rows: np.asarray(programs[len(rows)](self.params, jnp.asarray(rows))), sizes)

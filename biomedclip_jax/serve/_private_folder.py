@@ -23,9 +23,10 @@ def private_folder() -> Iterator[Path]:
         with suppress(OSError):
             if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid():
                 _remove_if_left(path)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))  # mode 700
-    with (folder / _LOCK).open("w") as lock:
+    new = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=base))  # mode 700
+    with (new / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = new.rename(base / new.name.removeprefix("new-"))  # locked before a server that starts can see it
         try:
             yield folder
         finally:

@@ -16,7 +16,8 @@ from biomedclip_jax.serve._guard import Guard
 from biomedclip_jax.serve.settings import Limits, Settings
 
 _WHY = b'{"detail": "too many connections; try again in a second"}'
-_LINGER = 0.5  # seconds
+_LINGER_FULL = 0.5  # seconds
+_LINGER = 5.0  # seconds, at least
 _FULL = (
     b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\n\r\n%s" % (len(_WHY), _WHY)
@@ -32,34 +33,64 @@ def bound(settings: Settings) -> socket.socket:
         made.bind((settings.host, settings.port))
     except OSError as error:
         made.close()
-        reason = error.strerror or error
-        raise UserError(
-            f"--host {settings.host} --port {settings.port}: cannot be listened at ({reason}); take another port"
-        ) from None
+        raise taken(settings, error) from None
     return made
 
 
+def taken(settings: Settings, error: OSError) -> UserError:
+    """What is said of an address that cannot be listened at."""
+    reason = error.strerror or error
+    return UserError(f"--host {settings.host} --port {settings.port}: cannot be listened at ({reason}); take another port")
+
+
+class _Transport:
+    """A transport whose `close` is somebody else's; all other calls go to the transport itself."""
+
+    def __init__(self, real: asyncio.Transport, close: Callable[[], None]):
+        self.real = real
+        self.close = close
+        self.closes = False
+
+    def is_closing(self) -> bool:
+        """Whether nothing more is read from it or written to it."""
+        return self.closes or self.real.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
 def protocol(limits: Limits) -> type[H11Protocol]:
-    """uvicorn's HTTP with limits on what it waits for without one: a request's head, and a reader of the answer."""
+    """uvicorn's HTTP with limits on what it waits for without one: a request's head, and a reader of the answer.
+
+    A connection that is closed before all of a request was read is closed for writing only, and what still comes is
+    thrown away, until the time for the body is over, or for a few seconds more. Closed at once, the kernel would tell
+    the client "connection reset", and a client that sends all of its request before it reads would see no answer.
+    """
 
     class Patient(H11Protocol):
         _head: asyncio.TimerHandle | None = None
         _reader: asyncio.TimerHandle | None = None
-        _told: asyncio.TimerHandle | None = None
+        _end: asyncio.TimerHandle | None = None
+        _body_until = 0.0
         _full = False
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(_Transport(transport, self._close))  # type: ignore[arg-type]
             self._full = len(self.connections) > limits.connections
             self._wait_for_head()
 
         def data_received(self, data: bytes) -> None:
-            if self._full:  # closed after a while: at once, with its words unread, the client would read no answer
-                if self._told is None:
+            if self._full:
+                if self._end is None:
                     self.transport.write(_FULL)
-                    self._told = self.loop.call_later(_LINGER, self.transport.close)
+                    self._end = self.loop.call_later(_LINGER_FULL, self._finish)
                 return
+            if self.transport.is_closing():
+                return
+            had_no_head = self.conn.their_state is h11.IDLE
             super().data_received(data)
+            if had_no_head:
+                self._body_until = self.loop.time() + limits.body_seconds
             if self.conn.their_state is h11.IDLE:
                 self._wait_for_head()
             elif self._head is not None:
@@ -67,7 +98,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
                 self._head = None
 
         def connection_lost(self, exc: Exception | None) -> None:
-            for timer in (self._head, self._reader, self._told):
+            for timer in (self._head, self._reader, self._end):
                 if timer is not None:
                     timer.cancel()
             super().connection_lost(exc)
@@ -85,6 +116,27 @@ def protocol(limits: Limits) -> type[H11Protocol]:
         def _wait_for_head(self) -> None:
             if self._head is None:
                 self._head = self.loop.call_later(limits.head_seconds, self.transport.abort)
+
+        def _close(self) -> None:
+            """What uvicorn calls to close the connection, once or more often."""
+            transport: Any = self.transport
+            if transport.is_closing():
+                return
+            all_read = self.conn.their_state not in (h11.SEND_BODY, h11.ERROR) and not self.conn.trailing_data[0]
+            if all_read:
+                self._finish()
+                return
+            transport.closes = True
+            transport.write_eof()
+            self.flow.resume_reading()
+            left = max(self._body_until - self.loop.time(), _LINGER)
+            self._end = self.loop.call_later(left, self._finish)
+
+        def _finish(self) -> None:
+            """Close when the client has what is written already; a client that does not read has its time, too."""
+            transport: Any = self.transport
+            transport.real.close()
+            self._end = self.loop.call_later(limits.body_seconds, transport.abort)
 
     return Patient
 

@@ -16,7 +16,7 @@ from biomedclip_jax.serve._app import Server, keep_uploads_in_memory
 from biomedclip_jax.serve._metrics import Metrics
 from biomedclip_jax.serve._model import ServedModel
 from biomedclip_jax.serve._private_folder import private_folder
-from biomedclip_jax.serve._server import Listening, bound
+from biomedclip_jax.serve._server import Listening, bound, taken
 from biomedclip_jax.serve._work import Work
 from biomedclip_jax.serve.settings import Settings
 from biomedclip_jax.support.xla_cache import enable_compilation_cache
@@ -52,6 +52,10 @@ def serve(
         shown = f"[{settings.host}]" if ":" in settings.host else settings.host
         page = "" if has_page else "; no page without gradio (pip install 'biomedclip_jax[serve]')"
         ready = f"ready at http://{shown}:{settings.port}, {'with' if settings.token else 'without'} a token{page}"
+        try:
+            socket.listen()  # another server may have been bound to it meanwhile, and listen already
+        except OSError as error:
+            raise taken(settings, error) from None
         Listening(server.guard, limits, lambda: _say(ready)).run([socket])
         server.close()
         clip.batches.close()

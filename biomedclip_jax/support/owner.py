@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.support.storage import Storage
@@ -21,8 +21,33 @@ _WATCHED_SECONDS = 40.0  # the holder of a folder, on another host
 _GONE_AFTER = 600.0  # seconds; by the clocks of two hosts, which may differ
 
 
+class Files(Protocol):
+    """Where it is written who holds something; `Storage`, as a rule."""
+
+    @property
+    def root(self) -> str:
+        """What messages call the place."""
+        ...
+
+    def create(self, name: str, data: bytes, /) -> bool:
+        """Write a file unless there is one; says whether it was written. Of several at once one succeeds."""
+        ...
+
+    def read_json(self, name: str, /) -> Any:
+        """What is in a file of JSON. FileNotFoundError where it is not there."""
+        ...
+
+    def write_json(self, name: str, value: Any, /) -> None:
+        """Let a file hold something else, as JSON."""
+        ...
+
+    def remove(self, name: str, /) -> None:
+        """Remove a file that is there."""
+        ...
+
+
 @contextlib.contextmanager
-def owned(files: Storage, name: str, *, writer: str, instead: str, watch: float = 0) -> Iterator[Callable[[], bool]]:
+def owned(files: Files, name: str, *, writer: str, instead: str, watch: float = 0) -> Iterator[Callable[[], bool]]:
     """Hold a folder for the block. UserError, before anything is written, where another process holds it.
 
     Gives what tells whether another process has taken the folder over: one whose signs of life could not be written for
@@ -75,7 +100,7 @@ def owned_folder(folder: Path, *, writer: str, instead: str) -> Iterator[None]:
             folder.rmdir()
 
 
-def _take(files: Storage, name: str, own: dict[str, Any], watch: float) -> dict[str, Any] | None:
+def _take(files: Files, name: str, own: dict[str, Any], watch: float) -> dict[str, Any] | None:
     """None when the folder is held; else what is known of the process that holds it."""
     for _ in range(2):
         if files.create(name, json.dumps(own).encode()):
@@ -91,7 +116,7 @@ def _take(files: Storage, name: str, own: dict[str, Any], watch: float) -> dict[
     return {}
 
 
-def _gives_a_sign(files: Storage, name: str, holder: dict[str, Any], seconds: float) -> bool:
+def _gives_a_sign(files: Files, name: str, holder: dict[str, Any], seconds: float) -> bool:
     who = f"process {holder.get('pid')} on {holder.get('host')}"
     print(f"{files.root}: held by {who}; looking for {seconds:.0f} s whether it lives", file=sys.stderr)
     end = time.monotonic() + seconds
@@ -102,7 +127,7 @@ def _gives_a_sign(files: Storage, name: str, holder: dict[str, Any], seconds: fl
     return False
 
 
-def _holder(files: Storage, name: str) -> dict[str, Any]:
+def _holder(files: Files, name: str) -> dict[str, Any]:
     try:
         holder = files.read_json(name)
     except (FileNotFoundError, ValueError):  # it went, or was cut short by a full disk or a kill
@@ -115,7 +140,7 @@ def _own() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": pid, "started": _started(pid), "seen": time.time()}
 
 
-def _is_ours(files: Storage, name: str, own: dict[str, Any]) -> bool:
+def _is_ours(files: Files, name: str, own: dict[str, Any]) -> bool:
     return _same(_holder(files, name), own)
 
 

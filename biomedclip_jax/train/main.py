@@ -33,7 +33,6 @@ from biomedclip_jax.train._final_evaluation import PROMPTS, Results, evaluate, p
 from biomedclip_jax.train._held_out import HeldOut, Inputs, check_held_out, held_out_pairs
 from biomedclip_jax.train._loop import Run
 from biomedclip_jax.train._metrics import HeldOutLine, MetricsFile, Rejects, of_table
-from biomedclip_jax.train._model_card import write_model_card
 from biomedclip_jax.train._prompt_stage import learned_prompts
 from biomedclip_jax.train._questions import (
     answer_labels,
@@ -48,6 +47,7 @@ from biomedclip_jax.train._same_data import check_hosts, data_identity, pairs_ma
 from biomedclip_jax.train._start import Asked, announce
 from biomedclip_jax.train._writers import check_writers
 from biomedclip_jax.train.export import adapter_of, in_workdir, model_of, read_config, tokenizer_folder
+from biomedclip_jax.train.model_card import write_model_card
 from biomedclip_jax.train.multihost import hosts
 from biomedclip_jax.train.multihost.hosts import is_first, say
 from biomedclip_jax.train.multihost.stopping import StopListener

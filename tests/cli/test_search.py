@@ -62,6 +62,32 @@ def test_words_and_images_in_one_call(desk: Path, capsys: Captured, monkeypatch:
     assert found(capsys, "index", "--queries", "queries.txt", "--top", 2)["queries"] == said["queries"]
 
 
+def test_options_may_stand_anywhere(desk: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(desk)
+    expected = found(capsys, "index", "chest ray", "3.png", "--top", 2)
+    for words in (
+        ("--top", 2, "index", "chest ray", "3.png"),
+        ("index", "--top", 2, "chest ray", "3.png"),
+        ("index", "chest ray", "--top", 2, "3.png"),
+    ):
+        assert found(capsys, *words) == expected
+    (said,) = found(capsys, "index", "--filter", "license!=x", "--top", 1, "a", "--like", "3.png")["queries"][:1]
+    assert said["query"] == "a"
+    labels = ("--labels", "chest ray", "pie chart", "--format", "csv")
+    assert run("classify", "model", "0.png", "1.png", *labels) == 0
+    both = capsys.readouterr().out
+    for words in (("model", "0.png", *labels, "--debug", "1.png"), ("model", *labels, "0.png", "1.png")):
+        assert run("classify", *words) == 0
+        assert capsys.readouterr().out == both
+    for verb, *words in (("search", "index", "x"), ("evaluate", "retrieval"), ("classify", "model", "0.png")):
+        with pytest.raises(SystemExit):
+            run(verb, *words, "--no-such-option")
+        assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            run(verb, *words, "--out" if verb == "evaluate" else "--format")
+        assert capsys.readouterr().err.startswith(f"usage: biomedclip {verb} ")
+
+
 def test_the_table_has_all_that_attribution_needs(desk: Path, capsys: Captured) -> None:
     capsys.readouterr()
     assert run("search", desk / "index", desk / "3.png", "--filter", "license=CC BY", "patient!=P0") == 0

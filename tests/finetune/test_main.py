@@ -16,6 +16,7 @@ from biomedclip_jax.config.files import load_config
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.evaluation.zero_shot.task import default_embeddings
 from biomedclip_jax.finetune._besides import replay
+from biomedclip_jax.finetune._model_card import _base_licence, _licences
 from biomedclip_jax.finetune._parts import divided
 from biomedclip_jax.finetune.main import finetune
 from biomedclip_jax.finetune.request import Request
@@ -90,6 +91,39 @@ def test_the_model_folder_reaches_the_number_in_the_table(learned: tuple[Path, d
     assert right.mean() == pytest.approx(results["after"]["accuracy"])
 
 
+def test_the_card_says_what_went_in_what_was_chosen_and_what_came_out(learned: tuple[Path, dict[str, Any]]) -> None:
+    out, results = learned
+    card, mark, below = (out / "model" / "README.md").read_text(encoding="utf-8").partition("<!-- end of the model card -->")
+    assert mark and "open_clip" in below
+    rows = {part: len((out / "data" / f"{part}.jsonl").read_text().splitlines()) for part in ("train", "held_out")}
+    assert f"trained on {rows['train']} pairs of `1.jsonl`" in card and "brain, chest, tumor" in card
+    assert f"held out, of `2.jsonl`: {rows['held_out']} pairs, for choices and for the result" in card
+    assert f"forgetting check: {results['forgetting_check']['before']['n']} images of `3.jsonl`" in card
+    before, after = (100 * results[side]["balanced_accuracy"] for side in ("before", "after"))
+    shown = next(line for line in card.splitlines() if line.startswith("| balanced accuracy"))
+    assert f"| {before:.1f} [" in shown and f"| {after:.1f} [" in shown
+    about = results["exported"]
+    assert f"weights after update {about['step']} (best)" in card and "rate 0.003, as it was asked for" in card
+    assert card.count(" | ") > 30 and f"| {about['share_of_trained_weights']:.0%} |" in card
+    assert "licences of `1.jsonl`: unknown" in card and "began with the whole model from `model`" in card
+    assert "## Limits" in card and str(out.parent) not in card
+
+
+def test_the_card_names_licences_that_the_data_and_the_start_name(tmp_path: Path, model: Path) -> None:
+    table = tmp_path / "1.csv"
+    table.write_text("image,caption,licence\na.png,x,CC BY\nb.png,y,CC BY\nc.png,z,\n")
+    for name in "abc":
+        Image.new("RGB", (20, 20)).save(tmp_path / f"{name}.png")
+    assert _licences(str(table)) == "CC BY (2), unknown (1)"
+    assert _licences(str(tmp_path)) == "unknown" == _licences(str(tmp_path / "absent"))
+    start = tmp_path / "start"
+    shutil.copytree(model, start)
+    request = ask(start, str(table))
+    assert _base_licence(request) == "unknown"
+    (start / "README.md").write_text("---\nlanguage: en\nlicense: mit\ntags:\n- clip\n---\n# A model\n")
+    assert _base_licence(request) == "mit, says its model card"
+
+
 def same_request(out: Path, model: Path, **more: Any) -> Request:
     data, held_out, keep = (str(out.parent / f"{seed}.jsonl") for seed in (1, 2, 3))
     return ask(model, data, held_out=held_out, keep=keep, **more)
@@ -132,6 +166,7 @@ def test_what_gets_worse_is_not_handed_over(model: Path, learned: tuple[Path, di
     assert results["exported"] == {"weights": "start", "step": 0, "share_of_trained_weights": 0.0}
     assert results["after"] == results["before"]
     assert any("did not get better" in line and "START" in line for line in results["lines"])
+    assert "weights of the START" in (tmp_path / "out" / "model" / "README.md").read_text(encoding="utf-8")
     start, handed_over = from_pretrained(learned[0]).params, from_pretrained(tmp_path / "out").params
     jax.tree.map(np.testing.assert_array_equal, start, handed_over)
     last = finetune(ask(learned[0], data, held_out=held_out, rate=1e-2, epochs=20.0, export="last"), tmp_path / "last")

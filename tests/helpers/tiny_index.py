@@ -33,7 +33,7 @@ class Indexing:
 
         monkeypatch.setattr(bc.Pretrained, "encode_images", counted)
 
-    def __call__(self, out: Path, *sources: object, **options: Any) -> Changes:
+    def __call__(self, out: Path | str, *sources: object, **options: Any) -> Changes:
         """Index some sources."""
         wanted = Wanted(str(self._model), tuple(map(str, sources)), batch_size=4, **options)
         return update_index(out, wanted, lambda: self._clip)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from biomedclip_jax.search import exact
-from biomedclip_jax.search.exact import nearest, nearest_groups
+from biomedclip_jax.search import _exact
+from biomedclip_jax.search._exact import nearest, nearest_groups
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
@@ -13,7 +13,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "_BLOCK", 4 * 16 * 40)  # 40 rows
+    monkeypatch.setattr(_exact, "_BLOCK", 4 * 16 * 40)  # 40 rows
 
 
 def plain(vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, top: int) -> list[int]:

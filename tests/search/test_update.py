@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from helpers.tiny_index import Indexing, write_picture
 import biomedclip_jax as bc
 from biomedclip_jax.cli import main
 from biomedclip_jax.errors import UserError
-from biomedclip_jax.search import open_index, update
+from biomedclip_jax.search import _pass, open_index, update
+from biomedclip_jax.search._vectors import KnownVectors
 from biomedclip_jax.support import owner
 
 
@@ -57,7 +58,7 @@ def test_after_a_kill_the_old_index_is_whole_and_the_work_goes_on(
 ) -> None:
     """What a kill leaves is what is on disk at that moment; an exception that nobody expects leaves the same."""
     out = tmp_path / "index"
-    monkeypatch.setattr(update, "_CHUNK", 5)
+    monkeypatch.setattr(_pass, "_CHUNK", 5)
     index(out, scans / "b")
     before = contents(out)
     for number in range(20, 32):
@@ -72,7 +73,7 @@ def test_after_a_kill_the_old_index_is_whole_and_the_work_goes_on(
     target: dict[str, tuple[object, str]] = {
         "columns": (update.ColumnsWriter, "write"),
         "manifest": (update, "write_manifest"),
-        "second chunk": (update._Work, "_embed_new"),
+        "second chunk": (_pass.Pass, "_embed_new"),
     }
     owned, name = target[where]
     real = getattr(owned, name)
@@ -94,6 +95,34 @@ def test_after_a_kill_the_old_index_is_whole_and_the_work_goes_on(
     assert not list(out.glob("*.journal")) and len(list(out.glob("rows-*"))) == 1
     index(tmp_path / "fresh", scans / "b")
     assert contents(out)["rows"] == contents(tmp_path / "fresh")["rows"]
+
+
+def test_a_kill_costs_half_a_minute_of_a_slow_model(
+    index: Indexing, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors are saved after so many images as take that long, from one batch to a few hundred."""
+    clock, saved = [0.0], []
+    encode, add = bc.Pretrained.encode_images, KnownVectors.add
+
+    def slow(own: bc.Pretrained, images: Sequence[object], *rest: object, **more: object) -> np.ndarray:
+        clock[0] += 5.0 * len(images)
+        return encode(own, images, *rest, **more)  # type: ignore[arg-type]
+
+    def noted(own: KnownVectors, contents: Sequence[str], vectors: np.ndarray) -> None:
+        saved.append(len(contents))
+        add(own, contents, vectors)
+
+    monkeypatch.setattr(bc.Pretrained, "encode_images", slow)
+    monkeypatch.setattr(KnownVectors, "add", noted)
+    monkeypatch.setattr(_pass.time, "monotonic", lambda: clock[0])
+    for number in range(20, 36):
+        write_picture(scans / "c" / f"{number}.png", number)
+    index(tmp_path / "index", scans)
+    assert saved[0] == 4 and set(saved[1:-1]) <= {5, 6} and sum(saved) == 28, "a batch of 4, then six of 5 s each"
+    monkeypatch.setattr(bc.Pretrained, "encode_images", encode)
+    saved.clear()
+    index(tmp_path / "fast", scans)
+    assert saved == [4, 24], "all that are left, of a fast one"
 
 
 def test_two_writers_at_once_are_refused(index: Indexing, scans: Path, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
         ("/classify", {"files": files(IMAGE), "data": {"labels": LABELS[:1]}}, 422, "at least two"),
         ("/classify", {"files": files(IMAGE), "data": {"labels": LABELS, "tempalte": "{}"}}, 422, "tempalte: no such field"),
         ("/classify", {"files": files(IMAGE), "data": {"labels": LABELS, "template": "a"}}, 422, "expected {}"),
+        ("/classify", {"files": files(IMAGE), "data": {"labels": LABELS, "top": ["1", "2"]}}, 422, "top: given 2 times"),
         ("/classify", {"files": files(IMAGE), "data": {"labels": LABELS, "top": "0"}}, 422, "top: "),
         ("/classify", {"files": files(IMAGE), "data": {"labels": LABELS, "template": "{}" * 30}}, 422, "a sentence of"),
         ("/classify", {"files": files(IMAGE), "data": {"labels": list("abcdef")}}, 422, "labels: 6 given; expected 5"),
@@ -115,6 +116,12 @@ MULTIPART = {"content-type": "multipart/form-data; boundary=x"}
         ("/embed", {"content": b"rubbish --x--", "headers": MULTIPART}, 400, "Invalid multipart"),
         ("/embed", {"content": b"--x\r\nContent-Disposition: form-data; name=", "headers": MULTIPART}, 400, "no end"),
         ("/embed", {"content": b"", "headers": {"content-type": "multipart/form-data"}}, 400, "boundary"),
+        (
+            "/embed",
+            {"content": b"--x--", "headers": {"content-type": f"{MULTIPART['content-type']}; charset=PunyCode"}},
+            415,
+            "utf-8",
+        ),
         ("/embed", {"json": {"texts": ["a"]}}, 415, "expected a form"),
         ("/embed", {"data": {}}, 415, "expected a form"),
         ("/embed", {"content": b"", "headers": {"content-type": "application/x-www-form-urlencoded"}}, 422, "neither"),
@@ -160,6 +167,8 @@ def test_a_browser_types_the_token_in_once(guarded: TestClient) -> None:
     assert right.status_code == 303 and "HttpOnly" in cookie and "SameSite=strict" in cookie and TOKEN not in cookie
     asked = guarded.get("/metrics", headers={"cookie": cookie.partition(";")[0]})
     assert asked.status_code == 200
+    beside = f'a="b; {cookie.partition(";")[0]}; c=d=e;;=;"'
+    assert guarded.get("/metrics", headers={"cookie": beside}).status_code == 200
     guarded.cookies.clear()
 
 
@@ -169,6 +178,8 @@ def test_pages_of_others_and_names_of_others_are_refused(open_client: TestClient
 
     assert ask(origin="http://127.0.0.1") == 200 == ask(host="localhost:8000", origin="http://localhost:8000")
     assert ask(origin="http://elsewhere.example") == 403 == ask(origin="null")
+    assert ask(origin="http://[") == 403 == ask(host="[") == ask(host="[::1", origin="http://[::1"), "no names at all"
+    assert ask(host="", origin="null") == 403 == ask(host="", origin="http://")
     assert ask(host="elsewhere.example") == 403, "a name that was made to mean this machine"
     answer = open_client.options("/embed", headers={"origin": "http://elsewhere.example"})
     assert not any(name.startswith("access-control") for name in answer.headers)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pydicom.data
 import pytest
@@ -162,6 +163,36 @@ def test_of_gradio_only_what_the_page_needs_is_answered(made: Server) -> None:
     assert not any(name.startswith("access-control") for name in answer.headers)
     assert answer.json()["analytics_enabled"] is False
     assert "googleapis" not in asked.get("/page/theme.css").text + asked.get("/page/").text
+
+
+def joined(address: str, path: str) -> tuple[int, str]:
+    """What becomes of a request to open a file of that path, as the page sends it: the status, and what is shown."""
+    file = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
+    asked = {"data": [file, None], "fn_index": 0, "session_hash": "abcdef"}
+    joined = httpx.post(f"{address}/page/gradio_api/queue/join", json=asked)
+    if joined.status_code != 200:
+        return joined.status_code, joined.text
+    with httpx.stream("GET", f"{address}/page/gradio_api/queue/data?session_hash=abcdef", timeout=60) as answer:
+        return 200, next(line for line in answer.iter_lines() if "process_completed" in line)
+
+
+def test_the_page_opens_uploads_and_no_other_file_of_this_machine(address: str, folder: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(image_file(1))
+    upload = httpx.post(f"{address}/page/gradio_api/upload", files={"files": ("mine.png", image_file(2))})
+    (mine,) = upload.json()
+    assert Path(mine).is_relative_to(folder)
+    others = (str(secret), f"{mine}/../../../{secret}", f"{folder}/../{secret}", str(folder), f"{address}/health", "")
+    for path in (*others, f"http://127.0.0.1:1/{secret}"):
+        assert joined(address, path)[0] == 403, path
+    (folder / "link").symlink_to(tmp_path)
+    assert joined(address, f"{folder}/link/secret.png")[0] == 403
+    (folder / "link").unlink()
+    assert secret.is_file()
+    status, shown = joined(address, mine)
+    assert status == 200 and "data:image/jpeg;base64" in shown and "mine.png" in shown
+    for body in (b"no JSON", b"[" * 200_000, b'{"path": "%s", "path": 1}' % mine.encode()):
+        assert httpx.post(f"{address}/page/gradio_api/queue/join", content=body).status_code in (400, 403)
 
 
 def test_images_are_kept_until_newer_ones_need_the_place(monkeypatch: pytest.MonkeyPatch) -> None:

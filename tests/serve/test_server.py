@@ -1,7 +1,9 @@
 """A real server on a real socket: clients that hang, the orderly end, and the disk."""
 
+import contextlib
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,6 +41,14 @@ def port(clip: ServedModel) -> Iterator[int]:
         yield found
 
 
+@pytest.fixture(scope="module")
+def patient_port(clip: ServedModel) -> Iterator[int]:
+    """A server with the limits on time that a server has, so that a slow machine makes no difference."""
+    limits = Limits(body_bytes=100_000, bodies_bytes=200_000)
+    with listening(server(clip, Settings(port=0, limits=limits))) as found:
+        yield found
+
+
 def said(port: int, content: bytes, patience: float = 20) -> bytes:
     """All that comes until the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=patience) as connection:
@@ -69,11 +79,66 @@ def test_a_body_that_never_ends_gets_an_answer(port: int) -> None:
     assert health(port) == 200
 
 
-def test_a_body_that_is_too_large_gets_an_answer_while_it_is_sent(port: int) -> None:
-    content = HEAD + b"Content-Length: 4000000\r\n\r\n" + bytes(4_000_000)
-    assert said(port, content).startswith(b"HTTP/1.1 413 ")
-    asks_first = HEAD + b"Expect: 100-continue\r\nContent-Length: 4000000\r\n\r\n"
-    assert said(port, asks_first).startswith(b"HTTP/1.1 413 "), "and is not asked to send it"
+MUCH = bytes(60_000_000)
+MULTIPART = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("kind", "in_chunks", "status"),
+    [(MULTIPART, False, 413), (MULTIPART, True, 413), ("application/json", False, 415), ("application/json", True, 415)],
+)
+def test_who_sends_all_before_reading_reads_why_it_is_refused(
+    patient_port: int, kind: str, in_chunks: bool, status: int
+) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", patient_port, timeout=60)
+    body = (MUCH[i : i + 1_000_000] for i in range(0, len(MUCH), 1_000_000)) if in_chunks else MUCH
+    connection.request("POST", "/embed", body, {"Content-Type": kind})
+    answer = connection.getresponse()
+    assert answer.status == status and answer.read().startswith(b'{"detail": ') and answer.headers["connection"] == "close"
+    connection.close()
+
+
+@pytest.mark.parametrize("asked", [[], ["-H", "Expect:"], ["-H", "Transfer-Encoding: chunked"], ["--http1.0"]])
+def test_curl_reads_why_it_is_refused(patient_port: int, asked: list[str], tmp_path: Path) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("no curl on this machine")
+    (tmp_path / "a.png").write_bytes(MUCH)
+    command = [curl, "-sS", *asked, "-F", f"images=@{tmp_path}/a.png", f"http://127.0.0.1:{patient_port}/embed"]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"") and b"a request of more than 100,000 bytes" in done.stdout
+
+
+def test_who_asks_before_sending_much_is_not_asked_to_send_it(port: int) -> None:
+    answer = said(port, HEAD + b"Expect: 100-continue\r\nContent-Length: 4000000\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (HEAD + b"Content-Length: 4000000\r\n\r\n", b"413"),
+        (HEAD + b"Content-Length: 99999\r\n\r\n", b"408"),
+        (HEAD.replace(b"multipart/form-data", b"text/plain") + b"Content-Length: 4000000\r\n\r\n", b"415"),
+        (HEAD.replace(b"localhost", b"elsewhere") + b"Transfer-Encoding: chunked\r\n\r\nfffff\r\n", b"403"),
+        (HEAD.replace(b"POST /embed", b"GET /health") + b"Content-Length: 99999\r\n\r\n", b"408"),
+        (b"no HTTP\r\n\r\n", b"400"),
+    ],
+)
+def test_who_goes_on_sending_bit_by_bit_loses_the_connection(port: int, head: bytes, status: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(head)
+        answer, deadline = b"", time.monotonic() + 20
+        connection.settimeout(0.02)
+        try:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(TimeoutError):
+                    answer += connection.recv(65_536)
+                connection.sendall(b"x")
+                time.sleep(0.02)
+            pytest.fail("the connection is still open")
+        except ConnectionError:
+            assert answer.split()[1] == status
 
 
 def test_no_http_at_all(port: int) -> None:

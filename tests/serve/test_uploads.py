@@ -59,6 +59,17 @@ def test_a_head_that_announces_much_is_believed_before_anything_is_unpacked() ->
     assert "damaged" in refused(jpeg_head(10, 10)), "a small one goes on to the decoder"
 
 
+def test_a_jpeg_that_is_painted_thousands_of_times_is_refused() -> None:
+    file = io.BytesIO()
+    Image.new("L", (64, 64)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last = content[content.rindex(b"\xff\xda") : -2]
+    few = content[:-2] + last * 100 + content[-2:]
+    assert Upload(few, "a.jpg", MOST).load().size == (64, 64)
+    scans = content.count(b"\xff\xda") + 1000
+    assert f"a JPEG of {scans:,} scans; expected 200 at most" in refused(content[:-2] + last * 1000 + content[-2:], "a.jpg")
+
+
 def test_tiff_tiles_and_samples_count() -> None:
     content = tiff(tile=(16, 16))
     assert Upload(content, "a", MOST).load().size == (16, 16)

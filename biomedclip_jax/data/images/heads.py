@@ -16,19 +16,24 @@ from biomedclip_jax.errors import UserError
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _JPEG, _J2K = b"\xff\xd8\xff", b"\xff\x4f\xff\x51"
 _SIZED = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # markers of JPEG and JPEG-LS that are followed by height and width
+_SCAN = b"\xff\xda"  # a marker of JPEG; where it is data, a zero stands between the two
+_MOST_SCANS = 200  # a progressive JPEG has about ten; each, however short, goes over the whole picture
 _BYTES_A_PIXEL = 8  # of a DICOM file that is packed as a whole
 
 
 def announced(content: bytes, name: str, most: int) -> Iterator[tuple[int, int]]:
     """Width and height of each picture that the head of a file announces, where Pillow may not have read it.
 
-    most: pixels that are allowed, for what has to be unpacked to be known. UserError where that is more.
+    most: pixels that are allowed, for what has to be unpacked to be known. UserError where that is more, and for a JPEG
+    that would be decoded for hours.
     """
     if content[128:132] == b"DICM" or is_bare_dicom(content[:4096]) or name.lower().endswith((".dcm", ".dicom")):
         yield from _of_dicom(content, name, most)
     elif is_tiff(content[:16]):
         yield from _of_tiff(content)
     elif content.startswith(_JPEG):
+        if (scans := content.count(_SCAN)) > _MOST_SCANS:
+            raise UserError(f"{name}: a JPEG of {scans:,} scans; expected {_MOST_SCANS} at most: save it again")
         yield from _of_jpegs(content[: 1 << 20])
 
 

@@ -70,7 +70,8 @@ def nearest_groups(
 
     groups: int64, the number of the group of each of `rows`. pool: "best" takes the highest score of any of its rows with
     any query, "mean" the mean of all.
-    Returns for each of the best groups, best first, its positions, their scores and, as an array of one, its own.
+    Returns for each of the best groups its positions, their scores and, as an array of one, its own; the best first, and
+    of equal ones that whose nearest row comes first.
     """
     if not len(rows):
         return []
@@ -101,5 +102,5 @@ def nearest_groups(
         scores = np.max([exact_scores(vectors, query, own) for query in queries], axis=0)
         score = float(scores.max() if pool == "best" else scores.mean())
         found.append((own, scores, np.array([score])))
-    found.sort(key=lambda each: (-each[2][0], each[0][0]))
+    found.sort(key=lambda each: (-each[2][0], each[0][np.argmax(each[1])]))
     return found[:top]

@@ -1,6 +1,6 @@
 """How long a search in a million vectors takes, and how many of the exact neighbours approximate ones find.
 
-    python -m biomedclip_jax.bench.search vectors/ --rows 1000000 --methods exact ivf ivf-sq8 ivf-pq hnsw
+    python docs/measure_search.py vectors/ --rows 1000000 --methods exact ivf ivf-sq8 ivf-pq hnsw
 
 The vectors are made, as no archive of that size can be shipped: kinds of image of very different sizes, sorts within
 them, articles with a few figures alike, and noise that falls off from axis to axis, all in the narrow cone that the
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from biomedclip_jax.bench._machine import measured_on
-from biomedclip_jax.search.exact import nearest
+from biomedclip_jax.search._exact import nearest
 from biomedclip_jax.support.parallel import core_count
 
 WIDTH = 512

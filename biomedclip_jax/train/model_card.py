@@ -16,15 +16,15 @@ from biomedclip_jax.files import write_text
 from biomedclip_jax.models import abstract_model
 
 FILE = "README.md"
-_END = "<!-- end of the model card -->\n"
-_HEAD = """---
+END = "<!-- end of the model card -->\n"
+HEAD = """---
 library_name: biomedclip_jax
 license: unknown
 pipeline_tag: zero-shot-image-classification
 ---
 
 """
-_LIMITS = """## Limits
+LIMITS = """## Limits
 
 For research; not for clinical use. Not known to this run, and to be found out before anything depends on it:
 
@@ -35,36 +35,42 @@ For research; not for clinical use. Not known to this run, and to be found out b
 
 
 def write_model_card(config: TrainConfig, workdir: Path, image_size: int, record: Mapping[str, Any]) -> None:
-    """Put the card on top of `model/README.md`, in the place of an earlier one; what was there otherwise stays below.
+    """Put the card on top of `model/README.md`.
 
     image_size: of the exported tower. record: `Results.record()`.
     """
-    file = workdir / "model" / FILE
+    put_on_top(model_card(config, workdir, image_size, record), workdir / "model")
+
+
+def put_on_top(card: str, folder: Path) -> None:
+    """Put a card on top of the README.md of a model folder, in the place of an earlier one; the rest stays below."""
+    file = folder / FILE
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
-    below = before.partition(_END)[2] if _END in before else before
-    write_text(file, model_card(config, workdir, image_size, record) + _END + below)
+    below = before.partition(END)[2] if END in before else before
+    write_text(file, card + END + below)
 
 
 def model_card(config: TrainConfig, workdir: Path, image_size: int, record: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     parts = [
         f"# {config.name}\n\nWritten from the files of the run; what is not here was not measured.\n",
-        _model(config, image_size),
+        of_model(config, image_size),
         _data(config, workdir, record),
         _training(config, record),
         _results(record),
-        _LIMITS,
+        LIMITS,
     ]
-    return _HEAD + "\n".join(parts) + "\n"
+    return HEAD + "\n".join(parts) + "\n"
 
 
-def _model(config: TrainConfig, image_size: int) -> str:
+def of_model(config: TrainConfig, image_size: int) -> str:
+    """The section on the model: its towers, how large it is, and which weights it began with."""
     model = config.model_at(image_size)
     _, shapes = abstract_model(model, adaptation=config.adaptation.unmergeable)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     towers = [_tower(name, getattr(model, name)) for name in ("image", "text")]
     begun = {"model_init": "the whole model", "image_init": "the image tower", "text_init": "the text tower"}
-    from_ = [f"{what} from `{_name(getattr(config, field))}`" for field, what in begun.items() if getattr(config, field)]
+    from_ = [f"{what} from `{short_name(getattr(config, field))}`" for field, what in begun.items() if getattr(config, field)]
     lines = [
         *towers,
         f"- {count:,} parameters; embeddings of {model.embed_width} numbers",
@@ -83,8 +89,10 @@ def _tower(name: str, tower: Any) -> str:
 def _data(config: TrainConfig, workdir: Path, record: Mapping[str, Any]) -> str:
     train = config.data.train
     parts = [(train, None)] if isinstance(train, str) else list(train)
-    named = ", ".join(f"`{_name(part)}`" + (f" (weight {weight:g})" if weight is not None else "") for part, weight in parts)
-    held_out = "none" if config.data.held_out is None else f"`{_name(config.data.held_out)}`"
+    named = ", ".join(
+        f"`{short_name(part)}`" + (f" (weight {weight:g})" if weight is not None else "") for part, weight in parts
+    )
+    held_out = "none" if config.data.held_out is None else f"`{short_name(config.data.held_out)}`"
     if "held_out_pairs" in record:
         held_out += f", {record['held_out_pairs']:,} pairs"
     if "held_out_data" in record:
@@ -133,7 +141,7 @@ def _results(record: Mapping[str, Any]) -> str:
     )
 
 
-def _name(source: str) -> str:
+def short_name(source: str) -> str:
     """What a source is called, without the folders of this machine that lead there; names of the hub and of demos whole."""
     if source.startswith(("hf-hub:", "demo:")):
         return source
