@@ -20,7 +20,7 @@ FILE = '--b\r\nContent-Disposition: form-data; name="images"; filename="x"\r\n\r
 
 def ask(method: str, path: str, body: bytes = b"") -> bytes:
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=600)
-    connection.request(method, path, body, {"Content-Type": "multipart/form-data; boundary=b"})
+    connection.request(method, path, body, {"Content-Type": "multipart/form-data; boundary=b"} if body else {})
     answer = connection.getresponse()
     content = answer.read()
     connection.close()

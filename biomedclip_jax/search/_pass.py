@@ -218,10 +218,15 @@ class Pass:
         return fields | others | where | ({VIEW: entry.view} if entry.view else {})
 
     def _id(self, name: str) -> str:
+        """The name, or one that no row has yet."""
         self._ids[name] += 1
-        number = self._ids[name]
-        self._renamed += number > 1
-        return name if number == 1 else f"{name}#{number}"
+        if self._ids[name] == 1:
+            return name
+        self._renamed += 1
+        while (other := f"{name}#{self._ids[name]}") in self._ids:  # a row may be called so from the beginning
+            self._ids[name] += 1
+        self._ids[other] = 1
+        return other
 
 
 def _image_of(entry: Entry) -> str:

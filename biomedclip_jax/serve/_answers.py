@@ -4,12 +4,17 @@ from typing import Annotated, Literal
 
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 
 
 class Problem(BaseModel):
     """Why a request has no answer: one line, which says what was expected."""
 
     detail: str
+
+
+_Top = Annotated[int, Field(ge=1, le=10_000)]
+_Absent = SkipJsonSchema[None]  # a form has no null: the schema would promise one
 
 
 class _Form(BaseModel):
@@ -21,11 +26,11 @@ class _Form(BaseModel):
 class ClassifyForm(_Form):
     """Images and the labels to choose between."""
 
-    images: Annotated[list[UploadFile], Field(description="image files: JPEG, PNG, TIFF, WebP, GIF, BMP, DICOM")]
-    labels: Annotated[list[str], Field(description="two or more names to choose between; one with multi_label")]
-    template: Annotated[str | None, Field(description="a sentence with {} where the label goes")] = None
+    images: Annotated[list[UploadFile], Field(min_length=1, description="image files: JPEG, PNG, TIFF, WebP, GIF, BMP, DICOM")]
+    labels: Annotated[list[str], Field(min_length=1, description="two or more names to choose between; one with multi_label")]
+    template: Annotated[str | _Absent, Field(description="a sentence with {} where the label goes")] = None
     multi_label: Annotated[bool, Field(description="each label is a question of its own, 'edema' against 'no edema'")] = False
-    top: Annotated[int | None, Field(ge=1, le=10_000, description="only the best labels of each image")] = None
+    top: Annotated[_Top | _Absent, Field(description="only the best labels of each image")] = None
 
 
 class ClassifiedImage(BaseModel):
@@ -77,8 +82,8 @@ class Embedded(BaseModel):
 class SearchForm(_Form):
     """A text or an image, and what the hits must be."""
 
-    text: Annotated[str | None, Field(description="what to look for in words")] = None
-    image: Annotated[UploadFile | None, Field(description="what to look for the like of; in place of a text")] = None
+    text: Annotated[str | _Absent, Field(description="what to look for in words")] = None
+    image: Annotated[UploadFile | _Absent, Field(description="what to look for the like of; in place of a text")] = None
     filters: Annotated[list[str], Field(description="'license=CC BY', 'year>=2015' ...; all must hold")] = []
     top: Annotated[int, Field(ge=1, le=100, description="hits")] = 10
 
@@ -111,8 +116,8 @@ class HeatmapForm(_Form):
     """An image and a phrase."""
 
     image: Annotated[UploadFile, Field(description="an image file, as of /classify")]
-    phrase: Annotated[str, Field(description="what the map is of, such as 'pleural effusion'")]
-    against: Annotated[str | None, Field(description="another finding to compare with; by default a common one")] = None
+    phrase: Annotated[str, Field(min_length=1, description="what the map is of, such as 'pleural effusion'")]
+    against: Annotated[str | _Absent, Field(description="another finding to compare with; by default a common one")] = None
     format: Annotated[Literal["json", "png"], Field(description="json: the numbers; png: the picture of all maps")] = "json"
 
 

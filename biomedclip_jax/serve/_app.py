@@ -86,7 +86,7 @@ class Server:
         if folder is not None:
             from biomedclip_jax.serve._page import add_page
 
-            add_page(self.app, work, folder)
+            add_page(self.app, work, folder, self.map_seats)
         metrics.watch("requests_working", "Requests that work or wait for it", lambda: self.seats.taken)
 
     def close(self) -> None:

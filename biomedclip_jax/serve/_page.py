@@ -24,6 +24,7 @@ from PIL import Image
 from biomedclip_jax.data.images.preprocess import to_rgb
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.serve._guard import PAGE
+from biomedclip_jax.serve._seats import Seats
 from biomedclip_jax.serve._uploads import Upload
 from biomedclip_jax.serve._work import NoIndex, Work
 
@@ -93,21 +94,22 @@ def import_gradio(folder: Path) -> Any:
     return gradio
 
 
-def add_page(app: Any, work: Work, folder: Path) -> None:
-    """Put the page into a FastAPI application, at `PAGE`. folder: for the files of uploads, while they come in.
+def add_page(app: Any, work: Work, folder: Path, maps: Seats) -> None:
+    """Put the page into a FastAPI application, at `PAGE`.
 
+    folder: for the files of uploads, while they come in. maps: its thread draws, as matplotlib keeps fonts for each.
     Not to be called where an event loop runs: it runs one of its own.
     """
 
     async def add() -> None:
-        _add_page(app, work, folder)
+        _add_page(app, work, folder, maps)
 
     asyncio.run(add())  # outside of a loop Gradio makes one for each of its locks and closes none of them
 
 
-def _add_page(app: Any, work: Work, folder: Path) -> None:
+def _add_page(app: Any, work: Work, folder: Path, maps: Seats) -> None:
     gradio = import_gradio(folder)
-    blocks = _blocks(gradio, work, Kept(work.limits.bodies_bytes))
+    blocks = _blocks(gradio, work, Kept(work.limits.bodies_bytes), maps)
     blocks.state_session_capacity = _SESSIONS
     blocks.queue(max_size=_WAITING, default_concurrency_limit=_AT_ONCE, api_open=False)
     blocks._queue.compute_analytics_summary = lambda records: {"functions": {}}  # nobody may ask for it
@@ -126,7 +128,7 @@ def _add_page(app: Any, work: Work, folder: Path) -> None:
     )
 
 
-def _blocks(gradio: Any, work: Work, kept: Kept) -> Any:
+def _blocks(gradio: Any, work: Work, kept: Kept, maps: Seats) -> Any:
     def told(function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, whose one-line errors are shown."""
 
@@ -161,7 +163,9 @@ def _blocks(gradio: Any, work: Work, kept: Kept) -> Any:
         return _found(index, searched, hits)
 
     def look(key: str | None, phrase: str, against: str) -> str:
-        return _picture(work.heatmap(kept.get(key), phrase, against.strip() or None).picture(), phrase, whole=True)
+        image = kept.get(key)
+        picture = maps.turn(lambda: work.heatmap(image, phrase, against.strip() or None).picture())
+        return _picture(picture, phrase, whole=True)
 
     def embed(key: str | None) -> str:
         return json.dumps(work.embed([kept.get(key)], []).images[0].embedding)

@@ -53,6 +53,10 @@ class Seats:
                 raise
             raise TooSlow(f"no answer within {self._seconds:g} s; ask for less at once, or later") from None
 
+    def turn(self, function: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T:
+        """What the function returns on one of these threads, for a caller on another, who waits and takes no seat."""
+        return self._pool.submit(function, *arguments, **named).result()
+
     def close(self) -> None:
         """Wait for the threads that still work."""
         self._pool.shutdown()

@@ -17,7 +17,7 @@ from biomedclip_jax.serve.settings import Limits, Settings
 
 _WHY = b'{"detail": "too many connections; try again in a second"}'
 _LINGER_FULL = 0.5  # seconds
-_LINGER = 5.0  # seconds without a word from the client
+_LINGER = 5.0  # seconds, at least
 _FULL = (
     b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\nconnection: close\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\n\r\n%s" % (len(_WHY), _WHY)
@@ -72,7 +72,6 @@ def protocol(limits: Limits) -> type[H11Protocol]:
         _reader: asyncio.TimerHandle | None = None
         _end: asyncio.TimerHandle | None = None
         _body_until = 0.0
-        _lingers_until = 0.0
         _full = False
 
         def connection_made(self, transport: Any) -> None:
@@ -87,7 +86,6 @@ def protocol(limits: Limits) -> type[H11Protocol]:
                     self._end = self.loop.call_later(_LINGER_FULL, self._finish)
                 return
             if self.transport.is_closing():
-                self._linger()
                 return
             had_no_head = self.conn.their_state is h11.IDLE
             super().data_received(data)
@@ -131,14 +129,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             transport.closes = True
             transport.write_eof()
             self.flow.resume_reading()
-            self._lingers_until = max(self._body_until, self.loop.time() + _LINGER)
-            self._linger()
-
-        def _linger(self) -> None:
-            """Close when the client is silent for a while, or when its time is over."""
-            if self._end is not None:
-                self._end.cancel()
-            left = min(_LINGER, self._lingers_until - self.loop.time())
+            left = max(self._body_until - self.loop.time(), _LINGER)
             self._end = self.loop.call_later(left, self._finish)
 
         def _finish(self) -> None:

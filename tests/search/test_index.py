@@ -81,6 +81,17 @@ def test_patient_to_patient_without_their_own_images(index: Indexing, table: Pat
     assert [hit.images for hit in found.search_groups(found.vectors([0]), "patient", top=1)] == [2]
 
 
+def test_no_two_rows_have_one_id(index: Indexing, tmp_path: Path) -> None:
+    ids = ["a#2", "a", "a", "b", "b", "b#2", "a"]
+    for number in range(len(ids)):
+        write_picture(tmp_path / f"{number}.png", number)
+    rows = [json.dumps({"image": f"{number}.png", "id": name}) + "\n" for number, name in enumerate(ids)]
+    (tmp_path / "pairs.jsonl").write_text("".join(rows), encoding="utf-8")
+    assert index(tmp_path / "index", tmp_path / "pairs.jsonl").renamed == 4
+    found = open_index(tmp_path / "index")
+    assert [found.hit(row).id for row in range(7)] == ["a#2", "a", "a#3", "b", "b#2", "b#2#2", "a#4"]
+
+
 def test_another_model_is_refused(index: Indexing, scans: Path, clip: bc.Pretrained, tmp_path: Path) -> None:
     index(tmp_path / "index", scans)
     found = open_index(tmp_path / "index")

@@ -1,4 +1,8 @@
-"""Requests that the schema allows, as schemathesis makes them: answered as it says, and no error of the server."""
+"""Requests that the schema allows, as schemathesis makes them: answered as it says, and no error of the server.
+
+Its checks of what is accepted and what is refused are not asked: `{}` in a form is a text and no wrong type, and that
+a file must be an image, one label is no choice, and nothing at all is no question, a schema cannot say.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
