@@ -127,6 +127,7 @@ def heatmap(
     chosen = _methods(clip, methods)
     decoded = load_image(image)
     texts = (*phrases, *findings, *NONSENSE)
+    _told_apart(clip, texts)
     reworded = [form.replace("{}", phrase) for phrase in phrases for form in _SAID_OTHERWISE]
     embeddings = clip.encode_texts([*texts, *reworded])
     found = {method: _maps(clip, method, decoded, embeddings) for method in chosen}
@@ -150,6 +151,18 @@ def _texts(texts: Sequence[str], name: str) -> tuple[str, ...]:
     if len(set(texts)) < len(texts):
         raise UserError(f"{name}: {next(text for text in texts if list(texts).count(text) > 1)!r} is given twice")
     return tuple(texts)
+
+
+def _told_apart(clip: "Pretrained", texts: tuple[str, ...]) -> None:
+    """UserError for two texts of the same tokens: their maps are one, and word dependence would compare it with itself."""
+    first: dict[bytes, str] = {}
+    for text, tokens in zip(texts, clip.processor.tokens(texts), strict=True):
+        if (mark := tokens.tobytes()) in first:
+            raise UserError(
+                f"{first[mark]!r} and {text!r} are one text to this model: they differ at most in case, accents or blanks, in "
+                "signs that it does not know, or after the last token that it reads; use other words"
+            )
+        first[mark] = text
 
 
 def _another(phrases: Sequence[str]) -> tuple[str, ...]:

@@ -114,3 +114,11 @@ def test_a_resnet_has_the_similarity_alone(tmp_path: Path) -> None:
     found.picture(60)
     with pytest.raises(bc.UserError, match="is a ResNet"):
         heatmap(clip, picture(), "lung", methods=["attention"])
+
+
+@pytest.mark.parametrize("phrases, against", [(["lung", "LUNG "], ["brain"]), (["lung"], ["Lung"]), (["Blick dax wug"], [])])
+def test_texts_that_are_one_to_the_model_are_not_compared_with_each_other(
+    clip: bc.Pretrained, phrases: list[str], against: list[str]
+) -> None:
+    with pytest.raises(bc.UserError, match="are one text to this model"):
+        heatmap(clip, picture(), phrases, against=against, methods=["similarity"])

@@ -182,7 +182,9 @@ def _decode(file: IO[bytes], name: str | Path, head: bytes) -> Image.Image:
     except UnidentifiedImageError:
         if not is_tiff(head) and not head.startswith(b"\xff\xd8"):
             if str(name).lower().endswith((".nii", ".nii.gz")) or head[344:348] in NIFTI_MARKS:
-                raise UserError(f"{name}: a volume, not one image; --every 1 takes all slices, --every 5 each fifth") from None
+                raise UserError(
+                    f"{name}: a volume, not one image; --every 1 takes all slices, --every 5 each fifth (of classify, embed)"
+                ) from None
             if str(name).lower().endswith(".img") and Path(str(name)).with_suffix(".hdr").is_file():
                 raise UserError(f"{name}: the voxels of a volume; give the .hdr beside it, with --every K") from None
             known = " ".join(IMAGE_SUFFIXES)
