@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from biomedclip_jax.errors import UserError
 if TYPE_CHECKING:
     from biomedclip_jax.data.images.views.find import View
 
+_PLANES = ("axial", "coronal", "sagittal")
 _NAMES = {"plane": "--plane", "window": "--window", "tile": "--tile", "mpp": "--mpp"}
 
 
@@ -27,7 +29,7 @@ def add_view_options(verb: argparse.ArgumentParser, aggregates: list[str] | None
         "tile of a slide; 1 takes all. Each is an image of its own, FILE#frame=7. Without it a file is one image, its first "
         "frame, and volumes are refused",
     )
-    group.add_argument("--plane", choices=["axial", "coronal", "sagittal"], help="of NIfTI, how it is cut (default: axial)")
+    group.add_argument("--plane", choices=_PLANES, help="of NIfTI, how it is cut (default: axial)")
     group.add_argument(
         "--window",
         type=_window,
@@ -102,7 +104,19 @@ def found_images(arguments: argparse.Namespace) -> "list[Path] | list[View]":
     if options is None:
         return find_all_images(list(arguments.images))
     left_out: Counter[str] = Counter()
-    views = [*find_views(arguments.images, options, left_out)]
+    views = [*say_unused(arguments, find_views(arguments.images, options, left_out))]
     if left_out:
         print(say_left_out(left_out), file=sys.stderr)
     return views
+
+
+def say_unused(arguments: argparse.Namespace, views: "Iterable[View]") -> "Iterator[View]":
+    """The views; after the last a line on stderr for --plane without a volume among them, --tile and --mpp without a slide."""
+    volumes = slides = False
+    for view in views:
+        volumes = volumes or view.place.startswith(_PLANES)
+        slides = slides or view.place.startswith("x=")
+        yield view
+    for flag, what, found in (("plane", "NIfTI", volumes), ("tile", "slides", slides), ("mpp", "slides", slides)):
+        if getattr(arguments, flag) is not None and not found:
+            print(f"--{flag}: is of {what}, and none of these images is of one: it changes nothing", file=sys.stderr)

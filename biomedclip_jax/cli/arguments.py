@@ -20,13 +20,15 @@ class VerbParser(argparse.ArgumentParser):
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         """See `argparse`, whose own finds a list empty, or at its end, where the first option stands."""
         lists = any(not action.option_strings and action.nargs in ("*", "+") for action in self._actions)
-        if self._inside or not lists:
+        if self._inside or not lists or not {"-h", "--help"}.isdisjoint(args or ()):
             return super().parse_known_args(args, namespace)
-        self._inside = True
+        self._inside, usage = True, self.usage
+        if usage is None:  # what argparse would set for a while, but for its signs of formats
+            self.usage = self.format_usage().removeprefix("usage: ").replace("%", "%%")
         try:
             return self.parse_known_intermixed_args(args, namespace)
         finally:
-            self._inside = False
+            self._inside, self.usage = False, usage
 
 
 def add_verb(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from biomedclip_jax.cli._views import add_view_options, found_images, view_options
+from biomedclip_jax.cli._views import add_view_options, found_images, say_unused, view_options
 from biomedclip_jax.cli.arguments import add_verb, count, local_path
 from biomedclip_jax.errors import UserError
 
@@ -204,7 +204,11 @@ def _embed_into_folder(load: "Callable[[], Pretrained]", arguments: argparse.Nam
     out, (part, parts) = arguments.out, _which_part(arguments)
     left_out: Counter[str] = Counter()
     options = view_options(arguments)
-    images = stream_images(arguments.images, left_out) if options is None else find_views(arguments.images, options, left_out)
+    images = (
+        stream_images(arguments.images, left_out)
+        if options is None
+        else say_unused(arguments, find_views(arguments.images, options, left_out))
+    )
     with FileList(images, arguments.shard_size, options) as files:
         if left_out:
             print(say_left_out(left_out), file=sys.stderr)

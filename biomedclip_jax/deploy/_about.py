@@ -47,7 +47,10 @@ def image_code(config: PreprocessConfig) -> list[str] | None:
     ):
         return None
     s, by = config.image_size, config.interpolation.upper()
-    lines = ['image = Image.open("photo.jpg")']
+    lines = [
+        'image = Image.open("photo.jpg")',
+        'assert image.mode[0] not in "IF", "more than 8 bits: bring it to 8 first"',
+    ]
     if config.resize_mode == "squash":
         lines.append(f'image = image.resize(({s}, {s}), Image.Resampling.{by}).convert("RGB")')
     else:
@@ -121,7 +124,7 @@ def _readme(model: Model, form: str) -> str:
     code = [*imports, "from tokenizers import Tokenizer", "", 'about = json.load(open("model.json"))']
     code += [*shown, *tokens, *made, *scale, "print(scores)"]
     note = (
-        ""
+        _DEEP
         if pixels
         else "\nWhat an image becomes is in model.json, under image, and takes more than a few lines: "
         "`biomedclip_jax.Processor` does it.\n"
@@ -136,6 +139,12 @@ _EXAMPLES = ("this is a photo of chest X-ray", "this is a photo of brain MRI")
 _UNCLEAN = "A chest X-ray, PA view."
 _CLEAN = """`biomedclip_jax` also repairs broken Unicode, resolves HTML entities and collapses whitespace (open_clip's cleaning)
 before a text becomes tokens; do so where there is any.
+"""
+
+
+_DEEP = """
+The lines above are for images of 8 bits. Pillow alone makes deeper ones (16-bit PNG and TIFF) white or black, and does not
+read DICOM: `biomedclip_jax.data.images.load.load_image` makes of them the 8-bit images that the model is used with.
 """
 
 

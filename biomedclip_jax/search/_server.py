@@ -48,7 +48,7 @@ class Server:
 
         try:
             return getattr(self._client, what)(collection_name=collection or self.collection, **given)
-        except ApiException as error:
+        except (ApiException, ValueError) as error:  # ValueError: what cannot be put into a request
             raise _said(self.address, error) from error
 
     def read_manifest(self) -> Manifest | None:
@@ -90,7 +90,7 @@ class _Lock:
         one = models.VectorParams(size=1, distance=models.Distance.DOT)
         try:
             self._server.ask("create_collection", name, vectors_config=one)
-        except (UserError, ValueError):
+        except UserError:
             if self._server.ask("collection_exists", name):
                 return False
             raise
@@ -199,4 +199,4 @@ def _said(address: str, error: Exception) -> UserError:
         return UserError(f"{address}: no answer within {_SECONDS} s; what was there before still counts: run it again")
     if isinstance(source, httpx.HTTPError | OSError):
         return UserError(f"{address}: cannot be reached ({source}); is the server running, and the address right?")
-    return UserError(f"{address}: not an answer of a Qdrant server ({' '.join(str(source).split())[:200]})")
+    return UserError(f"{address}: no answer that can be used ({' '.join(str(source).split())[:200]})")

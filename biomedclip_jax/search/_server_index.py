@@ -217,7 +217,7 @@ class ServerIndex(Index):
         """UserError where the state that was searched does not count any more: some of its rows may have been removed."""
         now = self._server.read_manifest()
         if now is None or now.state != self._manifest.state:
-            raise UserError(f"{self.folder}: was brought up to date during the search; search again")
+            raise UserError(f"{self.folder}: was brought up to date since it was opened; search again, in Python open it again")
 
 
 def vectors_of(server: Server, positions: Sequence[int], width: int) -> np.ndarray:

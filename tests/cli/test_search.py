@@ -79,9 +79,13 @@ def test_options_may_stand_anywhere(desk: Path, capsys: Captured, monkeypatch: p
     for words in (("model", "0.png", *labels, "--debug", "1.png"), ("model", *labels, "0.png", "1.png")):
         assert run("classify", *words) == 0
         assert capsys.readouterr().out == both
-    with pytest.raises(SystemExit):
-        run("search", "index", "x", "--no-such-option")
-    assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
+    for verb, *words in (("search", "index", "x"), ("evaluate", "retrieval"), ("classify", "model", "0.png")):
+        with pytest.raises(SystemExit):
+            run(verb, *words, "--no-such-option")
+        assert "unrecognized arguments: --no-such-option" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            run(verb, *words, "--out" if verb == "evaluate" else "--format")
+        assert capsys.readouterr().err.startswith(f"usage: biomedclip {verb} ")
 
 
 def test_the_table_has_all_that_attribution_needs(desk: Path, capsys: Captured) -> None:

@@ -75,3 +75,13 @@ def test_embeddings_of_slices_in_a_file_and_in_a_folder(model, scans, tmp_path, 
 def test_what_goes_with_every(model, scans, words, said, capsys):
     assert main(["classify", str(model), str(scans / "scan.nii.gz"), "--labels", *LABELS, *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_options_that_change_nothing_are_said(model, scans, tmp_path, capsys):
+    words = ["--every", "1", "--plane", "coronal", "--tile", "32"]
+    assert main(["classify", str(model), str(scans / "photo.png"), "--labels", *LABELS, *words]) == 0
+    said = capsys.readouterr().err
+    assert "--plane: is of NIfTI" in said and "--tile: is of slides" in said
+    assert main(["embed", str(model), "--images", str(scans), "--out", str(tmp_path / "out"), *words]) == 0
+    said = capsys.readouterr().err
+    assert "--plane" not in said and "--tile: is of slides" in said

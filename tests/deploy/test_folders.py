@@ -111,3 +111,14 @@ def test_large_towers_keep_their_weights_beside_the_graph(tmp_path: Path, monkey
 def test_what_cannot_be_quantised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(tmp_path), str(tmp_path / "out"), "--quantize", "int8"]) == 2
     assert "only --format onnx" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the README's code is short
+def test_the_readmes_code_does_not_take_an_image_of_16_bits_for_a_white_one(tmp_path, monkeypatch):
+    from biomedclip_jax.config import PreprocessConfig
+    from biomedclip_jax.deploy._about import image_code
+
+    Image.fromarray(np.full((8, 8), 3000, np.uint16)).save(tmp_path / "photo.jpg", format="png")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="more than 8 bits"):
+        exec("\n".join(image_code(PreprocessConfig()) or []), {"Image": Image, "np": np})

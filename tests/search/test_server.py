@@ -275,6 +275,7 @@ def test_what_is_refused(
     monkeypatch.setattr(_server, "_SECONDS", 1)
     refused("no answer within 1 s", lambda: open_index(out))
     refused("cannot be reached", lambda: open_index("http://127.0.0.1:9/scans"))
+    refused("no answer that can be used", lambda: open_index(f"{server.url}/.."))
     for address in ("http://", "http://host:6333", "http://host:x/scans", "http://host/scans?x=1", "http://me:key@host/scans"):
         refused("expected http://HOST:6333/COLLECTION", lambda address=address: open_index(address))
 

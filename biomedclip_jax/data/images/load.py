@@ -33,6 +33,7 @@ _ARRAY_KINDS = (
 )
 
 _HEAD = 4096  # bytes that say what a file is
+NIFTI_MARKS = (b"n+1\0", b"n+2\0", b"ni1\0")  # the last: a header (.hdr) whose voxels are in an .img beside it
 
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)  # it logs what it raises, and the name is missing
 
@@ -180,8 +181,10 @@ def _decode(file: IO[bytes], name: str | Path, head: bytes) -> Image.Image:
             return _whole(image, name)
     except UnidentifiedImageError:
         if not is_tiff(head) and not head.startswith(b"\xff\xd8"):
-            if str(name).lower().endswith((".nii", ".nii.gz")) or head[344:348] in (b"n+1\0", b"n+2\0"):
+            if str(name).lower().endswith((".nii", ".nii.gz")) or head[344:348] in NIFTI_MARKS:
                 raise UserError(f"{name}: a volume, not one image; --every 1 takes all slices, --every 5 each fifth") from None
+            if str(name).lower().endswith(".img") and Path(str(name)).with_suffix(".hdr").is_file():
+                raise UserError(f"{name}: the voxels of a volume; give the .hdr beside it, with --every K") from None
             known = " ".join(IMAGE_SUFFIXES)
             raise UserError(f"{name}: not an image, or damaged at its beginning; expected one of {known}") from None
     except UserError:

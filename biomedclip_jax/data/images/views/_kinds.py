@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from biomedclip_jax.data.images._deep_files import is_tiff
-from biomedclip_jax.data.images.load import is_dicom
+from biomedclip_jax.data.images.load import NIFTI_MARKS, is_dicom
 
 Kind = Literal["dicom", "nifti", "slide", "pages"]
 
@@ -30,7 +30,7 @@ def kind_of(path: Path) -> Kind | None:
             head = file.read(_HEAD)
     except OSError:
         return None
-    if len(head) >= 348 and head[344:348] in (b"n+1\0", b"n+2\0"):
+    if len(head) >= 348 and head[344:348] in NIFTI_MARKS:
         return "nifti"
     if is_tiff(head):
         return "slide" if _is_slide(path) else "pages"

@@ -1,19 +1,16 @@
 """Which DICOM files are slices of one stack, and in which order they lie."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from biomedclip_jax.data.images.load import quiet_readers
 from biomedclip_jax.support.terminal import say_some
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
+_PARALLEL = 0.01
 _TAGS = (
     *("SeriesInstanceUID", "ImageOrientationPatient", "ImagePositionPatient", "InstanceNumber"),
     *("Rows", "Columns", "NumberOfFrames"),
@@ -35,11 +32,19 @@ def find_stacks(files: Iterable[Path]) -> list[Stack]:
     places (PS3.3 C.7.6.2). Radiographs have no place, and so are never slices of each other. Slices at the same
     place (another time, another echo) follow each other by their number, which is said.
     """
+    parallel: dict[tuple, list[np.ndarray]] = defaultdict(list)  # the orientations of a series that differ
     groups: dict[tuple, list[tuple[Path, float, int]]] = defaultdict(list)
     for path in files:
-        if (found := _placed(path)) is not None:
-            key, along, number = found
-            groups[key].append((path, along, number))
+        if (found := _placed(path)) is None:
+            continue
+        key, position, turned, number = found
+        known = parallel[key]
+        # within a hundredth, as writers differ in the last digits; compared, not rounded: digits lie on either side of a .5
+        which = next((i for i, each in enumerate(known) if np.abs(each - turned).max() < _PARALLEL), len(known))
+        if which == len(known):
+            known.append(turned)
+        normal = np.cross(known[which][:3], known[which][3:])
+        groups[(*key, which)].append((path, float(position @ normal / np.linalg.norm(normal)), number))
     stacks = []
     for key, slices in groups.items():
         places = {round(along, 3) for _, along, _ in slices}
@@ -55,28 +60,22 @@ def find_stacks(files: Iterable[Path]) -> list[Stack]:
     return stacks
 
 
-def _placed(path: Path) -> tuple[tuple, float, int] | None:
-    """What slices of one stack have in common, how far along its normal the file lies, in mm, and its number."""
+def _placed(path: Path) -> tuple[tuple, np.ndarray, np.ndarray, int] | None:
+    """Series and size of a file, its position [3] in mm, the directions of its rows and columns [6], and its number."""
     import pydicom
 
     with quiet_readers():
         try:
             head = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_TAGS))
-            series, size = str(head.SeriesInstanceUID), (int(head.Rows), int(head.Columns))
-            position, normal, orientation = _geometry(head)
+            key = str(head.SeriesInstanceUID), int(head.Rows), int(head.Columns)
+            position = np.array([float(each) for each in head.ImagePositionPatient])
+            turned = np.array([float(each) for each in head.ImageOrientationPatient])
+            area = np.linalg.norm(np.cross(turned[:3], turned[3:]))
             if int(head.get("NumberOfFrames") or 1) > 1:
                 return None
             number = int(head.get("InstanceNumber") or 0)
         except Exception:  # no series, no place, or damaged: an image of its own, whose reader says what is wrong
             return None
-    if not np.isfinite(position).all():
+    if not (position.shape == (3,) and np.isfinite(position).all() and 0.5 < area < 2):  # directions of length 1
         return None
-    return (series, size, orientation), float(position @ normal), number
-
-
-def _geometry(head: "Dataset") -> tuple[np.ndarray, np.ndarray, Sequence[float]]:
-    position = np.array([float(each) for each in head.ImagePositionPatient])
-    turned = np.array([float(each) for each in head.ImageOrientationPatient])
-    normal = np.cross(turned[:3], turned[3:])
-    # rounded, as writers differ in the last digits between slices of one stack
-    return position, normal / np.linalg.norm(normal), tuple(np.round(turned, 2) + 0.0)
+    return key, position, turned, number

@@ -64,7 +64,8 @@ class Slide:
             region = self._reader.region(level, x, y, max(1, round(wide / by)), max(1, round(high / by)))
         except Exception as error:
             raise UserError(f"{self._path}: tile {name} is damaged ({first_line(error)}); copy the slide again") from error
-        size = (max(1, round(wide / self._scale)), max(1, round(high / self._scale)))
+        across, down = (self._tile if each == side else max(1, round(each / self._scale)) for each in (wide, high))
+        size = across, down
         return region if region.size == size else region.resize(size, Image.Resampling.BICUBIC)
 
     @property
@@ -142,7 +143,7 @@ class _OpenSlideReader:
         self._slide = slide
         self.levels = [(int(width), int(height)) for width, height in slide.level_dimensions]
         found = slide.properties.get(openslide.PROPERTY_NAME_MPP_X)
-        self.mpp = float(found) if found is not None and float(found) > 0 else None
+        self.mpp = None if found is None else _known(float(found))
         self._ground = "#" + (slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR) or "ffffff")
 
     def region(self, level: int, x: int, y: int, width: int, height: int) -> Image.Image:
@@ -192,9 +193,14 @@ def _mpp(file: Any) -> float | None:
         for element in ElementTree.fromstring(file.ome_metadata).iter():
             if element.tag.endswith("}Pixels") and "PhysicalSizeX" in element.attrib:
                 unit = {"nm": 1e-3, "µm": 1.0, "um": 1.0, "mm": 1e3}.get(element.attrib.get("PhysicalSizeXUnit", "µm"))
-                return float(element.attrib["PhysicalSizeX"]) * unit if unit else None
+                return _known(float(element.attrib["PhysicalSizeX"]) * unit) if unit else None
     tags = file.pages.first.tags
     unit = {2: 25_400.0, 3: 10_000.0}.get(int(tags.valueof("ResolutionUnit", default=0) or 0))
     pixels, per = tags.valueof("XResolution", default=(0, 1)) or (0, 1)
     found = unit * per / pixels if unit and pixels and per else None
     return found if found is not None and found < 20 else None  # 72 or 300 dots an inch is a default, not a microscope's
+
+
+def _known(mpp: float) -> float | None:
+    """None for the 0 and NaN that writers note where they do not know."""
+    return mpp if np.isfinite(mpp) and mpp > 0 else None

@@ -13,6 +13,8 @@ from biomedclip_jax.errors import UserError, first_line
 from biomedclip_jax.support.terminal import say_some
 
 _AXIS: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
+_FLAT = 1e-3  # the volume of a voxel of side 1, where its axes do not even span a volume
+_MOST_STRETCHED = 100  # pixels are made square: a slice would have so many times more of them
 _MOST_SAMPLED = 4_000_000  # values that the range of gray is taken from
 
 
@@ -27,17 +29,27 @@ class Volume:
         """Reads the header alone. UserError for a file that is damaged, or no NIfTI."""
         try:
             import nibabel
+            from nibabel.affines import voxel_sizes
         except ImportError:
             raise UserError(f"{path}: reading NIfTI needs nibabel: pip install 'biomedclip_jax[volumes]'") from None
         self._path, self._options = path, options
         self._axis = _AXIS[options.plane]
         try:
             self._image: Any = nibabel.load(path)
-            header = self._image.header
-            turned = nibabel.io_orientation(self._image.affine)[:, 0]
-            self._slices = int(self._image.shape[int(np.flatnonzero(turned == self._axis)[0])])
         except Exception as error:  # nibabel, gzip and the system have many words for it
-            raise UserError(f"{path}: not readable as NIfTI ({first_line(error)}); export it again") from error
+            hint = "export it again; .nii is not compressed, .nii.gz is"
+            raise UserError(f"{path}: not readable as NIfTI ({first_line(error)}); {hint}") from error
+        header, shape, affine = self._image.header, self._image.shape, self._image.affine
+        if len(shape) < 3 or 0 in shape:
+            raise UserError(f"{path}: NIfTI of shape {list(shape)}: expected a volume of three axes or more")
+        sides = voxel_sizes(affine)
+        if not (np.isfinite(affine).all() and sides.min() > 0 and abs(np.linalg.det(affine[:3, :3] / sides)) > _FLAT):
+            raise UserError(f"{path}: its header does not say where its voxels are (qform or sform): export it again")
+        turned = nibabel.io_orientation(affine)[:, 0]
+        inside = sides[turned != self._axis]
+        if inside.max() / inside.min() > _MOST_STRETCHED:
+            raise UserError(f"{path}: pixels of {inside[0]:.3g} by {inside[1]:.3g} mm: mend its header (pixdim, sform)")
+        self._slices = int(shape[int(np.flatnonzero(turned == self._axis)[0])])
         if not (header.get("qform_code", 1) or header.get("sform_code", 1)):
             say_some(f"{path}: does not say how the patient lies (qform and sform are 0): left and right may be exchanged")
 
@@ -49,17 +61,17 @@ class Volume:
     def _opened(self) -> tuple[np.ndarray, list[float], tuple[float, float]]:
         """The values [X,Y,Z] or [X,Y,Z,3] from left to right, back to front, feet to head; mm a voxel; black and white."""
         import nibabel
+        from nibabel.affines import voxel_sizes
 
         path = self._path
         try:
             image: Any = nibabel.as_closest_canonical(self._image)
             values = _one_volume(np.asanyarray(image.dataobj), path)
-            zooms = [float(each) for each in image.header.get_zooms()[:3]]
+            zooms = [float(each) for each in voxel_sizes(image.affine)]  # pixdim may say something else
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"{path}: a damaged or incomplete volume ({first_line(error)}); export it again") from error
-        zooms = [zoom if np.isfinite(zoom) and zoom > 0 else 1.0 for zoom in zooms]
         window = self._options.centre_and_width
         if values.ndim == 3:
             return values, zooms, _ends(values, window, path)

@@ -91,7 +91,7 @@ def _of_folder(folder: Path, options: ViewOptions, left_out: Counter[str] | None
     others: list[Path] = []
 
     def leave_out(path: Path) -> None:
-        many = path.name.lower().endswith((*NIFTI_SUFFIXES, *SLIDE_SUFFIXES))
+        many = path.name.lower().endswith((*NIFTI_SUFFIXES, *SLIDE_SUFFIXES)) or kind_of(path) == "nifti"  # an .hdr
         (files if many else others).append(path)
 
     files += images_in(folder, leave_out)

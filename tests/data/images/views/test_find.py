@@ -118,3 +118,18 @@ def test_a_folder_with_all_kinds_and_a_broken_one(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no image, volume or slide in this folder"):
         views(tmp_path / "empty")
+
+
+def test_directions_that_differ_in_their_last_digits_are_of_one_stack(tmp_path):
+    for number, name in enumerate("hgfedcba"):
+        cos = 0.985 + (-1) ** number * 1e-5  # on either side of where two digits are rounded
+        sin = (1 - cos**2) ** 0.5
+        turned = [f"{each:.6f}" for each in (cos, sin, 0, -sin, cos, 0)]
+        ct(tmp_path / "ct", name, 5.0 * number, ImageOrientationPatient=turned)
+    assert [view.path.name for view in views(tmp_path / "ct")] == [*"hgfedcba"]
+
+
+def test_files_whose_directions_are_none_are_images_of_their_own(tmp_path):
+    for number, name in enumerate("cba"):
+        ct(tmp_path / "ct", name, 5.0 * number, ImageOrientationPatient=[0] * 6)
+    assert [view.group for view in views(tmp_path / "ct")] == [str(tmp_path / "ct" / name) for name in "abc"]

@@ -85,3 +85,16 @@ def test_a_slide_without_tissue_is_taken_whole_and_channels_that_are_no_colours_
     (view,) = tiles(tmp_path / "f.ome.tif")
     with pytest.raises(UserError, match="a slide of axes CYX, uint16: expected RGB of 8 bits"):
         view.load()
+
+
+@pytest.mark.parametrize("mpp", [0.0, float("nan")])
+def test_a_resolution_of_0_or_nan_is_none(tmp_path, mpp):
+    for name, write in WRITERS.items():
+        (view,) = tiles(write(tmp_path / name, PIXELS, mpp))
+        with pytest.raises(UserError, match="how many micrometres a pixel is wide"):
+            view.load()
+
+
+def test_tiles_have_the_size_that_was_asked_for_also_where_they_are_enlarged(tmp_path):
+    path = write_aperio(tmp_path / "a.svs", PIXELS)
+    assert {view.load().size for view in tiles(path, tile=50, mpp=0.037, every=200)} == {(50, 50)}

@@ -1,5 +1,6 @@
 """NIfTI: which way up, which side left, which gray; by volumes whose every voxel says where it is."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,51 @@ def test_what_is_damaged_says_so_and_a_volume_is_no_image(tmp_path):
             view.load()
     with pytest.raises(UserError, match=r"a\.nii: a volume, not one image; --every 1"):
         load_image(tmp_path / "a.nii")
+
+
+def test_voxels_are_as_large_as_their_affine_says_whatever_pixdim_does(tmp_path):
+    image = nibabel.Nifti1Image(numbered(), np.diag([1.0, 1.0, 3.0, 1.0]))
+    nibabel.save(image, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    struct.pack_into("<3f", content, 80, 1, 1, 1)  # pixdim
+    struct.pack_into("<2h", content, 252, 0, 1)  # no qform, a sform
+    (tmp_path / "a.nii").write_bytes(content)
+    assert nibabel.load(tmp_path / "a.nii").header.get_zooms() == (1, 1, 1)
+    assert slices(tmp_path / "a.nii", plane="coronal")[0].load().size == (4, 18)
+
+
+@pytest.mark.parametrize(
+    "affine, said",
+    [
+        (np.diag([0.0, 0.0, 0.0, 1.0]), "does not say where its voxels are"),
+        (np.diag([np.nan, 1.0, 1.0, 1.0]), "does not say where its voxels are"),
+        (np.array([[1.0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), "does not say where its voxels are"),
+        (np.diag([1e-6, 1.0, 1.0, 1.0]), "pixels of 1e-06 by 1 mm: mend its header"),
+    ],
+)
+def test_an_affine_that_places_nothing_is_refused(tmp_path, affine, said):
+    path = write(tmp_path / "a.nii", numbered())
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<2h", content, 252, 0, 1)
+    struct.pack_into("<12f", content, 280, *affine[:3].ravel())
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"a.nii: .*{said}"):
+        slices(path)[0].load()
+
+
+def test_a_picture_in_a_nifti_is_no_volume(tmp_path):
+    with pytest.raises(UserError, match=r"a\.nii: NIfTI of shape \[4, 5\]: expected a volume"):
+        slices(write(tmp_path / "a.nii", numbered()[..., 0]))[0].load()
+
+
+def test_of_a_pair_the_header_is_the_volume(tmp_path):
+    nibabel.save(nibabel.Nifti1Pair(numbered(), np.eye(4)), tmp_path / "a.img")
+    for source in (tmp_path / "a.hdr", tmp_path):
+        found = slices(source)
+        assert [view.path.name for view in found] == 6 * ["a.hdr"]
+    whole = slices(write(tmp_path / "b.nii", numbered()))
+    np.testing.assert_array_equal(shades(found[2]), shades(whole[2]))
+    with pytest.raises(UserError, match=r"a\.img: the voxels of a volume; give the \.hdr"):
+        load_image(tmp_path / "a.img")
+    with pytest.raises(UserError, match=r"a\.hdr: a volume, not one image"):
+        load_image(tmp_path / "a.hdr")
