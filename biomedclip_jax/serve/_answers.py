@@ -1,10 +1,9 @@
 """What the addresses take and give, as pydantic models: the OpenAPI schema is made of them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
 
 
 class Problem(BaseModel):
@@ -13,14 +12,18 @@ class Problem(BaseModel):
     detail: str
 
 
-_Top = Annotated[int, Field(ge=1, le=10_000)]
-_Absent = SkipJsonSchema[None]  # a form has no null: the schema would promise one
+def _without_null(schema: dict[str, Any]) -> None:
+    """A form has no null, which the schema would promise for fields that may be left out."""
+    for field in schema["properties"].values():
+        kinds = [kind for kind in field.pop("anyOf", ()) if kind != {"type": "null"}]
+        for kind in kinds:
+            field.update(kind)
 
 
 class _Form(BaseModel):
     """A form without fields that nobody reads: a misspelt one is refused, not passed over."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_without_null)
 
 
 class ClassifyForm(_Form):
@@ -28,9 +31,9 @@ class ClassifyForm(_Form):
 
     images: Annotated[list[UploadFile], Field(min_length=1, description="image files: JPEG, PNG, TIFF, WebP, GIF, BMP, DICOM")]
     labels: Annotated[list[str], Field(min_length=1, description="two or more names to choose between; one with multi_label")]
-    template: Annotated[str | _Absent, Field(description="a sentence with {} where the label goes")] = None
+    template: Annotated[str | None, Field(description="a sentence with {} where the label goes")] = None
     multi_label: Annotated[bool, Field(description="each label is a question of its own, 'edema' against 'no edema'")] = False
-    top: Annotated[_Top | _Absent, Field(description="only the best labels of each image")] = None
+    top: Annotated[int | None, Field(ge=1, le=10_000, description="only the best labels of each image")] = None
 
 
 class ClassifiedImage(BaseModel):
@@ -82,8 +85,8 @@ class Embedded(BaseModel):
 class SearchForm(_Form):
     """A text or an image, and what the hits must be."""
 
-    text: Annotated[str | _Absent, Field(description="what to look for in words")] = None
-    image: Annotated[UploadFile | _Absent, Field(description="what to look for the like of; in place of a text")] = None
+    text: Annotated[str | None, Field(description="what to look for in words")] = None
+    image: Annotated[UploadFile | None, Field(description="what to look for the like of; in place of a text")] = None
     filters: Annotated[list[str], Field(description="'license=CC BY', 'year>=2015' ...; all must hold")] = []
     top: Annotated[int, Field(ge=1, le=100, description="hits")] = 10
 
@@ -117,7 +120,7 @@ class HeatmapForm(_Form):
 
     image: Annotated[UploadFile, Field(description="an image file, as of /classify")]
     phrase: Annotated[str, Field(min_length=1, description="what the map is of, such as 'pleural effusion'")]
-    against: Annotated[str | _Absent, Field(description="another finding to compare with; by default a common one")] = None
+    against: Annotated[str | None, Field(description="another finding to compare with; by default a common one")] = None
     format: Annotated[Literal["json", "png"], Field(description="json: the numbers; png: the picture of all maps")] = "json"
 
 

@@ -186,13 +186,12 @@ class Guard:
     async def _body(self, scope: MutableMapping[str, Any], receive: Receive) -> bytes:
         """All of the body, which counts as inside from here on. Refused when it is too large, or comes too slowly."""
         limits = self._limits
-        too_large = Refused(413, f"a request of more than {limits.body_bytes:,} bytes; send fewer or smaller files")
         try:
             length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), 0)
         except ValueError:
             raise Refused(400, "Content-Length: expected a number") from None
         if length > limits.body_bytes:
-            raise too_large
+            raise _too_large(limits.body_bytes)
         chunks: list[bytes] = []
         size, more = 0, True
         try:
@@ -203,7 +202,7 @@ class Guard:
                         raise Refused(400, "the client left")
                     chunk, more = message.get("body", b""), message.get("more_body", False)
                     if size + len(chunk) > limits.body_bytes:
-                        raise too_large
+                        raise _too_large(limits.body_bytes)
                     if self._bytes + len(chunk) > limits.bodies_bytes:
                         raise Refused(429, "too many requests are inside; try again in a second", _LATER)
                     size += len(chunk)
@@ -211,6 +210,7 @@ class Guard:
                     chunks.append(chunk)
         except BaseException as error:
             self._count_bytes(-size)
+            chunks.clear()  # the error knows this frame
             if isinstance(error, TimeoutError):
                 raise Refused(408, f"the request did not come within {limits.body_seconds:g} s") from None
             raise
@@ -289,6 +289,10 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"a request of more than {most:,} bytes; send fewer or smaller files")
 
 
 def _has_body(scope: MutableMapping[str, Any]) -> bool:
