@@ -1,7 +1,7 @@
 """Which DICOM files are slices of one stack, and in which order they lie."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def find_stacks(files: Iterable[Path]) -> list[Stack]:
 
     A stack is two or more files of one frame with one SeriesInstanceUID, one orientation and one size, at two or more
     places (PS3.3 C.7.6.2). Radiographs have no place, and so are never slices of each other. Slices at the same
-    place (another time, another echo) follow each other by their number, which is said.
+    place (another time, another echo) follow each other by their number, which is said; so are gaps between places.
     """
     parallel: dict[tuple, list[np.ndarray]] = defaultdict(list)  # the orientations of a series that differ
     groups: dict[tuple, list[tuple[Path, float, int]]] = defaultdict(list)
@@ -56,8 +56,20 @@ def find_stacks(files: Iterable[Path]) -> list[Stack]:
                 f"{slices[0][0].parent}: a series has {len(slices)} slices at {len(places)} places (times, echoes?); they are "
                 "taken as one stack, place by place"
             )
+        _say_gaps(slices[0][0].parent, sorted(places))
         stacks.append(Stack(key[0], tuple(path for path, _, _ in slices)))
     return stacks
+
+
+def _say_gaps(folder: Path, places: Sequence[float]) -> None:
+    """Say on stderr where slices seem to be missing: steps of more than 1.5 times the usual one. places: in mm, rising."""
+    steps = np.diff(places)
+    usual = float(np.median(steps))
+    if wide := steps[steps > 1.5 * usual].tolist():
+        say_some(
+            f"{folder}: a series of {len(places)} places steps by {usual:g} mm, but {len(wide)} times by more "
+            f"(up to {max(wide):g} mm): are slices missing?"
+        )
 
 
 def _placed(path: Path) -> tuple[tuple, np.ndarray, np.ndarray, int] | None:

@@ -92,6 +92,17 @@ def test_a_localizer_and_a_second_time_in_one_series(tmp_path, capsys):
     assert "a series has 6 slices at 3 places" in capsys.readouterr().err
 
 
+def test_a_gap_between_slices_is_said(tmp_path, capsys):
+    for place in (0, 2, 4, 6, 12, 14):
+        ct(tmp_path / "gap", f"{place}", place)
+        ct(tmp_path / "whole", f"{place}", place / (1 if place < 12 else 1.5))
+    assert len(views(tmp_path / "gap")) == 6
+    said = capsys.readouterr().err
+    assert "gap: a series of 6 places steps by 2 mm, but 1 times by more (up to 6 mm): are slices missing?" in said
+    views(tmp_path / "whole")
+    assert capsys.readouterr().err == ""
+
+
 def test_pages_of_tiff_and_frames_of_gif(tmp_path):
     deep = np.arange(3 * 4 * 5, dtype=np.uint16).reshape(3, 4, 5) * 1000
     tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="minisblack", metadata=None)
