@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from biomedclip_jax.errors import UserError
 from biomedclip_jax.search._approximate import Approximate
 from biomedclip_jax.search._exact import nearest, nearest_groups
 from biomedclip_jax.search._folder import Manifest, open_columns, open_vectors
-from biomedclip_jax.search.filters import Filter, parse_filters
+from biomedclip_jax.search.filters import Filter
 from biomedclip_jax.search.hits import Hit, make_hit
-from biomedclip_jax.search.index import POOLS, Index
+from biomedclip_jax.search.index import Index
 
 
 class FolderIndex(Index):
@@ -25,37 +24,19 @@ class FolderIndex(Index):
         self._vectors = open_vectors(folder, manifest)
         self._columns = open_columns(folder, manifest)
 
-    def search(
-        self,
-        vectors: np.ndarray,
-        top: int = 10,
-        filters: Sequence[str | Filter] = (),
-        leave_out: Sequence[int] = (),
-        exact: bool = False,
+    def _search(
+        self, queries: np.ndarray, top: int, filters: Sequence[Filter], leave_out: Sequence[int], exact: bool
     ) -> list[list[Hit]]:
-        """See `Index.search`; the vectors are read where they lie."""
-        queries = self._checked(vectors, top)
-        if not self.is_exact(filters, leave_out, exact=exact):
+        if not exact:
             rows = self._approximate.candidates(queries, top)
             found = [nearest(self._vectors, query[None], top, own)[0] for query, own in zip(queries, rows, strict=True)]
         else:
             found = nearest(self._vectors, queries, top, self._rows(filters, leave_out))
         return [[self._hit(score, position) for position, score in zip(*own, strict=True)] for own in found]
 
-    def search_groups(
-        self,
-        vectors: np.ndarray,
-        column: str,
-        top: int = 10,
-        filters: Sequence[str | Filter] = (),
-        leave_out: Sequence[int] = (),
-        pool: str = "best",
+    def _search_groups(
+        self, queries: np.ndarray, column: str, top: int, filters: Sequence[Filter], leave_out: Sequence[int], pool: str
     ) -> list[Hit]:
-        """See `Index.search_groups`; all images are compared."""
-        if pool not in POOLS:
-            raise UserError(f"pool {pool!r}: expected {' or '.join(POOLS)}")
-        queries = self._checked(vectors, top)
-        self._check_column(column)
         rows = self._rows(filters, leave_out)
         rows = np.arange(len(self)) if rows is None else rows
         codes = self._columns.codes(column)[rows].astype(np.int64)
@@ -70,7 +51,7 @@ class FolderIndex(Index):
 
     def matching(self, filters: Sequence[str | Filter] = ()) -> int:
         """How many images the filters leave."""
-        rows = self._rows(filters, ())
+        rows = self._rows(self.parsed(filters), ())
         return len(self) if rows is None else len(rows)
 
     def positions(self, column: str, text: str) -> list[int]:
@@ -107,13 +88,12 @@ class FolderIndex(Index):
     def _cells(self, position: int) -> dict[str, str]:
         return {name: text for name, text in self._columns.row(position).items() if not name.startswith(" ")}
 
-    def _rows(self, filters: Sequence[str | Filter], leave_out: Sequence[int]) -> np.ndarray | None:
+    def _rows(self, filters: Sequence[Filter], leave_out: Sequence[int]) -> np.ndarray | None:
         """The rows that are looked at, rising; None for all."""
-        wanted = parse_filters(filters, self.columns)
-        if not wanted and not len(leave_out):
+        if not filters and not len(leave_out):
             return None
         kept = np.ones(len(self), bool)
-        for each in wanted:
+        for each in filters:
             kept &= self._columns.where(each.column, each.wants)
         kept[list(leave_out)] = False
         return np.flatnonzero(kept)

@@ -44,6 +44,11 @@ class Wanted:
     approximate: bool | None = None  # None: as before, exact in a new index
     views: ViewOptions | None = None  # how files are taken apart; None: each is one image
 
+    @property
+    def views_text(self) -> str:
+        """How files are taken apart, as an index notes it."""
+        return "" if self.views is None else self.views.to_text()
+
 
 @dataclass(frozen=True)
 class Changes:

@@ -11,10 +11,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import numpy as np
 
 from biomedclip_jax.errors import UserError
 from biomedclip_jax.search._folder import Manifest, manifest_of, manifest_text
@@ -24,6 +26,8 @@ FIRST, GONE, KEY = "first", "gone", "key"  # of a point: states, and what tells 
 GRAPH = {"kind": "HNSW", "m": 16, "ef": 256}  # for an approximate search
 _MANIFEST_POINT = 2**53 - 1  # a number that JSON keeps
 _SECONDS = 120  # for one answer
+_AT_ONCE = 256  # vectors in an answer
+_PAGE = 5_000  # points in an answer without vectors
 _PLAIN = re.compile(r"[A-Za-z0-9_]{1,50}")
 
 
@@ -50,6 +54,32 @@ class Server:
             return getattr(self._client, what)(collection_name=collection or self.collection, **given)
         except (ApiException, ValueError) as error:  # ValueError: what cannot be put into a request
             raise _said(self.address, error) from error
+
+    def scroll(self, where: Any, payload: Sequence[str] = ()) -> Iterator[Any]:
+        """The points that a filter leaves, rising, with these parts of their payloads and without vectors."""
+        start = None
+        while True:
+            given = {"scroll_filter": where, "limit": _PAGE, "offset": start, "with_payload": list(payload) or False}
+            points, start = self.ask("scroll", **given)
+            yield from points
+            if start is None:
+                return
+
+    def retrieve(self, numbers: Sequence[int], payload: Sequence[str] = (), *, vectors: bool = False) -> dict[int, Any]:
+        """Points by their numbers, with these parts of their payloads. UserError where one is not there any more."""
+        found: dict[int, Any] = {}
+        for start in range(0, len(numbers), _AT_ONCE):
+            part = [int(each) for each in numbers[start : start + _AT_ONCE]]
+            points = self.ask("retrieve", ids=part, with_payload=list(payload) or False, with_vectors=vectors)
+            found |= {point.id: point for point in points}
+        if any(int(each) not in found for each in numbers):
+            raise UserError(f"{self.address}: was brought up to date meanwhile; do it again")
+        return found
+
+    def vectors(self, numbers: Sequence[int], width: int) -> np.ndarray:
+        """The vectors of points, float32 [n, width]; otherwise as `retrieve`."""
+        found = self.retrieve(numbers, vectors=True)
+        return np.array([found[int(each)].vector for each in numbers], np.float32).reshape(-1, width)
 
     def read_manifest(self) -> Manifest | None:
         """What the index says of itself, with state 0 where none was finished yet; None where there is no collection, or

@@ -1,7 +1,7 @@
 """An index on a Qdrant server, which compares the vectors; hits, scores and their order are those of a folder."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,12 @@ from biomedclip_jax.errors import UserError
 from biomedclip_jax.search._exact import exact_scores, nearest
 from biomedclip_jax.search._folder import Manifest
 from biomedclip_jax.search._server import FIRST, GONE, Server, from_text, number_key, payload_key, to_text
-from biomedclip_jax.search.filters import Filter, parse_filters
+from biomedclip_jax.search.filters import Filter
 from biomedclip_jax.search.hits import Hit, make_hit
-from biomedclip_jax.search.index import POOLS, Index
+from biomedclip_jax.search.index import Index
 
 _MARGIN = 1e-5  # by which the server's scores, float32, may err: what is that close is computed again
 _AGAIN = 100  # vectors that are compared again, at least
-_AT_ONCE = 256  # vectors in an answer
-_PAGE = 5_000  # points in an answer without vectors
 
 
 def open_collection(address: str) -> "ServerIndex":
@@ -38,18 +36,11 @@ class ServerIndex(Index):
         super().__init__(server.address, manifest)
         self._server = server
 
-    def search(
-        self,
-        vectors: np.ndarray,
-        top: int = 10,
-        filters: Sequence[str | Filter] = (),
-        leave_out: Sequence[int] = (),
-        exact: bool = False,
+    def _search(
+        self, queries: np.ndarray, top: int, filters: Sequence[Filter], leave_out: Sequence[int], exact: bool
     ) -> list[list[Hit]]:
-        """See `Index.search`; what the server finds best is compared again here, so that scores are those of a folder."""
-        queries = self._checked(vectors, top)
+        """What the server finds best is compared again here, so that scores are those of a folder."""
         where = self._where(filters, leave_out)
-        exact = self.is_exact(filters, leave_out, exact=exact)
         found = [self._nearest(query, top, where) if exact else self._near(query, top, where) for query in queries]
         hits = []
         for query, positions in zip(queries, found, strict=True):
@@ -83,20 +74,10 @@ class ServerIndex(Index):
         given = {"query": query.tolist(), "query_filter": where, "limit": limit, "search_params": how}
         return self._server.ask("query_points", **given, with_payload=list(payload) or False).points
 
-    def search_groups(
-        self,
-        vectors: np.ndarray,
-        column: str,
-        top: int = 10,
-        filters: Sequence[str | Filter] = (),
-        leave_out: Sequence[int] = (),
-        pool: str = "best",
+    def _search_groups(
+        self, queries: np.ndarray, column: str, top: int, filters: Sequence[Filter], leave_out: Sequence[int], pool: str
     ) -> list[Hit]:
-        """See `Index.search_groups`; the means of pool "mean" are of the server's scores, float32, of all images."""
-        if pool not in POOLS:
-            raise UserError(f"pool {pool!r}: expected {' or '.join(POOLS)}")
-        queries = self._checked(vectors, top)
-        self._check_column(column)
+        """The means of pool "mean" are of the server's scores, float32, of all images."""
         if pool == "mean":
             queries = queries.astype(np.float64).mean(axis=0, keepdims=True).astype(np.float32)
         where = self._where(filters, leave_out)
@@ -160,33 +141,24 @@ class ServerIndex(Index):
 
     def matching(self, filters: Sequence[str | Filter] = ()) -> int:
         """How many images the filters leave."""
-        where = self._where(filters, ())
+        where = self._where(self.parsed(filters), ())
         return self._server.ask("count", count_filter=where, exact=True).count if filters else len(self)
 
     def positions(self, column: str, text: str) -> list[int]:
         """The points in which a column says this; none is an empty list."""
         self._check_column(column)
-        return [point.id for point in self._scroll(self._where([Filter(column, "=", text)], ()), [])] if text else []
+        return [point.id for point in self._server.scroll(self._where([Filter(column, "=", text)], ()), [])] if text else []
 
     def values(self, column: str) -> dict[str, int]:
         """The different texts of a column, each with the number of images, the most frequent first."""
         self._check_column(column)
         key = payload_key(column)
-        counts = Counter((point.payload or {}).get(key, "") for point in self._scroll(self._where((), ()), [key]))
+        counts = Counter((point.payload or {}).get(key, "") for point in self._server.scroll(self._where((), ()), [key]))
         return {from_text(text): count for text, count in counts.most_common()}
-
-    def _scroll(self, where: Any, payload: Sequence[str]) -> Iterator[Any]:
-        start = None
-        while True:
-            given = {"scroll_filter": where, "limit": _PAGE, "offset": start, "with_payload": list(payload) or False}
-            points, start = self._server.ask("scroll", **given)
-            yield from points
-            if start is None:
-                return
 
     def vectors(self, positions: Sequence[int]) -> np.ndarray:
         """The vectors of some points, float32 [n, E]."""
-        return vectors_of(self._server, positions, self.model.width)
+        return self._server.vectors(positions, self.model.width)
 
     def hit(self, position: int) -> Hit:
         """What is known of a point; its score is 1."""
@@ -199,41 +171,21 @@ class ServerIndex(Index):
     def _cells(self, positions: Sequence[int], columns: Sequence[str] | None = None) -> dict[int, dict[str, str]]:
         """What is known of some rows, in their order."""
         keys = {name: payload_key(name) for name in columns or self.columns}
-        payloads: dict[int, dict[str, Any]] = {}
-        for start in range(0, len(positions), _AT_ONCE):
-            part = [int(each) for each in positions[start : start + _AT_ONCE]]
-            found = self._server.ask("retrieve", ids=part, with_payload=list(keys.values()), with_vectors=False)
-            payloads |= {point.id: point.payload or {} for point in found}
-        _check_all(self._server, payloads, positions)
+        found = self._server.retrieve(positions, list(keys.values()))
+        payloads = {number: point.payload or {} for number, point in found.items()}
         return {
             int(row): {name: from_text(payloads[int(row)][key]) for name, key in keys.items() if key in payloads[int(row)]}
             for row in positions
         }
 
-    def _where(self, filters: Sequence[str | Filter], leave_out: Sequence[int]) -> Any:
-        return conditions(self._manifest.number, parse_filters(filters, self.columns), leave_out)
+    def _where(self, filters: Sequence[Filter], leave_out: Sequence[int]) -> Any:
+        return conditions(self._manifest.number, filters, leave_out)
 
     def _check_same_state(self) -> None:
         """UserError where the state that was searched does not count any more: some of its rows may have been removed."""
         now = self._server.read_manifest()
         if now is None or now.state != self._manifest.state:
             raise UserError(f"{self.folder}: was brought up to date since it was opened; search again, in Python open it again")
-
-
-def vectors_of(server: Server, positions: Sequence[int], width: int) -> np.ndarray:
-    """The vectors of some points, float32 [n, E]. UserError where one is not there any more."""
-    found: dict[int, list[float]] = {}
-    for start in range(0, len(positions), _AT_ONCE):
-        part = [int(each) for each in positions[start : start + _AT_ONCE]]
-        points = server.ask("retrieve", ids=part, with_payload=False, with_vectors=True)
-        found |= {point.id: point.vector for point in points}
-    _check_all(server, found, positions)
-    return np.array([found[int(each)] for each in positions], np.float32).reshape(-1, width)
-
-
-def _check_all(server: Server, found: Mapping[int, object], positions: Sequence[int]) -> None:
-    if any(int(each) not in found for each in positions):
-        raise UserError(f"{server.address}: was brought up to date meanwhile; do it again")
 
 
 def conditions(state: int, filters: Sequence[Filter], leave_out: Sequence[int] = ()) -> Any:

@@ -23,10 +23,9 @@ from biomedclip_jax.search._server import (
     payload_key,
     payload_of,
 )
-from biomedclip_jax.search._server_index import conditions, vectors_of
+from biomedclip_jax.search._server_index import conditions
 
 _AT_ONCE = 64  # points in a request
-_PAGE = 5_000  # points in an answer without vectors
 _LONG = ("image", "caption", "citation")  # columns that are no part of the server's indices
 
 
@@ -80,7 +79,8 @@ class ServerRows:
         late = models.Filter(must=[models.FieldCondition(key=GONE, range=models.Range(gt=before.number))])
         self._server.ask("delete_payload", keys=[GONE], points=late, wait=True)  # of one that was killed
         self._delete_gone(before.number)
-        for point in self._scroll([FIRST, KEY, *map(payload_key, ("image", SEEN, CONTENT))]):
+        rows = models.Filter(must=[models.FieldCondition(key=FIRST, range=models.Range(gte=0))])
+        for point in self._server.scroll(rows, [FIRST, KEY, *map(payload_key, ("image", SEEN, CONTENT))]):
             found = point.payload
             content = found[payload_key(CONTENT)]
             self._points.setdefault(content, point.id)
@@ -91,17 +91,6 @@ class ServerRows:
             if found[FIRST] <= before.number:
                 self._old.add(point.id)
                 self.before.add(content)
-
-    def _scroll(self, payload: list[str]) -> Iterator[Any]:
-        from qdrant_client import models
-
-        rows = models.Filter(must=[models.FieldCondition(key=FIRST, range=models.Range(gte=0))])
-        start = None
-        while True:
-            points, start = self._server.ask("scroll", scroll_filter=rows, limit=_PAGE, offset=start, with_payload=payload)
-            yield from points
-            if start is None:
-                return
 
     def content_of(self, image: str, mark: str) -> str | None:
         """The content of a file that has not changed since it was indexed; None where that is not known."""
@@ -135,7 +124,7 @@ class ServerRows:
         for start in range(0, len(self._waiting), _AT_ONCE):
             part = self._waiting[start : start + _AT_ONCE]
             there = sorted({self._points[content] for _, content, _ in part if content not in self._new})
-            known = dict(zip(there, vectors_of(self._server, there, self._manifest.model.width), strict=True))
+            known = dict(zip(there, self._server.vectors(there, self._manifest.model.width), strict=True))
             points = []
             for number, content, payload in part:
                 vector = self._new[content] if content in self._new else known[self._points[content]]

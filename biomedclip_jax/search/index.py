@@ -61,7 +61,6 @@ class Index(ABC):
         """UserError unless this is the model of the index. name: what the message calls it."""
         check_same_model(self.folder, self.model, clip, name)
 
-    @abstractmethod
     def search(
         self,
         vectors: np.ndarray,
@@ -77,8 +76,15 @@ class Index(ABC):
         exact: compare all images also where an approximate index is there, which is used without filters alone.
         Raises UserError for a filter on a column that is not there, and for vectors of another width.
         """
+        queries = self._checked(vectors, top)
+        return self._search(queries, top, self.parsed(filters), leave_out, self.is_exact(filters, leave_out, exact=exact))
 
     @abstractmethod
+    def _search(
+        self, queries: np.ndarray, top: int, filters: Sequence[Filter], leave_out: Sequence[int], exact: bool
+    ) -> list[list[Hit]]:
+        """`search` of unit vectors, float32 [Q, E]. exact: that no image may be missed."""
+
     def search_groups(
         self,
         vectors: np.ndarray,
@@ -94,6 +100,17 @@ class Index(ABC):
         texts make a group; an image without one stands for itself. pool: "best" takes the highest cosine of any view with
         any image of the group, "mean" the mean of all. The rest is as in `search`.
         """
+        if pool not in POOLS:
+            raise UserError(f"pool {pool!r}: expected {' or '.join(POOLS)}")
+        queries = self._checked(vectors, top)
+        self._check_column(column)
+        return self._search_groups(queries, column, top, self.parsed(filters), leave_out, pool)
+
+    @abstractmethod
+    def _search_groups(
+        self, queries: np.ndarray, column: str, top: int, filters: Sequence[Filter], leave_out: Sequence[int], pool: str
+    ) -> list[Hit]:
+        """`search_groups` of unit vectors, float32 [V, E], by a column that is there."""
 
     def is_exact(self, filters: Sequence[str | Filter] = (), leave_out: Sequence[int] = (), *, exact: bool = False) -> bool:
         """Whether such a search compares all images, and cannot miss one."""

@@ -149,8 +149,8 @@ def _checked_model(
 def _manifest(state: str, model: IndexedModel, wanted: Wanted) -> Manifest:
     """What a state says of itself, before it has rows."""
     sources = tuple(map(_absolute, wanted.sources))
-    views = "" if wanted.views is None else wanted.views.to_text()
-    return Manifest(state, 0, 0, model, sources, wanted.image_column, wanted.caption_column, (), {}, views=views)
+    columns = wanted.image_column, wanted.caption_column
+    return Manifest(state, 0, 0, model, sources, *columns, (), {}, views=wanted.views_text)
 
 
 def _asked(before: Manifest | None, wanted: Wanted) -> bool:
@@ -196,8 +196,7 @@ def _check_same_data(folder: Path | str, before: Manifest, wanted: Wanted) -> No
         if getattr(before, what) != getattr(wanted, what):
             option = f"--{what.replace('_', '-')}"
             raise UserError(f"{folder}: was made with {option} {getattr(before, what)}; give that, or choose another --out")
-    views = "" if wanted.views is None else wanted.views.to_text()
-    if before.views != views:
+    if before.views != (views := wanted.views_text):
         raise UserError(
             f"{folder}: its files were taken apart otherwise ({before.views or 'not at all'}, now {views or 'not at all'}); "
             "give the same --every, --plane, --window, --tile and --mpp, or choose another --out"

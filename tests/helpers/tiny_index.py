@@ -1,5 +1,6 @@
 """Pictures that differ, and an index of them whose making counts what is embedded."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ def write_picture(path: Path, seed: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 30, 3), np.uint8)).save(path)
     return path
+
+
+def change_pictures(scans: Path) -> None:
+    """One picture less, one other, one new, one renamed, and one touched that stays the same, of the fixture `scans`."""
+    (scans / "a" / "00.png").unlink()
+    write_picture(scans / "a" / "01.png", 101)
+    write_picture(scans / "c" / "new.png", 102)
+    (scans / "b" / "11.png").rename(scans / "b" / "moved.png")
+    os.utime(scans / "b" / "10.png")
 
 
 class Indexing:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from helpers.few_shot_task import make_candidate
 from helpers.qdrant_server import QdrantServer, Refused, running
-from helpers.tiny_index import Indexing, write_picture
+from helpers.tiny_index import Indexing, change_pictures, write_picture
 
 import biomedclip_jax as bc
 from biomedclip_jax.cli import main
@@ -154,11 +154,7 @@ def test_new_changed_and_deleted_images(index: Indexing, scans: Path, server: Qd
     assert (first.count, first.embedded, len(first.rejects)) == (12, 12, 1)
     again = index(out, scans)
     assert (again.count, again.embedded, again.kept, again.gone) == (12, 0, 12, 0)
-    (scans / "a" / "00.png").unlink()
-    write_picture(scans / "a" / "01.png", 101)
-    write_picture(scans / "c" / "new.png", 102)
-    (scans / "b" / "11.png").rename(scans / "b" / "moved.png")
-    os.utime(scans / "b" / "10.png")
+    change_pictures(scans)
     old = open_index(out)
     index.embedded = 0
     changes = index(out, scans)

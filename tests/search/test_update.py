@@ -1,14 +1,13 @@
 """An index is brought up to date: nothing is embedded twice, and what was there stays until the new is whole."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.tiny_index import Indexing, write_picture
+from helpers.tiny_index import Indexing, change_pictures, write_picture
 
 import biomedclip_jax as bc
 from biomedclip_jax.cli import main
@@ -33,11 +32,7 @@ def test_new_changed_and_deleted_images(index: Indexing, scans: Path, tmp_path: 
     again = index(out, scans)
     assert (again.count, again.embedded, again.kept, again.gone) == (12, 0, 12, 0)
 
-    (scans / "a" / "00.png").unlink()
-    write_picture(scans / "a" / "01.png", 101)
-    write_picture(scans / "c" / "new.png", 102)
-    (scans / "b" / "11.png").rename(scans / "b" / "moved.png")
-    os.utime(scans / "b" / "10.png")  # touched, the same
+    change_pictures(scans)
     shutil.copy(scans / "b" / "09.png", scans / "b" / "copy.png")
     index.embedded = 0
     changes = index(out, scans)
